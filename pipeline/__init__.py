@@ -1,0 +1,1 @@
+"""A pipeline for binary malignancy classification of medical images, with calibrated probabilities."""

@@ -1,0 +1,359 @@
+"""Typed configuration: one strict, frozen schema, checked where it enters.
+
+A configuration is one YAML file, read with ``yaml.safe_load`` (it can name values, never code), with
+dotted overrides on top (``training.max_epochs=5``). Every mistake is one line: file, key, value,
+limit, remedy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from pipeline.errors import ConfigError
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+FilePath = Annotated[Path, Field(strict=False)]
+Modality = Literal["CT", "MR", "US", "XR", "mask", "other"]
+SPLITS = ("train", "validation", "calibration", "test")
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration; unknown keys and silent type changes are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class SplitFractions(Section):
+    """Share of the patients in each split, used when the manifest has no ``split`` column."""
+
+    train: Fraction = 0.55
+    validation: Fraction = 0.15
+    calibration: Fraction = 0.15
+    test: Fraction = 0.15
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Self:
+        total = self.train + self.validation + self.calibration + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the four fractions add up to {total:g}, not 1; change one of them")
+        return self
+
+
+class Data(Section):
+    """Where the cases are and what their labels mean."""
+
+    manifest: FilePath
+    modality: Modality
+    label_source: str = Field(min_length=3, description="whose opinion or which test the label is")
+    intensities: Literal["real", "simulated"] = "real"
+    splits: SplitFractions = SplitFractions()
+    split_seed: NonNegativeInt = 0
+
+
+class Intensity(Section):
+    """How voxel values become the network's input."""
+
+    scaling: Literal["window", "zscore", "range"] = "window"
+    lower: float | None = Field(-1000.0, description="window: this value becomes 0 (for CT, in HU)")
+    upper: float | None = Field(400.0, description="window: this value becomes 1 (for CT, in HU)")
+
+    @model_validator(mode="after")
+    def _limits_fit_the_scaling(self) -> Self:
+        if self.scaling == "window":
+            if self.lower is None or self.upper is None or not self.lower < self.upper:
+                raise ValueError(
+                    f"lower ({self.lower}) is not below upper ({self.upper}); a window needs both, in order"
+                )
+        elif self.lower is not None or self.upper is not None:
+            raise ValueError(f"lower and upper have no meaning for scaling {self.scaling!r}; set both to null")
+        return self
+
+
+class Limits(Section):
+    """What a reader may allocate before it refuses a file."""
+
+    max_voxels: PositiveInt = Field(1_000_000_000, description="voxels that a header may claim")
+    max_bytes: PositiveInt = Field(4_000_000_000, description="bytes of a decompressed file")
+    max_ratio: PositiveInt = Field(200, description="decompressed bytes per compressed byte, above the first 16 MiB")
+
+
+class Preprocessing(Section):
+    """From a scan on disk to the network's input; the same for training, evaluation and scoring."""
+
+    dimensions: Literal[2, 3] = 3
+    region: Literal["lesion", "image"] = Field(description="a cube around the lesion centre, or the whole image")
+    size: tuple[PositiveInt, ...] = Field(description="voxels of the input along R, A (and S)", strict=False)
+    spacing_mm: tuple[PositiveFloat, ...] | None = Field(
+        description="millimetres between voxels along R, A (and S); null resizes the whole image to size", strict=False
+    )
+    intensity: Intensity = Intensity()
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for name, value in (("size", self.size), ("spacing_mm", self.spacing_mm)):
+            if value is not None and len(value) != self.dimensions:
+                raise ValueError(
+                    f"{name} has {len(value)} values for dimensions={self.dimensions}; give {self.dimensions}"
+                )
+        if min(self.size) < 8:
+            raise ValueError(f"size {self.size} is below 8 voxels; no network here accepts that")
+        if self.region == "lesion" and self.spacing_mm is None:
+            raise ValueError("region 'lesion' needs spacing_mm, because its size is a length in millimetres")
+        if self.region == "lesion" and self.dimensions == 2:
+            raise ValueError("region 'lesion' needs dimensions 3; for slices cut around the lesion use region 'image'")
+        return self
+
+
+class Augmentation(Section):
+    """Random changes of training inputs (MONAI transforms); all off is a valid choice."""
+
+    flip_axes: tuple[Literal[0, 1, 2], ...] = Field(
+        (), description="axes (0 = R, 1 = A, 2 = S) that may be mirrored", strict=False
+    )
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    scale: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="zoom drawn from 1 ± this")
+    translate_voxels: NonNegativeFloat = 0.0
+    intensity_scale: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="values times 1 ± this")
+    intensity_shift: NonNegativeFloat = Field(0.0, description="values plus ± this")
+    noise_std: NonNegativeFloat = 0.0
+    blur_sigma: NonNegativeFloat = Field(0.0, description="largest Gaussian blur, in voxels")
+    probability: Probability = Field(0.5, description="chance of each flip and of each intensity change")
+
+
+NETWORKS = ("compact", "resnet10", "resnet18", "resnet34", "resnet50", "densenet121")
+
+
+class Network(Section):
+    """The network; it always ends in one logit."""
+
+    name: Literal["compact", "resnet10", "resnet18", "resnet34", "resnet50", "densenet121"] = "compact"
+    width: PositiveInt | None = Field(None, description="channels of the first stage of 'compact'; null is its default")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _width_is_compacts(self) -> Self:
+        if self.width is not None and self.name != "compact":
+            raise ValueError(f"width {self.width} has no meaning for {self.name!r}; remove it or choose 'compact'")
+        return self
+
+
+class EarlyStopping(Section):
+    """When to stop before ``max_epochs``; the monitored quantity is measured on the validation split."""
+
+    monitor: Literal["auroc", "log_loss"] = "log_loss"
+    patience: PositiveInt = 10
+
+
+class Training(Section):
+    """How the weights are found."""
+
+    max_epochs: PositiveInt = 30
+    batch_size: PositiveInt = 32
+    learning_rate: PositiveFloat = 1e-3
+    weight_decay: NonNegativeFloat = 1e-2
+    schedule: Literal["constant", "cosine", "one_cycle"] = "one_cycle"
+    class_balance: Literal["none", "weighted_loss", "balanced_sampler"] = Field(
+        "none", description="weighting shifts the intercept; see calibration.method and calibration.prior_correction"
+    )
+    early_stopping: EarlyStopping = EarlyStopping()
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="exponential moving average of the weights; 0 is off"
+    )
+    gradient_clip: NonNegativeFloat = Field(1.0, description="largest gradient norm; 0 is off")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    loader_workers: NonNegativeInt = Field(2, description="processes that augment; 0 augments in the training process")
+
+
+class Calibration(Section):
+    """How logits become probabilities; fitted on the calibration split only."""
+
+    method: Literal["temperature", "platt", "isotonic"] = "temperature"
+    prior_correction: bool = Field(False, description="subtract the offset that class balancing put on the logit")
+
+
+class OperatingPoint(Section):
+    """The rule that chooses the threshold, on the calibration split only."""
+
+    rule: Literal["sensitivity", "specificity", "youden", "cost"] = "sensitivity"
+    target: Fraction | None = 0.95
+    cost_ratio: PositiveFloat | None = Field(None, description="cost of a missed malignancy over that of a false alarm")
+
+    @model_validator(mode="after")
+    def _target_fits_the_rule(self) -> Self:
+        if (self.target is not None) != (self.rule in ("sensitivity", "specificity")):
+            raise ValueError(
+                f"target is {self.target} for rule {self.rule!r}; it belongs to 'sensitivity' and 'specificity' alone"
+            )
+        if (self.cost_ratio is not None) != (self.rule == "cost"):
+            raise ValueError(f"cost_ratio is {self.cost_ratio} for rule {self.rule!r}; it belongs to 'cost' alone")
+        return self
+
+
+class Evaluation(Section):
+    """What the test split is asked."""
+
+    resamples: Annotated[int, Field(ge=100)] = 2000
+    baseline_columns: tuple[str, ...] = Field((), description="logistic regression beside the model", strict=False)
+    oracle_columns: tuple[str, ...] = Field(
+        (), description="a regression on more than a reader would know", strict=False
+    )
+    subgroups: tuple[str, ...] = Field((), strict=False)
+
+
+class Tracking(Section):
+    """Where the run is recorded. ``MLFLOW_TRACKING_URI`` in the environment wins over ``uri``."""
+
+    uri: str = "sqlite:///mlflow.db"
+    artifacts: FilePath = Field(
+        Path("mlartifacts"), description="where artifacts go when the store is a local database"
+    )
+    experiment: str = Field("malignancy", min_length=1)
+    registered_model: Name | None = Field("malignancy", description="null registers nothing")
+
+
+class Config(Section):
+    """One experiment, whole."""
+
+    name: Name
+    seed: NonNegativeInt = 0
+    output: FilePath = Field(Path("runs"), description="folder that gets one folder a run")
+    data: Data
+    preprocessing: Preprocessing
+    augmentation: Augmentation = Augmentation()
+    network: Network = Network()
+    training: Training = Training()
+    calibration: Calibration = Calibration()
+    operating_point: OperatingPoint = OperatingPoint()
+    evaluation: Evaluation = Evaluation()
+    tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _sections_fit_together(self) -> Self:
+        stop = self.training.early_stopping.patience
+        if stop >= self.training.max_epochs:
+            raise ValueError(
+                f"training.early_stopping.patience: {stop} is not below training.max_epochs ({self.training.max_epochs}), "
+                "so it could never stop early; lower it"
+            )
+        shifts = self.training.class_balance != "none"
+        mends = self.calibration.method == "platt" or self.calibration.prior_correction
+        if shifts and not mends:
+            raise ValueError(
+                f"calibration.method: {self.calibration.method!r} cannot mend the intercept that training.class_balance="
+                f"{self.training.class_balance!r} shifts; use 'platt' or set calibration.prior_correction: true"
+            )
+        if self.calibration.prior_correction and not shifts:
+            raise ValueError(
+                "calibration.prior_correction: true has nothing to correct with training.class_balance 'none'; set it to false"
+            )
+        if self.preprocessing.dimensions == 2 and 2 in self.augmentation.flip_axes:
+            raise ValueError(
+                f"augmentation.flip_axes: {self.augmentation.flip_axes} names axis 2 of a 2D input; use 0 and 1"
+            )
+        return self
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader that refuses a key given twice (YAML would keep the last) and reads 1e-3 as a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.MarkedYAMLError(problem=f"key {twice[0]!r} stands twice; keep one", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver(  # YAML 1.1 asks for a dot in 1.0e-3; nobody types it
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read and check a configuration.
+
+    Args:
+        path: a YAML file. A relative ``data.manifest`` in it is relative to the current folder.
+        overrides: ``section.key=value`` texts; the value is read as YAML.
+
+    Raises:
+        ConfigError: with one line for each mistake.
+    """
+    tree = _read_yaml(path)
+    for override in overrides:
+        _apply_override(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(path, problem) for problem in error.errors())) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file; shipped ones are under configs/") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as UTF-8 text ({type(error).__name__}); save it as UTF-8") from None
+    try:
+        tree = yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader with one check more
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        raise ConfigError(f"{path}{place}: not valid YAML: {problem or 'unreadable'}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: holds {type(tree).__name__}, expected sections with keys; see configs/demo.yaml")
+    return tree
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted or not all(dotted.split(".")):
+        raise ConfigError(f"override {override!r}: expected section.key=value, for example training.max_epochs=5")
+    try:
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506
+    except yaml.YAMLError:
+        raise ConfigError(f"override {override!r}: {text!r} is not a YAML value; quote it") from None
+    *sections, key = dotted.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"override {override!r}: {section!r} is a value, not a section")
+    tree[key] = value
+
+
+_REMEDIES = {
+    "extra_forbidden": "unknown key; check its spelling and section, or remove it",
+    "missing": "required and absent; add it",
+}
+
+
+def _explain(path: Path, problem: Any) -> str:
+    """One line for one pydantic error: file, key, value, limit, remedy."""
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "value_error":  # ours: the message names what it is about
+        return f"{path}: {key + ': ' if key else ''}{problem['ctx']['error']}"
+    if problem["type"] in _REMEDIES:
+        return f"{path}: {key}: {_REMEDIES[problem['type']]}"
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    return f"{path}: {key}: {problem['input']!r} is not accepted: {message}; change the value"
