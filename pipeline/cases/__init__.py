@@ -1,0 +1,1 @@
+"""Manifests, their checks, splits, demo data and importers."""

@@ -1,0 +1,162 @@
+"""The manifest: nothing is guessed, every mistake is named, ids stay as they are."""
+
+import pandas as pd
+import pytest
+
+from pipeline.cases.manifest import read_manifest
+from pipeline.errors import Code, TableError
+
+GOOD = "case_id,patient_id,image,label\na,P1,a.nii.gz,1\nb,P2,b.nii.gz,0\nc,P3,c.nii.gz,\n"
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read_text(text, name="manifest.csv"):
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return read_manifest(path)
+
+    return read_text
+
+
+def codes(manifest):
+    return [fault.code for fault in manifest.faults]
+
+
+def test_good_table(read, tmp_path):
+    manifest = read(GOOD)
+    assert codes(manifest) == []
+    assert [(case.case_id, case.patient_id, case.label) for case in manifest.cases] == [
+        ("a", "P1", 1),
+        ("b", "P2", 0),
+        ("c", "P3", None),
+    ]
+    assert manifest.cases[0].path == tmp_path.resolve() / "a.nii.gz"
+    manifest.require_usable()
+
+
+@pytest.mark.parametrize("text", ["007", "1E5", "0x10", "1_000", "NA", "nan", "None", "true", " 3".strip(), "é–漢"])
+def test_ids_stay_exactly_as_they_are(read, text):
+    case = read(f"case_id,patient_id,image,label\n{text},{text},a.nii,1\nother,P,b.nii,0\n").cases[0]
+    assert (case.case_id, case.patient_id) == (text, text)
+
+
+def test_byte_order_mark_blank_lines_and_float_labels_are_accepted(read):
+    manifest = read(b"\xef\xbb\xbf" + GOOD.replace(",1\n", ",1.0\n").encode() + b"\n,,,\n\n")
+    assert codes(manifest) == []
+    assert [case.label for case in manifest.cases] == [1, 0, None]
+
+
+def test_case_id_is_the_path_by_default(read):
+    assert read("image,label,patient_id\nx/a.nii,1,P\ny/a.nii,0,Q\n").cases[1].case_id == "y/a.nii"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "says"),
+    [
+        ("", Code.E_EMPTY_FILE, "is empty"),
+        (" \n \n", Code.E_EMPTY_FILE, "is empty"),
+        ("image,label,patient_id\n", Code.E_NO_ROWS, "no rows"),
+        (GOOD.encode("utf-16"), Code.E_ENCODING, "not UTF-8"),
+        (GOOD.replace("P1", "é").encode("latin-1"), Code.E_ENCODING, "byte 33 is not UTF-8"),
+        (GOOD.replace("P2", "P\0"), Code.E_ENCODING, "NUL character in line 3"),
+        ("image,image\na,b\n", Code.E_LABEL_COLUMNS, "'image' stands twice"),
+        ("scan,label\na,1\n", Code.E_LABEL_COLUMNS, "no column 'image'"),
+        ("image, label\na,1\n", Code.E_LABEL_COLUMNS, "spaces around it"),
+        (GOOD + "d,P4,d.nii.gz,1,extra\n", Code.E_LABEL_COLUMNS, "line 5 has 5 cells, the header has 4"),
+        ('image,label\n"a,1\n', Code.E_FORMAT, "is not CSV"),
+        (GOOD + "a,P9,z.nii.gz,0\n", Code.E_CASE_ID, "'a' stands 2 times"),
+        ("case_id,image\n a,x.nii\n", Code.E_CASE_ID, "spaces around it"),
+        ('case_id,image\n"a\nb",x.nii\n', Code.E_CASE_ID, "control characters"),
+        ("image,label,patient_id\na.nii,1,P\na.nii,0,P\n", Code.E_LABEL_CONFLICT, "labelled both 0 and 1"),
+        ("image,label,patient_id,note\na.nii,1,P,x\na.nii,1,P,y\n", Code.E_CASE_ID, "add a unique case_id column"),
+        (b"PAR1 not parquet", Code.E_FORMAT, "not a readable Parquet"),
+    ],
+)
+def test_table_that_cannot_be_read(read, text, code, says):
+    with pytest.raises(TableError, match=says) as caught:
+        read(text)
+    assert caught.value.code == code
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "says"),
+    [
+        (GOOD.replace(",1\n", ",2\n"), Code.E_LABEL_VALUE, "row 2: label '2', expected 1"),
+        (GOOD.replace(",1\n", ",-1\n"), Code.E_LABEL_VALUE, "label '-1'"),
+        (GOOD.replace(",1\n", ",NaN\n"), Code.E_LABEL_VALUE, "label 'NaN'"),
+        (GOOD.replace(",1\n", ",malignant\n"), Code.E_LABEL_VALUE, "label 'malignant'"),
+        (GOOD.replace(",1\n", ",0\n"), Code.E_ONE_CLASS, "only label 0 in 3 rows"),
+        ("image,patient_id\na,P\n", Code.E_LABEL_COLUMNS, "no column 'label'"),
+        ("image,label\na,1\nb,0\n", Code.E_LABEL_COLUMNS, "no column 'patient_id'"),
+        (GOOD.replace("P1", ""), Code.E_LABEL_COLUMNS, "1 labelled cases have no patient_id"),
+        (GOOD.replace("P1", "P1 "), Code.E_LABEL_COLUMNS, "'P1 ' has spaces around it"),
+        (GOOD + "d,P4,a.nii.gz,0\n", Code.E_LABEL_CONFLICT, "same place of 'a.nii.gz' with different labels"),
+        (
+            "image,label,patient_id,split\na,1,P,train\nb,0,P,test\n",
+            Code.E_PATIENT_LEAK,
+            "patient 'P' is in splits test and train",
+        ),
+        (
+            "image,label,patient_id,split\na,1,P,train\nb,0,Q,valid\n",
+            Code.E_SPLIT_VALUE,
+            "split 'valid', expected one of train",
+        ),
+    ],
+)
+def test_table_that_cannot_be_trained_on(read, text, code, says):
+    manifest = read(text)
+    assert code in codes(manifest)
+    with pytest.raises(TableError, match=says):
+        manifest.require_usable()
+
+
+def test_repeated_row_is_dropped_and_counted(read):
+    manifest = read(GOOD + "a,P1,a.nii.gz,1\n")
+    assert manifest.repeated_rows == 1
+    assert len(manifest.cases) == 3
+    assert codes(manifest) == []
+
+
+def test_faults_of_one_row_stay_with_it(read):
+    header = "case_id,image,center_x_mm,center_y_mm,center_z_mm,coordinate_system\n"
+    rows = [
+        "ok,a.nii,1,2,3,RAS",
+        "lps,a.nii,1,2,3,LPS",
+        "none,a.nii,,,,",
+        "half,a.nii,1,,3,RAS",
+        "nan,a.nii,1,nan,3,RAS",
+        "sys,a.nii,1,2,3,",
+        "blank,,1,2,3,RAS",
+    ]
+    cases = {case.case_id: case for case in read(header + "\n".join(rows) + "\n").cases}
+    assert cases["ok"].center_mm == (1, 2, 3)
+    assert cases["lps"].center_mm == (-1, -2, 3)
+    assert cases["none"].center_mm is None
+    assert cases["none"].fault is None
+    for name in ("half", "nan", "sys"):
+        assert cases[name].fault.code == Code.E_CENTER
+    assert cases["blank"].fault.code == Code.E_NOT_FOUND
+
+
+def test_two_lesions_of_one_scan_may_differ_in_label(read):
+    header = "case_id,patient_id,image,label,center_x_mm,center_y_mm,center_z_mm,coordinate_system\n"
+    manifest = read(header + "a,P,s.nii,1,1,2,3,RAS\nb,P,s.nii,0,4,5,6,RAS\n")
+    assert codes(manifest) == []
+
+
+def test_parquet_gives_the_same_cases(tmp_path, read):
+    frame = pd.DataFrame(
+        {"case_id": ["007", "b", "c"], "patient_id": ["1", "2", "3"], "image": list("xyz"), "label": [1.0, 0.0, None]}
+    )
+    frame.to_parquet(tmp_path / "m.parquet")
+    cases = read_manifest(tmp_path / "m.parquet").cases
+    assert [(case.case_id, case.label) for case in cases] == [("007", 1), ("b", 0), ("c", None)]
+
+
+def test_missing_manifest_and_folder(tmp_path):
+    with pytest.raises(TableError, match="no such manifest"):
+        read_manifest(tmp_path / "none.csv")
+    with pytest.raises(TableError, match="is a folder"):
+        read_manifest(tmp_path)
