@@ -1,0 +1,76 @@
+"""Cases through the one preprocessing function, several at a time, in order."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from pipeline.cases.manifest import Case
+from pipeline.config import Preprocessing
+from pipeline.errors import CaseError, Code
+from pipeline.imaging.envelope import Envelope
+from pipeline.imaging.preprocess import ModelInput, ScanRequest, preprocess
+
+Outcome = ModelInput | CaseError
+
+
+def prepare_case(
+    case: Case, config: Preprocessing, *, modality: str, root: Path | None, envelope: Envelope | None = None
+) -> Outcome:
+    """Read and preprocess one case; a case that cannot be used comes back as its error.
+
+    Args:
+        case: what to read.
+        config: how.
+        modality: as the model or the configuration declares it.
+        root: folder that the image must not leave; None for a scan named by the user.
+        envelope: what the model may be asked about; None while it is still to be learnt.
+    """
+    if case.fault:
+        return case.fault
+    request = ScanRequest(path=case.path, center_mm=case.center_mm, root=root)
+    try:
+        return preprocess(request, config, modality=modality, envelope=envelope)
+    except CaseError as error:
+        return error
+    except MemoryError:
+        return CaseError(
+            Code.E_TOO_LARGE,
+            case.image,
+            "does not fit into memory; lower preprocessing.limits.max_bytes or crop the scan",
+        )
+
+
+def prepare_cases(
+    cases: Iterable[Case],
+    config: Preprocessing,
+    *,
+    modality: str,
+    root: Path | None,
+    envelope: Envelope | None = None,
+    threads: int | None = None,
+) -> Iterator[tuple[Case, Outcome]]:
+    """Prepare many cases in threads (decompression and resampling release the interpreter lock), in order.
+
+    At most four outcomes a thread wait to be taken, so memory does not grow with the number of cases.
+    """
+    threads = threads or len(os.sched_getaffinity(0))
+    waiting: deque[tuple[Case, Future[Outcome]]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="prepare") as pool:
+        try:
+            for case in cases:
+                waiting.append(
+                    (case, pool.submit(prepare_case, case, config, modality=modality, root=root, envelope=envelope))
+                )
+                if len(waiting) >= 4 * threads:
+                    oldest, outcome = waiting.popleft()
+                    yield oldest, outcome.result()
+            while waiting:
+                oldest, outcome = waiting.popleft()
+                yield oldest, outcome.result()
+        finally:
+            for _, outcome in waiting:
+                outcome.cancel()

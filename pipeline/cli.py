@@ -1,0 +1,162 @@
+"""The command ``malignancy``: parse, call a job, exit code. Jobs are imported when they are called."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.errors import ModelError, PipelineError, UsageError
+
+# typer carries click inside itself from some release on; the base class is the same in both.
+_CommandLineError: Any = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Binary malignancy classification of medical images, with calibrated probabilities. "
+    "Research use; not a medical device.",
+)
+importers = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Turn a public dataset into a manifest.")
+app.add_typer(importers, name="import")
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Overrides of the configuration.")
+]
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="Folder of your scans.")]) -> None:
+    """Write a manifest and a configuration to fill in, for a folder of one's own scans."""
+    from pipeline.jobs.init import init as job
+
+    job(folder)
+
+
+@app.command("demo-data")
+def demo_data(
+    out: Annotated[Path, typer.Argument(help="New folder.")],
+    cases: Annotated[int | None, typer.Option(min=1, help="How many; all by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Write NIfTI scans with simulated intensities, from real nodule shapes and ratings, and their manifest."""
+    from pipeline.jobs.demo_data import demo_data as job
+
+    job(out, cases=cases, seed=seed)
+
+
+@importers.command("medmnist")
+def import_medmnist(
+    file: Annotated[Path, typer.Argument(help="A MedMNIST .npz file.")],
+    out: Annotated[Path, typer.Argument(help="New folder.")],
+    positive: Annotated[int, typer.Option(min=0, max=1, help="Which original label means malignant.")],
+) -> None:
+    """Turn a binary MedMNIST set, 2D or 3D, into scans and a manifest with the official splits."""
+    from pipeline.jobs.imports import medmnist as job
+
+    job(file, out, positive=positive)
+
+
+@importers.command("lidc")
+def import_lidc(
+    dicom_root: Annotated[Path, typer.Argument(help="Your TCIA download of LIDC-IDRI.")],
+    out: Annotated[Path, typer.Argument(help="Where the manifest goes.")],
+) -> None:
+    """Find lesion-centred cases in a TCIA download of LIDC-IDRI, from the embedded annotations."""
+    from pipeline.jobs.imports import lidc as job
+
+    job(dicom_root, out)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="A configuration, such as configs/demo.yaml.")],
+    overrides: Overrides = None,
+) -> None:
+    """Train, calibrate, evaluate, track and register a model; the last line names it."""
+    from pipeline.jobs.train import train as job
+
+    raise typer.Exit(job(config, overrides or []))
+
+
+@app.command()
+def evaluate(
+    out: Annotated[Path, typer.Option(help="New folder for predictions, figures and the report.")],
+    model: Annotated[str | None, typer.Argument(help="Model directory or MLflow model URI.")] = None,
+    manifest: Annotated[Path | None, typer.Argument(help="Labelled cases.")] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="A predictions.parquet, instead of MODEL and MANIFEST.")
+    ] = None,
+) -> None:
+    """Judge a model on labelled cases, or judge predictions made before."""
+    from pipeline.jobs.evaluate import evaluate_model, evaluate_predictions
+
+    if predictions is not None and model is None and manifest is None:
+        evaluate_predictions(predictions, out)
+    elif predictions is None and model is not None and manifest is not None:
+        raise typer.Exit(evaluate_model(model, manifest, out))
+    else:
+        raise UsageError("evaluate: give MODEL and MANIFEST, or --predictions FILE, not both")
+
+
+@app.command()
+def score(
+    model: Annotated[str, typer.Argument(help="Model directory or MLflow model URI.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="A manifest, a folder searched for scans, or one scan.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for scores.parquet, scores.csv and summary.json.")],
+    batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    workers: Annotated[int | None, typer.Option(min=1, help="One per core by default.")] = None,
+) -> None:
+    """Score every scan: one row each, with a calibrated probability or the reason why there is none."""
+    from pipeline.jobs.score import score as job
+
+    raise typer.Exit(job(model, source, out, batch_size=batch_size, workers=workers))
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(min=1024, max=65535)] = 5000) -> None:
+    """Serve the MLflow UI on this machine only."""
+    from pipeline.jobs.ui import ui as job
+
+    job(port)
+
+
+def main() -> None:
+    """Run the command; 0 done, 1 done with rejected cases, 2 wrong usage or table, 3 could not finish."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code; every foreseen error is one line on stderr."""
+    try:
+        return app(arguments, prog_name="malignancy", standalone_mode=False) or 0
+    except _CommandLineError as error:
+        text = error.format_message()
+        if "\n" in text:  # the help, which a command without arguments prints
+            print(text, file=sys.stderr)
+            return 2
+        return _fail(f"{text.rstrip('.')}; `malignancy --help` lists commands and options", 2)
+    except (UsageError, ModelError) as error:
+        return _fail(error, 2)
+    except PipelineError as error:
+        return _fail(error, 3)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted; what was finished before is kept", 3)
+    except FileExistsError as error:
+        return _fail(error, 2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        return _fail(f"{error.filename or 'disk'}: {error.strerror}; free some space or choose another folder", 3)
+
+
+def _fail(message: object, code: int) -> int:
+    print(f"malignancy: {message}", file=sys.stderr)
+    return code

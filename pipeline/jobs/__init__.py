@@ -1,0 +1,1 @@
+"""One function a command: the only room where the others meet."""

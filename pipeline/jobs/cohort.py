@@ -1,0 +1,137 @@
+"""The cohort of a training or evaluation: every labelled case prepared once, and who was left out and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.progress import track
+
+from pipeline.cases.manifest import Case, Manifest
+from pipeline.cases.prepare import prepare_cases
+from pipeline.config import SPLITS, Config
+from pipeline.errors import CaseError, Code, ConfigError, TableError
+from pipeline.files import sha256_json
+from pipeline.imaging.preprocess import ModelInput
+
+
+@dataclass(frozen=True, eq=False)
+class Usable:
+    """A labelled case with its network input and split."""
+
+    case: Case
+    split: str
+    input: ModelInput
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """What is left of a manifest, and what is not.
+
+    Attributes:
+        usable: labelled cases that could be read, in the manifest's order.
+        rejected: labelled cases that could not, with the reason.
+        unlabelled: how many rows have a blank label.
+        repeated_rows: how many rows repeat an earlier one.
+    """
+
+    usable: tuple[Usable, ...]
+    rejected: tuple[tuple[Case, CaseError], ...]
+    unlabelled: int
+    repeated_rows: int
+
+    def of(self, split: str) -> list[Usable]:
+        """The usable cases of one split."""
+        return [each for each in self.usable if each.split == split]
+
+    def flow(self) -> dict[str, int]:
+        """The participant flow, step by step, as counts of cases."""
+        codes = Counter(str(error.code) for _, error in self.rejected)
+        return {
+            "rows given": len(self.usable) + len(self.rejected) + self.unlabelled + self.repeated_rows,
+            "repeated rows": self.repeated_rows,
+            "unlabelled": self.unlabelled,
+            **{f"rejected {code}": count for code, count in sorted(codes.items())},
+            **{name: len(self.of(name)) for name in SPLITS if self.of(name)},
+        }
+
+    def digest(self, manifest: Manifest) -> str:
+        """Digest of the data as used: manifest bytes, and each case's label, split and image bytes."""
+        rows = [[each.case.case_id, each.case.label, each.split, each.input.image_sha256] for each in self.usable]
+        return sha256_json([manifest.digest, sorted(rows)])
+
+
+def prepare_cohort(manifest: Manifest, split_of: Mapping[str, str], config: Config) -> Cohort:
+    """Prepare every labelled case through the one preprocessing function.
+
+    Args:
+        manifest: without table faults.
+        split_of: split by case_id, for every labelled case.
+        config: names the preprocessing and the modality.
+    """
+    labelled = [case for case in manifest.cases if case.label is not None]
+    usable, rejected = [], []
+    outcomes = prepare_cases(labelled, config.preprocessing, modality=config.data.modality, root=manifest.root)
+    console = Console(stderr=True)
+    for case, outcome in track(
+        outcomes, description="reading scans", total=len(labelled), console=console, disable=not console.is_terminal
+    ):
+        if isinstance(outcome, CaseError):
+            rejected.append((case, outcome))
+        else:
+            usable.append(Usable(case, split_of[case.case_id], outcome))
+    return Cohort(tuple(usable), tuple(rejected), len(manifest.cases) - len(labelled), manifest.repeated_rows)
+
+
+def require_both_classes(cohort: Cohort, manifest: Manifest, splits: Sequence[str] = SPLITS) -> None:
+    """Refuse a cohort in which rejections left a split without a class.
+
+    Raises:
+        TableError: naming the split and the commonest reason.
+    """
+    for name in splits:
+        labels = [each.case.label for each in cohort.of(name)]
+        if len(set(labels)) < 2:
+            codes = Counter(str(error.code) for _, error in cohort.rejected).most_common(1)
+            reason = (
+                f"; {len(cohort.rejected)} cases were rejected, most of them {codes[0][0]} "
+                f"(first: {cohort.rejected[0][1]})"
+                if codes
+                else ""
+            )
+            raise TableError(
+                Code.E_ONE_CLASS,
+                manifest.path,
+                f"split {name!r} has {labels.count(0)} benign and {labels.count(1)} malignant usable cases{reason}",
+            )
+
+
+def require_columns(manifest: Manifest, config: Config) -> None:
+    """Refuse a configuration that names columns which the manifest lacks.
+
+    Raises:
+        ConfigError: naming the key and the column.
+    """
+    settings = config.evaluation
+    for key in ("baseline_columns", "oracle_columns", "subgroups"):
+        for column in getattr(settings, key):
+            if column not in manifest.columns:
+                found = ", ".join(manifest.columns) or "none"
+                raise ConfigError(
+                    f"evaluation.{key}: {manifest.path} has no column {column!r} (extra columns: {found}); "
+                    "correct or remove it"
+                )
+
+
+def extra_frame(cases: Sequence[Case], columns: Sequence[str]) -> pd.DataFrame:
+    """Extra columns of cases: numbers where every filled cell is one, text otherwise; blank cells are missing."""
+    frame = pd.DataFrame({name: [case.extra[name].strip() or None for case in cases] for name in columns}, dtype=object)
+    for name in frame:
+        numbers = pd.to_numeric(frame[name], errors="coerce")
+        if bool((numbers.notna() == frame[name].notna()).all()):
+            frame[name] = numbers.astype(np.float64)
+    return frame

@@ -1,0 +1,94 @@
+"""What a training leaves in the tracking store for a reviewer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from pipeline.cases.manifest import Case, Manifest
+from pipeline.config import Config
+from pipeline.jobs.provenance import git_commit
+from pipeline.jobs.summary import note
+from pipeline.scoring.rows import SCHEMA
+from pipeline.tracking.registry import RegisteredVersion, log_model, package_versions, register
+from pipeline.tracking.runs import TrackedRun
+
+if TYPE_CHECKING:
+    from pipeline.jobs.train import Trained
+
+
+def record_start(run: TrackedRun, config: Config) -> None:
+    """Record what is known before the first scan is read."""
+    run.params(config.model_dump(mode="json"))
+    run.text("".join(f"{name}=={version}\n" for name, version in package_versions().items()), "environment.txt")
+    commit = git_commit()
+    if commit:
+        run.tags({"mlflow.source.git.commit": commit, "git_commit": commit})
+
+
+def record_model(run: TrackedRun, trained: Trained, manifest: Manifest) -> RegisteredVersion | None:
+    """Record results, data and model; register the model when the configuration names one."""
+    run.metrics(final_metrics(trained))
+    run.dataset(
+        _dataset_table(trained),
+        name=trained.config.name,
+        digest=trained.dataset_digest,
+        source=str(manifest.path),
+        context="training",
+    )
+    run.tags(
+        {
+            "dataset_sha256": trained.dataset_digest,
+            "split_sha256": trained.splits.digest,
+            "mlflow.note.content": note(trained),
+        }
+    )
+    for name in ("report.html", "predictions.parquet", "splits.csv", "figures"):
+        run.artifact(trained.folder / name, "figures" if name == "figures" else None)
+    run.text(trained.description.model_dump_json(indent=1), "model.json")
+    example = _input_example(trained.cohort.usable[0].case)
+    log_model(run, trained.folder / "model", input_example=example, columns=tuple(SCHEMA.names))
+    name = trained.config.tracking.registered_model
+    if name is None:
+        return None
+    return register(run, name=name, description=note(trained), tags=_version_tags(trained))
+
+
+def final_metrics(trained: Trained) -> dict[str, float]:
+    """Flat names and numbers: the model's, each comparison's, and the best epoch's."""
+    judgement = trained.judgement
+    metrics = judgement.evaluation.metrics("test_")
+    for other in judgement.comparisons:
+        metrics |= other.evaluation.metrics(f"{other.name}_test_")
+        metrics |= {
+            f"test_auroc_gain_over_{other.name}": other.gain.estimate,
+            f"test_auroc_gain_over_{other.name}_lower": other.gain.lower,
+            f"test_auroc_gain_over_{other.name}_upper": other.gain.upper,
+        }
+    return metrics | {"best_epoch": trained.fitted.best_epoch, **trained.fitted.validation}
+
+
+def _dataset_table(trained: Trained) -> pd.DataFrame:
+    rows = [(each.case.case_id, each.case.label, each.split, each.input.image_sha256) for each in trained.cohort.usable]
+    return pd.DataFrame(rows, columns=["case_id", "label", "split", "image_sha256"])
+
+
+def _input_example(case: Case) -> dict[str, Any]:
+    example: dict[str, Any] = {"case_id": case.case_id, "patient_id": case.patient_id or "", "image": case.image}
+    if case.center_mm is not None:
+        example |= dict(zip(("center_x_mm", "center_y_mm", "center_z_mm"), case.center_mm, strict=True))
+        example["coordinate_system"] = "RAS"
+    return example
+
+
+def _version_tags(trained: Trained) -> dict[str, str]:
+    description = trained.description
+    return {
+        "label_source": description.label.source,
+        "intensities": description.label.intensities,
+        "input_contract": description.input_contract,
+        "model_digest": description.digests.model,
+        "dataset_sha256": trained.dataset_digest,
+        "calibration_holds": str(trained.judgement.evaluation.calibration_holds).lower(),
+    }

@@ -1,0 +1,107 @@
+"""What a training says at its end, and the note that a reviewer reads first."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.evaluation.evaluate import Evaluation
+from pipeline.tracking.registry import RegisteredVersion
+
+if TYPE_CHECKING:
+    from pipeline.jobs.train import Trained
+
+_NAMES = {
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "brier_score": "Brier score",
+    "log_loss": "log loss",
+    "calibration_slope": "calibration slope",
+    "calibration_intercept": "calibration intercept",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "ppv": "PPV",
+    "npv": "NPV",
+}
+
+
+def summary_text(trained: Trained, version: RegisteredVersion | None) -> str:
+    """The table that ``malignancy train`` prints, with the commands to look further."""
+    config, judgement, evaluation = trained.config, trained.judgement, trained.judgement.evaluation
+    where = f", {version.name} version {version.version} ({version.alias})" if version else ""
+    lines = [
+        f"{config.name}{_simulated(trained)}{where}",
+        f"test split: {evaluation.n_patients} patients, {evaluation.n_cases} cases, "
+        f"{evaluation.n_positive} malignant; label: {config.data.label_source}",
+        "",
+        _table(trained),
+        f"calibrated: {_calibration(evaluation)}",
+        f"operating point: {judgement.operating_point.describe()}",
+        f"best epoch {trained.fitted.best_epoch} of {trained.fitted.epochs}; "
+        f"{len(trained.cohort.rejected)} cases rejected; Research use; not a medical device.",
+        f"report: {trained.folder / 'report.html'}",
+        "MLflow: malignancy ui",
+    ]
+    return "\n".join(lines)
+
+
+def note(trained: Trained) -> str:
+    """Markdown for the run's page: which is better, and is it calibrated."""
+    config, evaluation = trained.config, trained.judgement.evaluation
+    rows = [
+        f"**{config.name}{_simulated(trained)}**, probability of malignancy. Research use; not a medical device.",
+        "",
+        f"Test split: {evaluation.n_patients} patients, {evaluation.n_cases} cases, {evaluation.n_positive} malignant. "
+        f"Label: {config.data.label_source}.",
+        "",
+        "| | model | " + " | ".join(other.name for other in trained.judgement.comparisons) + " |",
+        "|---|---|" + "---|" * len(trained.judgement.comparisons),
+    ]
+    evaluations = [evaluation, *(other.evaluation for other in trained.judgement.comparisons)]
+    rows += [f"| {title} | " + " | ".join(_cell(each, name) for each in evaluations) + " |" for name, title in _NAMES.items()]
+    for other in trained.judgement.comparisons:
+        rows += ["", f"AUROC gain over the {other.name} ({', '.join(other.columns)}), paired by patient: {other.gain}."]
+    rows += ["", f"Calibration ({trained.judgement.calibrator.describe()}): {_calibration(evaluation)}."]
+    rows += ["", f"Operating point: {trained.judgement.operating_point.describe()}."]
+    return "\n".join(rows)
+
+
+def _simulated(trained: Trained) -> str:
+    return " (simulated intensities)" if trained.config.data.intensities == "simulated" else ""
+
+
+def _table(trained: Trained) -> str:
+    judgement = trained.judgement
+    title = f"results{_simulated(trained)}, 95 % intervals by patient"
+    table = Table("", "model", *(other.name for other in judgement.comparisons), title=title, title_justify="left")
+    evaluations = [judgement.evaluation, *(other.evaluation for other in judgement.comparisons)]
+    for name, label in _NAMES.items():
+        table.add_row(label, *(_cell(each, name) for each in evaluations))
+    table.add_row("AUROC, model minus this", "", *(str(other.gain) for other in judgement.comparisons))
+    table.add_section()
+    for label, name in (("Brier score", "brier_score"), ("ECE", "ece")):
+        table.add_row(f"{label}, uncalibrated to calibrated", *(_change(each, name) for each in evaluations))
+    table.add_row("ECE of a perfect model (95th percentile)", *(_number(each.null.p95 if each.null else None) for each in evaluations))
+    table.add_row("columns", f"{trained.config.network.name} network", *(", ".join(other.columns) for other in judgement.comparisons))
+    text = io.StringIO()
+    Console(file=text, width=140).print(table)
+    return text.getvalue().rstrip()
+
+
+def _cell(evaluation: Evaluation, name: str) -> str:
+    return str(evaluation.intervals[name]) if name in evaluation.intervals else "undefined"
+
+
+def _change(evaluation: Evaluation, name: str) -> str:
+    return f"{_number(getattr(evaluation.uncalibrated, name))} to {_number(getattr(evaluation.calibrated, name))}"
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
+def _calibration(evaluation: Evaluation) -> str:
+    return "holds" if evaluation.calibration_holds else "does not hold: " + "; ".join(evaluation.calibration_faults)

@@ -1,0 +1,171 @@
+"""``malignancy train``: from a configuration to a calibrated, judged, tracked, registered model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.cases.manifest import Manifest, read_manifest
+from pipeline.cases.splits import Splits, assign_splits
+from pipeline.config import Config, load_config
+from pipeline.evaluation.predictions import write_predictions
+from pipeline.files import write_text
+from pipeline.imaging.envelope import Envelope, fit_envelope
+from pipeline.jobs.cohort import Cohort, prepare_cohort, require_both_classes, require_columns
+from pipeline.jobs.judge import Judgement, judge
+from pipeline.jobs.provenance import provenance
+from pipeline.jobs.record import record_model, record_start
+from pipeline.jobs.reporting import write_report
+from pipeline.jobs.summary import summary_text
+from pipeline.models.networks import predict_logits
+from pipeline.scoring.model_directory import LabelMeaning, Member, ModelDescription, PatientHashes, save_model
+from pipeline.tracking.runs import TrackedRun, open_run
+from pipeline.training.data import CaseTensors
+from pipeline.training.fit import Fitted, fit
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A finished training.
+
+    Attributes:
+        folder: of the run: ``model``, ``predictions.parquet``, ``report.html``, ``summary.txt``, checkpoints.
+        description: the model directory's.
+        judgement: on the test split.
+        cohort: what was used and what was not.
+    """
+
+    folder: Path
+    config: Config
+    splits: Splits
+    cohort: Cohort
+    fitted: Fitted
+    judgement: Judgement
+    description: ModelDescription
+    dataset_digest: str
+
+
+def train(config_path: Path, overrides: Sequence[str] = ()) -> int:
+    """Train as configured and print what came of it; the last line is ``model: <URI>``.
+
+    Returns:
+        0, or 1 when cases were rejected.
+    """
+    config = load_config(config_path, overrides)
+    manifest = read_manifest(config.data.manifest)
+    manifest.require_usable()
+    require_columns(manifest, config)
+    splits = assign_splits(manifest, config.data.splits, seed=config.data.split_seed)
+    started = datetime.now(UTC)
+    folder = _new_folder(config, started)
+    with open_run(config.tracking, name=_run_name(config, started), tags=_tags(config)) as run:
+        record_start(run, config)
+        trained = run_training(config, manifest, splits, folder, run)
+        version = record_model(run, trained, manifest)
+    text = summary_text(trained, version)
+    write_text(folder / "summary.txt", text)
+    print(text)
+    print(f"model: {version.uri if version else f'runs:/{run.run_id}/model'}")
+    return int(bool(trained.cohort.rejected))
+
+
+def run_training(config: Config, manifest: Manifest, splits: Splits, folder: Path, run: TrackedRun) -> Trained:
+    """Prepare, fit, calibrate, judge and save; everything but the registry."""
+    cohort = prepare_cohort(manifest, splits.of, config)
+    for case, error in cohort.rejected:
+        print(f"rejected {case.case_id}: {error.code}: {error.reason}", file=sys.stderr)
+    require_both_classes(cohort, manifest)
+    train_cases, validation_cases = (_tensors(cohort, name) for name in ("train", "validation"))
+    fitted = fit(
+        train_cases, validation_cases, config, folder=folder / "checkpoints", tracker=run, progress=sys.stderr.isatty()
+    )
+    judgement = judge(cohort.usable, held_out_logits(cohort, fitted, config), config, prior_offset=fitted.prior_offset)
+    envelope = fit_envelope([each.input.measures for each in cohort.of("train")], modality=config.data.modality)
+    digest = cohort.digest(manifest)
+    description = _save(config, manifest, splits, cohort, fitted, judgement, envelope, digest, folder, run)
+    trained = Trained(folder, config, splits, cohort, fitted, judgement, description, digest)
+    write_predictions(judgement.predictions, folder / "predictions.parquet")
+    write_report(trained)
+    return trained
+
+
+def held_out_logits(cohort: Cohort, fitted: Fitted, config: Config) -> np.ndarray:
+    """Logits (N,) float64 of all usable cases but the training ones, which stay NaN."""
+    logits = np.full(len(cohort.usable), np.nan)
+    held_out = [index for index, each in enumerate(cohort.usable) if each.split != "train"]
+    images = torch.from_numpy(np.stack([cohort.usable[index].input.voxels for index in held_out]))
+    logits[held_out] = predict_logits(fitted.network, images, batch_size=config.training.batch_size).numpy()
+    return logits
+
+
+def _tensors(cohort: Cohort, split: str) -> CaseTensors:
+    cases = cohort.of(split)
+    labels = [each.case.label for each in cases if each.case.label is not None]
+    return CaseTensors.from_arrays([each.input.voxels for each in cases], labels, [each.case.case_id for each in cases])
+
+
+def _save(
+    config: Config,
+    manifest: Manifest,
+    splits: Splits,
+    cohort: Cohort,
+    fitted: Fitted,
+    judgement: Judgement,
+    envelope: Envelope,
+    dataset_digest: str,
+    folder: Path,
+    run: TrackedRun,
+) -> ModelDescription:
+    patients = {
+        name: [str(each.case.patient_id) for each in cohort.of(name)] for name in ("train", "validation", "calibration")
+    }
+    return save_model(
+        folder / "model",
+        [Member(fitted.network, judgement.calibrator)],
+        name=config.name,
+        network=config.network,
+        preprocessing=config.preprocessing,
+        modality=config.data.modality,
+        operating_points=[judgement.operating_point],
+        label=LabelMeaning(source=config.data.label_source, intensities=config.data.intensities),
+        envelope=envelope,
+        prevalence_at_calibration=judgement.prevalence_at_calibration,
+        patients=PatientHashes.of(run.run_id, patients),
+        provenance=provenance(config, manifest, splits, dataset_digest, run.run_id),
+    )
+
+
+def _new_folder(config: Config, started: datetime) -> Path:
+    """A folder that no other run has, whatever starts in the same second."""
+    config.output.mkdir(parents=True, exist_ok=True)
+    name = f"{config.name}-{started:%Y%m%d-%H%M%S}"
+    for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
+        folder = config.output / (name + suffix)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise FileExistsError(f"{config.output / name}: a thousand runs of this second; remove some")
+
+
+def _run_name(config: Config, started: datetime) -> str:
+    simulated = " (simulated intensities)" if config.data.intensities == "simulated" else ""
+    return f"{config.name} {started:%Y-%m-%d %H:%M}{simulated}"
+
+
+def _tags(config: Config) -> dict[str, str]:
+    return {
+        "label_source": config.data.label_source,
+        "intensities": config.data.intensities,
+        "modality": config.data.modality,
+        "network": config.network.name,
+        "calibration": config.calibration.method,
+        "kind": "training",
+    }

@@ -1,0 +1,1 @@
+"""Model directories, the scorer and the engines that feed it; never MLflow."""

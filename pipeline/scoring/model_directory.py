@@ -1,0 +1,292 @@
+"""The model directory: ``model.safetensors`` + ``model.json``; what training writes and scoring loads.
+
+No pickle is in it. ``model.json`` says everything needed to turn a scan into a calibrated probability,
+and everything a reviewer asks about where that came from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from pipeline.config import Modality, Network, Preprocessing, Section
+from pipeline.errors import CalibrationError, ModelError
+from pipeline.evaluation.calibration import Calibrator
+from pipeline.evaluation.operating_points import OperatingPoint
+from pipeline.files import atomic_folder, sha256_bytes, sha256_json
+from pipeline.imaging.envelope import Envelope
+from pipeline.models.networks import build_network
+
+SCHEMA_VERSION = 1
+_JSON = "model.json"
+
+
+class LabelMeaning(Section):
+    """What a probability is the probability of."""
+
+    positive: Literal["malignant"] = "malignant"
+    negative: Literal["benign"] = "benign"
+    source: str
+    intensities: Literal["real", "simulated"]
+
+
+class MemberDescription(Section):
+    """One network: its weights file and the calibrator fitted to it."""
+
+    weights: str
+    weights_sha256: str
+    calibrator: dict[str, Any]
+
+
+class PatientHashes(Section):
+    """Salted hashes of the patients that a model has seen, so that a later test set can leave them out."""
+
+    salt: str
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    calibration: tuple[str, ...]
+
+    @classmethod
+    def of(cls, salt: str, patients: Mapping[str, Iterable[str]]) -> PatientHashes:
+        """Hash the patients of each split."""
+        return cls(
+            salt=salt,
+            **{
+                name: tuple(sorted({hash_patient(salt, who) for who in patients[name]}))
+                for name in ("train", "validation", "calibration")
+            },
+        )
+
+    def contains(self, patient: str) -> bool:
+        """Whether the model has seen this patient in any way."""
+        return hash_patient(self.salt, patient) in {*self.train, *self.validation, *self.calibration}
+
+
+def hash_patient(salt: str, patient: str) -> str:
+    """A patient id as 16 hex digits that cannot be read back without the salt and a guess."""
+    return sha256_bytes(f"{salt}\0{patient}".encode())[:16]
+
+
+class Digests(Section):
+    """What a probability depends on, as hex SHA-256."""
+
+    model: str
+    preprocessing: str
+
+
+class ModelDescription(Section):
+    """``model.json``."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: str
+    members: tuple[MemberDescription, ...]
+    network: Network
+    dimensions: Literal[2, 3]
+    preprocessing: Preprocessing
+    modality: Modality
+    input_contract: str
+    operating_points: tuple[dict[str, Any], ...]
+    label: LabelMeaning
+    envelope: dict[str, Any] | None
+    prevalence_at_calibration: float
+    patients: PatientHashes
+    digests: Digests
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A network in evaluation mode, with its calibrator."""
+
+    network: nn.Module
+    calibrator: Calibrator
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A loaded model directory."""
+
+    description: ModelDescription
+    members: tuple[Member, ...]
+    operating_point: OperatingPoint
+    envelope: Envelope | None
+
+    @property
+    def label(self) -> str:
+        """Name and short digest, as rows and reports show it."""
+        return f"{self.description.name}@{self.description.digests.model[:12]}"
+
+
+def input_contract(preprocessing: Preprocessing, modality: str) -> str:
+    """One line: what a case must be for a model with this preprocessing."""
+    size = " x ".join(map(str, preprocessing.size))
+    spacing = (
+        "resized"
+        if preprocessing.spacing_mm is None
+        else f"{' x '.join(f'{mm:g}' for mm in preprocessing.spacing_mm)} mm"
+    )
+    what = "lesion centre needed" if preprocessing.region == "lesion" else "whole image"
+    return f"{modality} {preprocessing.dimensions}D, {what}, {size} voxels, {spacing}"
+
+
+def model_digest(
+    weights_sha256: Sequence[str],
+    calibrators: Sequence[Calibrator],
+    network: Network,
+    preprocessing: Preprocessing,
+    modality: str,
+    envelope: Envelope | None,
+) -> str:
+    """Digest of the weights and of whatever else changes a probability or withholds it."""
+    return sha256_json(
+        {
+            "weights": list(weights_sha256),
+            "calibrators": [calibrator.to_json() for calibrator in calibrators],
+            "network": network.model_dump(mode="json"),
+            "preprocessing": preprocessing.model_dump(mode="json"),
+            "modality": modality,
+            "envelope": None if envelope is None else envelope.to_json(),
+        }
+    )
+
+
+def save_model(
+    folder: Path,
+    members: Sequence[Member],
+    *,
+    name: str,
+    network: Network,
+    preprocessing: Preprocessing,
+    modality: Modality,
+    operating_points: Sequence[OperatingPoint],
+    label: LabelMeaning,
+    envelope: Envelope | None,
+    prevalence_at_calibration: float,
+    patients: PatientHashes,
+    provenance: Mapping[str, Any],
+) -> ModelDescription:
+    """Write a model directory, whole or not at all, and return its description."""
+    blobs = [
+        save_tensors({key: value.contiguous() for key, value in member.network.state_dict().items()})
+        for member in members
+    ]
+    names = [
+        "model.safetensors" if len(members) == 1 else f"model-{number}.safetensors" for number in range(len(members))
+    ]
+    digests = [sha256_bytes(blob) for blob in blobs]
+    description = ModelDescription(
+        name=name,
+        members=tuple(
+            MemberDescription(weights=file, weights_sha256=digest, calibrator=member.calibrator.to_json())
+            for file, digest, member in zip(names, digests, members, strict=True)
+        ),
+        network=network,
+        dimensions=preprocessing.dimensions,
+        preprocessing=preprocessing,
+        modality=modality,
+        input_contract=input_contract(preprocessing, modality),
+        operating_points=tuple(point.to_json() for point in operating_points),
+        label=label,
+        envelope=None if envelope is None else envelope.to_json(),
+        prevalence_at_calibration=prevalence_at_calibration,
+        patients=patients,
+        digests=Digests(
+            model=model_digest(
+                digests, [member.calibrator for member in members], network, preprocessing, modality, envelope
+            ),
+            preprocessing=sha256_json(preprocessing.model_dump(mode="json")),
+        ),
+        provenance=dict(provenance),
+    )
+    with atomic_folder(folder) as temporary:
+        for file, blob in zip(names, blobs, strict=True):
+            (temporary / file).write_bytes(blob)
+        (temporary / _JSON).write_text(description.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return description
+
+
+def load_model(folder: Path) -> Model:
+    """Load a model directory and verify every digest in it.
+
+    Raises:
+        ModelError: when it is missing, damaged, of another schema, or its digests do not fit.
+    """
+    description = read_description(folder)
+    members = tuple(_load_member(folder, member, description) for member in description.members)
+    envelope = None if description.envelope is None else Envelope.from_json(description.envelope)
+    expected = model_digest(
+        [member.weights_sha256 for member in description.members],
+        [member.calibrator for member in members],
+        description.network,
+        description.preprocessing,
+        description.modality,
+        envelope,
+    )
+    if expected != description.digests.model:
+        raise ModelError(
+            f"{folder / _JSON}: was edited after training (its model digest does not fit); train or recalibrate instead"
+        )
+    return Model(
+        description=description,
+        members=members,
+        operating_point=OperatingPoint.from_json(dict(description.operating_points[0])),
+        envelope=envelope,
+    )
+
+
+def read_description(folder: Path) -> ModelDescription:
+    """Read and check ``model.json`` alone; no weights, no torch tensors.
+
+    Raises:
+        ModelError: when it is missing, damaged or of another schema.
+    """
+    path = folder / _JSON
+    try:
+        text = path.read_text(encoding="utf-8")
+        version = json.loads(text).get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ModelError(
+                f"{path}: schema version {version!r}, this program reads {SCHEMA_VERSION}; "
+                "use the release that wrote it"
+            )
+        return ModelDescription.model_validate_json(text)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ModelError(f"{folder}: holds no {_JSON}; give a model directory or an MLflow model URI") from None
+    except ValidationError as error:
+        key = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise ModelError(f"{path}: {key}: {error.errors()[0]['msg']}; the file is damaged") from None
+    except (ValueError, AttributeError):
+        raise ModelError(f"{path}: is not a JSON object; the file is damaged") from None
+
+
+def _load_member(folder: Path, member: MemberDescription, description: ModelDescription) -> Member:
+    path = folder / Path(member.weights).name
+    try:
+        blob = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); copy the whole model directory") from None
+    if sha256_bytes(blob) != member.weights_sha256:
+        raise ModelError(
+            f"{path}: its bytes are not those that were trained (SHA-256 differs); copy the model directory again"
+        )
+    network = build_network(description.network, dimensions=description.dimensions)
+    try:
+        network.load_state_dict(_tensors(blob))
+        calibrator = Calibrator.from_json(dict(member.calibrator))
+    except (RuntimeError, SafetensorError, CalibrationError) as error:
+        raise ModelError(f"{path}: does not fit {folder / _JSON} ({str(error).splitlines()[0]})") from None
+    return Member(network=network.eval(), calibrator=calibrator)
+
+
+def _tensors(blob: bytes) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = load_tensors(blob)
+    return tensors

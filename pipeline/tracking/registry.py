@@ -1,0 +1,163 @@
+"""Logging, registering and fetching models."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pipeline
+from pipeline.config import Tracking
+from pipeline.errors import ModelError
+from pipeline.tracking.runs import TrackedRun
+from pipeline.tracking.store import open_store
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+_RUNTIME = (
+    "isal",
+    "jinja2",
+    "matplotlib",
+    "mlflow",
+    "monai",
+    "nibabel",
+    "numpy",
+    "pandas",
+    "pillow",
+    "pyarrow",
+    "pydantic",
+    "pydicom",
+    "pylibjpeg",
+    "pylibjpeg-libjpeg",
+    "pylibjpeg-openjpeg",
+    "pylibjpeg-rle",
+    "pyyaml",
+    "rich",
+    "safetensors",
+    "scikit-learn",
+    "scipy",
+    "torch",
+)
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A version in the registry."""
+
+    name: str
+    version: str
+    alias: str
+
+    @property
+    def uri(self) -> str:
+        """What ``malignancy score`` takes."""
+        return f"models:/{self.name}/{self.version}"
+
+
+def package_versions() -> dict[str, str]:
+    """Installed versions of the packages that a model needs."""
+    return {name: metadata.version(name) for name in _RUNTIME}
+
+
+def log_model(run: TrackedRun, folder: Path, *, input_example: Mapping[str, Any], columns: tuple[str, ...]) -> str:
+    """Log a model directory as an MLflow model of a run; no pickle is written.
+
+    Args:
+        run: that made it.
+        folder: the model directory.
+        input_example: one row of manifest columns.
+        columns: of a score row.
+
+    Returns:
+        The model's URI, ``runs:/<id>/model``.
+    """
+    import mlflow
+    import pandas as pd
+
+    with (
+        mlflow.start_run(run_id=run.run_id),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):  # MLflow's hints about code_paths
+        mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(Path(__file__).with_name("pyfunc.py")),
+            artifacts={"model_directory": str(folder)},
+            code_paths=[str(Path(pipeline.__file__).parent)],
+            signature=_signature(input_example, columns),
+            input_example=pd.DataFrame([input_example]),
+            pip_requirements=[f"{name}=={version.split('+')[0]}" for name, version in package_versions().items()],
+            model_config={"root": "."},
+        )
+    return f"runs:/{run.run_id}/model"
+
+
+def _signature(input_example: Mapping[str, Any], columns: tuple[str, ...]) -> ModelSignature:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    numbers = {"probability", "threshold", "logit", "seconds"}
+    optional = {"case_id", "patient_id"}
+    inputs = [
+        ColSpec("double" if isinstance(value, float) else "string", name, required=name not in optional)
+        for name, value in input_example.items()
+    ]
+    outputs = [ColSpec("double" if name in numbers else "string", name, required=False) for name in columns]
+    return ModelSignature(Schema(inputs), Schema(outputs))
+
+
+def register(
+    run: TrackedRun, *, name: str, description: str, tags: Mapping[str, str]
+) -> RegisteredVersion:
+    """Register a logged model; it becomes ``challenger``, and the first version of a name ``champion`` too."""
+    from mlflow.exceptions import MlflowException
+
+    client = run.store.client
+    with contextlib.suppress(MlflowException):  # it exists
+        client.create_registered_model(
+            name, description="Calibrated probability of malignancy. Research use; not a medical device."
+        )
+    logged = client.get_run(run.run_id).outputs.model_outputs[-1]
+    version = client.create_model_version(
+        name,
+        source=f"models:/{logged.model_id}",
+        run_id=run.run_id,
+        tags=dict(tags),
+        description=description,
+        model_id=logged.model_id,
+    )
+    client.set_registered_model_alias(name, CHALLENGER, version.version)
+    alias = CHALLENGER
+    if CHAMPION not in client.get_registered_model(name).aliases:
+        client.set_registered_model_alias(name, CHAMPION, version.version)
+        alias = CHAMPION
+    return RegisteredVersion(name, str(version.version), alias)
+
+
+def model_folder(model: str, config: Tracking) -> Path:
+    """The model directory that a MODEL argument names: a folder, or any MLflow model URI.
+
+    Raises:
+        ModelError: when there is no such model.
+    """
+    if ":/" not in model:
+        path = Path(model)
+        nested = path / "artifacts" / "model_directory"
+        return nested if nested.is_dir() else path
+    open_store(config)
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar of its own
+            folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=model))
+    except (MlflowException, OSError) as error:
+        raise ModelError(
+            f"{model}: no such model in {open_store(config).uri} ({type(error).__name__}); `malignancy ui` lists them"
+        ) from None
+    return next((path.parent for path in folder.rglob("model.json")), folder)

@@ -1,0 +1,1 @@
+"""From prepared cases to weights: Lightning module, loaders, the tracker protocol."""

@@ -1,0 +1,94 @@
+"""Prepared cases as tensors, and the order in which training sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from monai.transforms import Compose
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+
+@dataclass(frozen=True, eq=False)
+class CaseTensors:
+    """Network inputs with their labels.
+
+    Attributes:
+        images: (N, 1, R, A[, S]) float32.
+        labels: (N,) float32, 0 or 1.
+        case_ids: N ids.
+    """
+
+    images: Tensor
+    labels: Tensor
+    case_ids: tuple[str, ...]
+
+    @classmethod
+    def from_arrays(cls, images: Sequence[np.ndarray], labels: Sequence[int], case_ids: Sequence[str]) -> CaseTensors:
+        """Stack preprocessed inputs (1, R, A[, S])."""
+        return cls(
+            images=torch.from_numpy(np.stack(images)),
+            labels=torch.tensor(labels, dtype=torch.float32),
+            case_ids=tuple(case_ids),
+        )
+
+    def __len__(self) -> int:
+        return len(self.case_ids)
+
+
+class AugmentedCases(Dataset[tuple[Tensor, Tensor]]):
+    """Training cases, augmented; the random state of each draw depends on (seed, epoch, case) alone.
+
+    So neither the number of loader processes nor the order of cases changes what a case looks like in an epoch.
+    """
+
+    def __init__(self, cases: CaseTensors, augmentation: Compose, *, seed: int) -> None:
+        self._cases, self._augmentation, self._seed = cases, augmentation, seed
+
+    def __len__(self) -> int:
+        return len(self._cases)
+
+    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        epoch, index = place
+        image = self._cases.images[index]
+        if self._augmentation.transforms:
+            state = np.random.SeedSequence((self._seed, epoch, index)).generate_state(1)[0]
+            self._augmentation.set_random_state(seed=int(state))
+            image = torch.as_tensor(self._augmentation(image.clone()))
+        return image, self._cases.labels[index]
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Yields (epoch, index) in an order drawn from (seed, epoch).
+
+    Args:
+        labels: (N,) 0 or 1.
+        seed: of the run.
+        balanced: draw with replacement so that both classes are equally likely, else each case once.
+    """
+
+    def __init__(self, labels: Tensor, *, seed: int, balanced: bool) -> None:
+        self._seed, self._size, self._epoch = seed, len(labels), 0
+        positive = labels.mean()
+        self._weights = torch.where(labels == 1, 0.5 / positive, 0.5 / (1 - positive)).double() if balanced else None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this at the start of every epoch."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        generator = torch.Generator().manual_seed(
+            int(np.random.SeedSequence((self._seed, self._epoch)).generate_state(1)[0])
+        )
+        if self._weights is None:
+            order = torch.randperm(self._size, generator=generator)
+        else:
+            order = torch.multinomial(self._weights, self._size, replacement=True, generator=generator)
+        for index in order.tolist():
+            yield self._epoch, index

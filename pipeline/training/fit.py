@@ -1,0 +1,197 @@
+"""From prepared cases to the best weights on the validation split."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from pipeline.config import Config
+from pipeline.imaging.augmentation import build_augmentation
+from pipeline.models.networks import build_network
+from pipeline.training.data import AugmentedCases, CaseTensors, EpochSampler
+from pipeline.training.module import Classifier, prior_offset
+from pipeline.training.tracker import Tracker
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What training found.
+
+    Attributes:
+        network: with the weights of the best epoch, on the CPU, in evaluation mode.
+        best_epoch: counted from 1.
+        epochs: how many were run.
+        validation: metrics of the best epoch.
+        prior_offset: what class balancing added to the logit; 0 without it.
+    """
+
+    network: nn.Module
+    best_epoch: int
+    epochs: int
+    validation: Mapping[str, float]
+    prior_offset: float
+
+
+def fit(
+    train: CaseTensors,
+    validation: CaseTensors,
+    config: Config,
+    *,
+    folder: Path,
+    tracker: Tracker,
+    progress: bool = True,
+) -> Fitted:
+    """Train a network; deterministic for a configuration on one kind of processor.
+
+    Args:
+        train: fits the weights.
+        validation: stops training and picks the epoch; never seen by the optimiser.
+        config: the experiment.
+        folder: gets ``best.ckpt`` and ``last.ckpt``.
+        tracker: is told each epoch's metrics.
+        progress: show a progress bar.
+
+    Raises:
+        FloatingPointError: when the loss or a logit is not finite.
+        KeyboardInterrupt: on Ctrl-C, after ``last.ckpt`` of the last whole epoch is on disk.
+    """
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    settings = config.training
+    sampler = EpochSampler(train.labels, seed=config.seed, balanced=settings.class_balance == "balanced_sampler")
+    dimensions = config.preprocessing.dimensions
+    augmented = AugmentedCases(train, build_augmentation(config.augmentation, dimensions=dimensions), seed=config.seed)
+    train_loader = DataLoader(
+        augmented,
+        batch_size=settings.batch_size,
+        sampler=sampler,
+        num_workers=settings.loader_workers,
+        persistent_workers=settings.loader_workers > 0,
+        drop_last=len(train) % settings.batch_size == 1,  # batch normalisation cannot use a batch of one
+    )
+    validation_loader = DataLoader(TensorDataset(validation.images, validation.labels), batch_size=settings.batch_size)
+    offset = prior_offset(train.labels, settings.class_balance)
+    network = build_network(config.network, dimensions=dimensions)
+    network.to(memory_format=torch.channels_last if dimensions == 2 else torch.channels_last_3d)
+    module = Classifier(
+        network,
+        settings,
+        steps=settings.max_epochs * len(train_loader),
+        positive_weight=math.exp(offset) if settings.class_balance == "weighted_loss" else 1.0,
+    )
+    best = _best_checkpoint(config, folder)
+    with _quiet():
+        trainer = _trainer(config, folder, [best, *_callbacks(config, tracker)], progress=progress)
+        trainer.fit(module, train_loader, validation_loader)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    return _load_best(module, best, epochs=trainer.current_epoch, offset=offset)
+
+
+def _monitor(config: Config) -> tuple[str, str]:
+    name = config.training.early_stopping.monitor
+    return f"validation_{name}", "max" if name == "auroc" else "min"
+
+
+def _best_checkpoint(config: Config, folder: Path) -> ModelCheckpoint:
+    monitor, mode = _monitor(config)
+    return ModelCheckpoint(
+        dirpath=folder, filename="best", monitor=monitor, mode=mode, save_last=True, enable_version_counter=False
+    )
+
+
+def _callbacks(config: Config, tracker: Tracker) -> list[Callback]:
+    monitor, mode = _monitor(config)
+    settings = config.training
+    callbacks: list[Callback] = [
+        EarlyStopping(monitor=monitor, mode=mode, patience=settings.early_stopping.patience, check_finite=True),
+        _Report(tracker),
+    ]
+    if settings.ema_decay:
+        callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
+    return callbacks
+
+
+def _trainer(config: Config, folder: Path, callbacks: list[Callback], *, progress: bool) -> pl.Trainer:
+    settings = config.training
+    return pl.Trainer(
+        accelerator=settings.accelerator,
+        devices=1,
+        precision=settings.precision,
+        max_epochs=settings.max_epochs,
+        gradient_clip_val=settings.gradient_clip or None,
+        callbacks=callbacks,
+        default_root_dir=folder,
+        logger=False,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        deterministic="warn",
+    )
+
+
+class _Report(Callback):
+    """Tells the tracker each epoch's metrics, and stops at the first loss that is not finite."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Mapping[str, torch.Tensor],
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        if not bool(torch.isfinite(outputs["loss"])):
+            raise FloatingPointError(
+                f"the loss of epoch {trainer.current_epoch + 1}, batch {batch_idx + 1} is not finite; "
+                "lower training.learning_rate"
+            )
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        values["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
+        self._tracker.metrics(values, step=trainer.current_epoch + 1)
+
+
+def _load_best(module: Classifier, best: ModelCheckpoint, *, epochs: int, offset: float) -> Fitted:
+    checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+    module.cpu().load_state_dict(checkpoint["state_dict"])
+    state = next(value for name, value in checkpoint["callbacks"].items() if name.startswith("ModelCheckpoint"))
+    monitor = best.monitor or ""
+    return Fitted(
+        network=module.network.eval(),
+        best_epoch=int(checkpoint["epoch"]) + 1,
+        epochs=epochs,
+        validation={monitor: float(state["best_model_score"])},
+        prior_offset=offset,
+    )
+
+
+class _quiet(warnings.catch_warnings):  # noqa: N801  # reads as a keyword where it is used
+    """Lightning's hints about loaders and hardware are not for this project's users."""
+
+    def __enter__(self) -> None:
+        self._levels = {name: logging.getLogger(name).level for name in ("lightning.pytorch", "lightning.fabric")}
+        for name in self._levels:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        super().__enter__()
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        for name, level in self._levels.items():
+            logging.getLogger(name).setLevel(level)

@@ -1,0 +1,92 @@
+"""The Lightning module: loss on logits, AdamW, validation metrics of each epoch."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
+
+from pipeline.config import Training
+
+
+def prior_offset(labels: Tensor, class_balance: str) -> float:
+    """How far class balancing moves the logit above the one of the data's own prevalence.
+
+    Weighting malignant cases by (benign / malignant), and drawing both classes equally often, both act as
+    if the odds of malignancy were 1. Source: Saerens et al., 2002.
+    """
+    if class_balance == "none":
+        return 0.0
+    positives = float(labels.sum())
+    return math.log((len(labels) - positives) / positives)
+
+
+class Classifier(pl.LightningModule):
+    """Trains a network with one logit.
+
+    Args:
+        network: images (B, 1, R, A[, S]) → logits (B, 1).
+        config: optimiser and schedule.
+        steps: optimiser steps of the whole training.
+        positive_weight: of a malignant case in the loss.
+    """
+
+    def __init__(self, network: nn.Module, config: Training, *, steps: int, positive_weight: float = 1.0) -> None:
+        super().__init__()
+        self.network = network
+        self._config, self._steps = config, steps
+        self.register_buffer("positive_weight", torch.tensor(positive_weight), persistent=False)
+        self._validation: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B,)."""
+        logits: Tensor = self.network(images).squeeze(1)  # (B, 1) -> (B,)
+        return logits
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+        """Loss of one batch."""
+        images, labels = batch
+        loss = binary_cross_entropy_with_logits(self(images), labels, pos_weight=self.positive_weight)
+        self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=len(labels), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+        """Collect logits; the epoch's metrics need all of them."""
+        images, labels = batch
+        self._validation.append((self(images).float().cpu(), labels.cpu()))
+
+    def on_validation_epoch_end(self) -> None:
+        """Unweighted log loss and AUROC of the validation split."""
+        logits, labels = (torch.cat(parts) for parts in zip(*self._validation, strict=True))
+        self._validation.clear()
+        if not bool(torch.isfinite(logits).all()):
+            raise FloatingPointError("the network gives logits that are not finite; lower training.learning_rate")
+        values = {
+            "validation_log_loss": float(binary_cross_entropy_with_logits(logits, labels)),
+            "validation_auroc": float(roc_auc_score(labels.numpy(), logits.numpy())),
+        }
+        self.log_dict(values, prog_bar=True)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW, with the configured schedule stepped after every batch."""
+        config = self._config
+        optimizer = AdamW(self.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        schedule = _schedule(optimizer, config, self._steps)
+        if schedule is None:
+            return {"optimizer": optimizer}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _schedule(optimizer: Optimizer, config: Training, steps: int) -> LRScheduler | None:
+    if config.schedule == "one_cycle":
+        return OneCycleLR(optimizer, max_lr=config.learning_rate, total_steps=steps)
+    if config.schedule == "cosine":
+        return CosineAnnealingLR(optimizer, T_max=steps)
+    return None

@@ -1,0 +1,112 @@
+"""Training: it learns, it repeats itself, it picks by validation, and it stops on nonsense."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.config import Config
+from pipeline.models.networks import predict_logits
+from pipeline.training.data import CaseTensors
+from pipeline.training.fit import fit
+from pipeline.training.module import prior_offset
+from pipeline.training.tracker import NullTracker
+
+
+def config(**training):
+    early = training.pop("patience", 3)
+    return Config.model_validate(
+        {
+            "name": "test",
+            "data": {"manifest": "none.csv", "modality": "CT", "label_source": "made up"},
+            "preprocessing": {"dimensions": 2, "region": "image", "size": [28, 28], "spacing_mm": [1.0, 1.0]},
+            "network": {"name": "compact", "width": 8},
+            "calibration": {"method": "platt"},
+            "training": {
+                "max_epochs": 4,
+                "batch_size": 8,
+                "learning_rate": 0.01,
+                "loader_workers": 0,
+                "early_stopping": {"patience": early},
+                **training,
+            },
+        }
+    )
+
+
+def blobs(count, seed=0):
+    """Bright squares (1) and none (0) in noise."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 2
+    images = rng.normal(0.3, 0.1, (count, 1, 28, 28)).astype(np.float32)
+    images[labels == 1, :, 10:18, 10:18] += 0.4
+    return CaseTensors.from_arrays(list(images), labels.tolist(), [str(n) for n in range(count)])
+
+
+class Recorder:
+    def __init__(self):
+        self.steps = {}
+
+    def metrics(self, values, *, step):
+        self.steps[step] = dict(values)
+
+
+def test_eight_cases_can_be_overfitted(tmp_path):
+    cases = blobs(8)
+    noise = CaseTensors(torch.rand(8, 1, 28, 28), cases.labels, cases.case_ids)  # nothing to see but the cases themselves
+    fitted = fit(noise, noise, config(max_epochs=40, patience=39, schedule="constant"), folder=tmp_path, tracker=NullTracker(), progress=False)
+    assert ((predict_logits(fitted.network, noise.images, batch_size=8) > 0) == (noise.labels == 1)).all()
+
+
+def test_learns_repeats_itself_and_keeps_the_best_epoch(tmp_path):
+    recorder = Recorder()
+    one = fit(blobs(48), blobs(24, seed=1), config(), folder=tmp_path / "1", tracker=recorder, progress=False)
+    two = fit(blobs(48), blobs(24, seed=1), config(), folder=tmp_path / "2", tracker=NullTracker(), progress=False)
+    losses = {step: values["validation_log_loss"] for step, values in recorder.steps.items()}
+    assert one.best_epoch == min(losses, key=losses.get)
+    assert one.validation["validation_log_loss"] == pytest.approx(min(losses.values()))
+    assert recorder.steps[one.best_epoch]["validation_auroc"] > 0.95
+    assert all(torch.equal(a, b) for a, b in zip(one.network.state_dict().values(), two.network.state_dict().values(), strict=True))
+
+
+def test_best_weights_are_the_ones_returned(tmp_path):
+    validation = blobs(24, seed=1)
+    fitted = fit(blobs(48), validation, config(ema_decay=0.5), folder=tmp_path, tracker=NullTracker(), progress=False)
+    logits = predict_logits(fitted.network, validation.images, batch_size=24)
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, validation.labels.double())
+    assert float(loss) == pytest.approx(fitted.validation["validation_log_loss"], abs=1e-5)
+
+
+def test_number_of_loader_processes_changes_nothing(tmp_path):
+    weights = []
+    for workers in (0, 2):
+        fitted = fit(blobs(24), blobs(8), config(max_epochs=2, patience=1, loader_workers=workers), folder=tmp_path / str(workers), tracker=NullTracker(), progress=False)
+        weights.append(torch.cat([value.flatten().float() for value in fitted.network.state_dict().values()]))
+    assert torch.equal(*weights)
+
+
+def test_loss_that_is_not_finite_stops_with_the_batch_named(tmp_path):
+    cases = blobs(16)
+    cases.images[3] = math.nan
+    with pytest.raises(FloatingPointError, match=r"epoch 1, batch \d is not finite; lower training\.learning_rate"):
+        fit(cases, blobs(8), config(), folder=tmp_path, tracker=NullTracker(), progress=False)
+
+
+def test_prior_offset_undoes_class_balancing():
+    labels = torch.tensor([1.0] * 20 + [0.0] * 80)
+    assert prior_offset(labels, "none") == 0
+    assert prior_offset(labels, "weighted_loss") == pytest.approx(math.log(4))
+    assert prior_offset(labels, "balanced_sampler") == pytest.approx(math.log(4))
+
+
+@pytest.mark.parametrize("balance", ["weighted_loss", "balanced_sampler"])
+def test_balanced_training_shifts_the_logit_by_the_offset_it_reports(tmp_path, balance):
+    """On pure noise the best logit is the log odds; balancing moves it to 0, and the offset moves it back."""
+    rng = np.random.default_rng(0)
+    labels = (np.arange(200) % 5 == 0).astype(int)
+    cases = CaseTensors.from_arrays(list(rng.normal(0.3, 0.1, (200, 1, 28, 28)).astype(np.float32)), labels.tolist(), [str(n) for n in range(200)])
+    settings = config(class_balance=balance, learning_rate=1e-3, max_epochs=6, patience=5).model_copy()
+    fitted = fit(cases, cases, settings, folder=tmp_path, tracker=NullTracker(), progress=False)
+    corrected = predict_logits(fitted.network, cases.images, batch_size=50) - fitted.prior_offset
+    assert float(torch.sigmoid(corrected).mean()) == pytest.approx(0.2, abs=0.08)
