@@ -188,7 +188,7 @@ class Calibration(Section):
     """How logits become probabilities; fitted on the calibration split only."""
 
     method: Literal["temperature", "platt", "isotonic"] = "temperature"
-    prior_correction: bool = Field(False, description="subtract the offset that class balancing put on the logit")
+    prior_correction: bool = Field(default=False, description="subtract what class balancing added to the logit")
 
 
 class OperatingPoint(Section):
@@ -252,19 +252,20 @@ class Config(Section):
         stop = self.training.early_stopping.patience
         if stop >= self.training.max_epochs:
             raise ValueError(
-                f"training.early_stopping.patience: {stop} is not below training.max_epochs ({self.training.max_epochs}), "
-                "so it could never stop early; lower it"
+                f"training.early_stopping.patience: {stop} is not below training.max_epochs "
+                f"({self.training.max_epochs}), so it could never stop early; lower it"
             )
         shifts = self.training.class_balance != "none"
         mends = self.calibration.method == "platt" or self.calibration.prior_correction
         if shifts and not mends:
             raise ValueError(
-                f"calibration.method: {self.calibration.method!r} cannot mend the intercept that training.class_balance="
-                f"{self.training.class_balance!r} shifts; use 'platt' or set calibration.prior_correction: true"
+                f"calibration.method: {self.calibration.method!r} cannot mend the intercept that "
+                f"training.class_balance={self.training.class_balance!r} shifts; use 'platt' or set calibration.prior_correction: true"
             )
         if self.calibration.prior_correction and not shifts:
             raise ValueError(
-                "calibration.prior_correction: true has nothing to correct with training.class_balance 'none'; set it to false"
+                "calibration.prior_correction: true has nothing to correct with training.class_balance 'none'; "
+                "set it to false"
             )
         if self.preprocessing.dimensions == 2 and 2 in self.augmentation.flip_axes:
             raise ValueError(

@@ -147,7 +147,8 @@ def _parse_csv(path: Path, data: bytes) -> tuple[list[str], list[list[str]]]:
                 raise TableError(
                     Code.E_LABEL_COLUMNS,
                     path,
-                    f"line {reader.line_num} has {len(row)} cells, the header has {len(header)}; quote commas or fill the row",
+                    f"line {reader.line_num} has {len(row)} cells, the header has {len(header)}; "
+                    "quote commas or fill the row",
                 )
             rows.append(row)
     except csv.Error as error:
@@ -240,7 +241,8 @@ def _center(record: Mapping[str, str]) -> Point | None:
     system = record.get("coordinate_system", "").strip()
     if system not in ("RAS", "LPS"):
         raise ValueError(
-            f"coordinate_system is {system!r}, expected 'RAS' (NIfTI) or 'LPS' (DICOM); without it left and right are a guess"
+            f"coordinate_system is {system!r}, expected 'RAS' (NIfTI) or 'LPS' (DICOM); "
+            "without it left and right are a guess"
         )
     return (x, y, z) if system == "RAS" else (-x, -y, z)
 
@@ -314,7 +316,8 @@ def _patient_faults(path: Path, cases: Sequence[Case]) -> Iterable[TableError]:
         yield TableError(
             Code.E_LABEL_COLUMNS,
             path,
-            f"{len(blank)} labelled cases have no patient_id (first: {blank[0]!r}); fill it, or a patient could be in two splits",
+            f"{len(blank)} labelled cases have no patient_id (first: {blank[0]!r}); "
+            "fill it, or a patient could be in two splits",
         )
     for case in cases:
         if case.patient_id is not None and case.patient_id != case.patient_id.strip():

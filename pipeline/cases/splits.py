@@ -86,7 +86,8 @@ def _draw(manifest: Manifest, cases: Sequence[Case], fractions: SplitFractions, 
         raise TableError(
             Code.E_ONE_CLASS,
             manifest.path,
-            f"{patients_with[0]} patients with benign and {patients_with[1]} with malignant cases; four splits need at least {len(SPLITS)} of each",
+            f"{patients_with[0]} patients with benign and {patients_with[1]} with malignant cases; "
+            f"four splits need at least {len(SPLITS)} of each",
         )
     names = _fold_names(fractions, folds)
     numbers = patient_folds(cases, folds, seed=seed)
@@ -108,6 +109,6 @@ def _require_both_classes(manifest: Manifest, cases: Sequence[Case], of: Mapping
             raise TableError(
                 Code.E_ONE_CLASS,
                 manifest.path,
-                f"split {name!r} has {labels.count(0)} benign and {labels.count(1)} malignant cases, each split needs both; "
-                "label more cases, or clear the split column to have splits drawn",
+                f"split {name!r} has {labels.count(0)} benign and {labels.count(1)} malignant cases, "
+                "each split needs both; label more cases, or clear the split column to have splits drawn",
             )
