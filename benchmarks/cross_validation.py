@@ -27,10 +27,11 @@ from pipeline.cases.manifest import read_manifest
 from pipeline.cases.splits import patient_folds
 from pipeline.config import Config, load_config
 from pipeline.evaluation.baselines import fit_baseline
-from pipeline.evaluation.evaluate import Evaluation, evaluate
+from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.intervals import Interval, paired_auroc_difference
 from pipeline.evaluation.metrics import auroc
 from pipeline.evaluation.predictions import Predictions, write_predictions
+from pipeline.evaluation.results import Evaluation
 from pipeline.jobs.cohort import Cohort, Usable, extra_frame, prepare_cohort, require_columns
 from pipeline.jobs.judge import calibrate, predictions_of, used_columns
 from pipeline.jobs.train import held_out_logits
@@ -94,9 +95,13 @@ def run_seed(cohort: Cohort, folds: np.ndarray, config: Config, out: Path | None
         )
         for name, other in others.items()
     }
-    judged = {name: evaluate(other, operating_point=operating_point, resamples=resamples) for name, other in others.items()}
+    judged = {
+        name: evaluate(other, operating_point=operating_point, resamples=resamples) for name, other in others.items()
+    }
     aurocs = tuple(auroc(part.labels, part.probabilities) for part in model_parts)
-    return Outcome(config.seed, evaluate(model, operating_point=operating_point, resamples=resamples), aurocs, judged, gains)
+    return Outcome(
+        config.seed, evaluate(model, operating_point=operating_point, resamples=resamples), aurocs, judged, gains
+    )
 
 
 def with_splits(usable: tuple[Usable, ...], folds: np.ndarray, test: int, config: Config) -> tuple[Usable, ...]:
@@ -165,7 +170,16 @@ def report(outcomes: list[Outcome], config: Config, cohort: Cohort, folds: int) 
     simulated = " (simulated intensities)" if config.data.intensities == "simulated" else ""
     first = outcomes[0].model
     table = Table(
-        *("seed", "AUROC pooled", "AUROC mean of folds (range)", "Brier", "slope", "intercept", "ECE (null p95)", "holds"),
+        *(
+            "seed",
+            "AUROC pooled",
+            "AUROC mean of folds (range)",
+            "Brier",
+            "slope",
+            "intercept",
+            "ECE (null p95)",
+            "holds",
+        ),
         title=f"{config.name}{simulated}: {folds} folds, {first.n_patients} patients, {first.n_cases} cases, "
         f"{first.n_positive} malignant, {len(cohort.rejected)} rejected",
     )

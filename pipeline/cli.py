@@ -121,6 +121,20 @@ def score(
 
 
 @app.command()
+def check(
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="A manifest, a folder searched for scans, or one scan.")
+    ],
+    model: Annotated[str | None, typer.Option(help="Check against this model's input contract and envelope.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything that was found here.")] = None,
+) -> None:
+    """Look at every case before spending compute; exit 1 when one would be rejected."""
+    from pipeline.jobs.check import check as job
+
+    raise typer.Exit(job(source, model_name=model, json_file=json_file))
+
+
+@app.command()
 def ui(port: Annotated[int, typer.Option(min=1024, max=65535)] = 5000) -> None:
     """Serve the MLflow UI on this machine only."""
     from pipeline.jobs.ui import ui as job

@@ -260,7 +260,8 @@ class Config(Section):
         if shifts and not mends:
             raise ValueError(
                 f"calibration.method: {self.calibration.method!r} cannot mend the intercept that "
-                f"training.class_balance={self.training.class_balance!r} shifts; use 'platt' or set calibration.prior_correction: true"
+                f"training.class_balance={self.training.class_balance!r} shifts; use 'platt' or set "
+                "calibration.prior_correction: true"
             )
         if self.calibration.prior_correction and not shifts:
             raise ValueError(
@@ -278,7 +279,7 @@ class _Loader(yaml.SafeLoader):
     """A safe loader that refuses a key given twice (YAML would keep the last) and reads 1e-3 as a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         twice = sorted({str(key) for key in keys if keys.count(key) > 1})
         if twice:
             raise yaml.MarkedYAMLError(problem=f"key {twice[0]!r} stands twice; keep one", problem_mark=node.start_mark)

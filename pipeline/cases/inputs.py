@@ -10,7 +10,7 @@ from pipeline.cases.manifest import Case, read_manifest
 from pipeline.errors import UsageError
 from pipeline.imaging.find import SkippedCount, find_scans
 
-_TABLES = (".csv", ".parquet")
+TABLE_SUFFIXES = (".csv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def read_inputs(source: Path) -> Inputs:
         UsageError: when there is no such path, or a folder without one scan.
         TableError: when a manifest cannot be read.
     """
-    if source.suffix.lower() in _TABLES:
+    if source.suffix.lower() in TABLE_SUFFIXES:
         manifest = read_manifest(source)
         return Inputs(manifest.cases, manifest.root, repeated_rows=manifest.repeated_rows, digest=manifest.digest)
     if not source.exists():
@@ -53,7 +53,6 @@ def read_inputs(source: Path) -> Inputs:
     )
     if not cases:
         raise UsageError(
-            f"{source}: holds no scan ({skipped.total} other files); "
-            "expected NIfTI, DICOM, PNG, JPEG or TIFF files"
+            f"{source}: holds no scan ({skipped.total} other files); expected NIfTI, DICOM, PNG, JPEG or TIFF files"
         )
     return Inputs(cases, source.resolve(), skipped=skipped.by_suffix)

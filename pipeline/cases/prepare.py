@@ -31,7 +31,7 @@ def prepare_case(
     """
     if case.fault:
         return case.fault
-    request = ScanRequest(path=case.path, center_mm=case.center_mm, root=root)
+    request = ScanRequest(path=case.path, center_mm=case.center_mm, root=root, files=case.files)
     try:
         return preprocess(request, config, modality=modality, envelope=envelope)
     except CaseError as error:

@@ -15,6 +15,7 @@ from pipeline.cases.manifest import Case, Manifest
 from pipeline.cases.prepare import prepare_cases
 from pipeline.config import SPLITS, Config
 from pipeline.errors import CaseError, Code, ConfigError, TableError
+from pipeline.evaluation.report import Flow, SplitCounts
 from pipeline.files import sha256_json
 from pipeline.imaging.preprocess import ModelInput
 
@@ -48,16 +49,25 @@ class Cohort:
         """The usable cases of one split."""
         return [each for each in self.usable if each.split == split]
 
-    def flow(self) -> dict[str, int]:
-        """The participant flow, step by step, as counts of cases."""
+    def flow(self) -> Flow:
+        """Where the given rows went."""
         codes = Counter(str(error.code) for _, error in self.rejected)
-        return {
-            "rows given": len(self.usable) + len(self.rejected) + self.unlabelled + self.repeated_rows,
-            "repeated rows": self.repeated_rows,
-            "unlabelled": self.unlabelled,
-            **{f"rejected {code}": count for code, count in sorted(codes.items())},
-            **{name: len(self.of(name)) for name in SPLITS if self.of(name)},
-        }
+        if self.repeated_rows:
+            codes[Code.W_DUPLICATE_ROW] = self.repeated_rows
+        splits = {}
+        for name in dict.fromkeys(each.split for each in self.usable):
+            cases = [each.case for each in self.of(name)]
+            splits[name] = SplitCounts(
+                cases=len(cases),
+                patients=len({case.patient_id for case in cases}),
+                malignant=sum(case.label == 1 for case in cases),
+            )
+        return Flow(
+            given=len(self.usable) + self.unlabelled + codes.total(),
+            excluded=dict(sorted(codes.items())),
+            unlabelled=self.unlabelled,
+            splits={name: splits[name] for name in sorted(splits, key=[*SPLITS, *splits].index)},
+        )
 
     def digest(self, manifest: Manifest) -> str:
         """Digest of the data as used: manifest bytes, and each case's label, split and image bytes."""

@@ -11,35 +11,40 @@ from numpy.typing import NDArray
 
 from pipeline.cases.manifest import Case
 from pipeline.config import Config
+from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.baselines import fit_baseline
-from pipeline.evaluation.calibration import Calibrator, fit_calibrator
-from pipeline.evaluation.evaluate import Evaluation, evaluate
+from pipeline.evaluation.calibration import fit_calibrator
+from pipeline.evaluation.calibrator import Calibrator
+from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.intervals import Interval, paired_auroc_difference
 from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point
 from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.results import Evaluation
 from pipeline.jobs.cohort import Usable, extra_frame
 
 LogitArray = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Comparison:
     """A regression on table columns beside the model, on the same test cases.
 
     Attributes:
         name: as printed.
         columns: what it is fitted on (training split).
+        probabilities: its own, calibrated, one a test case, in the order of the predictions.
         evaluation: of its own calibrated probabilities.
-        gain: the model's AUROC minus its AUROC, paired, by patient.
+        gain: the model's AUROC minus its AUROC, paired, by patient; None where too few patients define it.
     """
 
     name: str
     columns: tuple[str, ...]
+    probabilities: LogitArray
     evaluation: Evaluation
-    gain: Interval
+    gain: Interval | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Judgement:
     """Everything that is known of a model after training.
 
@@ -116,10 +121,10 @@ def judge(usable: Sequence[Usable], logits: LogitArray, config: Config, *, prior
     labels = np.array([each.case.label for each in usable])
     at = splits == "calibration"
     calibrator, point = calibrate(logits[at], labels[at], config, prior_offset=prior_offset)
-    held_out = np.flatnonzero(splits != "train")
+    held_out = np.flatnonzero(splits != "train").tolist()
     predictions = predictions_of(
         [usable[index].case for index in held_out],
-        splits[held_out].tolist(),
+        [usable[index].split for index in held_out],
         logits[held_out],
         calibrator.apply(logits[held_out]),
         used_columns(config),
@@ -159,21 +164,33 @@ def _compare(
     calibrator, point = calibrate(
         logits[splits == "calibration"], labels[splits == "calibration"], config, prior_offset=0.0
     )
-    tested = np.flatnonzero(splits == "test")
+    tested = np.flatnonzero(splits == "test").tolist()
     predictions = predictions_of(
         [usable[index].case for index in tested],
-        splits[tested].tolist(),
+        ["test"] * len(tested),
         logits[tested],
         calibrator.apply(logits[tested]),
         (),
         seed=config.seed,
     )
-    gain = paired_auroc_difference(
-        test.labels,
-        test.logits,
-        predictions.logits,
-        test.patients,
-        resamples=config.evaluation.resamples,
-        rng=np.random.default_rng(config.seed),
+    return Comparison(
+        name,
+        tuple(columns),
+        predictions.probabilities,
+        _evaluate(predictions, point, config),
+        _gain(test, predictions, config),
     )
-    return Comparison(name, tuple(columns), _evaluate(predictions, point, config), gain)
+
+
+def _gain(model: Predictions, other: Predictions, config: Config) -> Interval | None:
+    try:
+        return paired_auroc_difference(
+            model.labels,
+            model.logits,
+            other.logits,
+            model.patients,
+            resamples=config.evaluation.resamples,
+            rng=np.random.default_rng(config.seed),
+        )
+    except UndefinedMetricError:
+        return None

@@ -44,15 +44,15 @@ def record_model(run: TrackedRun, trained: Trained, manifest: Manifest) -> Regis
             "mlflow.note.content": note(trained),
         }
     )
-    for name in ("report.html", "predictions.parquet", "splits.csv", "figures"):
+    for name in ("report.html", "predictions.parquet", "evaluation.json", "splits.csv", "figures"):
         run.artifact(trained.folder / name, "figures" if name == "figures" else None)
     run.text(trained.description.model_dump_json(indent=1), "model.json")
     example = _input_example(trained.cohort.usable[0].case)
     log_model(run, trained.folder / "model", input_example=example, columns=tuple(SCHEMA.names))
-    name = trained.config.tracking.registered_model
-    if name is None:
+    registered = trained.config.tracking.registered_model
+    if registered is None:
         return None
-    return register(run, name=name, description=note(trained), tags=_version_tags(trained))
+    return register(run, name=registered, description=note(trained), tags=_version_tags(trained))
 
 
 def final_metrics(trained: Trained) -> dict[str, float]:
@@ -61,11 +61,12 @@ def final_metrics(trained: Trained) -> dict[str, float]:
     metrics = judgement.evaluation.metrics("test_")
     for other in judgement.comparisons:
         metrics |= other.evaluation.metrics(f"{other.name}_test_")
-        metrics |= {
-            f"test_auroc_gain_over_{other.name}": other.gain.estimate,
-            f"test_auroc_gain_over_{other.name}_lower": other.gain.lower,
-            f"test_auroc_gain_over_{other.name}_upper": other.gain.upper,
-        }
+        if other.gain is not None:
+            metrics |= {
+                f"test_auroc_gain_over_{other.name}": other.gain.estimate,
+                f"test_auroc_gain_over_{other.name}_lower": other.gain.lower,
+                f"test_auroc_gain_over_{other.name}_upper": other.gain.upper,
+            }
     return metrics | {"best_epoch": trained.fitted.best_epoch, **trained.fitted.validation}
 
 

@@ -12,7 +12,7 @@ from rich.progress import track
 
 from pipeline.cases.inputs import Inputs, read_inputs
 from pipeline.config import Tracking
-from pipeline.files import write_json
+from pipeline.files import write_json, write_text
 from pipeline.scoring.engine import score_cases
 from pipeline.scoring.model_directory import Model, load_model
 from pipeline.scoring.rows import ScoreRow, now, write_rows
@@ -47,7 +47,9 @@ def score(model_name: str, source: Path, out: Path, *, batch_size: int, workers:
     write_rows(rows, out)
     summary = _summary(rows, inputs, model, started=started, seconds=seconds)
     write_json(out / "summary.json", summary)
-    _print(rows, summary, model, out)
+    text = _summary_text(rows, summary, model, out)
+    write_text(out / "summary.txt", text + "\n")
+    print(text)
     return int(summary["rejected"] + summary["failed"] > 0)
 
 
@@ -71,19 +73,17 @@ def _summary(rows: list[ScoreRow], inputs: Inputs, model: Model, *, started: str
     }
 
 
-def _print(rows: list[ScoreRow], summary: dict[str, Any], model: Model, out: Path) -> None:
+def _summary_text(rows: list[ScoreRow], summary: dict[str, Any], model: Model, out: Path) -> str:
     description = model.description
-    print(
-        f"{summary['cases']} cases: {summary['scored']} scored, {summary['flagged']} flagged, "
-        f"{summary['rejected']} rejected, {summary['failed']} failed ({summary['scans_per_second']} scans per second)"
-    )
-    for code, count in summary["codes"].items():
-        print(f"  {code}: {count}")
-    print(
+    counts = ", ".join(f"{summary[status]} {status}" for status in ("scored", "flagged", "rejected", "failed"))
+    lines = [f"{summary['cases']} cases: {counts} ({summary['scans_per_second']} scans per second)"]
+    lines += [f"  {code}: {count}" for code, count in summary["codes"].items()]
+    lines.append(
         f"model {model.label}: probability of malignancy ({description.label.source}), "
         f"{model.members[0].calibrator.describe()}, {description.label.intensities} intensities"
     )
     for row in rows[:_SHOWN]:
         shown = f"{row.probability:.3f} {row.decision}" if row.probability is not None else row.code
-        print(f"  {row.case_id}: {shown} ({row.status})")
-    print(f"rows: {out / 'scores.parquet'}, {out / 'scores.csv'}")
+        lines.append(f"  {row.case_id}: {shown} ({row.status})")
+    lines.append(f"rows: {out / 'scores.parquet'}, {out / 'scores.csv'}")
+    return "\n".join(lines)

@@ -8,24 +8,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.evaluation.evaluate import Evaluation
+from pipeline.evaluation.report import STATISTIC_NAMES
+from pipeline.evaluation.results import Evaluation
 from pipeline.tracking.registry import RegisteredVersion
 
 if TYPE_CHECKING:
     from pipeline.jobs.train import Trained
-
-_NAMES = {
-    "auroc": "AUROC",
-    "average_precision": "average precision",
-    "brier_score": "Brier score",
-    "log_loss": "log loss",
-    "calibration_slope": "calibration slope",
-    "calibration_intercept": "calibration intercept",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "ppv": "PPV",
-    "npv": "NPV",
-}
 
 
 def summary_text(trained: Trained, version: RegisteredVersion | None) -> str:
@@ -34,14 +22,18 @@ def summary_text(trained: Trained, version: RegisteredVersion | None) -> str:
     where = f", {version.name} version {version.version} ({version.alias})" if version else ""
     lines = [
         f"{config.name}{_simulated(trained)}{where}",
-        f"test split: {evaluation.n_patients} patients, {evaluation.n_cases} cases, "
-        f"{evaluation.n_positive} malignant; label: {config.data.label_source}",
+        (
+            f"test split: {evaluation.n_patients} patients, {evaluation.n_cases} cases, "
+            f"{evaluation.n_positive} malignant; label: {config.data.label_source}"
+        ),
         "",
         _table(trained),
         f"calibrated: {_calibration(evaluation)}",
         f"operating point: {judgement.operating_point.describe()}",
-        f"best epoch {trained.fitted.best_epoch} of {trained.fitted.epochs}; "
-        f"{len(trained.cohort.rejected)} cases rejected; Research use; not a medical device.",
+        (
+            f"best epoch {trained.fitted.best_epoch} of {trained.fitted.epochs}; "
+            f"{len(trained.cohort.rejected)} cases rejected; research use, not a medical device"
+        ),
         f"report: {trained.folder / 'report.html'}",
         "MLflow: malignancy ui",
     ]
@@ -54,16 +46,24 @@ def note(trained: Trained) -> str:
     rows = [
         f"**{config.name}{_simulated(trained)}**, probability of malignancy. Research use; not a medical device.",
         "",
-        f"Test split: {evaluation.n_patients} patients, {evaluation.n_cases} cases, {evaluation.n_positive} malignant. "
-        f"Label: {config.data.label_source}.",
+        (
+            f"Test split: {evaluation.n_patients} patients, {evaluation.n_cases} cases, "
+            f"{evaluation.n_positive} malignant. Label: {config.data.label_source}."
+        ),
         "",
         "| | model | " + " | ".join(other.name for other in trained.judgement.comparisons) + " |",
         "|---|---|" + "---|" * len(trained.judgement.comparisons),
     ]
     evaluations = [evaluation, *(other.evaluation for other in trained.judgement.comparisons)]
-    rows += [f"| {title} | " + " | ".join(_cell(each, name) for each in evaluations) + " |" for name, title in _NAMES.items()]
+    rows += [
+        f"| {title} | " + " | ".join(_cell(each, name) for each in evaluations) + " |"
+        for name, title in STATISTIC_NAMES.items()
+    ]
     for other in trained.judgement.comparisons:
-        rows += ["", f"AUROC gain over the {other.name} ({', '.join(other.columns)}), paired by patient: {other.gain}."]
+        rows += [
+            "",
+            f"AUROC gain over the {other.name} ({', '.join(other.columns)}): {other.gain or 'undefined'}, by patient.",
+        ]
     rows += ["", f"Calibration ({trained.judgement.calibrator.describe()}): {_calibration(evaluation)}."]
     rows += ["", f"Operating point: {trained.judgement.operating_point.describe()}."]
     return "\n".join(rows)
@@ -78,14 +78,21 @@ def _table(trained: Trained) -> str:
     title = f"results{_simulated(trained)}, 95 % intervals by patient"
     table = Table("", "model", *(other.name for other in judgement.comparisons), title=title, title_justify="left")
     evaluations = [judgement.evaluation, *(other.evaluation for other in judgement.comparisons)]
-    for name, label in _NAMES.items():
+    for name, label in STATISTIC_NAMES.items():
         table.add_row(label, *(_cell(each, name) for each in evaluations))
-    table.add_row("AUROC, model minus this", "", *(str(other.gain) for other in judgement.comparisons))
+    table.add_row("AUROC, model minus this", "", *(str(other.gain or "undefined") for other in judgement.comparisons))
     table.add_section()
     for label, name in (("Brier score", "brier_score"), ("ECE", "ece")):
         table.add_row(f"{label}, uncalibrated to calibrated", *(_change(each, name) for each in evaluations))
-    table.add_row("ECE of a perfect model (95th percentile)", *(_number(each.null.p95 if each.null else None) for each in evaluations))
-    table.add_row("columns", f"{trained.config.network.name} network", *(", ".join(other.columns) for other in judgement.comparisons))
+    table.add_row(
+        "ECE of a perfect model (95th percentile)",
+        *(_number(each.null.p95 if each.null else None) for each in evaluations),
+    )
+    table.add_row(
+        "columns",
+        f"{trained.config.network.name} network",
+        *(", ".join(other.columns) for other in judgement.comparisons),
+    )
     text = io.StringIO()
     Console(file=text, width=140).print(table)
     return text.getvalue().rstrip()
@@ -105,3 +112,12 @@ def _number(value: float | None) -> str:
 
 def _calibration(evaluation: Evaluation) -> str:
     return "holds" if evaluation.calibration_holds else "does not hold: " + "; ".join(evaluation.calibration_faults)
+
+
+def evaluation_text(title: str, evaluation: Evaluation) -> str:
+    """What ``malignancy evaluate`` prints."""
+    rows = [f"{title}: {evaluation.n_patients} patients, {evaluation.n_cases} cases, {evaluation.n_positive} malignant"]
+    rows += [f"  {label}: {_cell(evaluation, name)}" for name, label in STATISTIC_NAMES.items()]
+    rows += [f"  operating point: {evaluation.operating_point.describe()}"]
+    rows += [f"  calibration {_calibration(evaluation)}"]
+    return "\n".join(rows)

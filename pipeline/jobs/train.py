@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +15,13 @@ import torch
 from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.cases.splits import Splits, assign_splits
 from pipeline.config import Config, load_config
-from pipeline.evaluation.predictions import write_predictions
-from pipeline.files import write_text
+from pipeline.files import atomic_write, write_text
 from pipeline.imaging.envelope import Envelope, fit_envelope
 from pipeline.jobs.cohort import Cohort, prepare_cohort, require_both_classes, require_columns
 from pipeline.jobs.judge import Judgement, judge
 from pipeline.jobs.provenance import provenance
 from pipeline.jobs.record import record_model, record_start
-from pipeline.jobs.reporting import write_report
+from pipeline.jobs.reporting import Judged, preprocessing_facts, provenance_facts, write_evaluation
 from pipeline.jobs.summary import summary_text
 from pipeline.models.networks import predict_logits
 from pipeline.scoring.model_directory import LabelMeaning, Member, ModelDescription, PatientHashes, save_model
@@ -90,8 +90,8 @@ def run_training(config: Config, manifest: Manifest, splits: Splits, folder: Pat
     digest = cohort.digest(manifest)
     description = _save(config, manifest, splits, cohort, fitted, judgement, envelope, digest, folder, run)
     trained = Trained(folder, config, splits, cohort, fitted, judgement, description, digest)
-    write_predictions(judgement.predictions, folder / "predictions.parquet")
-    write_report(trained)
+    write_evaluation(_judged(trained, manifest), folder, all_predictions=judgement.predictions)
+    _write_splits(trained)
     return trained
 
 
@@ -102,6 +102,42 @@ def held_out_logits(cohort: Cohort, fitted: Fitted, config: Config) -> np.ndarra
     images = torch.from_numpy(np.stack([cohort.usable[index].input.voxels for index in held_out]))
     logits[held_out] = predict_logits(fitted.network, images, batch_size=config.training.batch_size).numpy()
     return logits
+
+
+def _judged(trained: Trained, manifest: Manifest) -> Judged:
+    config, description, judgement = trained.config, trained.description, trained.judgement
+    simulated = ": simulated intensities" if config.data.intensities == "simulated" else ""
+    return Judged(
+        title=f"{config.name}{simulated}",
+        model=f"{description.name}@{description.digests.model[:12]}",
+        calibration=judgement.calibrator.describe(),
+        predictions=judgement.predictions.where(split="test"),
+        evaluation=judgement.evaluation,
+        label=description.label,
+        flow=trained.cohort.flow(),
+        comparisons=judgement.comparisons,
+        subgroups=config.evaluation.subgroups,
+        data={
+            "manifest": manifest.path.name,
+            "modality": config.data.modality,
+            "label": f"1 = malignant; {config.data.label_source}",
+            "intensities": config.data.intensities,
+            "splits": f"{trained.splits.source}, by patient",
+        },
+        preprocessing=preprocessing_facts(description),
+        provenance=provenance_facts(description),
+    )
+
+
+def _write_splits(trained: Trained) -> None:
+    """``splits.csv``: which usable case was in which split."""
+    with (
+        atomic_write(trained.folder / "splits.csv") as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as handle,
+    ):
+        rows = csv.writer(handle, lineterminator="\n")
+        rows.writerow(("case_id", "patient_id", "split"))
+        rows.writerows((each.case.case_id, each.case.patient_id, each.split) for each in trained.cohort.usable)
 
 
 def _tensors(cohort: Cohort, split: str) -> CaseTensors:

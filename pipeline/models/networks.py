@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from monai.networks.layers.factories import Conv, Norm
 from monai.networks.nets import DenseNet121, resnet10, resnet18, resnet34, resnet50
@@ -30,7 +32,7 @@ def build_network(config: Network, *, dimensions: int) -> nn.Module:
     network = _RESNETS[config.name](spatial_dims=dimensions, n_input_channels=1, num_classes=1)
     network.avgpool = _GlobalMean()
     network.fc = nn.Sequential(nn.Dropout(config.dropout), network.fc)
-    return network
+    return cast("nn.Module", network)
 
 
 class CompactCNN(nn.Module):
@@ -110,5 +112,5 @@ def predict_logits(network: nn.Module, images: Tensor, *, batch_size: int) -> Te
     """Logits (N,) in float64 of images (N, 1, R, A[, S]), in evaluation mode, batch by batch."""
     network.eval()
     device = next(network.parameters()).device
-    batches = [network(batch.to(device)).squeeze(1) for batch in images.split(batch_size)]  # (B, 1) -> (B,)
+    batches = [network(batch.to(device)).squeeze(1) for batch in torch.split(images, batch_size)]  # (B, 1) -> (B,)
     return torch.cat(batches).double().cpu()

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from pipeline.config import Modality, Network, Preprocessing, Section
 from pipeline.errors import CalibrationError, ModelError
-from pipeline.evaluation.calibration import Calibrator
+from pipeline.evaluation.calibrator import Calibrator
 from pipeline.evaluation.operating_points import OperatingPoint
 from pipeline.files import atomic_folder, sha256_bytes, sha256_json
 from pipeline.imaging.envelope import Envelope
 from pipeline.models.networks import build_network
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 _JSON = "model.json"
 
 
@@ -86,7 +86,7 @@ class Digests(Section):
 class ModelDescription(Section):
     """``model.json``."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     name: str
     members: tuple[MemberDescription, ...]
     network: Network

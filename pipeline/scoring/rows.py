@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.csv
@@ -85,7 +85,7 @@ def neutral(text: str | None) -> str | None:
     return f"'{text}" if text and text[0] in "=+-@\t\r" else text
 
 
-def identity(case: Case) -> dict[str, str | None]:
+def identity(case: Case) -> dict[str, Any]:
     """The columns that say which case a row is about."""
     return {"case_id": case.case_id, "patient_id": case.patient_id, "image": case.image}
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.cases.manifest import Case
 from pipeline.cases.prepare import Outcome, prepare_case
 from pipeline.errors import CaseError, Code
-from pipeline.evaluation.calibration import sigmoid
+from pipeline.evaluation.calibrator import sigmoid
 from pipeline.imaging.preprocess import ModelInput
 from pipeline.models.networks import predict_logits
 from pipeline.scoring.model_directory import Member, Model
@@ -111,7 +112,7 @@ class Scorer:
             **identity(item.case), status="failed", code=Code.E_INTERNAL, reason=reason, **self._provenance(item)
         )
 
-    def _provenance(self, item: Prepared) -> dict[str, str | float]:
+    def _provenance(self, item: Prepared) -> dict[str, Any]:
         digests = self.model.description.digests
         return {
             "model": self.model.label,
@@ -124,8 +125,7 @@ class Scorer:
 
 def combine(members: Sequence[Member], logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probability (B,) of logits (M, B): mean of calibrated logits, or, with an isotonic member, of probabilities."""
-    if any(member.calibrator.method == "isotonic" for member in members):
-        return np.mean([member.calibrator.apply(row) for member, row in zip(members, logits, strict=True)], axis=0)
-    return sigmoid(
-        np.mean([member.calibrator.calibrated_logit(row) for member, row in zip(members, logits, strict=True)], axis=0)
-    )
+    pairs = list(zip((member.calibrator for member in members), logits, strict=True))
+    if any(calibrator.method == "isotonic" for calibrator, _ in pairs):
+        return np.asarray(np.mean([calibrator.apply(row) for calibrator, row in pairs], axis=0))
+    return sigmoid(np.mean([calibrator.calibrated_logit(row) for calibrator, row in pairs], axis=0))

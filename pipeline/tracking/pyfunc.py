@@ -31,7 +31,7 @@ class MalignancyModel(mlflow.pyfunc.PythonModel):
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """One row for each row of the input, in order."""
         cases = [
-            case_from_record({name: _text(value) for name, value in record.items()}, row=row, root=self._root)
+            case_from_record({str(name): _text(value) for name, value in record.items()}, row=row, root=self._root)
             for row, record in enumerate(model_input.to_dict("records"), start=1)
         ]
         frame: pd.DataFrame = rows_table(list(score_cases(Scorer(self._model, root=self._root), cases))).to_pandas()

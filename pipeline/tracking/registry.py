@@ -111,9 +111,7 @@ def _signature(input_example: Mapping[str, Any], columns: tuple[str, ...]) -> Mo
     return ModelSignature(Schema(inputs), Schema(outputs))
 
 
-def register(
-    run: TrackedRun, *, name: str, description: str, tags: Mapping[str, str]
-) -> RegisteredVersion:
+def register(run: TrackedRun, *, name: str, description: str, tags: Mapping[str, str]) -> RegisteredVersion:
     """Register a logged model; it becomes ``challenger``, and the first version of a name ``champion`` too."""
     from mlflow.exceptions import MlflowException
 

@@ -58,9 +58,9 @@ def open_store(config: Tracking) -> Store:
     uri = tracking_uri(config)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    client = mlflow.MlflowClient(uri, uri)
     try:
         with _migration_lock(uri), _silent_migrations():
+            client = mlflow.MlflowClient(uri, uri)
             client.search_experiments(max_results=1)
             client.search_registered_models(max_results=1)
     except (MlflowException, OSError) as error:

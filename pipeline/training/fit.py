@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +82,8 @@ def fit(
     validation_loader = DataLoader(TensorDataset(validation.images, validation.labels), batch_size=settings.batch_size)
     offset = prior_offset(train.labels, settings.class_balance)
     network = build_network(config.network, dimensions=dimensions)
-    network.to(memory_format=torch.channels_last if dimensions == 2 else torch.channels_last_3d)
+    # Convolutions on CPUs with channels last are a third faster. (torch's own annotations lack the 3D format.)
+    network.to(memory_format=torch.channels_last if dimensions == 2 else torch.channels_last_3d)  # type: ignore[call-overload]
     module = Classifier(
         network,
         settings,
@@ -180,18 +182,18 @@ def _load_best(module: Classifier, best: ModelCheckpoint, *, epochs: int, offset
     )
 
 
-class _quiet(warnings.catch_warnings):  # noqa: N801  # reads as a keyword where it is used
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Lightning's hints about loaders and hardware are not for this project's users."""
-
-    def __enter__(self) -> None:
-        self._levels = {name: logging.getLogger(name).level for name in ("lightning.pytorch", "lightning.fabric")}
-        for name in self._levels:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        super().__enter__()
-        warnings.filterwarnings("ignore", module="lightning")
-        warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
-
-    def __exit__(self, *error: object) -> None:
-        super().__exit__(*error)
-        for name, level in self._levels.items():
-            logging.getLogger(name).setLevel(level)
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -9,7 +9,14 @@ from pipeline.imaging.augmentation import build_augmentation
 from pipeline.training.data import AugmentedCases, CaseTensors, EpochSampler
 
 STRONG = Augmentation(
-    flip_axes=(0, 1, 2), rotate_degrees=30, scale=0.1, translate_voxels=2, intensity_scale=0.1, intensity_shift=0.1, noise_std=0.02, blur_sigma=1.0
+    flip_axes=(0, 1, 2),
+    rotate_degrees=30,
+    scale=0.1,
+    translate_voxels=2,
+    intensity_scale=0.1,
+    intensity_shift=0.1,
+    noise_std=0.02,
+    blur_sigma=1.0,
 )
 
 

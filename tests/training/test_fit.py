@@ -54,8 +54,17 @@ class Recorder:
 
 def test_eight_cases_can_be_overfitted(tmp_path):
     cases = blobs(8)
-    noise = CaseTensors(torch.rand(8, 1, 28, 28), cases.labels, cases.case_ids)  # nothing to see but the cases themselves
-    fitted = fit(noise, noise, config(max_epochs=40, patience=39, schedule="constant"), folder=tmp_path, tracker=NullTracker(), progress=False)
+    noise = CaseTensors(
+        torch.rand(8, 1, 28, 28), cases.labels, cases.case_ids
+    )  # nothing to see but the cases themselves
+    fitted = fit(
+        noise,
+        noise,
+        config(max_epochs=40, patience=39, schedule="constant"),
+        folder=tmp_path,
+        tracker=NullTracker(),
+        progress=False,
+    )
     assert ((predict_logits(fitted.network, noise.images, batch_size=8) > 0) == (noise.labels == 1)).all()
 
 
@@ -67,7 +76,10 @@ def test_learns_repeats_itself_and_keeps_the_best_epoch(tmp_path):
     assert one.best_epoch == min(losses, key=losses.get)
     assert one.validation["validation_log_loss"] == pytest.approx(min(losses.values()))
     assert recorder.steps[one.best_epoch]["validation_auroc"] > 0.95
-    assert all(torch.equal(a, b) for a, b in zip(one.network.state_dict().values(), two.network.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(one.network.state_dict().values(), two.network.state_dict().values(), strict=True)
+    )
 
 
 def test_best_weights_are_the_ones_returned(tmp_path):
@@ -81,7 +93,14 @@ def test_best_weights_are_the_ones_returned(tmp_path):
 def test_number_of_loader_processes_changes_nothing(tmp_path):
     weights = []
     for workers in (0, 2):
-        fitted = fit(blobs(24), blobs(8), config(max_epochs=2, patience=1, loader_workers=workers), folder=tmp_path / str(workers), tracker=NullTracker(), progress=False)
+        fitted = fit(
+            blobs(24),
+            blobs(8),
+            config(max_epochs=2, patience=1, loader_workers=workers),
+            folder=tmp_path / str(workers),
+            tracker=NullTracker(),
+            progress=False,
+        )
         weights.append(torch.cat([value.flatten().float() for value in fitted.network.state_dict().values()]))
     assert torch.equal(*weights)
 
@@ -105,7 +124,9 @@ def test_balanced_training_shifts_the_logit_by_the_offset_it_reports(tmp_path, b
     """On pure noise the best logit is the log odds; balancing moves it to 0, and the offset moves it back."""
     rng = np.random.default_rng(0)
     labels = (np.arange(200) % 5 == 0).astype(int)
-    cases = CaseTensors.from_arrays(list(rng.normal(0.3, 0.1, (200, 1, 28, 28)).astype(np.float32)), labels.tolist(), [str(n) for n in range(200)])
+    cases = CaseTensors.from_arrays(
+        list(rng.normal(0.3, 0.1, (200, 1, 28, 28)).astype(np.float32)), labels.tolist(), [str(n) for n in range(200)]
+    )
     settings = config(class_balance=balance, learning_rate=1e-3, max_epochs=6, patience=5).model_copy()
     fitted = fit(cases, cases, settings, folder=tmp_path, tracker=NullTracker(), progress=False)
     corrected = predict_logits(fitted.network, cases.images, batch_size=50) - fitted.prior_offset

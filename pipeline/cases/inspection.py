@@ -1,0 +1,153 @@
+"""What a preflight finds out about each case, and about the cases together."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.cases.manifest import Case
+from pipeline.cases.prepare import Outcome
+from pipeline.config import Limits
+from pipeline.errors import CaseError, Code
+from pipeline.imaging.checks import within_root
+from pipeline.imaging.image import Warning, orientation, spacing_mm
+from pipeline.imaging.read import open_scan
+
+_FAR = 8.0  # median absolute deviations from the cohort's median that make a case unusual
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One case after the preflight.
+
+    Attributes:
+        case: which.
+        error: why it would be rejected; None when it would be scored.
+        warnings: why it would be flagged.
+        shape: voxels along the stored axes; None when it could not be read.
+        spacing_mm: along the stored axes.
+        orientation: of the stored axes, as ``"LPS"``.
+        modality: as the file declares it.
+        digest: hex SHA-256 of the source bytes.
+    """
+
+    case: Case
+    error: CaseError | None = None
+    warnings: tuple[Warning, ...] = ()
+    shape: tuple[int, ...] | None = None
+    spacing_mm: tuple[float, ...] | None = None
+    orientation: str | None = None
+    modality: str | None = None
+    digest: str | None = None
+
+    @property
+    def status(self) -> str:
+        """``rejected``, ``flagged`` or ``ok``."""
+        return "rejected" if self.error else "flagged" if self.warnings else "ok"
+
+
+def inspect_case(case: Case, *, root: Path | None, limits: Limits) -> Finding:
+    """Read a whole case without any model: headers, length, checksum and every voxel."""
+    try:
+        if case.fault:
+            raise case.fault
+        path = case.path if root is None else within_root(case.path, root)
+        scan = open_scan(path, limits=limits, files=case.files)
+        voxels = scan.read((slice(None), slice(None), slice(None)))
+        if voxels.min() == voxels.max():
+            raise CaseError(Code.E_CONSTANT, case.image, f"every voxel is {voxels.flat[0]:g}; look at the export")
+    except CaseError as error:
+        return Finding(case, error=error)
+    return Finding(
+        case,
+        warnings=tuple(scan.warnings),
+        shape=scan.shape,
+        spacing_mm=spacing_mm(scan.affine),
+        orientation=orientation(scan.affine),
+        modality=scan.modality,
+        digest=scan.digest,
+    )
+
+
+def finding_of(case: Case, outcome: Outcome) -> Finding:
+    """The finding of a case that went through a model's own preprocessing."""
+    if isinstance(outcome, CaseError):
+        return Finding(case, error=outcome)
+    return Finding(
+        case,
+        warnings=outcome.warnings,
+        shape=outcome.shape,
+        spacing_mm=outcome.spacing_mm,
+        orientation=outcome.orientation,
+        modality=outcome.modality,
+        digest=outcome.image_sha256,
+    )
+
+
+def duplicates(findings: Sequence[Finding]) -> list[Finding]:
+    """The same findings, with a warning on each case that repeats an earlier one's place in the same image.
+
+    ``W_DUPLICATE_FILE``: the same path and centre; ``W_DUPLICATE_CONTENT``: other path, same bytes and centre.
+    """
+    first: dict[object, Finding] = {}
+    marked = []
+    for finding in findings:
+        key = (finding.digest, finding.case.center_mm)
+        earlier = first.setdefault(key, finding) if finding.digest else finding
+        if earlier is not finding:
+            same = earlier.case.path == finding.case.path
+            code = Code.W_DUPLICATE_FILE if same else Code.W_DUPLICATE_CONTENT
+            warning = Warning(code, f"the same image and place as case {earlier.case.case_id!r}")
+            finding = Finding(**{**vars(finding), "warnings": (*finding.warnings, warning)})
+        marked.append(finding)
+    return marked
+
+
+def leaks(findings: Iterable[Finding]) -> list[str]:
+    """Images that stand under two patients, or in two splits, though their bytes are the same."""
+    groups: dict[str, list[Case]] = defaultdict(list)
+    for finding in findings:
+        if finding.digest:
+            groups[finding.digest].append(finding.case)
+    lines = []
+    for cases in groups.values():
+        ids = ", ".join(repr(case.case_id) for case in cases)
+        if len({case.patient_id for case in cases}) > 1:
+            lines.append(f"cases {ids} are the same image under different patients")
+        elif len({case.split for case in cases if case.split}) > 1:
+            lines.append(f"cases {ids} are the same image in different splits")
+    return lines
+
+
+def unusual(findings: Sequence[Finding]) -> list[str]:
+    """Cases whose spacing or size is far from the cohort's, with the cohort's median."""
+    usable = [finding for finding in findings if finding.spacing_mm and finding.shape]
+    lines = []
+    for name, values in (
+        ("smallest spacing in mm", [min(finding.spacing_mm or (0,)) for finding in usable]),
+        ("largest spacing in mm", [max(finding.spacing_mm or (0,)) for finding in usable]),
+        ("voxels", [float(np.prod(finding.shape or (0,))) for finding in usable]),
+    ):
+        logs = np.log(values)
+        middle = np.median(logs) if len(logs) else 0.0
+        spread = max(float(np.median(np.abs(logs - middle))) if len(logs) else 0.0, 0.05)
+        lines += [
+            f"case {finding.case.case_id!r}: {name} {value:.4g}, half of the cohort is near {np.exp(middle):.4g}"
+            for finding, value, log in zip(usable, values, logs, strict=True)
+            if abs(log - middle) > _FAR * spread
+        ]
+    return lines
+
+
+def label_balance(cases: Iterable[Case], column: str | None = None) -> dict[str, Counter[str]]:
+    """Counts of malignant, benign and unlabelled cases by split, or by an extra column."""
+    names = {1: "malignant", 0: "benign", None: "unlabelled"}
+    table: dict[str, Counter[str]] = defaultdict(Counter)
+    for case in cases:
+        group = case.split if column is None else case.extra.get(column)
+        table[group or "(blank)"][names[case.label]] += 1
+    return dict(table)

@@ -1,0 +1,132 @@
+"""``malignancy evaluate``: judge a model on labelled cases, or predictions made before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.cases.manifest import Case, Manifest, read_manifest
+from pipeline.config import Tracking
+from pipeline.errors import Code, TableError, UsageError
+from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point
+from pipeline.evaluation.predictions import Predictions, read_predictions
+from pipeline.evaluation.report import Flow, SplitCounts
+from pipeline.files import atomic_folder
+from pipeline.jobs.judge import predictions_of
+from pipeline.jobs.reporting import Judged, preprocessing_facts, provenance_facts, write_evaluation
+from pipeline.jobs.summary import evaluation_text
+from pipeline.scoring.engine import score_cases
+from pipeline.scoring.model_directory import Model, load_model
+from pipeline.scoring.rows import ScoreRow
+from pipeline.scoring.scorer import Scorer
+from pipeline.tracking.registry import model_folder
+
+
+def evaluate_model(model_name: str, manifest_path: Path, out: Path) -> int:
+    """Score the labelled cases of a manifest and judge the model on them, all together.
+
+    Cases of patients that the model has seen are left out and counted, because a model may not be judged on them.
+
+    Returns:
+        0, or 1 when cases were rejected.
+
+    Raises:
+        TableError: when the manifest has a fault, or too few cases are left.
+        UsageError: when ``out`` is not a new folder.
+    """
+    manifest = read_manifest(manifest_path)
+    manifest.require_usable()
+    model = load_model(model_folder(model_name, Tracking()))
+    labelled = [case for case in manifest.cases if case.label is not None]
+    unseen = [case for case in labelled if not model.description.patients.contains(str(case.patient_id))]
+    rows = list(score_cases(Scorer(model, root=manifest.root), unseen))
+    judged_rows = [(case, row) for case, row in zip(unseen, rows, strict=True) if row.probability is not None]
+    if len({case.label for case, _ in judged_rows}) < 2:
+        raise TableError(
+            Code.E_ONE_CLASS,
+            manifest_path,
+            f"{len(labelled)} labelled cases, {len(labelled) - len(unseen)} of patients that the model has seen, "
+            f"{len(unseen) - len(judged_rows)} rejected: what is left has not both classes; "
+            "give cases of other patients",
+        )
+    judged = _judged(model, manifest, labelled, unseen, judged_rows)
+    _write(judged, out)
+    for case, row in zip(unseen, rows, strict=True):
+        if row.probability is None:
+            print(f"rejected {case.case_id}: {row.code}: {row.reason}")
+    print(f"{len(labelled) - len(unseen)} cases of patients that the model has seen were left out")
+    return int(len(judged_rows) < len(unseen))
+
+
+def evaluate_predictions(path: Path, out: Path) -> None:
+    """Judge a predictions file: its test split when it has one, else all its rows.
+
+    The operating point is chosen on its calibration split.
+
+    Raises:
+        UsageError: when the file cannot be used, or has no calibration split.
+    """
+    predictions = read_predictions(path)
+    calibration, test = (predictions.where(split=name).labelled() for name in ("calibration", "test"))
+    if not len(calibration) or not len(test):
+        raise UsageError(
+            f"{path}: has {len(calibration)} labelled calibration and {len(test)} labelled test rows; a threshold is "
+            "chosen on the one and judged on the other, so both are needed"
+        )
+    point = choose_operating_point(calibration.labels, calibration.probabilities, rule="sensitivity", target=0.95)
+    judged = Judged(
+        title=path.name,
+        model="predictions of unnamed origin",
+        calibration="as given",
+        predictions=test,
+        evaluation=evaluate(test, operating_point=point),
+    )
+    _write(judged, out)
+
+
+def _judged(
+    model: Model, manifest: Manifest, labelled: list[Case], unseen: list[Case], judged: list[tuple[Case, ScoreRow]]
+) -> Judged:
+    description = model.description
+    point = OperatingPoint.from_json(dict(description.operating_points[0]))
+    predictions = _predictions(judged)
+    cases = [case for case, _ in judged]
+    codes = {"patients seen in training": len(labelled) - len(unseen), "rejected": len(unseen) - len(judged)}
+    flow = Flow(
+        given=len(manifest.cases) + manifest.repeated_rows,
+        excluded={name: count for name, count in codes.items() if count},
+        unlabelled=len(manifest.cases) - len(labelled),
+        splits={
+            "judged": SplitCounts(
+                len(cases), len({case.patient_id for case in cases}), sum(case.label == 1 for case in cases)
+            )
+        },
+    )
+    return Judged(
+        title=f"{description.name} on {manifest.path.name}",
+        model=model.label,
+        calibration=model.members[0].calibrator.describe(),
+        predictions=predictions,
+        evaluation=evaluate(predictions, operating_point=point),
+        judged_on=manifest.path.name,
+        label=description.label,
+        flow=flow,
+        preprocessing=preprocessing_facts(description),
+        provenance=provenance_facts(description),
+    )
+
+
+def _predictions(judged: list[tuple[Case, ScoreRow]]) -> Predictions:
+    logits, probabilities = (
+        np.array([getattr(row, name) for _, row in judged], float) for name in ("logit", "probability")
+    )
+    return predictions_of([case for case, _ in judged], ["test"] * len(judged), logits, probabilities, (), seed=0)
+
+
+def _write(judged: Judged, out: Path) -> None:
+    with atomic_folder(out) as folder:
+        write_evaluation(judged, folder)
+    print(evaluation_text(judged.title, judged.evaluation))
+    print(f"report: {out / 'report.html'}")

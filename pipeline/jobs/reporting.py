@@ -1,0 +1,147 @@
+"""Writing an evaluation down: predictions, figures and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.errors import UndefinedMetricError
+from pipeline.evaluation.figures import Caption, evaluation_figures, to_png
+from pipeline.evaluation.predictions import Predictions, write_predictions
+from pipeline.evaluation.prevalence import Restated, restate_prevalence
+from pipeline.evaluation.report import Flow, ReportInputs, Rival, render_report
+from pipeline.evaluation.results import Evaluation
+from pipeline.evaluation.subgroups import evaluate_subgroups
+from pipeline.files import write_json, write_text
+from pipeline.jobs.judge import Comparison
+from pipeline.scoring.model_directory import LabelMeaning, ModelDescription
+
+_PREVALENCES = (0.01, 0.05, 0.2)
+_TO_FILL_IN = (
+    "Intended use, users and setting",
+    "Eligibility criteria and how cases were chosen",
+    "How and by whom the label was determined, and blinding",
+    "Ethical approval and consent",
+    "Limitations and known failure modes",
+)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An evaluation with everything that its report shows.
+
+    Attributes:
+        title: of the page.
+        model: name and short digest.
+        calibration: the calibrator in a few words.
+        predictions: the cases that were judged.
+        evaluation: of them.
+        judged_on: which cases these are.
+        label: what the label means; None for predictions of unknown origin.
+        flow: where the given cases went; None when that is unknown.
+        comparisons: regressions on the same cases.
+        subgroups: columns.
+        data, preprocessing, provenance: name and value of what is known.
+    """
+
+    title: str
+    model: str
+    calibration: str
+    predictions: Predictions
+    evaluation: Evaluation
+    judged_on: str = "test split"
+    label: LabelMeaning | None = None
+    flow: Flow | None = None
+    comparisons: Sequence[Comparison] = ()
+    subgroups: Sequence[str] = ()
+    data: Mapping[str, str] = field(default_factory=dict)
+    preprocessing: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_evaluation(judged: Judged, folder: Path, *, all_predictions: Predictions | None = None) -> None:
+    """Write ``predictions.parquet``, ``evaluation.json``, ``figures`` and ``report.html`` into a folder.
+
+    Args:
+        judged: what to write down.
+        folder: exists.
+        all_predictions: what ``predictions.parquet`` holds, when it is more than what was judged.
+    """
+    write_predictions(all_predictions or judged.predictions, folder / "predictions.parquet")
+    write_json(folder / "evaluation.json", judged.evaluation.to_json())
+    cases = f"{judged.judged_on}, {judged.evaluation.n_cases} cases of {judged.evaluation.n_patients} patients"
+    figures = evaluation_figures(
+        judged.predictions,
+        judged.evaluation,
+        caption=Caption(judged.model, judged.calibration, cases),
+        rivals={other.name: other.probabilities for other in judged.comparisons},
+    )
+    pictures = {name: to_png(figure) for name, figure in figures.items()}
+    (folder / "figures").mkdir(exist_ok=True)
+    for name, png in pictures.items():
+        (folder / "figures" / f"{name}.png").write_bytes(png)
+    write_text(folder / "report.html", render_report(_report(judged, pictures)))
+
+
+def _report(judged: Judged, pictures: Mapping[str, bytes]) -> ReportInputs:
+    evaluation, label = judged.evaluation, judged.label
+    badges = ["research use; not a medical device", "probability of malignancy (1 = malignant)"]
+    if label is not None:
+        badges.append(f"{label.intensities} intensities")
+        badges.append(f"label: {label.source}")
+    return ReportInputs(
+        title=judged.title,
+        model=judged.model,
+        calibration=judged.calibration,
+        evaluation=evaluation,
+        judged_on=judged.judged_on,
+        badges=tuple(badges),
+        flow=judged.flow,
+        figures=pictures,
+        rivals=tuple(
+            Rival(other.name, f"logistic regression on {', '.join(other.columns)}", other.evaluation, other.gain)
+            for other in judged.comparisons
+        ),
+        subgroups=evaluate_subgroups(judged.predictions, judged.subgroups, operating_point=evaluation.operating_point),
+        restated=_restated(evaluation),
+        data=judged.data,
+        preprocessing=judged.preprocessing,
+        provenance=judged.provenance,
+        to_fill_in=_TO_FILL_IN,
+    )
+
+
+def _restated(evaluation: Evaluation) -> tuple[Restated, ...]:
+    try:
+        return tuple(
+            restate_prevalence(evaluation["sensitivity"], evaluation["specificity"], prevalence=prevalence)
+            for prevalence in _PREVALENCES
+        )
+    except UndefinedMetricError:
+        return ()
+
+
+def preprocessing_facts(description: ModelDescription) -> dict[str, str]:
+    """How scans become inputs, for the report."""
+    preprocessing = description.preprocessing
+    intensity = preprocessing.intensity
+    window = f" {intensity.lower:g} to {intensity.upper:g}" if intensity.lower is not None else ""
+    return {
+        "input": description.input_contract,
+        "intensity": f"{intensity.scaling}{window}",
+        "network": f"{description.network.name}, {description.dimensions}D",
+        "preprocessing digest": description.digests.preprocessing[:16],
+    }
+
+
+def provenance_facts(description: ModelDescription) -> dict[str, str]:
+    """Where the model comes from, for the report."""
+    known = description.provenance
+    names = ("created_at", "git_commit", "mlflow_run_id", "manifest_sha256", "dataset_sha256", "split_sha256", "seed")
+    facts = {name.replace("_", " "): str(known[name]) for name in names if known.get(name) is not None}
+    return {
+        "model digest": description.digests.model,
+        **facts,
+        "prevalence at calibration": f"{description.prevalence_at_calibration:.3f}",
+    }

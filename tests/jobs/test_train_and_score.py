@@ -1,0 +1,231 @@
+"""The spine, end to end on 96 small scans: train, track, register, score, and the same probability everywhere."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from cohorts import tiny_config
+
+from pipeline.cli import run
+from pipeline.evaluation.predictions import read_predictions
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory, cohort_manifest):
+    """A trained and registered tiny model, with the folder that everything was written to."""
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny_config(cohort_manifest, folder)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        assert run(["train", "tiny.yaml"]) == 0
+    return folder
+
+
+@pytest.fixture
+def inside(workspace, monkeypatch):
+    monkeypatch.chdir(workspace)
+    return workspace
+
+
+def run_folder(workspace):
+    (folder,) = (workspace / "runs").iterdir()
+    return folder
+
+
+def scores(path):
+    return pd.read_parquet(path / "scores.parquet").set_index("case_id")
+
+
+def test_training_leaves_everything_a_reviewer_needs(workspace):
+    folder = run_folder(workspace)
+    assert {path.name for path in folder.iterdir()} >= {
+        "model",
+        "predictions.parquet",
+        "report.html",
+        "summary.txt",
+        "splits.csv",
+        "figures",
+    }
+    summary = (folder / "summary.txt").read_text()
+    for words in (
+        "simulated intensities",
+        "AUROC",
+        "baseline",
+        "Brier score, uncalibrated to calibrated",
+        "operating point",
+        "made up for a test",
+    ):
+        assert words in summary
+    assert not list(folder.rglob("*.tmp"))
+
+
+def test_held_out_splits_do_their_own_jobs(workspace):
+    predictions = read_predictions(run_folder(workspace) / "predictions.parquet")
+    assert set(predictions.frame["split"]) == {"validation", "calibration", "test"}
+    description = json.loads((run_folder(workspace) / "model" / "model.json").read_text())
+    with open(run_folder(workspace) / "splits.csv") as handle:
+        splits = {row["case_id"]: row["split"] for row in csv.DictReader(handle)}
+    assert sum(split == "train" for split in splits.values()) == len(description["patients"]["train"])
+    assert description["label"] == {
+        "positive": "malignant",
+        "negative": "benign",
+        "source": "made up for a test",
+        "intensities": "simulated",
+    }
+
+
+def test_same_probability_from_evaluation_command_and_pyfunc(inside, cohort_manifest):
+    import mlflow
+
+    assert run(["score", "models:/tiny@champion", str(cohort_manifest), "--out", "scores"]) == 0
+    scored = scores(inside / "scores")
+    predictions = read_predictions(run_folder(inside) / "predictions.parquet").frame.set_index("case_id")
+    assert np.abs(predictions["probability"] - scored.loc[predictions.index, "probability"]).max() < 1e-6
+    mlflow.set_tracking_uri(f"sqlite:///{inside / 'mlflow.db'}")
+    model = mlflow.pyfunc.load_model("models:/tiny@champion", model_config={"root": str(cohort_manifest.parent)})
+    table = pd.read_csv(cohort_manifest, dtype={"case_id": str}).drop(columns=["label", "diameter_mm"])
+    answered = model.predict(table).set_index("case_id")
+    assert list(answered.columns) == list(scored.columns)
+    assert np.abs(answered["probability"] - scored["probability"]).max() < 1e-6
+
+
+def test_batch_size_and_workers_change_no_probability(inside, cohort_manifest):
+    model = str(run_folder(inside) / "model")
+    assert run(["score", model, str(cohort_manifest), "--out", "one", "--batch-size", "1", "--workers", "1"]) == 0
+    assert run(["score", model, str(cohort_manifest), "--out", "many", "--batch-size", "7", "--workers", "5"]) == 0
+    one, many = scores(inside / "one"), scores(inside / "many")
+    assert list(one.index) == list(many.index)
+    assert np.abs(one["probability"] - many["probability"]).max() < 1e-6
+
+
+def test_one_bad_scan_costs_one_row(inside, cohort_manifest, tmp_path):
+    shutil.copytree(cohort_manifest.parent, tmp_path / "scans")
+    images = tmp_path / "scans" / "images"
+    (images / "000.nii.gz").write_bytes(b"")
+    (images / "001.nii.gz").write_bytes((images / "001.nii.gz").read_bytes()[:-9])
+    (images / "002.nii.gz").unlink()
+    assert (
+        run(["score", str(run_folder(inside) / "model"), str(tmp_path / "scans" / "manifest.csv"), "--out", "bad"]) == 1
+    )
+    rows = scores(inside / "bad")
+    assert list(rows["code"][:3]) == ["E_EMPTY_FILE", "E_TRUNCATED", "E_NOT_FOUND"]
+    assert (rows["status"][:3] == "rejected").all()
+    assert rows["probability"][:3].isna().all()
+    assert rows["decision"][:3].isna().all()
+    assert (rows["status"][3:] != "rejected").all()
+    summary = json.loads((inside / "bad" / "summary.json").read_text())
+    assert summary["rejected"] == 3
+    assert summary["codes"]["E_TRUNCATED"] == 1
+    assert summary["cases"] == len(rows) == 96
+
+
+def test_unforeseen_error_is_a_failed_row_without_its_message(inside, cohort_manifest, monkeypatch):
+    import pipeline.cases.prepare as prepare
+
+    real = prepare.preprocess
+
+    def break_third(request, *args, **kwargs):
+        if request.path.name == "002.nii.gz":
+            raise KeyError("PatientName^Secret")
+        return real(request, *args, **kwargs)
+
+    monkeypatch.setattr(prepare, "preprocess", break_third)
+    assert run(["score", str(run_folder(inside) / "model"), str(cohort_manifest), "--out", "failed"]) == 1
+    row = scores(inside / "failed").iloc[2]
+    assert (row["status"], row["code"]) == ("failed", "E_INTERNAL")
+    assert "Secret" not in (inside / "failed" / "scores.csv").read_text()
+
+
+def test_folder_without_centres_is_refused_case_by_case(inside, cohort_manifest):
+    assert run(["score", str(run_folder(inside) / "model"), str(cohort_manifest.parent), "--out", "folder"]) == 1
+    assert set(scores(inside / "folder")["code"]) == {"E_CENTER_MISSING"}
+
+
+def test_formulas_are_neutralised_in_csv_alone(inside, cohort_manifest, tmp_path):
+    table = pd.read_csv(cohort_manifest, dtype=str, keep_default_na=False).head(1).assign(case_id="=cmd|' /C calc'!A0")
+    shutil.copytree(cohort_manifest.parent / "images", tmp_path / "images")
+    table.to_csv(tmp_path / "m.csv", index=False)
+    assert run(["score", str(run_folder(inside) / "model"), str(tmp_path / "m.csv"), "--out", "formula"]) == 0
+    with open(inside / "formula" / "scores.csv") as handle:
+        assert next(csv.DictReader(handle))["case_id"] == "'=cmd|' /C calc'!A0"
+    assert list(scores(inside / "formula").index) == ["=cmd|' /C calc'!A0"]
+
+
+def test_the_run_is_closed_and_the_version_says_what_it_is(inside):
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{inside / 'mlflow.db'}", f"sqlite:///{inside / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment.experiment_id != "0"
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert found.info.status == "FINISHED"
+    assert "simulated intensities" in found.info.run_name
+    assert {
+        "test_auroc",
+        "test_auroc_lower",
+        "test_ece_null_p95",
+        "baseline_test_auroc",
+        "test_auroc_gain_over_baseline",
+        "train_loss",
+    } <= set(found.data.metrics)
+    assert found.data.params["training.max_epochs"] == "3"
+    assert "Research use" in found.data.tags["mlflow.note.content"]
+    assert found.inputs.dataset_inputs[0].dataset.digest == found.data.tags["dataset_sha256"][:32]
+    artifacts = {entry.path for entry in client.list_artifacts(found.info.run_id)}
+    assert {"report.html", "predictions.parquet", "splits.csv", "figures", "environment.txt", "model.json"} <= artifacts
+    version = client.get_model_version_by_alias("tiny", "champion")
+    assert version.tags["label_source"] == "made up for a test"
+    assert version.tags["intensities"] == "simulated"
+    assert "lesion centre needed" in version.tags["input_contract"]
+    assert list((inside / "mlartifacts").rglob("*.pkl")) == []
+
+
+def test_dataset_digest_covers_images_not_only_the_manifest(inside, cohort_manifest, tmp_path):
+    from pipeline.cases.manifest import read_manifest
+    from pipeline.cases.splits import assign_splits
+    from pipeline.config import Config
+    from pipeline.jobs.cohort import prepare_cohort
+
+    def digest(path):
+        config = Config.model_validate(tiny_config(path, tmp_path))
+        manifest = read_manifest(path)
+        return prepare_cohort(manifest, assign_splits(manifest, config.data.splits, seed=0).of, config).digest(manifest)
+
+    shutil.copytree(cohort_manifest.parent, tmp_path / "copy")
+    copy = tmp_path / "copy" / "manifest.csv"
+    assert digest(copy) == digest(cohort_manifest)
+    shutil.copy(tmp_path / "copy" / "images" / "001.nii.gz", tmp_path / "copy" / "images" / "002.nii.gz")
+    assert digest(copy) != digest(cohort_manifest)
+
+
+def test_changing_test_labels_changes_no_fitted_thing(workspace, cohort_manifest, tmp_path, monkeypatch):
+    shutil.copytree(cohort_manifest.parent, tmp_path / "scans")
+    with open(run_folder(workspace) / "splits.csv") as handle:
+        splits = {row["case_id"]: row["split"] for row in csv.DictReader(handle)}
+    table = pd.read_csv(cohort_manifest, dtype=str, keep_default_na=False)
+    table["split"] = table["case_id"].map(splits).fillna("")
+    descriptions = []
+    for name, flip in (("a", False), ("b", True)):
+        changed = table.copy()
+        test = changed["split"] == "test"
+        changed.loc[test, "label"] = (
+            changed.loc[test, "label"].map({"0": "1", "1": "0"}) if flip else changed.loc[test, "label"]
+        )
+        changed.to_csv(tmp_path / "scans" / f"{name}.csv", index=False)
+        config = tiny_config(
+            tmp_path / "scans" / f"{name}.csv",
+            tmp_path / name,
+            training={"max_epochs": 2, "early_stopping": {"patience": 1}},
+        )
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
+        assert run(["train", str(tmp_path / f"{name}.yaml")]) == 0
+        descriptions.append(json.loads((run_folder(tmp_path / name) / "model" / "model.json").read_text()))
+    one, two = descriptions
+    for key in ("members", "operating_points", "envelope", "prevalence_at_calibration"):
+        assert one[key] == two[key], key
+    assert one["digests"] == two["digests"]

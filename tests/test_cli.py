@@ -1,0 +1,77 @@
+"""The command: quick, one clear line for every mistake, the right exit code."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+from cohorts import tiny_config
+
+from pipeline.cli import run
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from pipeline.cli import run; run(['--help']); "
+        "heavy = {'torch', 'monai', 'mlflow', 'lightning', 'pandas', 'sklearn'} & set(sys.modules); "
+        "print(sorted(heavy), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    for command in ("init", "demo-data", "train", "evaluate", "score", "ui", "import", "check"):
+        assert command in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nope"], "No such command"),
+        (["train"], "Missing"),
+        (["train", "none.yaml"], "none.yaml: no such configuration file"),
+        (["score", "models", "none", "--out", "o"], "none: no such manifest, folder or scan"),
+        (["score", "model", "none.csv", "--out", "o"], "none.csv: E_NOT_FOUND: no such manifest"),
+        (["score", "m", "i", "--out", "o", "--workers", "0"], "workers"),
+        (["evaluate", "model", "--out", "o"], "give MODEL and MANIFEST, or --predictions FILE"),
+        (["import", "medmnist", "a.npz", "out"], "positive"),
+        (["init", "none"], "none: no such folder"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_2(arguments, says, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(arguments) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert len(error.strip().splitlines()) == 1
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"data": {"manifest": "none.csv"}}, "none.csv: E_NOT_FOUND"),
+        ({"evaluation": {"baseline_columns": ["size_mm"]}}, "has no column 'size_mm' (extra columns: diameter_mm)"),
+        ({"training": {"max_epochs": 1}}, "patience: 2 is not below training.max_epochs (1)"),
+    ],
+)
+def test_training_mistake_stops_before_anything_is_written(
+    change, says, capsys, tmp_path, monkeypatch, cohort_manifest
+):
+    monkeypatch.chdir(tmp_path)
+    config = tiny_config(cohort_manifest, tmp_path)
+    for section, values in change.items():
+        config[section] |= values
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    assert run(["train", "c.yaml"]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert len(error.strip().splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
+
+
+def test_model_that_is_none_is_exit_2(capsys, tmp_path, monkeypatch, cohort_manifest):
+    monkeypatch.chdir(tmp_path)
+    assert run(["score", "nowhere", str(cohort_manifest), "--out", "o"]) == 2
+    assert "nowhere: holds no model.json" in capsys.readouterr().err
+    assert run(["score", "models:/none@champion", str(cohort_manifest), "--out", "o"]) == 2
+    assert "models:/none@champion: no such model" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
