@@ -1,0 +1,1 @@
+"""A path → a checked image in RAS with its geometry → the model's input."""

@@ -1,0 +1,82 @@
+"""Transfer syntaxes, and where the frames of encapsulated pixel data lie in a file."""
+
+from __future__ import annotations
+
+import struct
+from itertools import pairwise
+from pathlib import Path
+from typing import IO, Final
+
+from pipeline.errors import CaseError, Code
+
+IMPLICIT: Final = "1.2.840.10008.1.2"
+EXPLICIT_LITTLE: Final = "1.2.840.10008.1.2.1"
+EXPLICIT_DEFLATED: Final = "1.2.840.10008.1.2.1.99"
+EXPLICIT_BIG: Final = "1.2.840.10008.1.2.2"
+RLE: Final = "1.2.840.10008.1.2.5"
+JPEG: Final = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70))
+JPEG_LS: Final = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (80, 81))
+JPEG_2000: Final = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))
+
+_ITEM, _SEQUENCE_END = 0xE000, 0xE0DD
+Fragment = tuple[int, int]
+Frames = tuple[tuple[Fragment, ...], ...]
+
+
+def locate_frames(path: Path, handle: IO[bytes], offset: int, size: int, count: int) -> Frames:
+    """Fragments (offset, length) of each frame; the items are walked to their end, their contents skipped.
+
+    Args:
+        path: for messages.
+        handle: the file; moved.
+        offset: of the first item (the offset table).
+        size: of the file.
+        count: frames that the header claims.
+
+    Raises:
+        CaseError: E_TRUNCATED when an item or the end mark lies beyond the file's end, E_CODEC when fragments and
+            frames do not fit together.
+    """
+    items = _walk(path, handle, offset, size, most=64 * max(count, 1) + 1024)
+    if not items:
+        raise CaseError(Code.E_CODEC, path, "encapsulated pixel data without an offset table; export it again")
+    table, fragments = items[0], items[1:]
+    if not fragments:
+        raise CaseError(Code.E_CODEC, path, "encapsulated pixel data without a single fragment; export it again")
+    if count == 1:
+        return (tuple(fragments),)
+    if len(fragments) == count:
+        return tuple((fragment,) for fragment in fragments)
+    return _by_table(path, handle, table, fragments, count)
+
+
+def _walk(path: Path, handle: IO[bytes], offset: int, size: int, most: int) -> list[Fragment]:
+    items: list[Fragment] = []
+    while True:
+        handle.seek(offset)
+        head = handle.read(8)
+        if len(head) < 8:
+            raise CaseError(Code.E_TRUNCATED, path, f"pixel data end early at byte {size}; copy the file again")
+        group, element, length = struct.unpack("<HHL", head)
+        if (group, element) == (0xFFFE, _SEQUENCE_END):
+            return items
+        if (group, element) != (0xFFFE, _ITEM) or len(items) > most:
+            raise CaseError(Code.E_CODEC, path, f"no pixel fragment at byte {offset}; export it again")
+        if offset + 8 + length > size:
+            raise CaseError(Code.E_TRUNCATED, path, f"a pixel fragment ends beyond byte {size}; copy the file again")
+        items.append((offset + 8, length))
+        offset += 8 + length
+
+
+def _by_table(path: Path, handle: IO[bytes], table: Fragment, fragments: list[Fragment], count: int) -> Frames:
+    """Several fragments a frame: the basic offset table says where each frame begins."""
+    if table[1] == 4 * count:
+        handle.seek(table[0])
+        base = fragments[0][0] - 8
+        starts = [base + start for start in struct.unpack(f"<{count}L", handle.read(table[1]))]
+        places = {fragment[0] - 8: number for number, fragment in enumerate(fragments)}
+        if all(start in places for start in starts) and starts == sorted(set(starts)) and starts[0] == base:
+            cuts = [places[start] for start in starts] + [len(fragments)]
+            return tuple(tuple(fragments[a:b]) for a, b in pairwise(cuts))
+    reason = f"{len(fragments)} pixel fragments for {count} frames, and no offset table that fits; export it again"
+    raise CaseError(Code.E_CODEC, path, reason)

@@ -1,0 +1,93 @@
+"""What every reader returns: a scan whose headers have been checked, and the image read from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import Code
+
+FloatArray = NDArray[np.float32]
+Affine = NDArray[np.float64]
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class Warning:  # noqa: A001  # the contract's word; the builtin is not used here
+    """Something odd that does not stop the case: a ``W_`` code and what was found, without patients' data."""
+
+    code: Code
+    detail: str
+
+
+class Scan(Protocol):
+    """An opened scan: its headers have passed every check, no voxel has been converted yet.
+
+    Attributes:
+        path: as it was asked for.
+        shape: voxels along the three stored axes; a 2D picture or a single slice has shape (X, Y, 1).
+        affine: (4, 4) float64, stored voxel index → RAS+ world mm.
+        modality: as the file declares it (DICOM does), else None.
+        warnings: found so far.
+    """
+
+    path: Path
+    shape: tuple[int, int, int]
+    affine: Affine
+    modality: str | None
+    warnings: tuple[Warning, ...]
+
+    def read(self, box: Box) -> FloatArray:
+        """Voxels of a box of the stored grid, rescaled (CT: HU), float32.
+
+        Everything that vouches for the whole file (length, checksum) is verified before this returns.
+
+        Raises:
+            CaseError: when the file or a voxel of the box is damaged.
+        """
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 of the source bytes; known once ``read`` has returned."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """Voxels with their place in the world.
+
+    Attributes:
+        voxels: (R, A, S) float32: the axes are the stored ones, permuted and flipped to the nearest RAS+.
+        affine: (4, 4) float64, voxel index → RAS+ world mm.
+        modality: as the file declares it, else None.
+        warnings: what the reader found odd.
+        digest: hex SHA-256 of the source bytes.
+    """
+
+    voxels: FloatArray
+    affine: Affine
+    modality: str | None
+    warnings: tuple[Warning, ...]
+    digest: str
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between voxel centres along each axis."""
+        r, a, s = spacing_mm(self.affine)
+        return r, a, s
+
+
+def spacing_mm(affine: Affine) -> tuple[float, ...]:
+    """Lengths of an affine's three columns, mm."""
+    return tuple(float(value) for value in np.linalg.norm(affine[:3, :3], axis=0))
+
+
+def orientation(affine: Affine) -> str:
+    """The stored axes' nearest world directions, as ``"LPS"``."""
+    return "".join(nib.orientations.aff2axcodes(affine))  # type: ignore[no-untyped-call]

@@ -1,0 +1,137 @@
+"""From a scan on disk to the network's input: the one function of training, evaluation and scoring."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.transforms import Compose, NormalizeIntensityd, ScaleIntensityd, ScaleIntensityRanged
+
+from pipeline.config import Intensity, Preprocessing
+from pipeline.errors import CaseError, Code
+from pipeline.imaging.checks import within_root
+from pipeline.imaging.envelope import Envelope
+from pipeline.imaging.image import FloatArray, Warning
+from pipeline.imaging.region import ReadRegiond
+
+
+@dataclass(frozen=True)
+class ScanRequest:
+    """Which scan, and where in it.
+
+    Attributes:
+        path: of the scan (a file, or a folder with one DICOM series).
+        center_mm: the lesion's centre, RAS world mm; None for whole images.
+        root: the folder that the path, with its links resolved, must lie in; None allows any place.
+        files: the slices of one DICOM series in the folder ``path``; None reads the path itself.
+    """
+
+    path: Path
+    center_mm: tuple[float, float, float] | None
+    root: Path | None = None
+    files: tuple[Path, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ModelInput:
+    """What the network gets, and what was found on the way.
+
+    Attributes:
+        voxels: (1, *size) float32, C-contiguous, in R, A, S order, scaled.
+        warnings: of reading, of the region and of the envelope.
+        measures: what the envelope judges: ``intensity_q01`` … ``intensity_q99`` of the region before scaling (inside
+            the image), for CT ``air_fraction`` and ``tissue_fraction``; ``share_inside`` of the nodes in the image;
+            stored ``spacing_in_plane_mm`` and ``spacing_slice_mm`` (``slice_axis`` for slices; pictures have neither).
+        image_sha256: of the file's bytes.
+        shape: voxels along the stored axes.
+        spacing_mm: along the stored axes.
+        orientation: of the stored axes, as ``"LPS"``.
+        modality: as the file declares it, else the declared one.
+    """
+
+    voxels: FloatArray
+    warnings: tuple[Warning, ...]
+    measures: dict[str, float]
+    image_sha256: str
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    orientation: str
+    modality: str
+
+
+def preprocess(
+    request: ScanRequest, config: Preprocessing, *, modality: str, envelope: Envelope | None = None
+) -> ModelInput:
+    """Read, check, cut out, resample and scale.
+
+    Args:
+        request: which scan and where in it.
+        config: region, size, spacing, scaling and limits.
+        modality: the declared one; its range rules run before the envelope.
+        envelope: the model's; None while it is being learned.
+
+    Raises:
+        CaseError: with the code of what is wrong.
+    """
+    path = request.path if request.root is None else within_root(request.path, request.root)
+    try:
+        data = _chain(config, modality)({"image": path, "image_files": request.files, "center_mm": request.center_mm})
+    except RuntimeError as error:
+        raise _ours(error) from None
+    facts = data["image_facts"]
+    near = envelope.judge(facts.measures, path=request.path) if envelope else ()
+    if envelope and envelope.modality != modality:
+        raise CaseError(
+            Code.E_OUT_OF_ENVELOPE,
+            request.path,
+            f"modality {modality}, but the model was trained on {envelope.modality}",
+        )
+    voxels = np.ascontiguousarray(data["image"].numpy(), dtype=np.float32)
+    if not np.isfinite(voxels).all() or voxels.min() == voxels.max():
+        raise CaseError(
+            Code.E_CONSTANT, request.path, "nothing is left after scaling but one value; check preprocessing.intensity"
+        )
+    return ModelInput(
+        voxels=voxels,
+        warnings=(*facts.warnings, *near),
+        measures=facts.measures,
+        image_sha256=facts.image_sha256,
+        shape=facts.shape,
+        spacing_mm=facts.spacing_mm,
+        orientation=facts.orientation,
+        modality=facts.modality,
+    )
+
+
+@lru_cache(maxsize=16)
+def _chain(config: Preprocessing, modality: str) -> Any:
+    """The MONAI transforms of a configuration, built once."""
+    read = ReadRegiond(
+        "image",
+        size=config.size,
+        spacing_mm=config.spacing_mm,
+        region=config.region,
+        modality=modality,
+        limits=config.limits,
+    )
+    return Compose([read, _scaling(config.intensity)])
+
+
+def _scaling(intensity: Intensity) -> Any:
+    if intensity.scaling == "window":
+        return ScaleIntensityRanged(
+            "image", a_min=intensity.lower, a_max=intensity.upper, b_min=0.0, b_max=1.0, clip=True
+        )
+    if intensity.scaling == "zscore":
+        return NormalizeIntensityd("image")
+    return ScaleIntensityd("image", minv=0.0, maxv=1.0)
+
+
+def _ours(error: BaseException) -> BaseException:
+    """MONAI wraps what a transform raises; the innermost error is the one to report."""
+    while error.__cause__ is not None and not isinstance(error, CaseError):
+        error = error.__cause__
+    return error
