@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from monai.transforms import Compose
+from monai.utils import convert_to_tensor
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
@@ -57,7 +58,8 @@ class AugmentedCases(Dataset[tuple[Tensor, Tensor]]):
         if self._augmentation.transforms:
             state = np.random.SeedSequence((self._seed, epoch, index)).generate_state(1)[0]
             self._augmentation.set_random_state(seed=int(state))
-            image = torch.as_tensor(self._augmentation(image.clone()))
+            # MONAI answers with a MetaTensor, which would drag its bookkeeping through every layer of the network.
+            image = convert_to_tensor(self._augmentation(image.clone()), track_meta=False)
         return image, self._cases.labels[index]
 
 

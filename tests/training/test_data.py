@@ -36,6 +36,10 @@ def test_same_place_gives_the_same_input_whatever_was_drawn_before(cases):
     assert torch.equal(one[5, 2][0], two[5, 2][0])
 
 
+def test_network_gets_plain_tensors(cases):
+    assert type(augmented(cases)[0, 0][0]) is torch.Tensor  # MONAI's MetaTensor made training several times slower
+
+
 def test_epoch_seed_and_case_each_change_the_draw(cases):
     first = augmented(cases)[0, 0][0]
     assert not torch.equal(first, augmented(cases)[1, 0][0])
