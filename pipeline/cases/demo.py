@@ -92,7 +92,7 @@ class DemoCase:
 
 
 def write_demo_data(out: Path, *, cases: int | None = None, seed: int = 0) -> Path:
-    """Write NIfTI images and ``manifest.csv`` into a new folder.
+    """Write NIfTI images, ``manifest.csv`` and, to be scored, its unlabelled rows as ``unlabelled.csv``.
 
     The same seed gives the same bytes, whatever the number of cores; a case looks the same in a subset as in the whole.
 
@@ -115,12 +115,17 @@ def write_demo_data(out: Path, *, cases: int | None = None, seed: int = 0) -> Pa
         (folder / "images").mkdir()
         _write_images(folder, chosen, seed, cases)
         rows = [manifest_row(case) for case in chosen]
-        with (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as handle:
-            writer = csv.DictWriter(handle, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        _write_table(folder / "manifest.csv", list(rows[0]), rows)
+        _write_table(folder / "unlabelled.csv", list(rows[0]), [row for row in rows if not row["label"]])
         (folder / "NOTICE.txt").write_text(NOTICE, encoding="utf-8")
     return out / "manifest.csv"
+
+
+def _write_table(path: Path, header: Sequence[str], rows: Sequence[dict[str, str]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.DictWriter(handle, header, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def choose_cases(nodules: Sequence[LidcNodule], *, cases: int | None, seed: int) -> list[DemoCase]:
@@ -268,6 +273,8 @@ def manifest_row(case: DemoCase) -> dict[str, str]:
     for attribute, values in nodule.ratings.items():
         if attribute != "malignancy":
             row[f"painted_{attribute}"] = str(values[case.painter])
+    # Codes of calcification have no order, so a regression needs it as present or absent.
+    row["painted_calcified"] = str(int(nodule.ratings["calcification"][case.painter] != CALCIFICATION_ABSENT))
     return row | {
         "mean_malignancy": f"{mean:.4g}",
         "ratings": "|".join(str(rating) for rating in malignancy),

@@ -59,6 +59,11 @@ def test_compressed_files_hold_no_time(manifest):
         assert (manifest.parent / row["image"]).read_bytes()[:8] == b"\x1f\x8b\x08\x00\x00\x00\x00\x00"
 
 
+def test_unlabelled_rows_stand_again_in_a_table_to_be_scored(tmp_path):
+    manifest = write_demo_data(tmp_path / "out", cases=10, seed=0)
+    assert read(manifest.with_name("unlabelled.csv")) == [row for row in read(manifest) if not row["label"]]
+
+
 def test_label_and_findings_leave_the_painted_reading_out():
     # Recomputed for every case from the published ratings and the manifest's row alone.
     labelled = 0

@@ -1,0 +1,1 @@
+"""From predictions alone: metrics, calibration, intervals, operating points, figures, report."""

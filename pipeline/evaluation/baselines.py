@@ -1,0 +1,119 @@
+"""The baseline a reader asks for: logistic regression on a few columns, as lesion diameter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pipeline.errors import UsageError
+from pipeline.evaluation.arrays import FloatArray, as_labels, require_both_classes
+from pipeline.evaluation.calibration import sigmoid
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A fitted logistic regression as plain numbers.
+
+    Attributes:
+        columns: numeric columns it reads.
+        medians: put in where a value is missing, one a column.
+        means: subtracted, one a column.
+        scales: divided by, one a column.
+        coefficients: of the standardised columns.
+        intercept: log odds at the means.
+    """
+
+    columns: tuple[str, ...]
+    medians: tuple[float, ...]
+    means: tuple[float, ...]
+    scales: tuple[float, ...]
+    coefficients: tuple[float, ...]
+    intercept: float
+
+    def logits(self, frame: pd.DataFrame) -> FloatArray:
+        """Log odds of malignancy, shape (n,).
+
+        Raises:
+            UsageError: when a column is missing or holds text.
+        """
+        values = _matrix(frame, self.columns)
+        filled = np.where(np.isnan(values), np.asarray(self.medians), values)
+        standard = (filled - np.asarray(self.means)) / np.asarray(self.scales)
+        return np.asarray(standard @ np.asarray(self.coefficients) + self.intercept, dtype=np.float64)
+
+    def probabilities(self, frame: pd.DataFrame) -> FloatArray:
+        """Sigmoid of the log odds, shape (n,)."""
+        return sigmoid(self.logits(frame))
+
+    def describe(self) -> str:
+        """One line, as ``logistic regression on diameter_mm``."""
+        return f"logistic regression on {', '.join(self.columns)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; ``from_json`` gives back an equal baseline."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Baseline:
+        """Read what ``to_json`` wrote."""
+        plain: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in value.items()}
+        return cls(**plain)
+
+
+def fit_baseline(frame: pd.DataFrame, labels: npt.ArrayLike, columns: Sequence[str]) -> Baseline:
+    """Fit on training cases: missing values become the median, columns are standardised, the penalty is light (C = 1).
+
+    Args:
+        frame: one row a case.
+        labels: 0 or 1, shape (n,).
+        columns: numeric columns of ``frame``.
+
+    Raises:
+        UsageError: without columns, with one class, or when a column is missing, holds text or holds no number.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    if not columns:
+        raise UsageError("baseline: no columns; expected at least one numeric column, as diameter_mm")
+    truth = as_labels(labels, error=UsageError)
+    require_both_classes(truth, what="baseline", error=UsageError)
+    values = _matrix(frame, columns)
+    if len(values) != truth.size:
+        raise UsageError(f"baseline: {len(values)} rows for {truth.size} labels; expected one label a row")
+    empty = np.isnan(values).all(axis=0)
+    if empty.any():
+        raise UsageError(
+            f"baseline: column {columns[int(np.argmax(empty))]!r} holds no number; fill it in or leave it out"
+        )
+    medians = np.nanmedian(values, axis=0)
+    filled = np.where(np.isnan(values), medians, values)
+    means, scales = filled.mean(axis=0), filled.std(axis=0)
+    scales = np.where(scales > 0.0, scales, 1.0)
+    model = LogisticRegression(max_iter=1000).fit((filled - means) / scales, truth)
+    numbers = (tuple(float(each) for each in row) for row in (medians, means, scales, model.coef_[0]))
+    median, mean, scale, coefficient = numbers
+    return Baseline(tuple(columns), median, mean, scale, coefficient, float(model.intercept_[0]))
+
+
+def _matrix(frame: pd.DataFrame, columns: Sequence[str]) -> FloatArray:
+    """The columns as numbers, shape (n, columns); NaN where missing."""
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise UsageError(
+            f"baseline: there is no column {missing[0]!r}; expected {', '.join(columns)}; correct the names"
+        )
+    parts = []
+    for name in columns:
+        try:
+            parts.append(pd.to_numeric(frame[name]).to_numpy(dtype=np.float64, na_value=np.nan))
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"baseline: column {name!r} is not numeric ({error}); leave it out") from None
+    values = np.column_stack(parts)
+    if np.isinf(values).any():
+        raise UsageError(f"baseline: a value of {', '.join(columns)} is infinite; expected finite numbers; correct it")
+    return values

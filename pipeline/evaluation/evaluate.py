@@ -1,0 +1,175 @@
+"""Judging: every number about a set of predictions, with its interval. Nothing here fits to what it judges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import UndefinedMetricError, UsageError
+from pipeline.evaluation import metrics
+from pipeline.evaluation.arrays import BoolArray, FloatArray, IntArray
+from pipeline.evaluation.calibration import Calibrator, sigmoid
+from pipeline.evaluation.clustered import (
+    calibration_intercept_interval,
+    calibration_slope_interval,
+    mean_interval,
+    proportion_interval,
+)
+from pipeline.evaluation.intervals import Interval, auroc_interval, average_precision_interval
+from pipeline.evaluation.operating_points import OperatingPoint
+from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.results import CalibrationSummary, Evaluation
+
+__all__ = ["Evaluation", "default_bins", "evaluate"]
+
+_AGREEMENT = 1e-6
+_T = TypeVar("_T")
+
+
+def evaluate(
+    predictions: Predictions,
+    *,
+    operating_point: OperatingPoint,
+    calibrator: Calibrator | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+    bins: int | None = None,
+) -> Evaluation:
+    """Judge the labelled rows, one a case. The probability column is what is judged.
+
+    Args:
+        predictions: of one finding, with one row a case (choose a seed with ``where``); unlabelled rows are
+            counted and left out.
+        operating_point: threshold chosen on the calibration split.
+        calibrator: applied where the probability column is empty; where it is filled, it must agree to 1e-6.
+        resamples: patient-level bootstrap samples (average precision).
+        seed: of the bootstrap and of the null of the ECE.
+        bins: equal-mass bins of the ECE; default one for 15 cases, at least 5 and at most 15.
+
+    Raises:
+        UsageError: when no row is labelled, a case occurs twice, probabilities are missing without a calibrator
+            or differ from it. Statistics that the cases do not define are listed in ``undefined`` instead.
+    """
+    labelled = predictions.labelled()
+    _check_one_row_a_case(labelled)
+    probabilities = _probabilities(labelled, calibrator)
+    labels, patients = labelled.labels, labelled.patients
+    count = bins if bins is not None else default_bins(labels.size)
+    null_rng, bootstrap_rng = (np.random.default_rng([seed, stream]) for stream in (0, 1))
+    asked = _intervals(labels, probabilities, patients, operating_point, resamples=resamples, rng=bootstrap_rng)
+    intervals, undefined = _settle(asked)
+    null, reason = _attempt(lambda: metrics.ece_null(probabilities, bins=count, rng=null_rng))
+    return Evaluation(
+        n_cases=labels.size,
+        n_patients=int(np.unique(patients).size),
+        n_positive=int(labels.sum()),
+        n_unlabelled=len(predictions) - len(labelled),
+        intervals=intervals,
+        undefined=undefined if reason is None else {**undefined, "ece": reason},
+        calibrated=_summary(labels, probabilities, bins=count),
+        uncalibrated=_summary(labels, sigmoid(labelled.logits), bins=count),
+        null=null,
+        confusion=metrics.confusion(labels, probabilities, operating_point.threshold),
+        operating_point=operating_point,
+    )
+
+
+def default_bins(n_cases: int) -> int:
+    """Equal-mass bins for so many cases: one for 15, at least 5 and at most 15."""
+    return min(15, max(5, n_cases // 15))
+
+
+def _check_one_row_a_case(labelled: Predictions) -> None:
+    if not len(labelled):
+        raise UsageError("predictions: no labelled case to judge; expected labels 0 and 1; give labelled cases")
+    findings = labelled.frame["finding"].unique()
+    if len(findings) > 1:
+        raise UsageError(f"predictions: hold {len(findings)} findings ({', '.join(findings)}); judge one at a time")
+    twice = labelled.frame["case_id"].duplicated()
+    if twice.any():
+        case = labelled.frame["case_id"][int(np.argmax(twice))]
+        raise UsageError(
+            f"predictions: case {case} has several rows; expected one; choose one split, fold and seed first"
+        )
+
+
+def _probabilities(labelled: Predictions, calibrator: Calibrator | None) -> FloatArray:
+    if calibrator is None:
+        return labelled.probabilities
+    applied = calibrator.apply(labelled.logits)
+    given = labelled.frame["probability"].to_numpy(dtype=np.float64)
+    known = ~np.isnan(given)
+    if known.any() and float(np.abs(given - applied)[known].max()) > _AGREEMENT:
+        gap = float(np.abs(given - applied)[known].max())
+        raise UsageError(
+            f"predictions: probabilities differ from the calibrator's by up to {gap:.2g}; expected at most "
+            f"{_AGREEMENT:g}; judge the probabilities of this model, or leave the calibrator out"
+        )
+    return np.where(known, given, applied)
+
+
+def _intervals(
+    labels: IntArray,
+    probabilities: FloatArray,
+    patients: npt.NDArray[np.str_],
+    operating_point: OperatingPoint,
+    *,
+    resamples: int,
+    rng: np.random.Generator,
+) -> dict[str, Callable[[], Interval]]:
+    """What to compute, each under its name, so that one undefined statistic does not hide the others."""
+    positive = operating_point.decide(probabilities)
+    malignant = labels == 1
+
+    def share(right: BoolArray, among: BoolArray, name: str, empty: str) -> Interval:
+        if not among.any():
+            raise UndefinedMetricError(f"{name}: {empty}, so it is undefined")
+        return proportion_interval(right[among], patients[among])
+
+    losses = metrics.case_log_losses(labels, probabilities)
+    return {
+        "auroc": lambda: auroc_interval(labels, probabilities, patients),
+        "average_precision": lambda: average_precision_interval(
+            labels, probabilities, patients, rng=rng, resamples=resamples
+        ),
+        "brier_score": lambda: mean_interval((probabilities - labels) ** 2, patients, largest=1.0),
+        "log_loss": lambda: mean_interval(losses, patients),
+        "calibration_slope": lambda: calibration_slope_interval(labels, probabilities, patients),
+        "calibration_intercept": lambda: calibration_intercept_interval(labels, probabilities, patients),
+        "sensitivity": lambda: share(positive, malignant, "sensitivity", "there is no malignant case"),
+        "specificity": lambda: share(~positive, ~malignant, "specificity", "there is no benign case"),
+        "ppv": lambda: share(malignant, positive, "PPV", "no case is called positive at this threshold"),
+        "npv": lambda: share(~malignant, ~positive, "NPV", "no case is called negative at this threshold"),
+    }
+
+
+def _attempt(compute: Callable[[], _T]) -> tuple[_T | None, str | None]:
+    try:
+        return compute(), None
+    except UndefinedMetricError as error:
+        return None, str(error)
+
+
+def _settle(asked: Mapping[str, Callable[[], Interval]]) -> tuple[dict[str, Interval], dict[str, str]]:
+    intervals, undefined = {}, {}
+    for name, compute in asked.items():
+        interval, reason = _attempt(compute)
+        if interval is not None:
+            intervals[name] = interval
+        else:
+            undefined[name] = reason or ""
+    return intervals, undefined
+
+
+def _summary(labels: IntArray, probabilities: FloatArray, *, bins: int) -> CalibrationSummary:
+    ece, _ = _attempt(lambda: metrics.expected_calibration_error(labels, probabilities, bins=bins))
+    return CalibrationSummary(
+        brier_score=metrics.brier_score(labels, probabilities),
+        log_loss=metrics.log_loss(labels, probabilities),
+        ece=ece,
+        bins=bins,
+        miscalibration=metrics.brier_decomposition(labels, probabilities).miscalibration,
+    )

@@ -1,0 +1,315 @@
+"""Single numbers about a set of judged cases. Undefined is an error, never NaN, -1 or 0."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from pipeline.errors import UndefinedMetricError
+from pipeline.evaluation.arrays import (
+    FloatArray,
+    IntArray,
+    as_labels,
+    as_probabilities,
+    as_scores,
+    require_both_classes,
+)
+from pipeline.evaluation.calibration import logit
+from pipeline.evaluation.recalibration import fit_recalibration
+
+# The distance from 0 and 1 that scikit-learn's log loss keeps in float64.
+EDGE = float(np.finfo(np.float64).eps)
+
+
+def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
+    """Area under the ROC curve: how often a malignant case scores above a benign one (ties count half).
+
+    Args:
+        labels: 0 or 1, shape (n,).
+        scores: any finite numbers that rise with malignancy, shape (n,).
+
+    Raises:
+        UndefinedMetricError: with one class only or a score that is not finite.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    truth, values = _both_classes(labels, scores, what="AUROC")
+    return float(roc_auc_score(truth, values))
+
+
+def average_precision(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
+    """Mean precision over the malignant cases, in [0, 1]; a useless score gets the prevalence.
+
+    Raises:
+        UndefinedMetricError: with one class only or a score that is not finite.
+    """
+    from sklearn.metrics import average_precision_score
+
+    truth, values = _both_classes(labels, scores, what="average precision")
+    return float(average_precision_score(truth, values))
+
+
+def brier_score(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
+    """Mean squared gap between probability and label, in [0, 1]; smaller is better.
+
+    Raises:
+        UndefinedMetricError: without cases, or with a probability outside [0, 1].
+    """
+    truth, values = _probabilities(labels, probabilities)
+    return float(np.mean((values - truth) ** 2))
+
+
+def log_loss(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
+    """Mean negative log likelihood in nats; smaller is better.
+
+    Probabilities are kept 2.2e-16 away from 0 and 1, as scikit-learn does, so that one sure mistake costs 36
+    nats rather than infinity.
+
+    Raises:
+        UndefinedMetricError: without cases, or with a probability outside [0, 1].
+    """
+    truth, values = _probabilities(labels, probabilities)
+    return float(case_log_losses(truth, values).mean())
+
+
+def case_log_losses(labels: IntArray, probabilities: FloatArray) -> FloatArray:
+    """Negative log likelihood of each case in nats, shape (n,)."""
+    kept = np.clip(probabilities, EDGE, 1.0 - EDGE)
+    return np.asarray(-np.where(labels == 1, np.log(kept), np.log1p(-kept)))
+
+
+def expected_calibration_error(labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, bins: int = 15) -> float:
+    """Mean gap between predicted and observed malignancy, over equal-mass bins.
+
+    Cases with equal probabilities share a bin, so the order of the cases does not matter.
+
+    Args:
+        labels: 0 or 1, shape (n,).
+        probabilities: in [0, 1], shape (n,).
+        bins: number of bins.
+
+    Raises:
+        UndefinedMetricError: with fewer cases than bins, or a probability outside [0, 1].
+
+    Source: Nguyen & O'Connor, 2015; equal-mass bins as in Roelofs et al., 2022.
+    """
+    truth, values = _probabilities(labels, probabilities)
+    members = equal_mass_bins(values, bins=bins)
+    gaps = np.bincount(members, weights=values - truth, minlength=bins)
+    return float(np.abs(gaps).sum() / truth.size)
+
+
+def equal_mass_bins(probabilities: FloatArray, *, bins: int) -> IntArray:
+    """Number of the equal-mass bin of each case, 0 … bins-1, shape (n,); equal values share a bin.
+
+    Raises:
+        UndefinedMetricError: with fewer cases than bins.
+    """
+    if bins < 1 or probabilities.size < bins:
+        raise UndefinedMetricError(
+            f"ECE: {probabilities.size} cases for {bins} bins; "
+            "expected at least one case a bin; use fewer bins or more cases"
+        )
+    middle = stats.rankdata(probabilities, method="average") - 0.5
+    return np.minimum((middle * bins / probabilities.size).astype(np.int64), bins - 1)
+
+
+@dataclass(frozen=True)
+class EceNull:
+    """How large the ECE of perfectly calibrated probabilities would be on as many cases.
+
+    Attributes:
+        bins: equal-mass bins.
+        draws: label sets drawn from the probabilities.
+        mean: of the drawn ECEs.
+        median: of the drawn ECEs.
+        p95: 95th percentile of the drawn ECEs.
+    """
+
+    bins: int
+    draws: int
+    mean: float
+    median: float
+    p95: float
+
+
+def ece_null(probabilities: npt.ArrayLike, *, rng: np.random.Generator, bins: int = 15, draws: int = 1000) -> EceNull:
+    """Distribution of the ECE when labels are drawn from the probabilities themselves, case by case.
+
+    Cases of one patient are drawn independently; where a patient's cases agree more than their probabilities
+    say, the true null is a little wider.
+
+    Args:
+        probabilities: in [0, 1], shape (n,).
+        rng: source of the draws.
+        bins: equal-mass bins, as for the ECE beside it.
+        draws: label sets.
+
+    Raises:
+        UndefinedMetricError: with fewer cases than bins, or a probability outside [0, 1].
+    """
+    values = as_probabilities(probabilities)
+    members = equal_mass_bins(values, bins=bins)
+    order = np.argsort(members, kind="stable")
+    members, values = members[order], values[order]
+    starts = np.flatnonzero(np.r_[True, np.diff(members) > 0])
+    expected = np.add.reduceat(values, starts)
+    found = np.empty(draws)
+    step = max(1, 4_000_000 // values.size)
+    for first in range(0, draws, step):
+        drawn = rng.random((min(step, draws - first), values.size)) < values  # (draws in step, n)
+        observed = np.add.reduceat(drawn, starts, axis=1, dtype=np.float64)
+        found[first : first + len(drawn)] = np.abs(observed - expected).sum(axis=1) / values.size
+    return EceNull(
+        bins=bins,
+        draws=draws,
+        mean=float(found.mean()),
+        median=float(np.median(found)),
+        p95=float(np.quantile(found, 0.95)),
+    )
+
+
+def calibration_slope(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
+    """Slope of a logistic regression of the label on the log odds; 1 is right, below 1 is overconfident.
+
+    Raises:
+        UndefinedMetricError: with one class, equal probabilities, or perfectly separated classes.
+
+    Source: Cox, 1958; Van Calster et al., 2016.
+    """
+    truth, values = _probabilities(labels, probabilities)
+    return fit_recalibration(log_odds(values), truth, fixed_slope=False).slope
+
+
+def calibration_intercept(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
+    """Calibration in the large: intercept of that regression **with the slope fixed at 1**; 0 is right.
+
+    Above 0 the probabilities are too low on average, below 0 too high. (It is not the intercept of the
+    two-parameter fit, which means little alone.)
+
+    Raises:
+        UndefinedMetricError: with one class only.
+
+    Source: Cox, 1958; Van Calster et al., 2016.
+    """
+    truth, values = _probabilities(labels, probabilities)
+    return fit_recalibration(log_odds(values), truth, fixed_slope=True).intercept
+
+
+def log_odds(probabilities: FloatArray) -> FloatArray:
+    """Finite log odds, shape (n,): probabilities are kept 2.2e-16 away from 0 and 1."""
+    return logit(np.clip(probabilities, EDGE, 1.0 - EDGE))
+
+
+@dataclass(frozen=True)
+class BrierDecomposition:
+    """Brier score = miscalibration - discrimination + uncertainty, exactly and without bins.
+
+    Attributes:
+        miscalibration: what recalibration could win back; a calibration error free of bins, 0 is right.
+        discrimination: what the ranking is worth over the prevalence alone; larger is better.
+        uncertainty: prevalence times one minus prevalence; a property of the cases.
+    """
+
+    miscalibration: float
+    discrimination: float
+    uncertainty: float
+
+    @property
+    def brier(self) -> float:
+        """The score that the three parts make up."""
+        return self.miscalibration - self.discrimination + self.uncertainty
+
+
+def brier_decomposition(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> BrierDecomposition:
+    """Split the Brier score by isotonic recalibration (CORP).
+
+    Raises:
+        UndefinedMetricError: without cases, or with a probability outside [0, 1].
+
+    Source: Dimitriadis, Gneiting & Jordan, 2021.
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    truth, values = _probabilities(labels, probabilities)
+    recalibrated = IsotonicRegression().fit_transform(values, truth)
+    best = float(np.mean((recalibrated - truth) ** 2))
+    prevalence = float(truth.mean())
+    uncertainty = prevalence * (1.0 - prevalence)
+    return BrierDecomposition(
+        miscalibration=brier_score(truth, values) - best, discrimination=uncertainty - best, uncertainty=uncertainty
+    )
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts of decisions against labels at one threshold.
+
+    Attributes:
+        true_positive: malignant, called positive.
+        false_negative: malignant, called negative.
+        true_negative: benign, called negative.
+        false_positive: benign, called positive.
+    """
+
+    true_positive: int
+    false_negative: int
+    true_negative: int
+    false_positive: int
+
+    @property
+    def sensitivity(self) -> float:
+        """Share of the malignant that are called positive. Raises UndefinedMetricError without malignant cases."""
+        return _share(self.true_positive, self.false_negative, "sensitivity: there is no malignant case")
+
+    @property
+    def specificity(self) -> float:
+        """Share of the benign that are called negative. Raises UndefinedMetricError without benign cases."""
+        return _share(self.true_negative, self.false_positive, "specificity: there is no benign case")
+
+    @property
+    def ppv(self) -> float:
+        """Share of the positive that are malignant, here. Raises UndefinedMetricError without positives."""
+        return _share(self.true_positive, self.false_positive, "PPV: no case is called positive at this threshold")
+
+    @property
+    def npv(self) -> float:
+        """Share of the negative that are benign, here. Raises UndefinedMetricError without negatives."""
+        return _share(self.true_negative, self.false_negative, "NPV: no case is called negative at this threshold")
+
+
+def _share(part: int, rest: int, otherwise: str) -> float:
+    if part + rest == 0:
+        raise UndefinedMetricError(f"{otherwise}, so it is undefined")
+    return part / (part + rest)
+
+
+def confusion(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float) -> Confusion:
+    """Count decisions; a case is positive when its probability is at or above ``threshold``.
+
+    Raises:
+        UndefinedMetricError: without cases, or with a probability outside [0, 1].
+    """
+    truth, values = _probabilities(labels, probabilities)
+    positive = values >= threshold
+    return Confusion(
+        true_positive=int((positive & (truth == 1)).sum()),
+        false_negative=int((~positive & (truth == 1)).sum()),
+        true_negative=int((~positive & (truth == 0)).sum()),
+        false_positive=int((positive & (truth == 0)).sum()),
+    )
+
+
+def _both_classes(labels: npt.ArrayLike, scores: npt.ArrayLike, *, what: str) -> tuple[IntArray, FloatArray]:
+    truth = as_labels(labels)
+    values = as_scores(scores, truth)
+    require_both_classes(truth, what=what)
+    return truth, values
+
+
+def _probabilities(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[IntArray, FloatArray]:
+    truth = as_labels(labels)
+    return truth, as_probabilities(probabilities, truth)

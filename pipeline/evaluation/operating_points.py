@@ -1,0 +1,191 @@
+"""Thresholds, with the rule that chose them and the cases they rest on. Chosen on the calibration split only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import CalibrationError
+from pipeline.evaluation.arrays import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    as_labels,
+    as_probabilities,
+    require_both_classes,
+)
+
+Rule = Literal["sensitivity", "specificity", "youden", "cost"]
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A case is positive when its probability is at or above the threshold.
+
+    Attributes:
+        threshold: calibrated probability, in [0, 1].
+        rule: how it was chosen.
+        target: the sensitivity or specificity asked for; None for the other rules.
+        cost_ratio: cost of a missed malignancy over that of a false alarm; None for the other rules.
+        n_positive: malignant cases of the calibration split it rests on.
+        n_negative: benign cases of the calibration split it rests on.
+        sensitivity: reached on the calibration split.
+        specificity: reached on the calibration split.
+    """
+
+    threshold: float
+    rule: Rule
+    target: float | None
+    cost_ratio: float | None
+    n_positive: int
+    n_negative: int
+    sensitivity: float
+    specificity: float
+
+    def __post_init__(self) -> None:
+        if self.rule not in get_args(Rule):
+            raise CalibrationError(f"operating point: rule: {self.rule!r} is not one of {', '.join(get_args(Rule))}")
+        for name in ("threshold", "sensitivity", "specificity"):
+            _check_number(name, getattr(self, name), low=0.0, high=1.0)
+        for name in ("n_positive", "n_negative"):
+            if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), int):
+                raise CalibrationError(
+                    f"operating point: {name}: {getattr(self, name)!r} is not a whole number; the file is damaged"
+                )
+            _check_number(name, getattr(self, name), low=1.0, high=np.inf)
+        if self.target is not None:
+            _check_number("target", self.target, low=0.0, high=1.0)
+        if self.cost_ratio is not None:
+            _check_number("cost_ratio", self.cost_ratio, low=0.0, high=np.inf)
+
+    def decide(self, probabilities: npt.ArrayLike) -> BoolArray:
+        """Whether each case is positive, the shape of ``probabilities``."""
+        return np.asarray(np.asarray(probabilities, dtype=np.float64) >= self.threshold)
+
+    def describe(self) -> str:
+        """One line: the threshold, the rule and what it rests on."""
+        rules: dict[str, str] = {
+            "sensitivity": f"at least {100 * (self.target or 0):g} % sensitivity",
+            "specificity": f"at least {100 * (self.target or 0):g} % specificity",
+            "youden": "largest Youden index",
+            "cost": f"a miss costs {self.cost_ratio or 0:g} false alarms",
+        }
+        cases = f"{self.n_positive} malignant and {self.n_negative} benign calibration cases"
+        return f"probability ≥ {self.threshold:.3g} ({rules[self.rule]}, on {cases})"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; ``from_json`` gives back an equal operating point."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> OperatingPoint:
+        """Read what ``to_json`` wrote, and nothing else.
+
+        Raises:
+            CalibrationError: when a key is missing or unknown, or a value is out of its range.
+        """
+        names = {each.name for each in fields(cls)}
+        if not isinstance(value, Mapping) or set(value) != names:
+            raise CalibrationError(
+                f"operating point: expected an object with exactly {', '.join(sorted(names))}; "
+                "train or recalibrate again"
+            )
+        return cls(**value)
+
+
+def _check_number(name: str, value: object, *, low: float, high: float) -> None:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not np.isfinite(value)
+        or not low <= value <= high
+    ):
+        raise CalibrationError(
+            f"operating point: {name}: {value!r} is not a number in [{low:g}, {high:g}]; train or recalibrate again"
+        )
+
+
+def choose_operating_point(
+    labels: npt.ArrayLike,
+    probabilities: npt.ArrayLike,
+    *,
+    rule: Rule = "sensitivity",
+    target: float | None = 0.95,
+    cost_ratio: float | None = None,
+) -> OperatingPoint:
+    """Choose a threshold on the calibration split; the same for any order of the cases.
+
+    ``sensitivity`` takes the largest threshold that reaches ``target``, ``specificity`` the smallest that does,
+    ``youden`` the threshold of the largest sensitivity + specificity - 1 (of equals the smallest, which misses
+    less). ``cost`` needs no search: where probabilities are calibrated, calling a case positive pays from
+    1 / (1 + cost_ratio) on.
+
+    Args:
+        labels: 0 or 1, shape (n,), of the calibration split.
+        probabilities: calibrated, in [0, 1], shape (n,).
+        rule: see above.
+        target: sensitivity or specificity asked for, in (0, 1]; not used by the other rules.
+        cost_ratio: cost of a missed malignancy over that of a false alarm, above 0; for ``cost`` only.
+
+    Raises:
+        CalibrationError: with one class only, an unknown rule, or a target or ratio that cannot be meant.
+        UndefinedMetricError: with a probability that is not in [0, 1].
+    """
+    truth = as_labels(labels, error=CalibrationError)
+    scores = as_probabilities(probabilities, truth)
+    require_both_classes(truth, what="operating point", error=CalibrationError)
+    if rule in ("sensitivity", "specificity"):
+        if target is None or not 0.0 < target <= 1.0:
+            raise CalibrationError(
+                f"operating point: target: {target} is not in (0, 1], which rule {rule!r} needs; "
+                "set operating_point.target"
+            )
+    elif rule == "cost" and (cost_ratio is None or not 0.0 < cost_ratio < np.inf):
+        raise CalibrationError(
+            f"operating point: cost_ratio: {cost_ratio} is not above 0, which rule 'cost' needs; "
+            "set operating_point.cost_ratio"
+        )
+    threshold = _threshold(truth, scores, rule=rule, target=target or 0.0, cost_ratio=cost_ratio or 0.0)
+    positive = scores >= threshold
+    return OperatingPoint(
+        threshold=threshold,
+        rule=rule,
+        target=target if rule in ("sensitivity", "specificity") else None,
+        cost_ratio=cost_ratio if rule == "cost" else None,
+        n_positive=int(truth.sum()),
+        n_negative=int((truth == 0).sum()),
+        sensitivity=float(positive[truth == 1].mean()),
+        specificity=float((~positive[truth == 0]).mean()),
+    )
+
+
+def _threshold(labels: IntArray, scores: FloatArray, *, rule: Rule, target: float, cost_ratio: float) -> float:
+    if rule == "cost":
+        return 1.0 / (1.0 + cost_ratio)
+    candidates = np.unique(scores)
+    malignant, benign = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
+    # Whole numbers of cases, so that 0.95 of 20 is 19 on every machine.
+    found = malignant.size - np.searchsorted(malignant, candidates, side="left")
+    spared = np.searchsorted(benign, candidates, side="left")
+    if rule == "sensitivity":
+        needed = int(np.ceil(target * malignant.size - 1e-9))
+        return float(candidates[found >= needed].max())
+    if rule == "specificity":
+        needed = int(np.ceil(target * benign.size - 1e-9))
+        enough = candidates[spared >= needed]
+        if enough.size:
+            return float(enough.min())
+        if candidates[-1] < 1.0:
+            return float(np.nextafter(candidates[-1], 1.0))
+        raise CalibrationError(
+            f"operating point: no threshold in [0, 1] reaches specificity {target:g}: "
+            "a benign case has probability 1; lower the target"
+        )
+    if rule == "youden":
+        # In whole numbers: found/P + spared/N compared without rounding.
+        return float(candidates[np.argmax(found * benign.size + spared * malignant.size)])
+    raise CalibrationError(f"operating point: rule: {rule!r} is not one of {', '.join(get_args(Rule))}")

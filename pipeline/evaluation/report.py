@@ -1,0 +1,157 @@
+"""One self-contained page about a model: what was judged, on whom, how well, and from where it came."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pipeline.evaluation.intervals import Interval
+from pipeline.evaluation.prevalence import Restated
+from pipeline.evaluation.results import Evaluation
+from pipeline.evaluation.subgroups import Subgroup
+
+STATISTIC_NAMES: Mapping[str, str] = {
+    "auroc": "AUROC",
+    "average_precision": "Average precision",
+    "brier_score": "Brier score",
+    "log_loss": "Log loss",
+    "calibration_slope": "Calibration slope",
+    "calibration_intercept": "Calibration in the large (intercept)",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "ppv": "PPV",
+    "npv": "NPV",
+}
+FIGURE_TEXTS: Mapping[str, str] = {
+    "roc": "Sensitivity against false alarms over all thresholds; the shaded band is pointwise, by patient.",
+    "precision_recall": "How many of the called are malignant, as more of the malignant are called.",
+    "reliability": "Observed against predicted share in equal-mass bins, before and after calibration.",
+    "probability_histogram": "Where the probabilities of malignant (up) and benign cases (down) lie.",
+    "decision_curve": "Worth of acting on the model at each threshold, against acting on all or none.",
+}
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """One row of the participant flow."""
+
+    cases: int
+    patients: int
+    malignant: int
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Where the given cases went.
+
+    Attributes:
+        given: cases in the manifest.
+        excluded: cases excluded, by code.
+        unlabelled: usable cases without a label.
+        splits: labelled, usable cases by split.
+    """
+
+    given: int
+    excluded: Mapping[str, int] = field(default_factory=dict)
+    unlabelled: int = 0
+    splits: Mapping[str, SplitCounts] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Another model on the same cases.
+
+    Attributes:
+        name: as shown.
+        description: what it is, in a line.
+        evaluation: of its own probabilities.
+        gain: the model's AUROC less this one's, paired; None where undefined.
+    """
+
+    name: str
+    description: str
+    evaluation: Evaluation
+    gain: Interval | None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A finished picture with its caption, as a confident mistake."""
+
+    title: str
+    caption: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """Everything a report shows. Sections without content are left out.
+
+    Attributes:
+        title: headline of the page.
+        model: name and short digest.
+        calibration: ``Calibrator.describe()``.
+        evaluation: of the cases judged.
+        judged_on: which cases these are, as ``test split``.
+        badges: short warnings under the title, as ``simulated intensities``.
+        summary: a sentence or two under the badges.
+        flow: participant flow.
+        figures: PNG bytes by name, as ``evaluation_figures`` names them, in order.
+        rivals: baseline, oracle, champion.
+        subgroups: in order of column.
+        restated: PPV and NPV at other prevalences.
+        pictures: finished pictures, as confident mistakes.
+        data: name and value of what is known about data and labels.
+        preprocessing: name and value.
+        provenance: name and value.
+        to_fill_in: items that need a person, shown as open.
+        made_at: when the report was made.
+    """
+
+    title: str
+    model: str
+    calibration: str
+    evaluation: Evaluation
+    judged_on: str = "test split"
+    badges: tuple[str, ...] = ("research use; not a medical device",)
+    summary: str = ""
+    flow: Flow | None = None
+    figures: Mapping[str, bytes] = field(default_factory=dict)
+    rivals: tuple[Rival, ...] = ()
+    subgroups: tuple[Subgroup, ...] = ()
+    restated: tuple[Restated, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    data: Mapping[str, str] = field(default_factory=dict)
+    preprocessing: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    to_fill_in: tuple[str, ...] = ()
+    made_at: datetime | None = None
+
+
+def render_report(report: ReportInputs) -> str:
+    """The page as HTML text: escaped, styled inline, with pictures inside; it loads nothing from anywhere."""
+    environment = Environment(
+        loader=PackageLoader("pipeline.evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["interval"] = _interval
+    environment.filters["number"] = lambda value, digits=3: "undefined" if value is None else f"{value:.{digits}f}"
+    environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
+    environment.filters["picture"] = lambda png: f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+    made_at = report.made_at or datetime.now(UTC)
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        evaluation=report.evaluation,
+        names=STATISTIC_NAMES,
+        figure_texts=FIGURE_TEXTS,
+        made_at=made_at.strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def _interval(value: Interval | None, digits: int = 3) -> str:
+    if value is None:
+        return "undefined"
+    return f"{value.estimate:.{digits}f} ({value.lower:.{digits}f} to {value.upper:.{digits}f})"

@@ -1,0 +1,153 @@
+"""What an evaluation found: frozen numbers, and whether they let one say that calibration holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.errors import UndefinedMetricError
+from pipeline.evaluation.intervals import Interval
+from pipeline.evaluation.metrics import Confusion, EceNull
+from pipeline.evaluation.operating_points import OperatingPoint
+
+SLOPE_LIMITS = (0.8, 1.25)
+
+
+@dataclass(frozen=True)
+class CalibrationSummary:
+    """How well one column of probabilities is calibrated, in single numbers.
+
+    Attributes:
+        brier_score: mean squared gap.
+        log_loss: nats a case.
+        ece: over ``bins`` equal-mass bins; None where undefined.
+        bins: equal-mass bins.
+        miscalibration: the part of the Brier score that recalibration could win back (no bins).
+    """
+
+    brier_score: float
+    log_loss: float
+    ece: float | None
+    bins: int
+    miscalibration: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What ``evaluate`` found.
+
+    Attributes:
+        n_cases: labelled cases judged.
+        n_patients: patients they come from.
+        n_positive: malignant cases.
+        n_unlabelled: rows left out because they have no label.
+        intervals: ``auroc``, ``average_precision``, ``brier_score``, ``log_loss``, ``calibration_slope``,
+            ``calibration_intercept``, ``sensitivity``, ``specificity``, ``ppv``, ``npv``: those the cases define.
+        undefined: the others, with the reason.
+        calibrated: of the probability column.
+        uncalibrated: of the bare sigmoid of the logit, beside it.
+        null: ECE of perfectly calibrated probabilities on these cases; None where ECE is undefined.
+        confusion: counts at the operating point.
+        operating_point: chosen elsewhere, on the calibration split.
+    """
+
+    n_cases: int
+    n_patients: int
+    n_positive: int
+    n_unlabelled: int
+    intervals: Mapping[str, Interval]
+    undefined: Mapping[str, str]
+    calibrated: CalibrationSummary
+    uncalibrated: CalibrationSummary
+    null: EceNull | None
+    confusion: Confusion
+    operating_point: OperatingPoint
+
+    def __getitem__(self, name: str) -> Interval:
+        """A statistic with its interval.
+
+        Raises:
+            UndefinedMetricError: with the reason, when the cases do not define it.
+        """
+        if name not in self.intervals:
+            raise UndefinedMetricError(self.undefined.get(name, f"{name}: is not a statistic of an evaluation"))
+        return self.intervals[name]
+
+    @property
+    def prevalence(self) -> float:
+        """Share of malignant cases among those judged."""
+        return self.n_positive / self.n_cases
+
+    @property
+    def ece(self) -> float | None:
+        """ECE of the probability column; None where undefined."""
+        return self.calibrated.ece
+
+    @property
+    def calibration_holds(self) -> bool:
+        """Slope within 0.8-1.25, intercept's interval contains 0, ECE below the 95th percentile of its null."""
+        return not self.calibration_faults
+
+    @property
+    def calibration_faults(self) -> tuple[str, ...]:
+        """Why calibration does not hold, in words; empty when it does."""
+        faults = []
+        slope, intercept = self.intervals.get("calibration_slope"), self.intervals.get("calibration_intercept")
+        low, high = SLOPE_LIMITS
+        if slope is None:
+            faults.append(self.undefined["calibration_slope"])
+        elif not low <= slope.estimate <= high:
+            sense = "overconfident" if slope.estimate < low else "underconfident"
+            faults.append(f"slope {slope.estimate:.2f} is outside {low:g} to {high:g} ({sense})")
+        if intercept is None:
+            faults.append(self.undefined["calibration_intercept"])
+        elif not intercept.contains(0.0):
+            sense = "too low" if intercept.estimate > 0 else "too high"
+            faults.append(
+                f"intercept {intercept.estimate:+.2f} ({intercept.lower:+.2f} to {intercept.upper:+.2f}) "
+                f"excludes 0 (probabilities are {sense} on average)"
+            )
+        if self.ece is None or self.null is None:
+            faults.append(self.undefined["ece"])
+        elif self.ece >= self.null.p95:
+            faults.append(
+                f"ECE {self.ece:.3f} is not below {self.null.p95:.3f}, the 95th percentile for perfect calibration"
+            )
+        return tuple(faults)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            **{name: getattr(self, name) for name in ("n_cases", "n_patients", "n_positive", "n_unlabelled")},
+            "prevalence": self.prevalence,
+            "intervals": {name: interval.to_json() for name, interval in self.intervals.items()},
+            "undefined": dict(self.undefined),
+            "calibrated": asdict(self.calibrated),
+            "uncalibrated": asdict(self.uncalibrated),
+            "ece_null": None if self.null is None else asdict(self.null),
+            "confusion": asdict(self.confusion),
+            "operating_point": self.operating_point.to_json(),
+            "calibration_holds": self.calibration_holds,
+            "calibration_faults": list(self.calibration_faults),
+        }
+
+    def metrics(self, prefix: str = "test_") -> dict[str, float]:
+        """Flat numbers for a tracking store, as ``test_auroc``, ``test_auroc_lower``; undefined ones are left out."""
+        flat: dict[str, float] = {
+            "n_cases": self.n_cases,
+            "n_patients": self.n_patients,
+            "n_positive": self.n_positive,
+            "prevalence": self.prevalence,
+            "threshold": self.operating_point.threshold,
+            "brier_score_uncalibrated": self.uncalibrated.brier_score,
+            "log_loss_uncalibrated": self.uncalibrated.log_loss,
+            "miscalibration": self.calibrated.miscalibration,
+            "calibration_holds": float(self.calibration_holds),
+        }
+        for name, interval in self.intervals.items():
+            flat |= {name: interval.estimate, f"{name}_lower": interval.lower, f"{name}_upper": interval.upper}
+        if self.ece is not None and self.null is not None and self.uncalibrated.ece is not None:
+            flat |= {"ece": self.ece, "ece_uncalibrated": self.uncalibrated.ece}
+            flat |= {"ece_null_median": self.null.median, "ece_null_p95": self.null.p95}
+        return {f"{prefix}{name}": float(value) for name, value in flat.items()}

@@ -1,0 +1,295 @@
+import contextlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import average_precision_score, roc_auc_score
+from studies import predictions
+
+from pipeline.errors import UndefinedMetricError
+from pipeline.evaluation import metrics, resampling, structural
+from pipeline.evaluation.arrays import as_groups
+from pipeline.evaluation.clustered import (
+    calibration_intercept_interval,
+    calibration_slope_interval,
+    mean_interval,
+    proportion_interval,
+)
+from pipeline.evaluation.intervals import (
+    AT_A_THRESHOLD,
+    STATISTICS,
+    Interval,
+    auroc_interval,
+    average_precision_interval,
+    paired_auroc_difference,
+    paired_auroc_difference_analytic,
+    patient_bootstrap,
+)
+
+TEST = predictions(240, seed=2)
+LABELS, PROBABILITIES, PATIENTS = TEST.labels, TEST.probabilities, TEST.patients
+
+
+def slow_obuchowski(labels, scores, patients):
+    """The 1997 formulas as printed, with loops."""
+    ids = sorted(set(patients))
+    x = {i: scores[(patients == i) & (labels == 1)] for i in ids}
+    y = {i: scores[(patients == i) & (labels == 0)] for i in ids}
+    every_x, every_y = np.concatenate(list(x.values())), np.concatenate(list(y.values()))
+
+    def order(a, b):
+        return 1.0 if a > b else 0.5 if a == b else 0.0
+
+    m, n, count = every_x.size, every_y.size, len(ids)
+    area = sum(order(a, b) for a in every_x for b in every_y) / (m * n)
+    v10 = {i: sum(sum(order(a, b) for b in every_y) / n for a in x[i]) for i in ids}
+    v01 = {i: sum(sum(order(a, b) for a in every_x) / m for b in y[i]) for i in ids}
+    i10, i01 = sum(x[i].size > 0 for i in ids), sum(y[i].size > 0 for i in ids)
+    s10 = i10 / ((i10 - 1) * m) * sum((v10[i] - x[i].size * area) ** 2 for i in ids)
+    s01 = i01 / ((i01 - 1) * n) * sum((v01[i] - y[i].size * area) ** 2 for i in ids)
+    s11 = count / (count - 1) * sum((v10[i] - x[i].size * area) * (v01[i] - y[i].size * area) for i in ids)
+    return area, s10 / m + s01 / n + 2 * s11 / (m * n)
+
+
+def slow_delong(labels, scores):
+    x, y = scores[labels == 1], scores[labels == 0]
+    order = (x[:, None] > y).astype(float) + 0.5 * (x[:, None] == y)
+    return order.mean(), order.mean(axis=1).var(ddof=1) / x.size + order.mean(axis=0).var(ddof=1) / y.size
+
+
+def variance(labels, scores, patients):
+    groups = as_groups(patients, labels)
+    parts = structural.components(labels, scores, groups)
+    return parts.auroc, structural.covariance(labels, groups, parts, parts)
+
+
+@pytest.mark.parametrize("decimals", [1, 9])
+def test_clustered_variance_is_obuchowskis(decimals):
+    scores = np.round(PROBABILITIES, decimals)[:90]
+    expected = slow_obuchowski(LABELS[:90], scores, PATIENTS[:90])
+    assert variance(LABELS[:90], scores, PATIENTS[:90]) == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("decimals", [1, 9])
+def test_with_one_case_a_patient_the_variance_is_delongs(decimals):
+    scores = np.round(PROBABILITIES, decimals)
+    expected = slow_delong(LABELS, scores)
+    assert variance(LABELS, scores, np.arange(LABELS.size)) == pytest.approx(expected, rel=1e-10)
+
+
+def test_copies_of_a_patients_cases_add_no_certainty():
+    twice = [np.concatenate([each, each]) for each in (LABELS, PROBABILITIES, PATIENTS)]
+    once, doubled = auroc_interval(LABELS, PROBABILITIES, PATIENTS), auroc_interval(*twice)
+    assert (doubled.lower, doubled.upper) == pytest.approx((once.lower, once.upper))
+    naive = auroc_interval(twice[0], twice[1], np.arange(twice[0].size))
+    assert naive.upper - naive.lower < 0.85 * (once.upper - once.lower)
+    for found in (
+        [f(*arrays) for arrays in ((LABELS, PROBABILITIES, PATIENTS), twice)]
+        for f in (calibration_slope_interval, calibration_intercept_interval)
+    ):
+        assert found[0].lower == pytest.approx(found[1].lower, abs=1e-6)
+
+
+def test_weighted_statistics_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    groups = as_groups(PATIENTS, LABELS)
+    for scores in (PROBABILITIES, np.round(PROBABILITIES, 1)):
+        ranking = resampling.Ranking.of(LABELS, scores)
+        for weights in resampling.patient_weights(groups, resamples=30, rng=rng):
+            areas = resampling.auroc_statistic(ranking)(weights)
+            precisions = resampling.average_precision_statistic(ranking)(weights)
+            for row, area, precision in zip(weights, areas, precisions, strict=True):
+                assert area == pytest.approx(roc_auc_score(LABELS, scores, sample_weight=row), abs=1e-12)
+                assert precision == pytest.approx(average_precision_score(LABELS, scores, sample_weight=row), abs=1e-12)
+
+
+def test_a_patients_cases_travel_together():
+    groups = as_groups(PATIENTS, LABELS)
+    (weights,) = resampling.patient_weights(groups, resamples=20, rng=np.random.default_rng(0))
+    for group in range(groups.max() + 1):
+        assert (weights[:, groups == group] == weights[:, groups == group][:, :1]).all()
+    first = [np.flatnonzero(groups == group)[0] for group in range(groups.max() + 1)]
+    assert (weights[:, first].sum(axis=1) == groups.max() + 1).all()
+
+
+def test_the_bootstrap_is_the_slow_bootstrap():
+    found = patient_bootstrap(LABELS, PROBABILITIES, PATIENTS, resamples=2000, rng=np.random.default_rng(1))
+    rng = np.random.default_rng(2)
+    members = [np.flatnonzero(each == PATIENTS) for each in np.unique(PATIENTS)]
+    slow = {name: [] for name in STATISTICS}
+    for _ in range(400):
+        drawn = np.concatenate([members[each] for each in rng.integers(0, len(members), len(members))])
+        for name in STATISTICS:
+            slow[name].append(getattr(metrics, name)(LABELS[drawn], PROBABILITIES[drawn]))
+    for name, interval in found.items():
+        width = interval.upper - interval.lower
+        assert np.quantile(slow[name], [0.025, 0.975]) == pytest.approx(
+            [interval.lower, interval.upper], abs=0.15 * width
+        )
+        assert interval.estimate == pytest.approx(getattr(metrics, name)(LABELS, PROBABILITIES))
+
+
+def test_bootstrap_estimates_are_the_metrics():
+    names = (*STATISTICS, *AT_A_THRESHOLD, "ece")
+    settings = {"resamples": 50, "statistics": names, "threshold": 0.2, "bins": 10, "rng": np.random.default_rng(0)}
+    found = patient_bootstrap(LABELS, PROBABILITIES, PATIENTS, **settings)
+    counts = metrics.confusion(LABELS, PROBABILITIES, 0.2)
+    for name in AT_A_THRESHOLD:
+        assert found[name].estimate == pytest.approx(getattr(counts, name))
+    assert found["ece"].estimate == pytest.approx(metrics.expected_calibration_error(LABELS, PROBABILITIES, bins=10))
+
+
+def test_the_same_generator_gives_the_same_interval():
+    first, second = (
+        patient_bootstrap(LABELS, PROBABILITIES, PATIENTS, resamples=200, rng=np.random.default_rng(3))
+        for _ in range(2)
+    )
+    assert first == second
+
+
+def test_analytic_and_bootstrap_intervals_agree():
+    rng = np.random.default_rng(0)
+    analytic = auroc_interval(LABELS, PROBABILITIES, PATIENTS)
+    drawn = patient_bootstrap(LABELS, PROBABILITIES, PATIENTS, rng=rng, statistics=("auroc",))["auroc"]
+    assert (analytic.lower, analytic.upper) == pytest.approx((drawn.lower, drawn.upper), abs=0.015)
+    precise = average_precision_interval(LABELS, PROBABILITIES, PATIENTS, rng=rng)
+    drawn = patient_bootstrap(LABELS, PROBABILITIES, PATIENTS, rng=rng)["average_precision"]
+    assert (precise.lower, precise.upper) == pytest.approx((drawn.lower, drawn.upper), abs=0.03)
+
+
+def test_paired_intervals_agree_and_use_the_pairing():
+    rng = np.random.default_rng(0)
+    rival = PROBABILITIES + 0.05 * rng.normal(size=LABELS.size)
+    drawn = paired_auroc_difference(LABELS, PROBABILITIES, rival, PATIENTS, rng=rng)
+    analytic = paired_auroc_difference_analytic(LABELS, PROBABILITIES, rival, PATIENTS)
+    expected = metrics.auroc(LABELS, PROBABILITIES) - metrics.auroc(LABELS, rival)
+    assert drawn.estimate == pytest.approx(expected)
+    assert analytic.estimate == pytest.approx(expected)
+    assert (drawn.lower, drawn.upper) == pytest.approx((analytic.lower, analytic.upper), abs=0.004)
+    alone = auroc_interval(LABELS, PROBABILITIES, PATIENTS)
+    assert drawn.upper - drawn.lower < 0.5 * (alone.upper - alone.lower)
+
+
+def test_a_model_does_not_differ_from_itself():
+    same = paired_auroc_difference(
+        LABELS, PROBABILITIES, PROBABILITIES, PATIENTS, rng=np.random.default_rng(0), resamples=50
+    )
+    assert (same.estimate, same.lower, same.upper) == (0.0, 0.0, 0.0)
+
+
+def test_swapping_the_models_turns_the_difference_round():
+    rival = np.round(PROBABILITIES, 1)
+    one = paired_auroc_difference_analytic(LABELS, PROBABILITIES, rival, PATIENTS)
+    other = paired_auroc_difference_analytic(LABELS, rival, PROBABILITIES, PATIENTS)
+    assert (one.lower, one.upper) == pytest.approx((-other.upper, -other.lower))
+
+
+def test_perfect_separation_still_leaves_room_for_doubt():
+    labels, scores = np.repeat([0, 1], 12), np.arange(24.0)
+    interval = auroc_interval(labels, scores, np.arange(24))
+    assert (interval.estimate, interval.upper) == (1.0, 1.0)
+    assert 0.75 < interval.lower < 0.95
+    turned = auroc_interval(labels, -scores, np.arange(24))
+    assert (turned.lower, turned.upper) == pytest.approx((0.0, 1.0 - interval.lower))
+    with pytest.raises(UndefinedMetricError, match="no spread to measure"):
+        average_precision_interval(labels, scores, np.arange(24), rng=np.random.default_rng(0))
+
+
+def test_shares_of_independent_cases_get_wilsons_interval():
+    right = np.repeat([1, 0], [45, 5])
+    interval = proportion_interval(right, np.arange(50))
+    wilson = stats.binomtest(45, 50).proportion_ci(method="wilson")
+    assert (interval.lower, interval.upper) == pytest.approx((wilson.low, wilson.high), abs=0.003)
+
+
+def test_a_share_of_all_counts_patients_not_cases():
+    interval = proportion_interval(np.ones(60), np.repeat(np.arange(20), 3))
+    wilson = stats.binomtest(20, 20).proportion_ci(method="wilson")
+    assert (interval.estimate, interval.upper) == (1.0, 1.0)
+    assert interval.lower == pytest.approx(wilson.low)
+
+
+def test_clustering_widens_a_share():
+    right, alike = np.tile([1, 1, 0], 20), np.repeat([1, 1, 0], 20)
+    patients = np.repeat(np.arange(20), 3)
+    narrow, wide = proportion_interval(right, patients), proportion_interval(alike, patients)
+    assert narrow.estimate == wide.estimate
+    assert wide.upper - wide.lower > 1.3 * (narrow.upper - narrow.lower)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 12))
+def test_every_interval_holds_its_estimate(seed, n):
+    rng = np.random.default_rng(seed)
+    labels, scores = np.r_[0, 1, rng.integers(0, 2, n - 2)], np.round(rng.random(n), 1)
+    patients = rng.integers(0, 5, n)
+    computed = (
+        lambda: auroc_interval(labels, scores, patients),
+        lambda: average_precision_interval(labels, scores, patients, rng=rng, resamples=50),
+        lambda: proportion_interval(labels, patients),
+        lambda: mean_interval((scores - labels) ** 2, patients, largest=1.0),
+        lambda: calibration_slope_interval(labels, scores, patients),
+        lambda: calibration_intercept_interval(labels, scores, patients),
+        lambda: paired_auroc_difference_analytic(labels, scores, -scores, patients),
+    )
+    for compute in computed:
+        with contextlib.suppress(UndefinedMetricError):
+            interval = compute()
+            assert interval.lower <= interval.estimate <= interval.upper
+
+
+@pytest.mark.parametrize(
+    ("compute", "message"),
+    [
+        (lambda: auroc_interval([1, 1], [0.2, 0.3], [1, 2]), "all 2 cases are malignant"),
+        (lambda: auroc_interval([0, 1, 1], [0.2, 0.3, 0.1], [1, 2, 2]), "1 patients have malignant"),
+        (lambda: auroc_interval([0, 1], [0.2, 0.3], [1]), "one patient a case"),
+        (lambda: mean_interval([0.1, 0.2], ["a", "a"]), "1 patient; expected at least 2"),
+        (lambda: mean_interval([0.0, 0.0], ["a", "b"]), "a loss of 0"),
+        (lambda: calibration_slope_interval([0, 1], [0.2, 0.3], ["a", "b"]), "2 patients; expected at least 3"),
+        (lambda: Interval(0.5, 0.6, 0.4), "is not an interval"),
+        (lambda: Interval(float("nan"), 0.1, 0.4), "is not an interval"),
+    ],
+)
+def test_an_undefined_interval_is_an_error(compute, message):
+    with pytest.raises(UndefinedMetricError, match=message):
+        compute()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"statistics": ("f1",)}, "'f1' is unknown"),
+        ({"statistics": ("ppv",)}, "needs a threshold"),
+        ({"statistics": ("ppv",), "threshold": 1.0}, "undefined on 50 of 50 resamples"),
+    ],
+)
+def test_a_bootstrap_that_means_nothing_is_refused(settings, message):
+    with pytest.raises(UndefinedMetricError, match=message):
+        patient_bootstrap(LABELS, PROBABILITIES, PATIENTS, resamples=50, rng=np.random.default_rng(0), **settings)
+
+
+def test_too_few_patients_of_a_class_cannot_be_resampled():
+    labels = np.r_[1, np.zeros(20)].astype(int)
+    with pytest.raises(UndefinedMetricError, match="too few patients of a class"):
+        patient_bootstrap(
+            labels, np.linspace(0, 1, 21), np.arange(21), rng=np.random.default_rng(0), statistics=("auroc",)
+        )
+
+
+def test_ranking_statistics_take_any_scores():
+    logits = metrics.log_odds(PROBABILITIES) * 50
+    found = patient_bootstrap(
+        LABELS, logits, PATIENTS, rng=np.random.default_rng(0), statistics=("auroc",), resamples=50
+    )
+    assert found["auroc"].estimate == pytest.approx(metrics.auroc(LABELS, PROBABILITIES))
+
+
+def test_an_interval_reads_well():
+    interval = Interval(0.9, 0.85, 0.94)
+    assert str(interval) == "0.900 (0.850 to 0.940)"
+    assert interval.contains(0.85)
+    assert not interval.contains(0.95)
+    assert interval.to_json()["level"] == 0.95

@@ -1,0 +1,152 @@
+import base64
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from studies import calibrator, frame, point, predictions
+
+from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.figures import Caption, evaluation_figures, to_png
+from pipeline.evaluation.intervals import paired_auroc_difference
+from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.prevalence import restate_prevalence
+from pipeline.evaluation.report import Flow, Picture, ReportInputs, Rival, SplitCounts, render_report
+from pipeline.evaluation.subgroups import evaluate_subgroups
+
+VOID = {"meta", "img", "br", "link"}
+
+
+class Page(HTMLParser):
+    """Tags in balance, and everything a browser would fetch."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.fetched, self.headings = [], [], []
+        self.feed(html)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in VOID:
+            self.open.append(tag)
+        self.fetched += [value for name, value in attrs if name in ("src", "href", "srcset", "data")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+
+
+@pytest.fixture(scope="module")
+def full():
+    test = predictions(240, seed=3)
+    found = evaluate(test, operating_point=point(), resamples=50)
+    other = test.with_probabilities(lambda logits: calibrator(3.0).apply(np.round(logits)))
+    rng = np.random.default_rng(0)
+    gain = paired_auroc_difference(
+        test.labels, test.probabilities, other.probabilities, test.patients, rng=rng, resamples=50
+    )
+    drawn = evaluation_figures(test, found, caption=Caption("demo@01", "temperature 1.6"))
+    return ReportInputs(
+        title="Nodules & <b>more</b>",
+        model="demo@01",
+        calibration="temperature 1.6",
+        evaluation=found,
+        badges=("simulated intensities", "research use; not a medical device"),
+        summary="A sentence.",
+        flow=Flow(300, {"E_CHECKSUM": 2}, 58, {"test": SplitCounts(240, found.n_patients, found.n_positive)}),
+        figures={name: to_png(figure) for name, figure in drawn.items()},
+        rivals=(
+            Rival(
+                "baseline",
+                "logistic regression on diameter_mm",
+                evaluate(other, operating_point=point(), resamples=50),
+                gain,
+            ),
+        ),
+        subgroups=evaluate_subgroups(test, ["site"], operating_point=point(), resamples=50),
+        restated=(restate_prevalence(found["sensitivity"], found["specificity"], prevalence=0.01),),
+        pictures=(Picture("case 7", "probability 0.98, benign", b"\x89PNG"),),
+        data={"Manifest": "manifest.csv"},
+        preprocessing={"Spacing": "1 x 1 x 1 mm"},
+        provenance={"Git commit": "abc"},
+        to_fill_in=("Intended use",),
+        made_at=datetime(2025, 1, 2, 3, 4, tzinfo=UTC),
+    )
+
+
+def test_the_page_is_whole_and_fetches_nothing(full):
+    html = render_report(full)
+    page = Page(html)
+    assert all(each.startswith("data:image/png;base64,") for each in page.fetched)
+    assert "http" not in re.sub("data:image/png;base64,[A-Za-z0-9+/=]+", "", html).replace("http-equiv", "")
+    assert "<script" not in html
+    assert len(html.encode()) < 3_000_000
+    assert "width=device-width" in html
+    assert "@media print" in html
+
+
+def test_the_page_shows_every_section(full):
+    assert Page(render_report(full)).headings == [
+        "Participant flow",
+        "Figures",
+        "All statistics, beside simpler models",
+        "Operating point",
+        "Calibration, before and after",
+        "Subgroups",
+        "Cases to look at",
+        "Data and label",
+        "Preprocessing",
+        "Provenance",
+        "To be filled in by a person",
+    ]
+
+
+def test_sections_without_content_are_left_out(full):
+    bare = ReportInputs(title="t", model="m", calibration="c", evaluation=full.evaluation)
+    assert Page(render_report(bare)).headings == ["All statistics", "Operating point", "Calibration, before and after"]
+    assert "not a medical device" in render_report(bare)
+
+
+def test_what_was_found_stands_on_the_page(full):
+    html = render_report(full)
+    found = full.evaluation
+    for name in ("auroc", "brier_score", "calibration_slope", "npv"):
+        assert str(found[name]) in html
+    assert f"{found.n_cases} cases of {found.n_patients} patients" in html
+    assert f"{found.null.p95:.3f}" in html
+    assert full.rivals[0].gain.__str__() in html
+    assert "simulated intensities" in html
+    assert "E_CHECKSUM" in html
+    assert base64.b64encode(full.figures["roc"]).decode() in html
+    assert "2025-01-02 03:04 UTC" in html
+
+
+def test_text_from_outside_is_escaped(full):
+    html = render_report(replace(full, summary="<script>alert(1)</script>", data={"<i>": '"><img src=x>'}))
+    assert "Nodules &amp; &lt;b&gt;more&lt;/b&gt;" in html
+    assert "<script>" not in html
+    assert "<img src=x>" not in html
+
+
+def test_the_same_inputs_give_the_same_page(full):
+    assert render_report(full) == render_report(full)
+
+
+def test_failing_calibration_is_said_with_its_reasons(full):
+    bare = Predictions.from_frame(frame(2000, temperature=2.5)).with_probabilities(calibrator(1.0).apply)
+    html = render_report(replace(full, evaluation=evaluate(bare, operating_point=point(), resamples=20)))
+    assert "Calibration does not hold here" in html
+    assert "overconfident" in html
+
+
+def test_undefined_statistics_are_said_and_never_shown_as_numbers(full):
+    benign = Predictions.from_frame(frame(40).assign(label=0)).with_probabilities(calibrator().apply)
+    html = render_report(replace(full, evaluation=evaluate(benign, operating_point=point(), resamples=20), restated=()))
+    assert "undefined" in html
+    assert "all 40 cases are benign" in html
+    assert not re.search(r"\bnan\b", re.sub('base64,[^"]*', "", html), re.IGNORECASE)
