@@ -34,8 +34,7 @@ from pipeline.evaluation.predictions import Predictions, write_predictions
 from pipeline.evaluation.results import Evaluation
 from pipeline.jobs.cohort import Cohort, Usable, extra_frame, prepare_cohort, require_columns
 from pipeline.jobs.judge import calibrate, predictions_of, used_columns
-from pipeline.jobs.train import held_out_logits
-from pipeline.training.data import CaseTensors
+from pipeline.jobs.train import case_tensors, held_out_logits
 from pipeline.training.fit import fit
 from pipeline.training.tracker import NullTracker
 
@@ -115,14 +114,7 @@ def with_splits(usable: tuple[Usable, ...], folds: np.ndarray, test: int, config
 
 def run_fold(cohort: Cohort, config: Config, fold: int) -> tuple[Predictions, object]:
     """Train, calibrate on the calibration split, predict the test fold."""
-    tensors = {
-        name: CaseTensors.from_arrays(
-            [each.input.voxels for each in cohort.of(name)],
-            [each.case.label for each in cohort.of(name)],
-            [each.case.case_id for each in cohort.of(name)],
-        )
-        for name in ("train", "validation")
-    }
+    tensors = {name: case_tensors(cohort, name, config) for name in ("train", "validation")}
     with tempfile.TemporaryDirectory() as folder:
         fitted = fit(
             tensors["train"], tensors["validation"], config, folder=Path(folder), tracker=NullTracker(), progress=False

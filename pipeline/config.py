@@ -129,6 +129,7 @@ class Augmentation(Section):
     flip_axes: tuple[Literal[0, 1, 2], ...] = Field(
         (), description="axes (0 = R, 1 = A, 2 = S) that may be mirrored", strict=False
     )
+    quarter_turns: bool = Field(default=False, description="turn by 0, 90, 180 or 270 degrees in the R-A plane")
     rotate_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
     scale: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="zoom drawn from 1 ± this")
     translate_voxels: NonNegativeFloat = 0.0
@@ -163,6 +164,20 @@ class EarlyStopping(Section):
     patience: PositiveInt = 10
 
 
+class SoftLabels(Section):
+    """Readers' disagreement as the target of the loss; calibration, thresholds and every metric use the hard label."""
+
+    column: str = Field(min_length=1, description="numeric column of the manifest, for example the mean rating")
+    lowest: float = Field(description="the value that means surely benign")
+    highest: float = Field(description="the value that means surely malignant")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.lowest < self.highest:
+            raise ValueError(f"lowest ({self.lowest:g}) is not below highest ({self.highest:g}); swap or correct them")
+        return self
+
+
 class Training(Section):
     """How the weights are found."""
 
@@ -174,6 +189,7 @@ class Training(Section):
     class_balance: Literal["none", "weighted_loss", "balanced_sampler"] = Field(
         "none", description="weighting shifts the intercept; see calibration.method and calibration.prior_correction"
     )
+    soft_labels: SoftLabels | None = Field(None, description="null trains on the hard label")
     early_stopping: EarlyStopping = EarlyStopping()
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="exponential moving average of the weights; 0 is off"

@@ -10,6 +10,7 @@ from monai.transforms import (
     RandFlip,
     RandGaussianNoise,
     RandGaussianSmooth,
+    RandRotate90,
     RandScaleIntensity,
     RandShiftIntensity,
     Transform,
@@ -29,6 +30,8 @@ def build_augmentation(config: Augmentation, *, dimensions: int) -> Compose:
     """
     chance = config.probability
     steps: list[Transform] = [RandFlip(prob=chance, spatial_axis=axis) for axis in config.flip_axes]
+    if config.quarter_turns:  # exact and almost free, where a rotation by any angle resamples every voxel
+        steps.append(RandRotate90(prob=0.75, max_k=3, spatial_axes=(0, 1)))
     if config.rotate_degrees or config.scale or config.translate_voxels:
         steps.append(
             RandAffine(

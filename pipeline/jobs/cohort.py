@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from rich.progress import track
 
 from pipeline.cases.manifest import Case, Manifest
 from pipeline.cases.prepare import prepare_cases
-from pipeline.config import SPLITS, Config
+from pipeline.config import SPLITS, Config, SoftLabels
 from pipeline.errors import CaseError, Code, ConfigError, TableError
 from pipeline.evaluation.report import Flow, SplitCounts
 from pipeline.files import sha256_json
@@ -126,15 +127,38 @@ def require_columns(manifest: Manifest, config: Config) -> None:
     Raises:
         ConfigError: naming the key and the column.
     """
-    settings = config.evaluation
-    for key in ("baseline_columns", "oracle_columns", "subgroups"):
-        for column in getattr(settings, key):
+    settings, soft = config.evaluation, config.training.soft_labels
+    named = {f"evaluation.{key}": getattr(settings, key) for key in ("baseline_columns", "oracle_columns", "subgroups")}
+    named["training.soft_labels.column"] = (soft.column,) if soft else ()
+    for key, columns in named.items():
+        for column in columns:
             if column not in manifest.columns:
                 found = ", ".join(manifest.columns) or "none"
                 raise ConfigError(
-                    f"evaluation.{key}: {manifest.path} has no column {column!r} (extra columns: {found}); "
-                    "correct or remove it"
+                    f"{key}: {manifest.path} has no column {column!r} (extra columns: {found}); correct or remove it"
                 )
+
+
+def soft_targets(cases: Sequence[Case], config: SoftLabels) -> list[float]:
+    """Targets of the loss in [0, 1]: the configured column, linear between its two ends; the label where it is blank.
+
+    Raises:
+        ConfigError: when a value is no number, or beyond the ends.
+    """
+    targets = []
+    for case in cases:
+        text = case.extra[config.column].strip()
+        try:
+            value = (float(text) - config.lowest) / (config.highest - config.lowest) if text else float(case.label or 0)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value <= 1:
+            raise ConfigError(
+                f"training.soft_labels: case {case.case_id!r} has {config.column} {text!r}, expected a number from "
+                f"{config.lowest:g} to {config.highest:g}; correct it or the two ends"
+            )
+        targets.append(value)
+    return targets
 
 
 def extra_frame(cases: Sequence[Case], columns: Sequence[str]) -> pd.DataFrame:

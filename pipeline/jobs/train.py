@@ -17,7 +17,7 @@ from pipeline.cases.splits import Splits, assign_splits
 from pipeline.config import Config, load_config
 from pipeline.files import atomic_write, write_text
 from pipeline.imaging.envelope import Envelope, fit_envelope
-from pipeline.jobs.cohort import Cohort, prepare_cohort, require_both_classes, require_columns
+from pipeline.jobs.cohort import Cohort, prepare_cohort, require_both_classes, require_columns, soft_targets
 from pipeline.jobs.judge import Judgement, judge
 from pipeline.jobs.provenance import provenance
 from pipeline.jobs.record import record_model, record_start
@@ -81,7 +81,7 @@ def run_training(config: Config, manifest: Manifest, splits: Splits, folder: Pat
     for case, error in cohort.rejected:
         print(f"rejected {case.case_id}: {error.code}: {error.reason}", file=sys.stderr)
     require_both_classes(cohort, manifest)
-    train_cases, validation_cases = (_tensors(cohort, name) for name in ("train", "validation"))
+    train_cases, validation_cases = (case_tensors(cohort, name, config) for name in ("train", "validation"))
     fitted = fit(
         train_cases, validation_cases, config, folder=folder / "checkpoints", tracker=run, progress=sys.stderr.isatty()
     )
@@ -140,10 +140,13 @@ def _write_splits(trained: Trained) -> None:
         rows.writerows((each.case.case_id, each.case.patient_id, each.split) for each in trained.cohort.usable)
 
 
-def _tensors(cohort: Cohort, split: str) -> CaseTensors:
-    cases = cohort.of(split)
-    labels = [each.case.label for each in cases if each.case.label is not None]
-    return CaseTensors.from_arrays([each.input.voxels for each in cases], labels, [each.case.case_id for each in cases])
+def case_tensors(cohort: Cohort, split: str, config: Config) -> CaseTensors:
+    """Inputs, hard labels and the targets of the loss of one split's cases."""
+    cases = [each.case for each in cohort.of(split)]
+    labels = [case.label for case in cases if case.label is not None]
+    targets = soft_targets(cases, config.training.soft_labels) if config.training.soft_labels else None
+    inputs = [each.input.voxels for each in cohort.of(split)]
+    return CaseTensors.from_arrays(inputs, labels, [case.case_id for case in cases], targets=targets)
 
 
 def _save(

@@ -20,19 +20,29 @@ class CaseTensors:
     Attributes:
         images: (N, 1, R, A[, S]) float32.
         labels: (N,) float32, 0 or 1.
+        targets: (N,) float32 in [0, 1], what the loss aims at; the labels, unless soft labels are configured.
         case_ids: N ids.
     """
 
     images: Tensor
     labels: Tensor
+    targets: Tensor
     case_ids: tuple[str, ...]
 
     @classmethod
-    def from_arrays(cls, images: Sequence[np.ndarray], labels: Sequence[int], case_ids: Sequence[str]) -> CaseTensors:
+    def from_arrays(
+        cls,
+        images: Sequence[np.ndarray],
+        labels: Sequence[int],
+        case_ids: Sequence[str],
+        *,
+        targets: Sequence[float] | None = None,
+    ) -> CaseTensors:
         """Stack preprocessed inputs (1, R, A[, S])."""
         return cls(
             images=torch.from_numpy(np.stack(images)),
             labels=torch.tensor(labels, dtype=torch.float32),
+            targets=torch.tensor(labels if targets is None else targets, dtype=torch.float32),
             case_ids=tuple(case_ids),
         )
 
@@ -60,7 +70,7 @@ class AugmentedCases(Dataset[tuple[Tensor, Tensor]]):
             self._augmentation.set_random_state(seed=int(state))
             # MONAI answers with a MetaTensor, which would drag its bookkeeping through every layer of the network.
             image = convert_to_tensor(self._augmentation(image.clone()), track_meta=False)
-        return image, self._cases.labels[index]
+        return image, self._cases.targets[index]
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

@@ -52,9 +52,9 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         """Loss of one batch."""
-        images, labels = batch
-        loss = binary_cross_entropy_with_logits(self(images), labels, pos_weight=self.positive_weight)
-        self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=len(labels), prog_bar=True)
+        images, targets = batch
+        loss = binary_cross_entropy_with_logits(self(images), targets, pos_weight=self.positive_weight)
+        self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=len(targets), prog_bar=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:

@@ -229,3 +229,21 @@ def test_changing_test_labels_changes_no_fitted_thing(workspace, cohort_manifest
     for key in ("members", "operating_points", "envelope", "prevalence_at_calibration"):
         assert one[key] == two[key], key
     assert one["digests"] == two["digests"]
+
+
+def test_soft_targets_lie_between_the_ends_and_fall_back_to_the_label():
+    from pathlib import Path
+
+    from pipeline.cases.manifest import Case
+    from pipeline.config import SoftLabels
+    from pipeline.errors import ConfigError
+    from pipeline.jobs.cohort import soft_targets
+
+    def case(label, text):
+        return Case(case_id="a", image="a", path=Path("a"), label=label, extra={"mean": text})
+
+    settings = SoftLabels(column="mean", lowest=1.0, highest=5.0)
+    assert soft_targets([case(1, "4"), case(0, "1"), case(1, ""), case(0, " ")], settings) == [0.75, 0.0, 1.0, 0.0]
+    for text in ("6", "x", "nan"):
+        with pytest.raises(ConfigError, match="expected a number from 1 to 5"):
+            soft_targets([case(1, text)], settings)

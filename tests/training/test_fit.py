@@ -1,6 +1,7 @@
 """Training: it learns, it repeats itself, it picks by validation, and it stops on nonsense."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,9 +55,7 @@ class Recorder:
 
 def test_eight_cases_can_be_overfitted(tmp_path):
     cases = blobs(8)
-    noise = CaseTensors(
-        torch.rand(8, 1, 28, 28), cases.labels, cases.case_ids
-    )  # nothing to see but the cases themselves
+    noise = replace(cases, images=torch.rand(8, 1, 28, 28))  # nothing to see but the cases themselves
     fitted = fit(
         noise,
         noise,
