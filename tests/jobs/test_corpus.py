@@ -1,0 +1,125 @@
+"""The corpus of damaged, odd and equivalent inputs through the whole command: no silent wrong answer.
+
+The corpus is not part of the project; the test takes it from ../shared/bad_scans and is skipped without it.
+"""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from cohorts import tiny_config
+from conftest import SHARED
+
+from pipeline.cli import run
+
+CORPUS = SHARED / "bad_scans"
+CENTER = {"center_x_mm": "-9.75", "center_y_mm": "4.5", "center_z_mm": "6.0", "coordinate_system": "RAS"}
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CORPUS.is_dir(), reason="no ../shared/bad_scans beside the checkout"),
+]
+
+
+def variants(folder, *, patients=64):
+    """Noisy copies of the reference, the block bright or dim, so that the reference lies inside the envelope."""
+    import nibabel as nib
+
+    reference = nib.load(CORPUS / "nifti" / "ref.nii")
+    voxels = np.asarray(reference.dataobj).astype(np.float32)
+    grid = np.indices(voxels.shape).reshape(3, -1).T @ reference.affine[:3, :3].T + reference.affine[:3, 3]
+    near = (np.linalg.norm(grid - [-9.75, 4.5, 6.0], axis=1) < 8).reshape(voxels.shape)
+    block = near & (voxels > np.median(voxels[near]))
+    rng = np.random.default_rng(0)
+    rows = []
+    (folder / "images").mkdir(parents=True)
+    for number in range(patients):
+        bright = number % 2
+        changed = (
+            voxels + rng.normal(0, 20, voxels.shape) - np.where(block, 0 if bright != (number % 9 == 0) else 150, 0)
+        )
+        name = f"images/{number:02d}.nii.gz"
+        nib.save(nib.Nifti1Image(changed.round().astype(np.int16), reference.affine), folder / name)
+        rows.append({"case_id": f"{number:02d}", "patient_id": f"P{number}", "image": name, "label": bright, **CENTER})
+    pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
+    return folder / "manifest.csv"
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """Score rows of the corpus's scans, by case, and everything that was printed."""
+    folder = tmp_path_factory.mktemp("corpus")
+    preprocessing = {"size": [28, 28, 28], "spacing_mm": [1.0, 1.0, 1.0]}
+    config = tiny_config(
+        variants(folder / "train"), folder, preprocessing=preprocessing, evaluation={"baseline_columns": []}
+    )
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
+    assert run(["train", str(folder / "tiny.yaml")]) == 0
+    (model,) = folder.glob("runs/*/model")
+    cases = [case for case in json.loads((CORPUS / "manifest.json").read_text()) if case["kind"] != "labels"]
+    (folder / "scans").mkdir()
+    for kind in ("nifti", "dicom"):
+        copy_tree(CORPUS / kind, folder / "scans" / kind)
+    table = pd.DataFrame([{"case_id": case["id"], "image": case["path"], **CENTER} for case in cases])
+    table.to_csv(folder / "scans" / "manifest.csv", index=False)
+    assert run(["score", str(model), str(folder / "scans" / "manifest.csv"), "--out", str(folder / "out")]) == 1
+    found = pd.read_parquet(folder / "out" / "scores.parquet").set_index("case_id")
+    return cases, found, folder
+
+
+def copy_tree(source, target):
+    """Copy files with the permissions of a user who may write."""
+    for path in sorted(source.rglob("*")):
+        place = target / path.relative_to(source)
+        if path.is_dir():
+            place.mkdir(parents=True, exist_ok=True)
+        else:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(path.read_bytes())
+
+
+def test_no_damaged_scan_gets_a_number_and_no_good_one_loses_it(rows):
+    cases, found, _ = rows
+    for case in cases:
+        row = found.loc[case["id"]]
+        assert pd.isna(row["probability"]) == (case["expect"] == "reject"), (case["id"], row["code"], row["reason"])
+
+
+def test_codes_are_the_expected_ones(rows):
+    cases, found, _ = rows
+    wrong = {
+        case["id"]: (case["code"], found.loc[case["id"], "code"])
+        for case in cases
+        if case["expect"] == "reject" and found.loc[case["id"], "code"] != case["code"]
+    }
+    assert wrong == {}
+    for case in cases:
+        if case["expect"] == "flag":
+            assert case["code"] in found.loc[case["id"], "warnings"].split(";")
+
+
+def test_every_honest_encoding_has_the_reference_probability(rows):
+    cases, found, _ = rows
+    reference = found.loc["nifti/ref.nii", "probability"]
+    for case in cases:
+        if case["expect"] == "same":
+            assert abs(found.loc[case["id"], "probability"] - reference) < 1e-5, case["id"]
+
+
+def test_no_planted_text_reaches_anything_that_was_written(rows):
+    _, _, folder = rows
+    written = [*(folder / "out").rglob("*"), *(folder / "runs").rglob("*"), folder / "mlflow.db"]
+    for path in written:
+        if path.is_file():
+            assert b"CANARY" not in path.read_bytes(), path
+
+
+def test_tables_are_judged_by_check(tmp_path, capsys):
+    for case in json.loads((CORPUS / "manifest.json").read_text()):
+        if case["kind"] != "labels":
+            continue
+        code = run(["check", str(CORPUS / case["path"]), "--json", str(tmp_path / "check.json")])
+        answer = (tmp_path / "check.json").read_text()
+        assert code == (1 if case["expect"] == "reject" else 0), (case["id"], capsys.readouterr().out)
+        assert case["code"] in answer, case["id"]
