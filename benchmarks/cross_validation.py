@@ -25,14 +25,15 @@ from rich.table import Table
 
 from pipeline.cases.manifest import read_manifest
 from pipeline.cases.splits import patient_folds
-from pipeline.config import Config, load_config
+from pipeline.config import Config
+from pipeline.config_file import load_config
 from pipeline.evaluation.baselines import fit_baseline
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.intervals import Interval, paired_auroc_difference
 from pipeline.evaluation.metrics import auroc
 from pipeline.evaluation.predictions import Predictions, write_predictions
 from pipeline.evaluation.results import Evaluation
-from pipeline.jobs.cohort import Cohort, Usable, extra_frame, prepare_cohort, require_columns
+from pipeline.jobs.cohort import Cohort, Usable, extra_frame, prepare_cohort, resolve_columns
 from pipeline.jobs.judge import calibrate, predictions_of, used_columns
 from pipeline.jobs.train import case_tensors, held_out_logits
 from pipeline.training.fit import fit
@@ -61,7 +62,7 @@ def main() -> None:
     config = load_config(args.config, args.overrides)
     manifest = read_manifest(config.data.manifest)
     manifest.require_usable()
-    require_columns(manifest, config)
+    config = resolve_columns(config, manifest)
     labelled = [case for case in manifest.cases if case.label is not None]
     cohort = prepare_cohort(manifest, {case.case_id: "" for case in labelled}, config)
     folds = np.array(patient_folds([each.case for each in cohort.usable], args.folds, seed=config.data.split_seed))

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.cases.manifest import Case, read_manifest
+from pipeline.cases.case import Case
+from pipeline.cases.manifest import read_manifest
 from pipeline.errors import UsageError
 from pipeline.imaging.find import SkippedCount, find_scans
 

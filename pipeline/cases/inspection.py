@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.cases.manifest import Case
+from pipeline.cases.case import Case
 from pipeline.cases.prepare import Outcome
 from pipeline.config import Limits
 from pipeline.errors import CaseError, Code

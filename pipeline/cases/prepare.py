@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from pipeline.cases.manifest import Case
+from pipeline.cases.case import Case
 from pipeline.config import Preprocessing
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.envelope import Envelope

@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
-from pipeline.cases.manifest import Case, Manifest
+from pipeline.cases.case import Case
+from pipeline.cases.manifest import Manifest
 from pipeline.config import SPLITS, SplitFractions
 from pipeline.errors import Code, TableError
 from pipeline.files import sha256_json

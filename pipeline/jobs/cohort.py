@@ -12,13 +12,16 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
-from pipeline.cases.manifest import Case, Manifest
+from pipeline.cases.case import Case
+from pipeline.cases.manifest import Manifest
 from pipeline.cases.prepare import prepare_cases
 from pipeline.config import SPLITS, Config, SoftLabels
 from pipeline.errors import CaseError, Code, ConfigError, TableError
 from pipeline.evaluation.report import Flow, SplitCounts
 from pipeline.files import sha256_json
 from pipeline.imaging.preprocess import ModelInput
+
+DIAMETER = "diameter_mm"  # the baseline that a reader asks for
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,11 +124,11 @@ def require_both_classes(cohort: Cohort, manifest: Manifest, splits: Sequence[st
             )
 
 
-def require_columns(manifest: Manifest, config: Config) -> None:
-    """Refuse a configuration that names columns which the manifest lacks.
+def resolve_columns(config: Config, manifest: Manifest) -> Config:
+    """The configuration with the diameter as baseline, when it names none and the manifest has it.
 
     Raises:
-        ConfigError: naming the key and the column.
+        ConfigError: when it names a column that the manifest lacks, with the key and the column.
     """
     settings, soft = config.evaluation, config.training.soft_labels
     named = {f"evaluation.{key}": getattr(settings, key) for key in ("baseline_columns", "oracle_columns", "subgroups")}
@@ -137,6 +140,9 @@ def require_columns(manifest: Manifest, config: Config) -> None:
                 raise ConfigError(
                     f"{key}: {manifest.path} has no column {column!r} (extra columns: {found}); correct or remove it"
                 )
+    if settings.baseline_columns or DIAMETER not in manifest.columns:
+        return config
+    return config.model_copy(update={"evaluation": settings.model_copy(update={"baseline_columns": (DIAMETER,)})})
 
 
 def soft_targets(cases: Sequence[Case], config: SoftLabels) -> list[float]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.cases.manifest import Case, Manifest, read_manifest
+from pipeline.cases.case import Case
+from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.config import Tracking
 from pipeline.errors import Code, TableError, UsageError
 from pipeline.evaluation.evaluate import evaluate

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.cases.manifest import Case
+from pipeline.cases.case import Case
 from pipeline.config import Config
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.baselines import fit_baseline

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pipeline.cases.manifest import Case, Manifest
+from pipeline.cases.case import Case
+from pipeline.cases.manifest import Manifest
 from pipeline.config import Config
 from pipeline.jobs.provenance import git_commit
 from pipeline.jobs.summary import note

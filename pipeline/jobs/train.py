@@ -14,10 +14,11 @@ import torch
 
 from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.cases.splits import Splits, assign_splits
-from pipeline.config import Config, load_config
+from pipeline.config import Config
+from pipeline.config_file import load_config
 from pipeline.files import atomic_write, write_text
 from pipeline.imaging.envelope import Envelope, fit_envelope
-from pipeline.jobs.cohort import Cohort, prepare_cohort, require_both_classes, require_columns, soft_targets
+from pipeline.jobs.cohort import Cohort, prepare_cohort, require_both_classes, resolve_columns, soft_targets
 from pipeline.jobs.judge import Judgement, judge
 from pipeline.jobs.provenance import provenance
 from pipeline.jobs.record import record_model, record_start
@@ -60,7 +61,7 @@ def train(config_path: Path, overrides: Sequence[str] = ()) -> int:
     config = load_config(config_path, overrides)
     manifest = read_manifest(config.data.manifest)
     manifest.require_usable()
-    require_columns(manifest, config)
+    config = resolve_columns(config, manifest)
     splits = assign_splits(manifest, config.data.splits, seed=config.data.split_seed)
     started = datetime.now(UTC)
     folder = _new_folder(config, started)

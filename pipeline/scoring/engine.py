@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from pipeline.cases.manifest import Case
+from pipeline.cases.case import Case
 from pipeline.scoring.rows import ScoreRow
 from pipeline.scoring.scorer import Prepared, Scorer
 

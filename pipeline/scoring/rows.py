@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from pipeline.cases.manifest import Case
+from pipeline.cases.case import Case
 from pipeline.errors import Code
 from pipeline.files import atomic_write
 

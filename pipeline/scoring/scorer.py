@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.cases.manifest import Case
+from pipeline.cases.case import Case
 from pipeline.cases.prepare import Outcome, prepare_case
 from pipeline.errors import CaseError, Code
 from pipeline.evaluation.calibrator import sigmoid

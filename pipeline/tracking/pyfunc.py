@@ -13,7 +13,7 @@ from typing import Any
 import mlflow
 import pandas as pd
 
-from pipeline.cases.manifest import case_from_record
+from pipeline.cases.case import case_from_record
 from pipeline.scoring.engine import score_cases
 from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.rows import rows_table

@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from pipeline.config import Config
+from pipeline.errors import UnfinishedError
 from pipeline.imaging.augmentation import build_augmentation
 from pipeline.models.networks import build_network
 from pipeline.training.data import AugmentedCases, CaseTensors, EpochSampler
@@ -63,13 +64,12 @@ def fit(
         progress: show a progress bar.
 
     Raises:
-        FloatingPointError: when the loss or a logit is not finite.
+        UnfinishedError: when the loss or a logit is not finite.
         KeyboardInterrupt: on Ctrl-C, after ``last.ckpt`` of the last whole epoch is on disk.
     """
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    settings = config.training
+    settings, dimensions = config.training, config.preprocessing.dimensions
     sampler = EpochSampler(train.labels, seed=config.seed, balanced=settings.class_balance == "balanced_sampler")
-    dimensions = config.preprocessing.dimensions
     augmented = AugmentedCases(train, build_augmentation(config.augmentation, dimensions=dimensions), seed=config.seed)
     train_loader = DataLoader(
         augmented,
@@ -157,7 +157,7 @@ class _Report(Callback):
         batch_idx: int,
     ) -> None:
         if not bool(torch.isfinite(outputs["loss"])):
-            raise FloatingPointError(
+            raise UnfinishedError(
                 f"the loss of epoch {trainer.current_epoch + 1}, batch {batch_idx + 1} is not finite; "
                 "lower training.learning_rate"
             )

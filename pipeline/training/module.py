@@ -14,6 +14,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from pipeline.config import Training
+from pipeline.errors import UnfinishedError
 
 
 def prior_offset(labels: Tensor, class_balance: str) -> float:
@@ -67,7 +68,7 @@ class Classifier(pl.LightningModule):
         logits, labels = (torch.cat(parts) for parts in zip(*self._validation, strict=True))
         self._validation.clear()
         if not bool(torch.isfinite(logits).all()):
-            raise FloatingPointError("the network gives logits that are not finite; lower training.learning_rate")
+            raise UnfinishedError("the network gives logits that are not finite; lower training.learning_rate")
         values = {
             "validation_log_loss": float(binary_cross_entropy_with_logits(logits, labels)),
             "validation_auroc": float(roc_auc_score(labels.numpy(), logits.numpy())),

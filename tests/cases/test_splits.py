@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.cases.manifest import Case, Manifest
+from pipeline.cases.case import Case
+from pipeline.cases.manifest import Manifest
 from pipeline.cases.splits import assign_splits, patient_folds
 from pipeline.config import SPLITS, SplitFractions
 from pipeline.errors import TableError

@@ -234,7 +234,7 @@ def test_changing_test_labels_changes_no_fitted_thing(workspace, cohort_manifest
 def test_soft_targets_lie_between_the_ends_and_fall_back_to_the_label():
     from pathlib import Path
 
-    from pipeline.cases.manifest import Case
+    from pipeline.cases.case import Case
     from pipeline.config import SoftLabels
     from pipeline.errors import ConfigError
     from pipeline.jobs.cohort import soft_targets

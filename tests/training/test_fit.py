@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pipeline.config import Config
+from pipeline.errors import UnfinishedError
 from pipeline.models.networks import predict_logits
 from pipeline.training.data import CaseTensors
 from pipeline.training.fit import fit
@@ -107,7 +108,7 @@ def test_number_of_loader_processes_changes_nothing(tmp_path):
 def test_loss_that_is_not_finite_stops_with_the_batch_named(tmp_path):
     cases = blobs(16)
     cases.images[3] = math.nan
-    with pytest.raises(FloatingPointError, match=r"epoch 1, batch \d is not finite; lower training\.learning_rate"):
+    with pytest.raises(UnfinishedError, match=r"epoch 1, batch \d is not finite; lower training\.learning_rate"):
         fit(cases, blobs(8), config(), folder=tmp_path, tracker=NullTracker(), progress=False)
 
 

@@ -1,0 +1,91 @@
+"""The case: one image, or one lesion in it, as a row of a table describes it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.errors import CaseError, Code
+
+CENTER_COLUMNS = ("center_x_mm", "center_y_mm", "center_z_mm")
+RESERVED_COLUMNS = ("case_id", "image", "label", "patient_id", "split", *CENTER_COLUMNS, "coordinate_system")
+Point = tuple[float, float, float]
+LABEL_VALUES = frozenset({"0", "1", "0.0", "1.0"})
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image, or one lesion in it: the scored unit.
+
+    Attributes:
+        case_id: unique text.
+        image: as the manifest gives it.
+        path: ``image`` made absolute.
+        patient_id: text; None when the table gives none.
+        label: 1 = malignant, 0 = benign, None = unlabelled.
+        split: as the manifest gives it, None when blank.
+        center_mm: lesion centre in RAS world mm.
+        extra: the other columns, as text.
+        files: the slices, when the case is one DICOM series of a searched folder.
+        fault: why this row cannot be used, whatever its image holds.
+    """
+
+    case_id: str
+    image: str
+    path: Path
+    patient_id: str | None = None
+    label: int | None = None
+    split: str | None = None
+    center_mm: Point | None = None
+    extra: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[Path, ...] | None = None
+    fault: CaseError | None = None
+
+
+def case_from_record(record: Mapping[str, str], *, row: int, root: Path) -> Case:
+    """One row of text cells as a case; what is wrong with it stays in ``Case.fault``."""
+    image = record["image"]
+    fault = None
+    center = None
+    if not image.strip():
+        fault = CaseError(Code.E_NOT_FOUND, f"row {row}", "column 'image' is blank; name the scan")
+    try:
+        center = _center(record)
+    except ValueError as error:
+        fault = fault or CaseError(Code.E_CENTER, f"row {row}", str(error))
+    label = record.get("label", "").strip()
+    return Case(
+        case_id=record.get("case_id") or image or f"row {row}",
+        image=image,
+        path=root / image,
+        patient_id=record.get("patient_id") or None,
+        label=int(float(label)) if label in LABEL_VALUES else None,
+        split=record.get("split", "").strip() or None,
+        center_mm=center,
+        extra={name: text for name, text in record.items() if name not in RESERVED_COLUMNS},
+        fault=fault,
+    )
+
+
+def _center(record: Mapping[str, str]) -> Point | None:
+    """The lesion centre in RAS mm; None when all its cells are blank."""
+    texts = [record.get(name, "").strip() for name in CENTER_COLUMNS]
+    if not any(texts):
+        return None
+    try:
+        x, y, z = (float(text) for text in texts)
+    except ValueError:
+        raise ValueError(
+            f"lesion centre ({', '.join(texts)}) is not three numbers in mm; fill or clear all three"
+        ) from None
+    if not all(map(math.isfinite, (x, y, z))):
+        raise ValueError(f"lesion centre ({x}, {y}, {z}) is not finite; give world mm")
+    system = record.get("coordinate_system", "").strip()
+    if system not in ("RAS", "LPS"):
+        raise ValueError(
+            f"coordinate_system is {system!r}, expected 'RAS' (NIfTI) or 'LPS' (DICOM); "
+            "without it left and right are a guess"
+        )
+    return (x, y, z) if system == "RAS" else (-x, -y, z)
