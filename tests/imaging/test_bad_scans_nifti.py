@@ -8,12 +8,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from scan_files import CENTER_MM, codes, shared
 
 from pipeline.config import Preprocessing
 from pipeline.errors import CaseError
 from pipeline.imaging.envelope import Envelope, fit_envelope
 from pipeline.imaging.preprocess import ModelInput, ScanRequest, preprocess
-from tests.imaging.scan_files import CENTER_MM, codes, shared
 
 CONFIG = Preprocessing(region="lesion", size=(16, 16, 16), spacing_mm=(1.5, 1.5, 1.5))
 

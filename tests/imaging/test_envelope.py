@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scan_files import AFFINE, CENTER_MM, LESION, codes, lesion, phantom, save
 
 from pipeline.errors import CaseError
 from pipeline.imaging.envelope import Envelope, fit_envelope
 from pipeline.imaging.preprocess import ScanRequest, preprocess
-from tests.imaging.scan_files import AFFINE, CENTER_MM, LESION, codes, lesion, phantom, save
 
 CASES = [
     {

@@ -17,11 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
+from scan_files import AFFINE, CENTER_MM, LESION, lesion, phantom, save
 
 from pipeline.config import Limits, Preprocessing
 from pipeline.errors import CaseError
 from pipeline.imaging.preprocess import ScanRequest, preprocess
-from tests.imaging.scan_files import AFFINE, CENTER_MM, LESION, lesion, phantom, save
 
 FIELDS = list(nib.Nifti1Header.template_dtype.names)
 SMALL = Limits(max_voxels=2_000_000, max_bytes=20_000_000)

@@ -14,12 +14,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from scan_files import AFFINE, LIMITS, SHAPE, WHOLE, codes, phantom, read, save
 
 from pipeline.config import Limits
 from pipeline.errors import CaseError
 from pipeline.imaging.nifti import open_nifti
 from pipeline.imaging.read import open_scan, read_image
-from tests.imaging.scan_files import AFFINE, LIMITS, SHAPE, WHOLE, codes, phantom, read, save
 
 VOXELS = phantom()
 

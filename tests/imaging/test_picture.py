@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 from PIL import ImageOps
+from scan_files import LIMITS, WHOLE, codes
 
 from pipeline.config import Limits, Preprocessing
 from pipeline.errors import CaseError
 from pipeline.imaging.preprocess import ScanRequest, preprocess
 from pipeline.imaging.read import open_scan, read_image
-from tests.imaging.scan_files import LIMITS, WHOLE, codes
 
 GREY = np.random.default_rng(0).integers(1, 250, (20, 30)).astype(np.uint8)  # (row, column)
 FLAT = Preprocessing(

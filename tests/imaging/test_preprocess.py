@@ -9,12 +9,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from scan_files import AFFINE, CENTER_MM, LESION, lesion, phantom, save
 
 from pipeline.config import Preprocessing
 from pipeline.errors import CaseError
 from pipeline.files import sha256_file
 from pipeline.imaging.preprocess import ScanRequest, preprocess
-from tests.imaging.scan_files import AFFINE, CENTER_MM, LESION, lesion, phantom, save
 
 ZSCORE = {"scaling": "zscore", "lower": None, "upper": None}
 RANGE = {"scaling": "range", "lower": None, "upper": None}

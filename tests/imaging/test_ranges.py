@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scan_files import phantom, shared
 
 from pipeline.errors import CaseError
 from pipeline.imaging.ranges import check_range
-from tests.imaging.scan_files import phantom, shared
 
 RNG = np.random.default_rng(0)
 HU = phantom().astype(np.float32)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Lambdad, Resize, ScaleIntensityRanged, SpatialResample
+from scan_files import AFFINE, CENTER_MM, LIMITS, SHAPE, codes, lesion, phantom, save
 from scipy.ndimage import map_coordinates, zoom
 
 from pipeline.config import Preprocessing
@@ -18,7 +19,6 @@ from pipeline.errors import CaseError
 from pipeline.imaging.preprocess import ScanRequest, preprocess
 from pipeline.imaging.region import ReadRegiond
 from pipeline.imaging.roi import image_grid, lesion_grid, pad, resample
-from tests.imaging.scan_files import AFFINE, CENTER_MM, LIMITS, SHAPE, codes, lesion, phantom, save
 
 VOXELS = phantom()
 EVERY_ORIENTATION = [
