@@ -39,7 +39,7 @@ def test_same_seed_gives_the_same_bytes_for_any_number_of_workers(manifest, tmp_
     monkeypatch.setattr(demo, "_cores", lambda: 2)
     again = write_demo_data(tmp_path / "again", cases=8, seed=3)
     assert digests(again.parent) == digests(manifest.parent)
-    assert len(digests(again.parent)) == 8 + 2
+    assert len(digests(again.parent)) == 8 + 3  # two tables and the notice
 
 
 def test_a_case_looks_the_same_in_a_subset(manifest, tmp_path):
