@@ -12,6 +12,8 @@ import typer
 from pipeline.errors import ModelError, PipelineError, UsageError
 
 # typer carries click inside itself from some release on; the base class is the same in both.
+_CTRL_C = 130  # what typer makes of a KeyboardInterrupt
+_INTERRUPTED = "interrupted; what was finished before is kept"
 _CommandLineError: Any = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
@@ -150,7 +152,8 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; every foreseen error is one line on stderr."""
     try:
-        return app(arguments, prog_name="malignancy", standalone_mode=False) or 0
+        code: int = app(arguments, prog_name="malignancy", standalone_mode=False) or 0
+        return code if code != _CTRL_C else _fail(_INTERRUPTED, 3)
     except _CommandLineError as error:
         text = error.format_message()
         if "\n" in text:  # the help, which a command without arguments prints
@@ -162,7 +165,7 @@ def run(arguments: list[str]) -> int:
     except PipelineError as error:
         return _fail(error, 3)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted; what was finished before is kept", 3)
+        return _fail(_INTERRUPTED, 3)
     except FileExistsError as error:
         return _fail(error, 2)
     except OSError as error:

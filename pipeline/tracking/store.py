@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _SQLITE = "sqlite:///"
+_ENVIRONMENT = "MLFLOW_TRACKING_URI"
 _SETTINGS = {
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # MLflow's default is true: a model could run code on load
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -40,8 +41,13 @@ class Store:
 
 
 def tracking_uri(config: Tracking) -> str:
-    """The store's URI: ``MLFLOW_TRACKING_URI`` when it is set, else the configuration's."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or config.uri
+    """The store's URI: ``MLFLOW_TRACKING_URI`` when it is set, else the configuration's; sqlite paths made absolute.
+
+    MLflow keeps stores by their URI, so a relative one would go on meaning the folder it was first opened in.
+    """
+    uri = os.environ.get(_ENVIRONMENT) or config.uri
+    path = uri.removeprefix(_SQLITE)
+    return uri if path == uri or path.startswith("/") else f"{_SQLITE}{Path(path).absolute()}"
 
 
 def open_store(config: Tracking) -> Store:
@@ -56,8 +62,11 @@ def open_store(config: Tracking) -> Store:
     from mlflow.exceptions import MlflowException
 
     uri = tracking_uri(config)
+    given = os.environ.get(_ENVIRONMENT)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
+    if given is None:  # MLflow puts its URI there; left there, it would win over the next configuration
+        os.environ.pop(_ENVIRONMENT, None)
     try:
         with _migration_lock(uri), _silent_migrations():
             client = mlflow.MlflowClient(uri, uri)

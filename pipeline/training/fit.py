@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -93,10 +96,23 @@ def fit(
     best = _best_checkpoint(config, folder)
     with _quiet():
         trainer = _trainer(config, folder, [best, *_callbacks(config, tracker)], progress=progress)
-        trainer.fit(module, train_loader, validation_loader)
+        _run(trainer, module, train_loader, validation_loader)
+    return _load_best(module, best, epochs=trainer.current_epoch, offset=offset)
+
+
+def _run(trainer: pl.Trainer, module: Classifier, train: DataLoader[Any], validation: DataLoader[Any]) -> None:
+    """Fit, and let Ctrl-C be a KeyboardInterrupt: Lightning turns it into an exit, and leaves the signal ignored."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, train, validation)
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    return _load_best(module, best, epochs=trainer.current_epoch, offset=offset)
 
 
 def _monitor(config: Config) -> tuple[str, str]:

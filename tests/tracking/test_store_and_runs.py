@@ -61,6 +61,15 @@ def test_environment_wins_over_the_configuration(tracking, tmp_path, monkeypatch
     assert open_store(tracking).uri.endswith("other.db")
 
 
+def test_opening_one_store_does_not_decide_about_the_next(tracking, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    open_store(tracking)
+    assert open_store(Tracking()).uri == f"sqlite:///{tmp_path / 'mlflow.db'}"
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    assert open_store(Tracking()).uri == f"sqlite:///{tmp_path / 'sub' / 'mlflow.db'}"
+
+
 def test_store_that_cannot_be_reached_is_one_line(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     started = time.monotonic()
