@@ -11,9 +11,9 @@ import typer
 
 from pipeline.errors import ModelError, PipelineError, UsageError
 
-# typer carries click inside itself from some release on; the base class is the same in both.
 _CTRL_C = 130  # what typer makes of a KeyboardInterrupt
 _INTERRUPTED = "interrupted; what was finished before is kept"
+# typer carries click inside itself from some release on; the base class is the same in both.
 _CommandLineError: Any = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(

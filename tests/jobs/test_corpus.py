@@ -16,8 +16,8 @@ from pipeline.cli import run
 
 CORPUS = SHARED / "bad_scans"
 CENTER = {"center_x_mm": "-9.75", "center_y_mm": "4.5", "center_z_mm": "6.0", "coordinate_system": "RAS"}
-# Slopes that grow from slice to slice put the lesion's surroundings at up to 1,600 HU. The corpus would have that flagged;
-# the envelope, which has seen nothing near that, refuses it, and that is the better answer overnight.
+# Slopes that grow from slice to slice put the lesion's surroundings at up to 1,600 HU. The corpus would have that
+# flagged; the envelope, which has seen nothing near that, refuses it, and that is the better answer overnight.
 STRICTER = {"dicom/rescale_varies": "E_OUT_OF_ENVELOPE"}
 pytestmark = [
     pytest.mark.slow,
