@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -108,18 +108,51 @@ def evaluate(
 
 @app.command()
 def score(
-    model: Annotated[str, typer.Argument(help="Model directory or MLflow model URI.")],
+    model: Annotated[str, typer.Argument(help="Model directory or MLflow model URI; several, with commas: ensemble.")],
     source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="A manifest, a folder searched for scans, or one scan.")
+        str, typer.Argument(metavar="INPUT", help="Manifest, folder searched for scans, one scan, or a URL of these.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder for scores.parquet, scores.csv and summary.json.")],
-    batch_size: Annotated[int, typer.Option(min=1)] = 16,
-    workers: Annotated[int | None, typer.Option(min=1, help="One per core by default.")] = None,
+    out: Annotated[Path, typer.Option(help="Output folder; an earlier run into it is continued.")],
+    engine: Annotated[Literal["local", "ray"], typer.Option(help="ray: RAY_ADDRESS, or a local cluster.")] = "local",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes or actors; one per core by default.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Cases that go through the network together.")] = 8,
+    backend: Annotated[
+        Literal["eager", "bf16", "onnx", "openvino"], typer.Option(help="How the network runs.")
+    ] = "eager",
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one scan may take to be read.")] = 300.0,
+    restart: Annotated[bool, typer.Option("--restart", help="Set aside the rows that --out holds.")] = False,
+    rescore_changed: Annotated[
+        bool, typer.Option("--rescore-changed", help="Score inputs again that changed since they were scored.")
+    ] = False,
+    max_failure_rate: Annotated[
+        float, typer.Option(min=0, max=1, help="Stop with exit 3 when a larger share is not scored.")
+    ] = 1.0,
+    accept_rejects: Annotated[
+        float, typer.Option(min=0, max=1, help="Exit 0 up to this share of cases that are not scored.")
+    ] = 0.0,
+    min_age: Annotated[float, typer.Option(min=0, help="Leave files younger than these seconds for later.")] = 0.0,
+    drift_alert: Annotated[float, typer.Option(min=0, help="Population stability index that is an alert.")] = 0.25,
+    track: Annotated[bool, typer.Option(help="Log the run to MLflow.")] = True,
 ) -> None:
     """Score every scan: one row each, with a calibrated probability or the reason why there is none."""
+    from pipeline.jobs.score import ScoreOptions
     from pipeline.jobs.score import score as job
 
-    raise typer.Exit(job(model, source, out, batch_size=batch_size, workers=workers))
+    options = ScoreOptions(
+        engine=engine,
+        workers=workers,
+        batch_size=batch_size,
+        backend=backend,
+        timeout_seconds=timeout,
+        restart=restart,
+        rescore_changed=rescore_changed,
+        max_failure_rate=max_failure_rate,
+        accept_rejects=accept_rejects,
+        min_age_seconds=min_age,
+        drift_alert=drift_alert,
+        track=track,
+    )
+    raise typer.Exit(job(model, source, out, options))
 
 
 @app.command()

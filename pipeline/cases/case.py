@@ -30,6 +30,7 @@ class Case:
         extra: the other columns, as text.
         files: the slices, when the case is one DICOM series of a searched folder.
         fault: why this row cannot be used, whatever its image holds.
+        url: where the image lies when it is not on this machine; it is fetched when it is read.
     """
 
     case_id: str
@@ -42,6 +43,7 @@ class Case:
     extra: Mapping[str, str] = field(default_factory=dict)
     files: tuple[Path, ...] | None = None
     fault: CaseError | None = None
+    url: str | None = None
 
 
 def case_from_record(record: Mapping[str, str], *, row: int, root: Path) -> Case:

@@ -1,8 +1,10 @@
-"""What a user may ask to have scored: a manifest, a folder searched for scans, or one scan."""
+"""What a user may ask to have scored: a manifest, a folder searched for scans, or one scan; also by URL."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,44 +18,107 @@ TABLE_SUFFIXES = (".csv", ".parquet")
 
 @dataclass(frozen=True)
 class Inputs:
-    """Cases to be scored or checked.
+    """Cases to be scored or checked, listed as they are asked for.
 
     Attributes:
-        cases: one a row of the manifest, or one a scan that was found.
-        root: folder that no image may leave; None for one scan named by the user.
-        skipped: files of a searched folder that are plainly not scans, counted by suffix.
+        listing: starts a listing from the front; given what counts the files that are plainly no scans.
+        source: the input as an absolute path or URL.
+        root: folder that no image may leave; None for one scan named by the user, and for URLs.
+        total: how many cases there are; None for a folder, which is not searched twice to be counted.
         repeated_rows: rows of a manifest that repeat an earlier one.
         digest: of the manifest's bytes; None without one.
+        skipped: files of a searched folder that are plainly not scans, by suffix; complete after a listing.
     """
 
-    cases: tuple[Case, ...]
-    root: Path | None
-    skipped: Mapping[str, int] = field(default_factory=dict)
+    listing: Callable[[SkippedCount], Iterable[Case]]
+    source: str
+    root: Path | None = None
+    total: int | None = None
     repeated_rows: int = 0
     digest: str | None = None
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def cases(self) -> Iterator[Case]:
+        """List the cases from the front, in the same order each time while nothing changes on disk.
+
+        Raises:
+            UsageError: at the end, when there was none.
+        """
+        self.skipped.clear()
+        empty = True
+        for case in self.listing(SkippedCount(self.skipped)):
+            empty = False
+            yield case
+        if empty:
+            raise UsageError(
+                f"{self.source}: holds no scan ({self.skipped.total()} other files); "
+                "expected NIfTI, DICOM, PNG, JPEG or TIFF files"
+            )
 
 
-def read_inputs(source: Path) -> Inputs:
-    """Turn a path into cases, without opening a scan's voxels.
+def read_inputs(source: str | Path) -> Inputs:
+    """Turn a path or a URL into cases, without opening a scan's voxels.
 
     Raises:
-        UsageError: when there is no such path, or a folder without one scan.
+        UsageError: when there is no such path.
         TableError: when a manifest cannot be read.
     """
-    if source.suffix.lower() in TABLE_SUFFIXES:
-        manifest = read_manifest(source)
-        return Inputs(manifest.cases, manifest.root, repeated_rows=manifest.repeated_rows, digest=manifest.digest)
-    if not source.exists():
-        raise UsageError(f"{source}: no such manifest, folder or scan; check the path")
-    if not source.is_dir():
-        return Inputs((Case(case_id=source.name, image=str(source), path=source.absolute()),), None)
-    skipped = SkippedCount()
-    cases = tuple(
-        Case(case_id=found.case_id, image=found.case_id, path=found.path, files=found.files, fault=found.error)
-        for found in find_scans(source, skipped=skipped)
-    )
-    if not cases:
-        raise UsageError(
-            f"{source}: holds no scan ({skipped.total} other files); expected NIfTI, DICOM, PNG, JPEG or TIFF files"
+    from pipeline.cases.remote import is_url, read_remote_inputs
+
+    if is_url(source):
+        return read_remote_inputs(str(source))
+    path = Path(source)
+    if path.suffix.lower() in TABLE_SUFFIXES:
+        manifest = read_manifest(path)
+        return Inputs(
+            lambda _: manifest.cases,
+            str(path.absolute()),
+            manifest.root,
+            total=len(manifest.cases),
+            repeated_rows=manifest.repeated_rows,
+            digest=manifest.digest,
         )
-    return Inputs(cases, source.resolve(), skipped=skipped.by_suffix)
+    if not path.exists():
+        raise UsageError(f"{path}: no such manifest, folder or scan; check the path")
+    if path.is_dir():
+        return Inputs(lambda skipped: _found(path, skipped), str(path.absolute()), path.resolve())
+    case = Case(case_id=path.name, image=str(path), path=path.absolute())
+    return Inputs(lambda _: (case,), str(path.absolute()), total=1)
+
+
+def _found(folder: Path, skipped: SkippedCount) -> Iterator[Case]:
+    for found in find_scans(folder, skipped=skipped):
+        yield Case(case_id=found.case_id, image=found.case_id, path=found.path, files=found.files, fault=found.error)
+
+
+class Arrived:
+    """Leaves out cases whose files are still arriving.
+
+    Args:
+        min_age_seconds: how long a case's newest file must have been still.
+
+    Attributes:
+        waiting: how many cases were left for a later run.
+    """
+
+    def __init__(self, min_age_seconds: float) -> None:
+        self._min_age, self.waiting = min_age_seconds, 0
+
+    def __call__(self, cases: Iterable[Case]) -> Iterator[Case]:
+        """The cases that have arrived."""
+        for case in cases:
+            if self._min_age > 0 and time.time() - _newest(case) < self._min_age:
+                self.waiting += 1
+            else:
+                yield case
+
+
+def _newest(case: Case) -> float:
+    """Time of the last change among a case's files; 0 when none can be looked at, which is for the reader to say."""
+    times = [0.0]
+    for path in case.files or (case.path,):
+        try:
+            times.append(path.stat().st_mtime)
+        except OSError:
+            continue
+    return max(times)

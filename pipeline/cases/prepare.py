@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from pipeline.cases.case import Case
+from pipeline.cases.remote import local_copy
 from pipeline.config import Preprocessing
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.envelope import Envelope
@@ -31,9 +32,10 @@ def prepare_case(
     """
     if case.fault:
         return case.fault
-    request = ScanRequest(path=case.path, center_mm=case.center_mm, root=root, files=case.files)
     try:
-        return preprocess(request, config, modality=modality, envelope=envelope)
+        with local_copy(case) as local:
+            request = ScanRequest(path=local.path, center_mm=local.center_mm, root=root, files=local.files)
+            return preprocess(request, config, modality=modality, envelope=envelope)
     except CaseError as error:
         return error
     except MemoryError:

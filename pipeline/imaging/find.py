@@ -28,7 +28,7 @@ _PAIRS = {".img": ".hdr", ".img.gz": ".hdr.gz"}  # the header stands for both ha
 _READ = (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _FOREIGN = (".mha", ".mhd", ".nrrd", ".nhdr", ".mgz", ".mgh", ".mnc", ".bmp")  # scans, which the reader will refuse
 _BY_NAME = frozenset({*_READ, *_FOREIGN} - {".img", ".hdr"})  # those two may also be DICOM
-_SCAN_SUFFIXES = frozenset({*_READ, *_FOREIGN, *DICOM_SUFFIXES})
+SCAN_SUFFIXES = frozenset({*_READ, *_FOREIGN, *DICOM_SUFFIXES})
 _LINK, _PIPE, _HIDDEN, _INDEX = "(link)", "(pipe, socket or device)", "(hidden)", "DICOMDIR"
 
 
@@ -112,13 +112,13 @@ def _look_through(current: Path, root: Path, skipped: SkippedCount, limits: Limi
         found = sorted(entries, key=lambda entry: entry.name)
     names = {entry.name.lower() for entry in found}
     for entry in found:
-        path, suffix = current / entry.name, _suffix(entry.name)
+        path, suffix = current / entry.name, scan_suffix(entry.name)
         if entry.is_dir(follow_symlinks=False):
             inside.folders.append(path)
         elif entry.is_symlink() and path.is_dir():
             skipped.by_suffix[_LINK] += 1
         elif fault := _closed(entry, path, root):
-            if suffix in _SCAN_SUFFIXES:
+            if suffix in SCAN_SUFFIXES:
                 inside.broken.append(fault)
             else:
                 inside.others.append((path, _LINK if entry.is_symlink() else _PIPE, fault))
@@ -213,7 +213,7 @@ def _series_row(inside: _Folder, series: str, files: list[Path], current: Path, 
     return FoundScan(f"{_case_id(current, root)}#{sha256_bytes(series.encode())[:8]}", current, tuple(files), error)
 
 
-def _suffix(name: str) -> str:
+def scan_suffix(name: str) -> str:
     """Lower-case suffix; compressed files keep both, and a number (the end of a UID) is none."""
     stem, dot, suffix = name.lower().rpartition(".")
     if not dot or not stem or suffix.isdigit():

@@ -66,16 +66,16 @@ def check(source: Path, *, model_name: str | None, json_file: Path | None) -> in
 
 def _inspect(inputs: Inputs, model_name: str | None) -> Iterable[Finding]:
     console = Console(stderr=True)
-    total = len(inputs.cases)
+    total = inputs.total
     if model_name is None:
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            found = pool.map(lambda case: inspect_case(case, root=inputs.root, limits=Limits()), inputs.cases)
+            found = pool.map(lambda case: inspect_case(case, root=inputs.root, limits=Limits()), inputs.cases())
             yield from track(found, "checking", total=total, console=console, disable=not console.is_terminal)
         return
     model = read_description(model_folder(model_name, Tracking()))
     envelope = None if model.envelope is None else Envelope.from_json(model.envelope)
     outcomes = prepare_cases(
-        inputs.cases, model.preprocessing, modality=model.modality, root=inputs.root, envelope=envelope
+        inputs.cases(), model.preprocessing, modality=model.modality, root=inputs.root, envelope=envelope
     )
     for case, outcome in track(outcomes, "checking", total=total, console=console, disable=not console.is_terminal):
         yield finding_of(case, outcome)
@@ -87,11 +87,12 @@ def _preflight(inputs: Inputs, findings: list[Finding], faults: tuple[TableError
         notes.append(f"{Code.W_DUPLICATE_ROW}: {inputs.repeated_rows} rows repeat an earlier one and count once")
     balance = {}
     if labelled:
-        balance["split"] = label_balance(inputs.cases)
+        cases = [finding.case for finding in findings]
+        balance["split"] = label_balance(cases)
         for column in _SITES:
-            if any(column in case.extra for case in inputs.cases):
-                balance[column] = label_balance(inputs.cases, column)
-        unlabelled = sum(case.label is None for case in inputs.cases)
+            if any(column in case.extra for case in cases):
+                balance[column] = label_balance(cases, column)
+        unlabelled = sum(case.label is None for case in cases)
         if unlabelled:
             notes.append(f"{Code.W_UNLABELLED}: {unlabelled} cases have no label: counted, never trained on")
     return Preflight(tuple(findings), faults, tuple(notes), balance, dict(inputs.skipped))

@@ -11,7 +11,7 @@ from pipeline.cases.manifest import Manifest
 from pipeline.config import Config
 from pipeline.jobs.provenance import git_commit
 from pipeline.jobs.summary import note
-from pipeline.scoring.rows import SCHEMA
+from pipeline.scoring.rows import schema
 from pipeline.tracking.registry import RegisteredVersion, log_model, package_versions, register
 from pipeline.tracking.runs import TrackedRun
 
@@ -49,7 +49,7 @@ def record_model(run: TrackedRun, trained: Trained, manifest: Manifest) -> Regis
         run.artifact(trained.folder / name, "figures" if name == "figures" else None)
     run.text(trained.description.model_dump_json(indent=1), "model.json")
     example = _input_example(trained.cohort.usable[0].case)
-    log_model(run, trained.folder / "model", input_example=example, columns=tuple(SCHEMA.names))
+    log_model(run, trained.folder / "model", input_example=example, columns=tuple(schema().names))
     registered = trained.config.tracking.registered_model
     if registered is None:
         return None

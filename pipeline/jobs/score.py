@@ -1,89 +1,206 @@
-"""``malignancy score``: every scan of an input becomes one row."""
+"""``malignancy score``: every scan of an input becomes one row, whatever happens on the way."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Literal
 
+import torch
 from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipeline.cases.inputs import Inputs, read_inputs
+from pipeline.cases.case import Case
+from pipeline.cases.inputs import Arrived, Inputs, read_inputs
+from pipeline.cases.signature import input_signature
 from pipeline.config import Tracking
+from pipeline.errors import UnfinishedError, UsageError
 from pipeline.files import write_json, write_text
-from pipeline.scoring.engine import score_cases
-from pipeline.scoring.model_directory import Model, load_model
-from pipeline.scoring.rows import ScoreRow, now, write_rows
-from pipeline.scoring.scorer import Scorer
+from pipeline.jobs.scoring_summary import ScoringRun, summarise, summary_text
+from pipeline.scoring.backends import Backend
+from pipeline.scoring.local import score_in_processes
+from pipeline.scoring.lock import exclusive
+from pipeline.scoring.model_directory import load_model
+from pipeline.scoring.rows import STATUSES, ScoreRow, Stamp, now
+from pipeline.scoring.scorer import Scorer, stamp_of
+from pipeline.scoring.sink import RunHeader, Sink
+from pipeline.scoring.workers import ScorerSetup
 from pipeline.tracking.registry import model_folder
+from pipeline.tracking.scoring_runs import record_scoring
 
-_SHOWN = 5  # rows printed at the end
+_TOO_EARLY = 50  # rows before which a failure rate says nothing
 
 
-def score(model_name: str, source: Path, out: Path, *, batch_size: int, workers: int | None) -> int:
-    """Score an input and write its rows.
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions:
+    """How to score.
+
+    Attributes:
+        engine: ``local`` processes, or ``ray``.
+        workers: processes or Ray actors; one per core by default.
+        batch_size: cases that go through the network together.
+        backend: how the networks are run.
+        timeout_seconds: that one scan may take to be read.
+        restart: set aside the rows that the output folder holds.
+        rescore_changed: score inputs again that have changed since they were scored, instead of refusing.
+        max_failure_rate: share of rejected and failed rows at which the run stops, exit code 3.
+        accept_rejects: share of rejected and failed rows up to which the exit code is 0.
+        min_age_seconds: files younger than this are left for a later run.
+        drift_alert: population stability index from which ``summary.json`` carries an alert.
+        track: log the run to MLflow.
+    """
+
+    engine: Literal["local", "ray"] = "local"
+    workers: int | None = None
+    batch_size: int = 8
+    backend: Backend = "eager"
+    timeout_seconds: float = 300.0
+    restart: bool = False
+    rescore_changed: bool = False
+    max_failure_rate: float = 1.0
+    accept_rejects: float = 0.0
+    min_age_seconds: float = 0.0
+    drift_alert: float = 0.25
+    track: bool = True
+
+
+def score(model_names: str, source: str, out: Path, options: ScoreOptions) -> int:
+    """Score an input into an output folder, going on where an earlier run into it ended.
+
+    Args:
+        model_names: one model, or several joined by commas as an ensemble.
+        source: manifest, folder, scan or URL.
+        out: output folder; made when missing.
+        options: how.
 
     Returns:
-        0, or 1 when a case was rejected or failed.
+        0, or 1 when more cases were rejected or failed than are accepted.
+
+    Raises:
+        UsageError: when the folder holds rows of another model or source, or inputs have changed.
+        UnfinishedError: when too many cases failed, or golden scans drifted.
     """
     inputs = read_inputs(source)
-    model = load_model(model_folder(model_name, Tracking()))
+    folders = tuple(model_folder(name, Tracking()).absolute() for name in model_names.split(","))
+    scorer = Scorer(*(load_model(folder) for folder in folders), device="cpu")  # every digest is verified once, here
+    setup = _setup(folders, inputs, options)
+    stamp = stamp_of(scorer.descriptions, options.backend)
     out.mkdir(parents=True, exist_ok=True)
     started, clock = now(), perf_counter()
-    scorer = Scorer(model, root=inputs.root)
-    console = Console(stderr=True)
-    rows = list(
-        track(
-            score_cases(scorer, inputs.cases, batch_size=batch_size, workers=workers),
-            description="scoring",
-            total=len(inputs.cases),
-            console=console,
-            disable=not console.is_terminal,
+    with exclusive(out):
+        sink = Sink(out, RunHeader(stamp, scorer.member_columns, inputs.source), restart=options.restart)
+        changed = _changed(inputs, sink)
+        if changed and not options.rescore_changed:
+            raise UsageError(
+                f"{out}: {len(changed)} inputs have changed since they were scored (first: {min(changed)}); "
+                "--rescore-changed scores them again, --restart everything"
+            )
+        arrived = Arrived(options.min_age_seconds)
+        todo = _unfinished(arrived(inputs.cases()), sink, changed)
+        new = _collect(_rows(setup, todo, stamp, options), sink, inputs, options)
+        counts = sink.finish()
+        run = ScoringRun(
+            inputs=inputs,
+            descriptions=scorer.descriptions,
+            stamp=stamp,
+            counts=counts,
+            new=new,
+            waiting=arrived.waiting,
+            started_at=started,
+            seconds=perf_counter() - clock,
         )
-    )
-    seconds = perf_counter() - clock
-    write_rows(rows, out)
-    summary = _summary(rows, inputs, model, started=started, seconds=seconds)
-    write_json(out / "summary.json", summary)
-    text = _summary_text(rows, summary, model, out)
-    write_text(out / "summary.txt", text + "\n")
+        summary = summarise(run, sink.tables(), drift_alert=options.drift_alert)
+        text = summary_text(run, summary, out)
+        write_text(out / "summary.txt", text + "\n")
+        write_json(out / "summary.json", summary | {"mlflow_run": record_scoring(summary) if options.track else None})
     print(text)
-    return int(summary["rejected"] + summary["failed"] > 0)
+    return int(summary["unscored_share"] > options.accept_rejects)
 
 
-def _summary(rows: list[ScoreRow], inputs: Inputs, model: Model, *, started: str, seconds: float) -> dict[str, Any]:
-    statuses = Counter(row.status for row in rows)
+def _setup(folders: tuple[Path, ...], inputs: Inputs, options: ScoreOptions) -> ScorerSetup:
+    on_gpu = torch.cuda.is_available() and options.backend not in ("onnx", "openvino")
+    cores = len(os.sched_getaffinity(0))
+    return ScorerSetup(
+        folders=folders,
+        root=inputs.root,
+        backend=options.backend,
+        device="cuda" if on_gpu else "cpu",
+        threads=max(1, cores // (options.workers or cores)),
+    )
+
+
+def _changed(inputs: Inputs, sink: Sink) -> set[str]:
+    """Committed cases whose input looks different now; an input that is gone stays as it was scored."""
+    if not sink.finished:
+        return set()
     return {
-        "cases": len(rows),
-        **{status: statuses[status] for status in ("scored", "flagged", "rejected", "failed")},
-        "codes": dict(sorted(Counter(row.code for row in rows if row.code).items())),
-        "skipped_files": dict(inputs.skipped),
-        "repeated_rows": inputs.repeated_rows,
-        "seconds": round(seconds, 3),
-        "scans_per_second": round(len(rows) / seconds, 2),
-        "started_at": started,
-        "ended_at": now(),
-        "model": model.label,
-        "model_digest": model.description.digests.model,
-        "preprocessing_digest": model.description.digests.preprocessing,
-        "label_source": model.description.label.source,
-        "intensities": model.description.label.intensities,
+        case.case_id
+        for case in inputs.cases()
+        if (done := sink.finished.get(case.case_id)) and done.kept and done.signature != input_signature(case)
     }
 
 
-def _summary_text(rows: list[ScoreRow], summary: dict[str, Any], model: Model, out: Path) -> str:
-    description = model.description
-    counts = ", ".join(f"{summary[status]} {status}" for status in ("scored", "flagged", "rejected", "failed"))
-    lines = [f"{summary['cases']} cases: {counts} ({summary['scans_per_second']} scans per second)"]
-    lines += [f"  {code}: {count}" for code, count in summary["codes"].items()]
-    lines.append(
-        f"model {model.label}: probability of malignancy ({description.label.source}), "
-        f"{model.members[0].calibrator.describe()}, {description.label.intensities} intensities"
+def _unfinished(cases: Iterable[Case], sink: Sink, changed: set[str]) -> Iterator[Case]:
+    for case in cases:
+        done = sink.finished.get(case.case_id)
+        if done is None or not done.kept or case.case_id in changed:
+            yield case
+
+
+def _rows(setup: ScorerSetup, cases: Iterator[Case], stamp: Stamp, options: ScoreOptions) -> Iterator[ScoreRow]:
+    if options.engine == "ray":
+        from pipeline.scoring.ray_engine import score_on_ray
+
+        return score_on_ray(
+            setup,
+            cases,
+            stamp,
+            batch_size=options.batch_size,
+            actors=options.workers,
+            timeout_seconds=options.timeout_seconds,
+        )
+    return score_in_processes(
+        setup,
+        cases,
+        stamp,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        timeout_seconds=options.timeout_seconds,
     )
-    for row in rows[:_SHOWN]:
-        shown = f"{row.probability:.3f} {row.decision}" if row.probability is not None else row.code
-        lines.append(f"  {row.case_id}: {shown} ({row.status})")
-    lines.append(f"rows: {out / 'scores.parquet'}, {out / 'scores.csv'}")
-    return "\n".join(lines)
+
+
+def _collect(rows: Iterator[ScoreRow], sink: Sink, inputs: Inputs, options: ScoreOptions) -> Counter[str]:
+    """Hand the rows to the sink, show how it goes, and stop when the night is clearly going wrong.
+
+    Returns:
+        New rows by status.
+    """
+    statuses: Counter[str] = Counter()
+    console = Console(stderr=True)
+    columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
+    try:
+        with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
+            kept = sum(done.kept for done in sink.finished.values())
+            task = progress.add_task("", total=inputs.total, completed=kept, text="")
+            clock = perf_counter()
+            for row in rows:
+                sink.append(row)
+                statuses[row.status] += 1
+                done = statuses.total()
+                rate = done / (perf_counter() - clock)
+                counts = ", ".join(f"{statuses[name]} {name}" for name in STATUSES if statuses[name])
+                progress.update(task, advance=1, text=f"{rate:.1f}/s; {counts}")
+                unscored = statuses["rejected"] + statuses["failed"]
+                if done >= _TOO_EARLY and unscored / done > options.max_failure_rate:
+                    raise UnfinishedError(
+                        f"{unscored} of {done} cases were not scored, above --max-failure-rate "
+                        f"{options.max_failure_rate:g} (last: {row.code}); look at the rows in {sink.folder}/parts"
+                    )
+    finally:
+        rows.close()  # type: ignore[attr-defined]  # a generator: its workers end before the lock is released
+        sink.commit()
+    return statuses

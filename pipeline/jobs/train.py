@@ -25,7 +25,17 @@ from pipeline.jobs.record import record_model, record_start
 from pipeline.jobs.reporting import Judged, preprocessing_facts, provenance_facts, write_evaluation
 from pipeline.jobs.summary import summary_text
 from pipeline.models.networks import predict_logits
-from pipeline.scoring.model_directory import LabelMeaning, Member, ModelDescription, PatientHashes, save_model
+from pipeline.scoring.drift import PROBABILITY, Reference, fit_references, references_to_json
+from pipeline.scoring.golden import add_golden
+from pipeline.scoring.model_directory import (
+    LabelMeaning,
+    Member,
+    ModelDescription,
+    PatientHashes,
+    load_model,
+    save_model,
+)
+from pipeline.scoring.scorer import Scorer
 from pipeline.tracking.runs import TrackedRun, open_run
 from pipeline.training.data import CaseTensors
 from pipeline.training.fit import Fitted, fit
@@ -165,7 +175,7 @@ def _save(
     patients = {
         name: [str(each.case.patient_id) for each in cohort.of(name)] for name in ("train", "validation", "calibration")
     }
-    return save_model(
+    description = save_model(
         folder / "model",
         [Member(fitted.network, judgement.calibrator)],
         name=config.name,
@@ -178,7 +188,20 @@ def _save(
         prevalence_at_calibration=judgement.prevalence_at_calibration,
         patients=PatientHashes.of(run.run_id, patients),
         provenance=provenance(config, manifest, splits, dataset_digest, run.run_id),
+        drift_reference=references_to_json(_drift_references(cohort, judgement)),
     )
+    scorer = Scorer(load_model(folder / "model"), device="cpu")
+    add_golden(folder / "model", scorer, config.preprocessing, config.data.modality)
+    return description
+
+
+def _drift_references(cohort: Cohort, judgement: Judgement) -> dict[str, Reference]:
+    """Measures of the training cases, which the envelope knows too, and probabilities of the calibration cases."""
+    measures = [each.input.measures for each in cohort.of("train")]
+    names = set.intersection(*(set(case) for case in measures))
+    values = {name: [case[name] for case in measures] for name in names}
+    calibration = judgement.predictions.where(split="calibration")
+    return fit_references(values | {PROBABILITY: calibration.probabilities.tolist()})
 
 
 def _new_folder(config: Config, started: datetime) -> Path:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -101,6 +101,7 @@ class ModelDescription(Section):
     patients: PatientHashes
     digests: Digests
     provenance: dict[str, Any]
+    drift_reference: dict[str, Any] = Field(default_factory=dict)  # changes no probability
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,6 +174,7 @@ def save_model(
     prevalence_at_calibration: float,
     patients: PatientHashes,
     provenance: Mapping[str, Any],
+    drift_reference: Mapping[str, Any] | None = None,
 ) -> ModelDescription:
     """Write a model directory, whole or not at all, and return its description."""
     blobs = [
@@ -206,6 +208,7 @@ def save_model(
             preprocessing=sha256_json(preprocessing.model_dump(mode="json")),
         ),
         provenance=dict(provenance),
+        drift_reference=dict(drift_reference or {}),
     )
     with atomic_folder(folder) as temporary:
         for file, blob in zip(names, blobs, strict=True):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from pipeline.errors import Code
 from pipeline.files import atomic_write
 
 Status = Literal["scored", "flagged", "rejected", "failed"]
+STATUSES: tuple[Status, ...] = ("scored", "flagged", "rejected", "failed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +31,12 @@ class ScoreRow:
         warnings: all warnings' codes, joined by ``;``.
         probability: calibrated probability of malignancy, None unless scored or flagged.
         decision: ``positive`` when the probability is at or above the threshold.
-        logit: uncalibrated.
+        logit: uncalibrated; of an ensemble, the members' mean.
         seconds: from opening the scan to the row's completion, waiting for the batch included.
+        members: each member's own calibrated probability; empty for a single model. Written as
+            ``probability_member_<n>``, n from 1.
+        measures: of the region, as the envelope judges them; for drift, and not in the tables.
+        signature: of the input before it was opened (see `pipeline.cases.signature`); not in the tables.
     """
 
     case_id: str
@@ -51,10 +56,54 @@ class ScoreRow:
     image_sha256: str | None = None
     scored_at: str
     seconds: float
+    members: tuple[float, ...] = ()
+    measures: Mapping[str, float] = field(default_factory=dict)
+    signature: str = ""
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What every row of a run says about what scored it.
+
+    Attributes:
+        model: name and short digest, of an ensemble joined by ``+``.
+        model_digest: of the weights and whatever else changes a probability.
+        preprocessing_digest: of how scans are read and cut out.
+    """
+
+    model: str
+    model_digest: str
+    preprocessing_digest: str
+
+
+def refusal(
+    case: Case, stamp: Stamp, *, status: Status, code: Code, reason: str, signature: str = "", seconds: float = 0.0
+) -> ScoreRow:
+    """The row of a case without a score."""
+    return ScoreRow(
+        **identity(case),
+        status=status,
+        code=code,
+        reason=reason,
+        **asdict(stamp),
+        scored_at=now(),
+        seconds=round(seconds, 4),
+        signature=signature,
+    )
 
 
 _TYPES = {"probability": pa.float64(), "threshold": pa.float64(), "logit": pa.float64(), "seconds": pa.float64()}
-SCHEMA = pa.schema([(field.name, _TYPES.get(field.name, pa.string())) for field in fields(ScoreRow)])
+_COLUMNS = tuple(each.name for each in fields(ScoreRow) if each.name not in ("members", "measures", "signature"))
+
+
+def schema(members: int = 0) -> pa.Schema:
+    """The columns of a table of rows.
+
+    Args:
+        members: of the ensemble; 0 for a single model.
+    """
+    columns = [(name, _TYPES.get(name, pa.string())) for name in _COLUMNS]
+    return pa.schema(columns + [(f"probability_member_{number}", pa.float64()) for number in range(1, members + 1)])
 
 
 def now() -> str:
@@ -62,22 +111,39 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def rows_table(rows: Sequence[ScoreRow]) -> pa.Table:
-    """Rows as an Arrow table with the contract's columns."""
-    return pa.table({field.name: [getattr(row, field.name) for row in rows] for field in SCHEMA}, schema=SCHEMA)
+def rows_table(rows: Sequence[ScoreRow], *, members: int = 0) -> pa.Table:
+    """Rows as an Arrow table with the contract's columns; a row without a score has blank members."""
+    columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in _COLUMNS}
+    for number in range(members):
+        columns[f"probability_member_{number + 1}"] = [row.members[number] if row.members else None for row in rows]
+    return pa.table(columns, schema=schema(members))
 
 
-def write_rows(rows: Sequence[ScoreRow], folder: Path) -> None:
-    """Write ``scores.parquet`` and ``scores.csv``, each whole or not at all."""
-    table = rows_table(rows)
-    with atomic_write(folder / "scores.parquet") as temporary:
-        pyarrow.parquet.write_table(table, temporary)
-    for number, column in enumerate(SCHEMA):
+def write_tables(tables: Iterable[pa.Table], folder: Path, *, columns: pa.Schema) -> None:
+    """Write ``scores.parquet`` and ``scores.csv`` from tables given one after the other, both whole or not at all.
+
+    Args:
+        tables: with the columns of ``columns``; only one is held at a time.
+        folder: exists.
+        columns: the schema of both files.
+    """
+    with (
+        atomic_write(folder / "scores.parquet") as parquet,
+        atomic_write(folder / "scores.csv") as text,
+        pyarrow.parquet.ParquetWriter(parquet, columns) as rows,
+        pyarrow.csv.CSVWriter(text, columns) as lines,
+    ):
+        for table in tables:
+            rows.write_table(table)
+            lines.write_table(_neutral_texts(table))
+
+
+def _neutral_texts(table: pa.Table) -> pa.Table:
+    for number, column in enumerate(table.schema):
         if column.type == pa.string():
             texts = [neutral(text) for text in table.column(number).to_pylist()]
             table = table.set_column(number, column, pa.array(texts, pa.string()))
-    with atomic_write(folder / "scores.csv") as temporary:
-        pyarrow.csv.write_csv(table, temporary)
+    return table
 
 
 def neutral(text: str | None) -> str | None:

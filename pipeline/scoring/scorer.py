@@ -1,9 +1,9 @@
-"""From prepared inputs to score rows: the network, the calibrator, the threshold."""
+"""From cases to score rows: reading, the network, the calibrator, the threshold."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 
 from pipeline.cases.case import Case
 from pipeline.cases.prepare import Outcome, prepare_case
-from pipeline.errors import CaseError, Code
+from pipeline.cases.signature import input_signature
+from pipeline.errors import CaseError, Code, UsageError
+from pipeline.evaluation.calibrator import logit as log_odds
 from pipeline.evaluation.calibrator import sigmoid
+from pipeline.files import sha256_json
 from pipeline.imaging.preprocess import ModelInput
-from pipeline.models.networks import predict_logits
-from pipeline.scoring.model_directory import Member, Model
-from pipeline.scoring.rows import ScoreRow, first_code, identity, now
+from pipeline.scoring.backends import Backend, build_predict
+from pipeline.scoring.model_directory import Member, Model, ModelDescription
+from pipeline.scoring.rows import ScoreRow, Stamp, first_code, identity, now, refusal
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,63 +31,93 @@ class Prepared:
 
     case: Case
     outcome: Outcome | Exception
+    signature: str
     started: float
 
 
 class Scorer:
-    """Scores cases with one model; evaluation, the command, Ray and the MLflow flavour all call it.
+    """Scores cases with one model, or with several as an ensemble; every engine and the MLflow flavour call it.
+
+    An ensemble's members are the networks of all models, equal in weight: the mean of their calibrated logits, or of
+    their probabilities when one is isotonic. Its threshold is the same mean of the models' thresholds.
 
     Args:
-        model: a loaded model directory.
+        models: loaded model directories; one preprocessing, so that each scan is read once.
         root: folder that no image may leave, None for no such limit.
-        device: for the network; ``cuda`` when there is one, else ``cpu``, by default.
+        device: for the networks; ``cuda`` when there is one, else ``cpu``, by default.
+        backend: how the networks are run.
+
+    Raises:
+        UsageError: when the models differ in preprocessing, modality or meaning.
     """
 
-    def __init__(self, model: Model, *, root: Path | None = None, device: str | None = None) -> None:
-        self.model, self._root = model, root
+    def __init__(
+        self, *models: Model, root: Path | None = None, device: str | None = None, backend: Backend = "eager"
+    ) -> None:
+        require_one_input([model.description for model in models])
+        self._models, self._root = models, root
+        self.descriptions = tuple(model.description for model in models)
+        self._preprocessing = models[0].description.preprocessing
+        self._members = [member for model in models for member in model.members]
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        for member in model.members:
-            member.network.to(device)
+        shape = (1, *self._preprocessing.size)
+        self._predict = [build_predict(each.network, backend, shape=shape, device=device) for each in self._members]
+        points = [model.operating_point.threshold for model in models for _ in model.members]
+        self._threshold = _mean_threshold(self._members, points)
+        self.stamp = stamp_of(self.descriptions, backend)
+
+    @property
+    def member_columns(self) -> int:
+        """How many ``probability_member_<n>`` columns its rows have; 0 for a single network."""
+        return len(self._members) if len(self._members) > 1 else 0
 
     def prepare(self, case: Case) -> Prepared:
         """Read, check and preprocess one case; never raises for the case's sake."""
         started = perf_counter()
-        description = self.model.description
+        signature = ""
         try:
-            outcome: Outcome | Exception = prepare_case(
-                case,
-                description.preprocessing,
-                modality=description.modality,
-                root=self._root,
-                envelope=self.model.envelope,
-            )
+            signature = input_signature(case)
+            outcome: Outcome | Exception = self._outcome(case)
         except Exception as error:  # noqa: BLE001  # a fault of ours costs this row, never the batch
             outcome = error
-        return Prepared(case, outcome, started)
+        return Prepared(case, outcome, signature, started)
+
+    def _outcome(self, case: Case) -> Outcome:
+        first, *others = self._models
+        modality = first.description.modality
+        found = prepare_case(case, self._preprocessing, modality=modality, root=self._root, envelope=first.envelope)
+        for other in others:
+            if isinstance(found, ModelInput) and other.envelope is not None:
+                near = other.envelope.judge(found.measures, path=case.path)
+                found = replace(found, warnings=tuple(dict.fromkeys((*found.warnings, *near))))
+        return found
 
     def score(self, batch: Sequence[Prepared]) -> list[ScoreRow]:
         """One row for each prepared case, in order; the usable ones go through the network together."""
-        usable = [item.outcome for item in batch if isinstance(item.outcome, ModelInput)]
-        logits, probabilities = (
-            self.predict(np.stack([each.voxels for each in usable])) if usable else (np.empty(0), np.empty(0))
-        )
-        scores = iter(zip(logits, probabilities, strict=True))
+        usable = [item.outcome.voxels for item in batch if isinstance(item.outcome, ModelInput)]
+        scores = zip(*self._scores(np.stack(usable)), strict=True) if usable else iter(())
         return [
             self._row(item, *next(scores)) if isinstance(item.outcome, ModelInput) else self._rejection(item)
             for item in batch
         ]
 
     def predict(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Logits and calibrated probabilities, each (B,), of images (B, 1, R, A[, S])."""
-        tensor = torch.from_numpy(images)
-        logits = np.stack(
-            [predict_logits(member.network, tensor, batch_size=len(tensor)).numpy() for member in self.model.members]
-        )
-        return logits.mean(axis=0), combine(self.model.members, logits)
+        """Mean logits and calibrated probabilities, each (B,), of images (B, 1, R, A[, S])."""
+        logits, probabilities, _ = self._scores(images)
+        return logits, probabilities
 
-    def _row(self, item: Prepared, logit: float, probability: float) -> ScoreRow:
+    def member_probabilities(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Each member's own calibrated probability (B, M) of images (B, 1, R, A[, S])."""
+        return self._scores(images)[2]
+
+    def _scores(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float64], ...]:
+        """Mean logit (B,), probability (B,) and members' probabilities (B, M) of images (B, 1, R, A[, S])."""
+        logits = np.stack([predict(images) for predict in self._predict])  # (M, B)
+        each = np.stack([member.calibrator.apply(row) for member, row in zip(self._members, logits, strict=True)])
+        return logits.mean(axis=0), combine(self._members, logits), each.T
+
+    def _row(self, item: Prepared, logit: float, probability: float, members: NDArray[np.float64]) -> ScoreRow:
         assert isinstance(item.outcome, ModelInput)
-        threshold = self.model.operating_point.threshold
         codes = [warning.code for warning in item.outcome.warnings]
         return ScoreRow(
             **identity(item.case),
@@ -93,39 +126,80 @@ class Scorer:
             reason="; ".join(warning.detail for warning in item.outcome.warnings),
             warnings=";".join(codes),
             probability=float(probability),
-            decision="positive" if probability >= threshold else "negative",
-            threshold=threshold,
+            decision="positive" if probability >= self._threshold else "negative",
+            threshold=self._threshold,
             logit=float(logit),
             image_sha256=item.outcome.image_sha256,
-            **self._provenance(item),
+            members=tuple(members.tolist()) if self.member_columns else (),
+            measures=item.outcome.measures,
+            signature=item.signature,
+            **asdict(self.stamp),
+            scored_at=now(),
+            seconds=round(perf_counter() - item.started, 4),
         )
 
     def _rejection(self, item: Prepared) -> ScoreRow:
         error = item.outcome
+        seconds = perf_counter() - item.started
         if isinstance(error, CaseError):
-            return ScoreRow(
-                **identity(item.case), status="rejected", code=error.code, reason=error.reason, **self._provenance(item)
-            )
-        # The message of an unforeseen error may quote a patient's data: its type must do.
-        reason = f"{type(error).__name__} inside the program; please report it with this row"
-        return ScoreRow(
-            **identity(item.case), status="failed", code=Code.E_INTERNAL, reason=reason, **self._provenance(item)
-        )
+            why: dict[str, Any] = {"status": "rejected", "code": error.code, "reason": error.reason}
+        else:  # the message of an unforeseen error may quote a patient's data: its type must do
+            reason = f"{type(error).__name__} inside the program; please report it with this row"
+            why = {"status": "failed", "code": Code.E_INTERNAL, "reason": reason}
+        return refusal(item.case, self.stamp, **why, signature=item.signature, seconds=seconds)
 
-    def _provenance(self, item: Prepared) -> dict[str, Any]:
-        digests = self.model.description.digests
-        return {
-            "model": self.model.label,
-            "model_digest": digests.model,
-            "preprocessing_digest": digests.preprocessing,
-            "scored_at": now(),
-            "seconds": round(perf_counter() - item.started, 4),
+
+def require_one_input(models: Sequence[ModelDescription]) -> None:
+    """Refuse models that cannot share one reading of a scan, or that mean different things.
+
+    Raises:
+        UsageError: naming the first difference.
+    """
+    first = models[0]
+    for other in models[1:]:
+        pairs = {
+            "preprocessing": (first.preprocessing, other.preprocessing),
+            "modality": (first.modality, other.modality),
+            "label source": (first.label.source, other.label.source),
+            "intensities": (first.label.intensities, other.label.intensities),
         }
+        for name, (one, two) in pairs.items():
+            if one != two:
+                raise UsageError(
+                    f"{first.name} and {other.name} differ in {name}, so they make no ensemble; score with each alone"
+                )
+
+
+def stamp_of(models: Sequence[ModelDescription], backend: Backend) -> Stamp:
+    """What rows say about who scored them; a backend other than the default is named.
+
+    The digest of an ensemble covers the models' digests in the order given.
+    """
+    names = "+".join(f"{model.name}@{model.digests.model[:12]}" for model in models)
+    digests = [model.digests.model for model in models]
+    return Stamp(
+        model=names if backend == "eager" else f"{names} ({backend})",
+        model_digest=digests[0] if len(digests) == 1 else sha256_json(digests),
+        preprocessing_digest=models[0].digests.preprocessing,
+    )
 
 
 def combine(members: Sequence[Member], logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probability (B,) of logits (M, B): mean of calibrated logits, or, with an isotonic member, of probabilities."""
     pairs = list(zip((member.calibrator for member in members), logits, strict=True))
-    if any(calibrator.method == "isotonic" for calibrator, _ in pairs):
+    if _averages_probabilities(members):
         return np.asarray(np.mean([calibrator.apply(row) for calibrator, row in pairs], axis=0))
     return sigmoid(np.mean([calibrator.calibrated_logit(row) for calibrator, row in pairs], axis=0))
+
+
+def _averages_probabilities(members: Sequence[Member]) -> bool:
+    return any(member.calibrator.method == "isotonic" for member in members)
+
+
+def _mean_threshold(members: Sequence[Member], thresholds: Sequence[float]) -> float:
+    """The members' thresholds, averaged on the scale on which their scores are."""
+    if len(set(thresholds)) == 1:
+        return thresholds[0]
+    if _averages_probabilities(members):
+        return float(np.mean(thresholds))
+    return float(sigmoid(np.mean(log_odds(np.clip(thresholds, 1e-12, 1 - 1e-12)))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -59,6 +60,13 @@ class TrackedRun:
     def text(self, text: str, name: str) -> None:
         """Store a text under the run as a file of this name."""
         self.store.client.log_text(self.run_id, text, name)
+
+    def figure(self, png: bytes, name: str) -> None:
+        """Store a finished picture under the run."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            path.write_bytes(png)
+            self.artifact(path)
 
     def dataset(self, table: pd.DataFrame, *, name: str, digest: str, source: str, context: str) -> None:
         """Record which data the run used; ``digest`` covers manifest, labels, splits and image bytes."""

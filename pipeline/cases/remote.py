@@ -1,0 +1,158 @@
+"""Inputs behind a URL (``s3://…``, or any other file system that fsspec knows): listed lazily, fetched one at a time.
+
+A scan is copied to a temporary folder of the process that reads it, read there like any other, and removed. Side files
+and slices of one case travel together.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.cases.case import Case
+from pipeline.cases.manifest import read_manifest
+from pipeline.errors import CaseError, Code, UsageError
+from pipeline.imaging.find import SCAN_SUFFIXES, SkippedCount, scan_suffix
+
+if TYPE_CHECKING:
+    from pipeline.cases.inputs import Inputs
+
+
+def is_url(source: object) -> bool:
+    """Whether a source is a URL rather than a path."""
+    return "://" in str(source)
+
+
+def read_remote_inputs(url: str) -> Inputs:
+    """Turn a URL into cases: a manifest (``.csv``, ``.parquet``), one scan, or a prefix that is searched.
+
+    Of a prefix, each file with the suffix of a NIfTI file or picture is a case, and so is each folder with ``.dcm``
+    files, as one series: to separate series, every slice would have to be fetched twice. Name them in a manifest
+    where a folder holds several.
+
+    Raises:
+        UsageError: when there is nothing at the URL, or no package for its protocol.
+        TableError: when a manifest cannot be read.
+    """
+    from pipeline.cases.inputs import TABLE_SUFFIXES, Inputs
+
+    system, path = _system(url)
+    base = url.rstrip("/")
+    if posixpath.splitext(path)[1].lower() in TABLE_SUFFIXES:
+        with tempfile.TemporaryDirectory() as folder:
+            local = Path(folder) / posixpath.basename(path)
+            _fetch_file(system, path, local, url)
+            manifest = read_manifest(local)
+        cases = tuple(_below(case, posixpath.dirname(base)) for case in manifest.cases)
+        return Inputs(
+            lambda _: cases,
+            url,
+            total=len(cases),
+            repeated_rows=manifest.repeated_rows,
+            digest=manifest.digest,
+        )
+    if system.isfile(path):
+        case = Case(case_id=posixpath.basename(path), image=url, path=Path(posixpath.basename(path)), url=url)
+        return Inputs(lambda _: (case,), url, total=1)
+    if not system.exists(path):
+        raise UsageError(f"{url}: no such manifest, folder or scan; check the URL and the credentials")
+    return Inputs(lambda skipped: _found(system, path, base, skipped), url)
+
+
+@contextmanager
+def local_copy(case: Case) -> Iterator[Case]:
+    """The case with its files on this machine while the block runs; the same case when they are already.
+
+    Raises:
+        CaseError: E_NOT_FOUND, E_PERMISSION or E_NOT_REGULAR when they cannot be fetched.
+    """
+    if case.url is None:
+        yield case
+        return
+    system, path = _system(case.url)
+    with tempfile.TemporaryDirectory(prefix="scan-") as folder:
+        local = Path(folder) / (posixpath.basename(path) or "series")
+        try:
+            if system.isdir(path):
+                system.get(path.rstrip("/") + "/", str(local) + "/", recursive=True)
+            else:
+                system.get_file(path, str(local))
+        except FileNotFoundError:
+            raise CaseError(Code.E_NOT_FOUND, case.image, "no such object; check the path in the manifest") from None
+        except PermissionError:
+            raise CaseError(Code.E_PERMISSION, case.image, "may not be read with these credentials") from None
+        yield replace(case, path=local, url=None)
+
+
+def remote_look(url: str) -> str | None:
+    """What an object looks like from outside (its ETag, or size and time); None when it cannot be looked at."""
+    system, path = _system(url)
+    try:
+        if system.isdir(path):
+            return str([(item["name"], item["size"]) for item in system.ls(path, detail=True, refresh=True)])
+        found = system.info(path, refresh=True)
+    except (OSError, ValueError):
+        return None
+    return str([found.get(name) for name in ("ETag", "size", "LastModified", "mtime")])
+
+
+def _below(case: Case, parent: str) -> Case:
+    """A manifest's case with the URL of its image, which must lie below the manifest."""
+    path = posixpath.normpath(case.image)
+    if is_url(case.image) or path.startswith(("/", "..")):
+        fault = CaseError(
+            Code.E_OUTSIDE_ROOT, case.image, "leads out of the manifest's folder; name scans relative to the manifest"
+        )
+        return replace(case, fault=case.fault or fault, url=f"{parent}/{posixpath.basename(path)}")
+    return replace(case, path=Path(path), url=f"{parent}/{path}")
+
+
+def _found(system: Any, path: str, base: str, skipped: SkippedCount) -> Iterator[Case]:
+    """Cases of a prefix, one folder after the other in sorted order."""
+    root = path.rstrip("/")
+    waiting = [root]
+    while waiting:
+        current = waiting.pop()
+        items = sorted(system.ls(current, detail=True), key=lambda item: str(item["name"]))
+        waiting += [item["name"].rstrip("/") for item in reversed(items) if item["type"] == "directory"]
+        files = [str(item["name"]) for item in items if item["type"] != "directory" and item["name"] != current + "/"]
+        slices = [name for name in files if scan_suffix(name) in (".dcm", ".dicom", ".ima")]
+        if slices:
+            yield _case(current, root, base)
+        for name in files:
+            if scan_suffix(name) in SCAN_SUFFIXES and name not in slices:
+                yield _case(name, root, base)
+            elif name not in slices:
+                skipped.by_suffix[scan_suffix(name)] += 1
+
+
+def _case(path: str, root: str, base: str) -> Case:
+    relative = path.removeprefix(root).lstrip("/")
+    name = relative or posixpath.basename(root)
+    return Case(case_id=name, image=name, path=Path(posixpath.basename(path)), url=f"{base}/{relative}".rstrip("/"))
+
+
+def _system(url: str) -> tuple[Any, str]:
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        raise UsageError(f"{url}: {error}; for s3:// install the extra [s3]") from None
+    except ValueError as error:
+        raise UsageError(f"{url}: {error}; expected a path, or a URL such as s3://bucket/manifest.csv") from None
+    return system, path
+
+
+def _fetch_file(system: Any, path: str, local: Path, url: str) -> None:
+    try:
+        system.get_file(path, str(local))
+    except FileNotFoundError:
+        raise UsageError(f"{url}: no such manifest; check the URL") from None
+    except PermissionError:
+        raise UsageError(f"{url}: may not be read with these credentials; check them") from None

@@ -1,0 +1,125 @@
+"""What a scoring run says at its end, for people and for whatever watches the night."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.cases.inputs import Inputs
+from pipeline.evaluation.calibrator import Calibrator
+from pipeline.scoring.drift import PROBABILITY, DriftMeter, references_from_json
+from pipeline.scoring.model_directory import ModelDescription
+from pipeline.scoring.rows import STATUSES, Stamp, now
+from pipeline.scoring.sink import Counts, measures_of
+
+_SHOWN = 5  # rows printed at the end
+_HISTOGRAM_BINS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringRun:
+    """A run that has come to its end.
+
+    Attributes:
+        counts: of the whole output, earlier runs into it included.
+        new: rows of this run by status.
+        waiting: cases whose files were too young.
+        seconds: of this run, imports and start of the workers included.
+    """
+
+    inputs: Inputs
+    descriptions: Sequence[ModelDescription]
+    stamp: Stamp
+    counts: Counts
+    new: Mapping[str, int]
+    waiting: int
+    started_at: str
+    seconds: float
+
+
+def summarise(run: ScoringRun, tables: Iterable[pa.Table], *, drift_alert: float) -> dict[str, Any]:
+    """``summary.json``: counts, throughput, digests, and whether the cases have drifted.
+
+    Args:
+        run: that ended.
+        tables: committed rows with their measures (`pipeline.scoring.sink.Sink.tables`).
+        drift_alert: population stability index from which there is an alert.
+    """
+    meter = DriftMeter(references_from_json(run.descriptions[0].drift_reference))
+    histogram = np.zeros(_HISTOGRAM_BINS, np.int64)
+    first: list[dict[str, Any]] = []
+    for table in tables:
+        probabilities = [value for value in table.column("probability").to_pylist() if value is not None]
+        histogram += np.histogram(probabilities, bins=_HISTOGRAM_BINS, range=(0.0, 1.0))[0]
+        meter.add(PROBABILITY, probabilities)
+        for name, values in measures_of(table).items():
+            meter.add(name, values)
+        if len(first) < _SHOWN:
+            names = ["case_id", "status", "code", "probability", "decision"]
+            first += table.select(names).slice(0, _SHOWN - len(first)).to_pylist()
+    drift = meter.indices()
+    new = sum(run.new.values())
+    unscored = run.counts.statuses.get("rejected", 0) + run.counts.statuses.get("failed", 0)
+    label = run.descriptions[0].label
+    return {
+        "cases": run.counts.total,
+        **{status: run.counts.statuses.get(status, 0) for status in STATUSES},
+        "codes": dict(run.counts.codes),
+        "unscored_share": unscored / max(run.counts.total, 1),
+        "scored_by_this_run": new,
+        "waiting_for_arrival": run.waiting,
+        "skipped_files": dict(run.inputs.skipped),
+        "repeated_rows": run.inputs.repeated_rows,
+        "input": run.inputs.source,
+        "input_digest": run.inputs.digest,
+        "seconds": round(run.seconds, 3),
+        "scans_per_second": round(new / run.seconds, 2),
+        "started_at": run.started_at,
+        "ended_at": now(),
+        "model": run.stamp.model,
+        "model_digest": run.stamp.model_digest,
+        "preprocessing_digest": run.stamp.preprocessing_digest,
+        "label_source": label.source,
+        "intensities": label.intensities,
+        "probability_histogram": histogram.tolist(),
+        "drift": {name: round(value, 4) for name, value in drift.items()},
+        "drift_alerts": sorted(name for name, value in drift.items() if value >= drift_alert),
+        "first_rows": first,
+    }
+
+
+def summary_text(run: ScoringRun, summary: Mapping[str, Any], out: Path) -> str:
+    """The same for a person, in a few lines."""
+    counts = ", ".join(f"{summary[status]} {status}" for status in STATUSES)
+    lines = [f"{summary['cases']} cases: {counts} ({summary['scans_per_second']} scans per second)"]
+    kept = summary["cases"] - summary["scored_by_this_run"]
+    if kept > 0:
+        lines.append(f"  {kept} of them were kept from an earlier run into this folder")
+    if summary["waiting_for_arrival"]:
+        lines.append(f"  {summary['waiting_for_arrival']} more are still arriving, left for the next run")
+    lines += [f"  {code}: {count}" for code, count in summary["codes"].items()]
+    lines += [
+        f"  drift: {name} differs from the model's own cases (population stability index {summary['drift'][name]:.2f})"
+        for name in summary["drift_alerts"]
+    ]
+    calibrators = ", ".join(
+        dict.fromkeys(_calibrator(member.calibrator) for each in run.descriptions for member in each.members)
+    )
+    lines.append(
+        f"model {run.stamp.model}: probability of malignancy ({summary['label_source']}), "
+        f"{calibrators}, {summary['intensities']} intensities"
+    )
+    for row in summary["first_rows"]:
+        shown = f"{row['probability']:.3f} {row['decision']}" if row["probability"] is not None else row["code"]
+        lines.append(f"  {row['case_id']}: {shown} ({row['status']})")
+    lines.append(f"rows: {out / 'scores.parquet'}, {out / 'scores.csv'}")
+    return "\n".join(lines)
+
+
+def _calibrator(value: dict[str, Any]) -> str:
+    return Calibrator.from_json(value).describe()

@@ -1,0 +1,97 @@
+"""How a network is run: eager PyTorch by default, others by choice (``--backend``).
+
+A backend other than the default may change a probability by up to 1e-3, so it is named in each row's ``model`` and a
+run that was begun with one is not continued with another. ``benchmarks/backends.py`` measures them.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pipeline.errors import UsageError
+
+Backend = Literal["eager", "bf16", "onnx", "openvino"]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+Predict = Callable[[NDArray[np.float32]], NDArray[np.float64]]
+
+
+def build_predict(network: nn.Module, backend: Backend, *, shape: tuple[int, ...], device: str = "cpu") -> Predict:
+    """A function from images (B, 1, R, A[, S]) float32 to logits (B,) float64.
+
+    Args:
+        network: in evaluation mode.
+        backend: ``onnx`` and ``openvino`` run on the CPU alone.
+        shape: of one input, (1, R, A[, S]).
+        device: of PyTorch's backends.
+
+    Raises:
+        UsageError: when the backend's package is not installed.
+    """
+    if backend == "onnx":
+        return _onnx(network, shape)
+    if backend == "openvino":
+        return _openvino(network, shape)
+    # Convolutions with channels last are a third faster on CPUs. (torch's own annotations lack the 3D format.)
+    order: Any = torch.channels_last if len(shape) == 3 else torch.channels_last_3d
+    network = network.to(device).to(memory_format=order).eval()  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def predict(images: NDArray[np.float32]) -> NDArray[np.float64]:
+        batch = torch.from_numpy(images)
+        if device != "cpu":
+            batch = batch.pin_memory()
+        batch = batch.to(device=device, memory_format=order, non_blocking=True)
+        with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=backend == "bf16"):
+            logits = network(batch).squeeze(1)  # (B, 1) -> (B,)
+        found: NDArray[np.float64] = logits.double().cpu().numpy()
+        return found
+
+    return predict
+
+
+def _onnx(network: nn.Module, shape: tuple[int, ...]) -> Predict:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UsageError(
+            "backend onnx needs the packages of the extra [onnx]; pip install it, or leave --backend out"
+        ) from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(_exported(network, shape), options, providers=["CPUExecutionProvider"])
+    return lambda images: session.run(None, {"images": images})[0].astype(np.float64).squeeze(1)
+
+
+def _openvino(network: nn.Module, shape: tuple[int, ...]) -> Predict:
+    try:
+        import openvino
+    except ImportError:
+        raise UsageError(
+            "backend openvino needs the packages of the extra [openvino]; pip install it, or leave --backend out"
+        ) from None
+    core = openvino.Core()
+    settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(core.read_model(_exported(network, shape)), "CPU", settings)
+    return lambda images: np.asarray(compiled(images)[0], np.float64).squeeze(1)
+
+
+def _exported(network: nn.Module, shape: tuple[int, ...]) -> bytes:
+    """The network as ONNX, with a free batch size."""
+    buffer = io.BytesIO()
+    example = torch.zeros(2, *shape)
+    torch.onnx.export(
+        network.cpu().eval(),
+        (example,),
+        buffer,  # type: ignore[arg-type]  # the exporter takes files too
+        input_names=["images"],
+        dynamic_axes={"images": {0: "batch"}},
+        dynamo=False,
+    )
+    return buffer.getvalue()

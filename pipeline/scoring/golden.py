@@ -1,0 +1,125 @@
+"""Golden scans: phantoms kept with a model, with the probabilities that they got when it was made.
+
+Every scoring process scores them before its first scan and after its last. A probability that has moved says that
+something under the model has changed (a library, a processor, a damaged memory), and the run ends instead of filling
+a table with other numbers. They are phantoms, drawn from a seed, so that no patient's scan travels with a model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import Modality, Preprocessing
+from pipeline.errors import ModelError, UnfinishedError
+from pipeline.files import atomic_folder
+from pipeline.imaging.preprocess import ScanRequest, preprocess
+from pipeline.scoring.backends import Backend
+from pipeline.scoring.scorer import Scorer
+
+FOLDER = "golden"
+_RADII_MM = (4.0, 9.0)  # of the ball in each phantom's middle
+_VALUES: dict[Modality, tuple[float, float, float]] = {"CT": (-850.0, 40.0, 30.0), "mask": (0.0, 1.0, 0.0)}
+_OTHER = (200.0, 700.0, 25.0)  # background, ball, noise
+_LIMIT, _LIMIT_OF_OTHER_BACKENDS = 1e-4, 1e-3
+
+
+def add_golden(model: Path, scorer: Scorer, preprocessing: Preprocessing, modality: Modality) -> None:
+    """Draw the phantoms, score them and keep both in the model directory.
+
+    Args:
+        model: the directory, without golden scans yet.
+        scorer: of that model, with the default backend.
+        preprocessing: of that model.
+        modality: of that model.
+    """
+    with atomic_folder(model / FOLDER) as folder:
+        names = [f"{number}.nii.gz" for number in range(len(_RADII_MM))]
+        for number, (name, radius) in enumerate(zip(names, _RADII_MM, strict=True)):
+            image = _phantom(preprocessing, modality, radius_mm=radius, rng=np.random.default_rng(number))
+            nib.save(image, folder / name)
+        found = scorer.member_probabilities(_inputs(folder, names, preprocessing, modality))
+        content = {"scans": names, "member_probabilities": found.tolist()}
+        (folder / "golden.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def golden_drift(scorer: Scorer, models: Sequence[Path]) -> float:
+    """The largest change of a golden scan's probability since its model was made; 0 where a model has none.
+
+    Args:
+        scorer: of the models, in this order.
+        models: their directories.
+
+    Raises:
+        ModelError: when golden scans are damaged.
+    """
+    drift, member = 0.0, 0
+    for model, description in zip(models, scorer.descriptions, strict=True):
+        count = len(description.members)
+        if (model / FOLDER).is_dir():
+            names, expected = _read(model / FOLDER)
+            inputs = _inputs(model / FOLDER, names, description.preprocessing, description.modality)
+            found = scorer.member_probabilities(inputs)[:, member : member + count]
+            drift = max(drift, float(np.abs(found - expected).max()))
+        member += count
+    return drift
+
+
+def require_no_drift(drift: float, *, backend: Backend, when: str) -> None:
+    """End the run when golden scans are not what they were.
+
+    Raises:
+        UnfinishedError: with the change, the limit and what to look at.
+    """
+    limit = _LIMIT if backend == "eager" else _LIMIT_OF_OTHER_BACKENDS
+    if drift <= limit:
+        return
+    cause = (
+        "this machine or its packages compute something else: compare their versions with model.json"
+        if backend == "eager"
+        else "this model cannot be run so; leave --backend out"
+    )
+    raise UnfinishedError(
+        f"golden scans {when}: a probability differs by {drift:.2g} from when the model was made, with backend "
+        f"{backend} (limit {limit:g}); {cause}"
+    )
+
+
+def _read(folder: Path) -> tuple[list[str], NDArray[np.float64]]:
+    try:
+        content: dict[str, Any] = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
+        return [Path(name).name for name in content["scans"]], np.array(content["member_probabilities"], np.float64)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{folder / 'golden.json'}: {type(error).__name__}; the file is damaged; copy the model directory again"
+        ) from None
+
+
+def _inputs(folder: Path, names: Sequence[str], config: Preprocessing, modality: str) -> NDArray[np.float32]:
+    """Network inputs (N, 1, R, A[, S]) of the phantoms, through the one preprocessing function."""
+    center = (0.0, 0.0, 0.0) if config.region == "lesion" else None
+    found = [preprocess(ScanRequest(folder / name, center), config, modality=modality) for name in names]
+    return np.stack([each.voxels for each in found])
+
+
+def _phantom(config: Preprocessing, modality: Modality, *, radius_mm: float, rng: np.random.Generator) -> Any:
+    """A ball in noise around world (0, 0, 0), stored as L, A, S so that orientation is exercised too."""
+    background, ball, noise = _VALUES.get(modality, _OTHER)
+    spacing = np.resize(config.spacing_mm or (1.0,), 3) * 1.1
+    shape = np.minimum(np.resize(config.size, 3) + 8, 96)
+    if config.dimensions == 2:
+        shape[2] = 1
+    grid = np.stack(np.meshgrid(*(np.arange(side) - side // 2 for side in shape), indexing="ij"), -1) * spacing
+    voxels = background + noise * rng.standard_normal(tuple(shape))
+    voxels[np.linalg.norm(grid, axis=-1) < max(radius_mm, 2 * spacing.max())] += ball - background
+    affine = np.diag([-spacing[0], spacing[1], spacing[2], 1.0])
+    affine[:3, 3] = [spacing[0] * (shape[0] // 2), *(-spacing[1:] * (shape[1:] // 2))]
+    image: Any = nib.Nifti1Image(np.rint(voxels).astype(np.int16), affine)
+    image.header.set_xyzt_units("mm")
+    return image

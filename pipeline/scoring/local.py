@@ -1,0 +1,206 @@
+"""The local engine: processes read and score, rows come out in the order of the cases, and no scan stops the batch.
+
+A scan that takes longer than its time is cut off (``E_TIMEOUT``). A worker that dies, whatever killed it, costs at
+most the scan that it held: that one is tried once more, alone, and is ``failed`` when it takes its worker with it
+again; the worker's other cases start afresh in another worker. Memory does not grow with the number of cases.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from multiprocessing.connection import wait
+
+from pipeline.cases.case import Case
+from pipeline.errors import Code, UnfinishedError
+from pipeline.scoring.golden import require_no_drift
+from pipeline.scoring.rows import ScoreRow, Stamp, refusal
+from pipeline.scoring.scorer import Scorer
+from pipeline.scoring.workers import Job, ScorerSetup, Worker
+
+_AHEAD = 2  # jobs a worker holds: one in hand, one waiting, so that it is never idle
+_WINDOW = 4096  # cases that may be finished while an earlier one is not: rows, a few hundred bytes each
+_LIVES = 2  # times a case may be in the hands of a dying worker
+
+
+def score_in_processes(
+    setup: ScorerSetup,
+    cases: Iterable[Case],
+    stamp: Stamp,
+    *,
+    batch_size: int = 8,
+    workers: int | None = None,
+    timeout_seconds: float = 300.0,
+) -> Iterator[ScoreRow]:
+    """Score cases; one row for each, in order.
+
+    Args:
+        setup: what every worker builds its scorer from.
+        cases: may be endless; only those in hand are held.
+        stamp: of the rows of cases that no worker answers for.
+        batch_size: cases that go through the network together.
+        workers: processes; one per core by default.
+        timeout_seconds: that one scan may take to be read.
+
+    Raises:
+        UnfinishedError: when workers cannot be started, or a golden scan's probability has drifted.
+    """
+    workers = workers or len(os.sched_getaffinity(0))
+    with closing(Crew(setup, stamp, workers=workers, timeout_seconds=timeout_seconds)) as crew:
+        yield from crew.score(cases, batch_size)
+        crew.farewell()
+
+
+class Crew:
+    """Workers, what each holds, and what came back; for whoever scores more than once with the same processes.
+
+    Args:
+        setup: what every worker builds its scorer from.
+        stamp: of the rows of cases that no worker answers for.
+        workers: how many processes.
+        timeout_seconds: that one scan may take to be read.
+    """
+
+    def __init__(self, setup: ScorerSetup, stamp: Stamp, *, workers: int, timeout_seconds: float) -> None:
+        self._setup, self._stamp, self._timeout = setup, stamp, timeout_seconds
+        self._workers = [Worker.start(setup) for _ in range(workers)]
+        self._again: deque[Job] = deque()  # jobs of dead workers, before anything new
+        self._deaths: Counter[int] = Counter()
+        self._rows: dict[int, ScoreRow] = {}
+        self._never_ready = 0
+        on_device = setup.device != "cpu"
+        self._scorer: Scorer | None = setup.build() if on_device else None
+        self._device = ThreadPoolExecutor(1) if on_device else None  # scores one job while the next arrives
+        self._on_device: deque[tuple[Job, Future[list[ScoreRow]]]] = deque()
+
+    def score(self, cases: Iterable[Case], batch_size: int) -> Iterator[ScoreRow]:
+        """One row for each case, in order."""
+        new = _jobs(cases, batch_size)
+        given, answered = 0, 0  # cases taken from the input; rows handed out
+        exhausted = False
+        while True:
+            while not exhausted and given - answered < _WINDOW and (worker := self._with_room()):
+                job = self._again.popleft() if self._again else next(new, None)
+                if job is None:
+                    exhausted = True
+                    break
+                given = max(given, job.numbers[-1] + 1)
+                worker.give(job)
+            while self._again and (worker := self._with_room()):
+                worker.give(self._again.popleft())
+            while answered in self._rows:
+                yield self._rows.pop(answered)
+                self._deaths.pop(answered, None)
+                answered += 1
+            if exhausted and answered == given:
+                return
+            self._attend()
+
+    def _with_room(self) -> Worker | None:
+        worker = min(self._workers, key=lambda each: len(each.jobs))
+        return worker if len(worker.jobs) < _AHEAD else None
+
+    def _attend(self) -> None:
+        """Wait for something to happen, and deal with it."""
+        self._collect_from_device()
+        deadline = min(self._deadline(worker) for worker in self._workers)
+        patience = 0.05 if self._on_device else min(max(deadline - time.monotonic(), 0.0), 60.0)
+        heard = wait([worker.connection for worker in self._workers], timeout=patience)
+        for worker in [each for each in self._workers if each.connection in heard]:
+            self._hear(worker)
+        for worker in [each for each in self._workers if time.monotonic() > self._deadline(each)]:
+            self._replace(worker, late=True)
+
+    def _hear(self, worker: Worker) -> None:
+        message = worker.hear()
+        if message is None:
+            self._replace(worker, late=False)
+        elif message.kind == "ready":
+            self._never_ready = 0
+            require_no_drift(message.drift, backend=self._setup.backend, when="before the first scan")
+        elif message.kind == "broken":
+            raise UnfinishedError(f"a worker cannot start: {message.reason}")
+        elif message.kind == "done":
+            job = worker.jobs.popleft()
+            if self._device is not None and self._scorer is not None:
+                self._on_device.append((job, self._device.submit(self._scorer.score, message.answer)))  # type: ignore[arg-type]
+            else:
+                self._rows.update(zip(job.numbers, message.answer, strict=True))  # type: ignore[arg-type]
+
+    def _collect_from_device(self) -> None:
+        while self._on_device and (self._on_device[0][1].done() or len(self._on_device) > len(self._workers)):
+            job, rows = self._on_device.popleft()
+            self._rows.update(zip(job.numbers, rows.result(), strict=True))
+
+    def _deadline(self, worker: Worker) -> float:
+        """When a silent worker has had its time: one scan's, or in the network that of all its scans."""
+        if not worker.jobs or not worker.ready:
+            return worker.since + 10 * max(self._timeout, 60.0) if worker.jobs else float("inf")
+        share = 1 if worker.place is not None else len(worker.jobs[0].cases) + 1
+        return worker.since + self._timeout * share
+
+    def _replace(self, worker: Worker, *, late: bool) -> None:
+        """Bury a worker, decide about the job that it had in hand, and start another."""
+        exit_code = worker.kill()
+        seconds = time.monotonic() - worker.since
+        if not worker.ready:
+            self._never_ready += 1
+            if self._never_ready > 2 * len(self._workers):
+                raise UnfinishedError(
+                    f"workers end before they have loaded the model (exit code {exit_code}); "
+                    "check memory, and that the model loads: malignancy check INPUT --model MODEL"
+                )
+        elif worker.jobs:
+            self._blame(worker.jobs.popleft(), worker.place, exit_code, seconds=seconds if late else None)
+        self._again.extend(worker.jobs)
+        self._workers[self._workers.index(worker)] = Worker.start(self._setup)
+
+    def _blame(self, job: Job, place: int | None, exit_code: int, *, seconds: float | None) -> None:
+        """The case in hand pays for a worker's end; the others of its job start again."""
+        if place is None and len(job.cases) > 1:  # in the network: nobody knows which case it was
+            self._again.extend(Job((number,), (case,)) for number, case in zip(job.numbers, job.cases, strict=True))
+            return
+        place = place or 0
+        number, case = job.numbers[place], job.cases[place]
+        others = Job(job.numbers[:place] + job.numbers[place + 1 :], job.cases[:place] + job.cases[place + 1 :])
+        if others.cases:
+            self._again.append(others)
+        self._deaths[number] += 1
+        if seconds is not None:
+            reason = f"was not read in {self._timeout:g} s; look at the file, or raise --timeout"
+            row = refusal(case, self._stamp, status="rejected", code=Code.E_TIMEOUT, reason=reason, seconds=seconds)
+            self._rows[number] = row
+        elif self._deaths[number] >= _LIVES:
+            cause = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
+            reason = f"the process that read it died twice ({cause}); look at the file, or at the machine's memory"
+            self._rows[number] = refusal(case, self._stamp, status="failed", code=Code.E_INTERNAL, reason=reason)
+        else:
+            self._again.append(Job((number,), (case,)))
+
+    def farewell(self) -> None:
+        """Let every worker score its golden scans once more."""
+        for worker in [each for each in self._workers if each.ready]:
+            worker.connection.send(None)
+            while (message := worker.hear()) is not None:
+                if message.kind == "bye":
+                    require_no_drift(message.drift, backend=self._setup.backend, when="after the last scan")
+                    break
+
+    def close(self) -> None:
+        """Kill what is left."""
+        if self._device is not None:
+            self._device.shutdown(wait=False, cancel_futures=True)
+        for worker in self._workers:
+            worker.process.kill()
+            worker.kill()
+
+
+def _jobs(cases: Iterable[Case], batch_size: int) -> Iterator[Job]:
+    numbered = enumerate(cases)
+    while batch := list(itertools.islice(numbered, batch_size)):
+        yield Job(tuple(number for number, _ in batch), tuple(case for _, case in batch))

@@ -1,0 +1,122 @@
+"""The Ray engine: the same workers and the same rows, on as many machines as a Ray cluster has.
+
+Ray Data spreads blocks of cases over a pool of actors. Each actor keeps one worker process of the local engine, so a
+scan that hangs or kills its reader costs one row here too, and never an actor. The process that started the run alone
+writes rows: a block that Ray runs twice, because a node died, is written once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import pickle
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from pipeline.cases.case import Case
+from pipeline.errors import UnfinishedError, UsageError
+from pipeline.scoring.local import Crew
+from pipeline.scoring.rows import ScoreRow, Stamp
+from pipeline.scoring.workers import ScorerSetup
+
+_WINDOW = 20_000  # cases that are handed to Ray at a time: the listing is lazy, a Ray dataset is not
+_BLOCK = 64  # cases of one task
+# Of a processor, for each actor: actors that claim whole ones leave none for Ray's own reading tasks, which then wait
+# for ever. The worker process that does the work is not counted by Ray at all.
+_SHARE_OF_CPU = 0.5
+
+
+def score_on_ray(
+    setup: ScorerSetup,
+    cases: Iterable[Case],
+    stamp: Stamp,
+    *,
+    batch_size: int = 8,
+    actors: int | None = None,
+    timeout_seconds: float = 300.0,
+) -> Iterator[ScoreRow]:
+    """Score cases on the cluster at ``RAY_ADDRESS``, or on a local one; one row for each, in order.
+
+    Args:
+        setup: model directories and images must lie under the same paths on every node.
+        cases: listed lazily.
+        stamp: of the rows of cases that no worker answers for.
+        batch_size: cases that go through the network together.
+        actors: how many; one per core of the cluster by default.
+        timeout_seconds: that one scan may take to be read.
+
+    Raises:
+        UsageError: when Ray is not installed.
+        UnfinishedError: when the cluster cannot be reached or gives up.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise UsageError(
+            "engine ray needs the packages of the extra [ray]; pip install it, or use --engine local"
+        ) from None
+    started_here = not ray.is_initialized()
+    _connect(ray)
+    try:
+        count = actors or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.execution_options.preserve_order = True
+        given = iter(cases)
+        while window := list(itertools.islice(given, _WINDOW)):
+            yield from _score_window(ray, window, count, (setup, stamp, batch_size, timeout_seconds))
+    except ray.exceptions.RayError as error:
+        raise UnfinishedError(
+            f"the Ray cluster gave up ({type(error).__name__}); committed rows stay: run the same command again"
+        ) from error
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+def _connect(ray: Any) -> None:
+    if ray.is_initialized():
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its notes are not for this project's users
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    cores = None if address else max(2, len(os.sched_getaffinity(0)))
+    try:
+        ray.init(address=address, num_cpus=cores, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UnfinishedError(
+            f"RAY_ADDRESS {address}: cannot be reached ({type(error).__name__}); start the cluster"
+        ) from None
+
+
+def _score_window(ray: Any, window: list[Case], actors: int, arguments: tuple[Any, ...]) -> Iterator[ScoreRow]:
+    blocks = [{"cases": pickle.dumps(window[start : start + _BLOCK])} for start in range(0, len(window), _BLOCK)]
+    scored = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
+        _ScoringActor,
+        fn_constructor_args=arguments,
+        batch_size=1,
+        concurrency=min(actors, len(blocks)),
+        num_cpus=_SHARE_OF_CPU,
+    )
+    for block in scored.iter_rows():
+        yield from pickle.loads(block["rows"])  # noqa: S301  # written by our own actor, in this run
+
+
+class _ScoringActor:
+    """Scores blocks of cases with one worker process, which lives as long as the actor."""
+
+    def __init__(self, setup: ScorerSetup, stamp: Stamp, batch_size: int, timeout_seconds: float) -> None:
+        self._batch_size = batch_size
+        self._crew = Crew(setup, stamp, workers=1, timeout_seconds=timeout_seconds)
+
+    def __call__(self, blocks: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "rows": [
+                pickle.dumps(list(self._crew.score(self._cases(block), self._batch_size))) for block in blocks["cases"]
+            ]
+        }
+
+    def _cases(self, block: bytes) -> list[Case]:
+        cases: list[Case] = pickle.loads(block)  # noqa: S301  # written by the process that started the run
+        return cases

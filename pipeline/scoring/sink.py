@@ -1,0 +1,225 @@
+"""Where rows become durable: parts that never change, a commit record for each, and one table at the end.
+
+    OUT/parts/run.json          what the rows were scored with; a later run must be the same to go on
+    OUT/parts/000001.parquet    rows, written whole; counts only when ...
+    OUT/parts/000001.json       ... its commit record stands beside it, with the part's digest
+    OUT/scores.parquet, .csv    all rows, in one piece, when a run has come to its end
+
+A part is written under a temporary name, synchronised to disk and renamed, then its record likewise. Whenever the
+process is killed, a row is therefore either committed or absent; a part without its record is thrown away. A case that
+was scored again stands in a later part, and its last row counts.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import ModelError, UsageError
+from pipeline.files import atomic_write, sha256_file, sync_folder, write_json
+from pipeline.scoring.rows import ScoreRow, Stamp, now, rows_table, schema, write_tables
+
+PARTS = "parts"
+_RUN = "run.json"
+_PART_ROWS, _PART_SECONDS = 2000, 5.0  # what a kill may cost: the rows since the last part
+_SIGNATURE, _MEASURE = "input_signature", "measure_"
+
+
+@dataclass(frozen=True)
+class RunHeader:
+    """What all rows of an output folder have in common.
+
+    Attributes:
+        stamp: what scored them, the backend included.
+        members: of the ensemble; 0 for a single model.
+        source: the input as it was named.
+    """
+
+    stamp: Stamp
+    members: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A case that is committed: how its input looked, and whether its row is worth keeping.
+
+    Attributes:
+        signature: of the input (see `pipeline.cases.signature`).
+        kept: False for a row that failed through no fault of the case; the next run tries it again.
+    """
+
+    signature: str
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Rows of the whole output.
+
+    Attributes:
+        statuses: rows by status.
+        codes: rows by code; rows without one are not in it.
+    """
+
+    statuses: Mapping[str, int]
+    codes: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """All rows."""
+        return sum(self.statuses.values())
+
+
+class Sink:
+    """Appends rows to an output folder whose lock is held.
+
+    Args:
+        folder: exists; its lock is held by this process.
+        header: of this run.
+        restart: set aside what the folder holds, instead of going on with it.
+
+    Attributes:
+        folder: the output folder.
+        finished: committed cases by case_id, as they were when it was opened.
+
+    Raises:
+        UsageError: when the folder holds rows of another model or input.
+        ModelError: when a committed part is damaged.
+    """
+
+    def __init__(self, folder: Path, header: RunHeader, *, restart: bool = False) -> None:
+        self.folder, self._parts, self._header = folder, folder / PARTS, header
+        if restart and self._parts.exists():
+            self._parts.rename(folder / f"{PARTS}-before-{now().replace(':', '')}-{time.monotonic_ns()}")
+        self._parts.mkdir(exist_ok=True)
+        self._check_header()
+        self._committed = self._recover()
+        self.finished = self._read_finished()
+        # Whether some case stands in two parts; without one, no part needs to be looked at twice.
+        self._repeats = sum(pq.read_metadata(part).num_rows for part in self._committed) > len(self.finished)
+        self._waiting: list[ScoreRow] = []
+        self._since = time.monotonic()
+
+    def _check_header(self) -> None:
+        path, mine = self._parts / _RUN, asdict(self._header)
+        if not path.exists():
+            write_json(path, mine)
+            return
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if before != mine:
+            name = next(name for name in mine if before.get(name) != mine[name])
+            old, new = (_words(value.get(name)) for value in (before, mine))
+            raise UsageError(
+                f"{self.folder}: holds rows of another {'model' if name == 'stamp' else name} ({old}, now {new}); "
+                "choose another --out, or --restart, which sets those rows aside"
+            )
+
+    def _recover(self) -> list[Path]:
+        """Committed parts in order; what a killed run left half-done is removed."""
+        records = sorted(self._parts.glob("[0-9]*.json"))
+        committed = []
+        for record in records:
+            part, digest = record.with_suffix(".parquet"), json.loads(record.read_text(encoding="utf-8"))["sha256"]
+            if not part.exists() or sha256_file(part) != digest:
+                raise ModelError(f"{part}: is not what was committed; restore it, or score anew with --restart")
+            committed.append(part)
+        for path in self._parts.iterdir():
+            if path.name != _RUN and path.with_suffix(".parquet") not in committed:
+                path.unlink()
+        for path in self.folder.glob(".*.tmp"):
+            path.unlink()
+        return committed
+
+    def _read_finished(self) -> dict[str, Finished]:
+        found: dict[str, Finished] = {}
+        for part in self._committed:
+            table = pq.read_table(part, columns=["case_id", _SIGNATURE, "status"])
+            for case_id, signature, status in zip(*(column.to_pylist() for column in table.columns), strict=True):
+                found[case_id] = Finished(signature, kept=status != "failed")
+        return found
+
+    def append(self, row: ScoreRow) -> None:
+        """Take a row; it is committed with the next part, a few seconds later at most."""
+        self._waiting.append(row)
+        self._repeats = self._repeats or row.case_id in self.finished
+        if len(self._waiting) >= _PART_ROWS or time.monotonic() - self._since > _PART_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        """Make the rows that wait durable.
+
+        Raises:
+            OSError: when the disk is full; rows committed before stay.
+        """
+        self._since = time.monotonic()
+        if not self._waiting:
+            return
+        number = int(self._committed[-1].stem) + 1 if self._committed else 1
+        part = self._parts / f"{number:06d}.parquet"
+        with atomic_write(part) as temporary:
+            pq.write_table(self._table(self._waiting), temporary)
+            digest = sha256_file(temporary)
+        write_json(part.with_suffix(".json"), {"rows": len(self._waiting), "sha256": digest, "committed_at": now()})
+        self._committed.append(part)
+        self._waiting = []
+
+    def _table(self, rows: Sequence[ScoreRow]) -> pa.Table:
+        table = rows_table(rows, members=self._header.members)
+        table = table.append_column(_SIGNATURE, pa.array([row.signature for row in rows], pa.string()))
+        for name in sorted({name for row in rows for name in row.measures}):
+            values = pa.array([row.measures.get(name) for row in rows], pa.float64())
+            table = table.append_column(_MEASURE + name, values)
+        return table
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Committed rows part by part, each case once, with everything that was kept of it."""
+        last = self._last_places() if self._repeats else None
+        for number, part in enumerate(self._committed):
+            table = pq.read_table(part)
+            if last is not None:
+                ids = table.column("case_id").to_pylist()
+                table = table.filter(pa.array([last[case_id] == number for case_id in ids], pa.bool_()))
+            yield table
+
+    def _last_places(self) -> dict[str, int]:
+        """The part in which each case's last row stands."""
+        places: dict[str, int] = {}
+        for number, part in enumerate(self._committed):
+            places |= dict.fromkeys(pq.read_table(part, columns=["case_id"]).column(0).to_pylist(), number)
+        return places
+
+    def finish(self) -> Counts:
+        """Commit what waits and write ``scores.parquet`` and ``scores.csv``, whole; how many rows of which kind."""
+        self.commit()
+        columns = schema(self._header.members)
+        statuses: Counter[str] = Counter()
+        codes: Counter[str] = Counter()
+
+        def contract() -> Iterator[pa.Table]:
+            for table in self.tables():
+                statuses.update(table.column("status").to_pylist())
+                codes.update(code for code in table.column("code").to_pylist() if code)
+                yield table.select(columns.names)
+
+        write_tables(contract(), self.folder, columns=columns)
+        sync_folder(self.folder)
+        return Counts(dict(statuses), dict(sorted(codes.items())))
+
+
+def measures_of(table: pa.Table) -> dict[str, list[float | None]]:
+    """The envelope's measures in one of `Sink.tables`, by name."""
+    names = [name for name in table.column_names if name.startswith(_MEASURE)]
+    return {name.removeprefix(_MEASURE): table.column(name).to_pylist() for name in names}
+
+
+def _words(value: Any) -> str:
+    return value["model"] if isinstance(value, dict) and "model" in value else str(value)

@@ -1,0 +1,190 @@
+"""One scoring process: what it is told, what it answers, and the process that runs it.
+
+A worker is given jobs over its own pipe and says when it opens each case, so that whoever waits knows which scan a
+silent or dead worker held. No lock and no queue is shared between workers: killing one at any moment harms no other.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from pipeline.cases.case import Case
+from pipeline.scoring.backends import Backend
+from pipeline.scoring.golden import golden_drift
+from pipeline.scoring.model_directory import load_model
+from pipeline.scoring.rows import ScoreRow
+from pipeline.scoring.scorer import Prepared, Scorer
+
+
+@dataclass(frozen=True)
+class ScorerSetup:
+    """Everything that another process needs to build the same scorer.
+
+    Attributes:
+        folders: model directories, one, or several for an ensemble.
+        root: folder that no image may leave.
+        backend: how the networks are run.
+        device: ``cpu``, or ``cuda``: then the workers read scans and the networks run in the process that asked.
+        threads: of PyTorch in each process.
+    """
+
+    folders: tuple[Path, ...]
+    root: Path | None = None
+    backend: Backend = "eager"
+    device: str = "cpu"
+    threads: int = 1
+
+    def build(self, *, device: str | None = None) -> Scorer:
+        """Load the models.
+
+        Raises:
+            ModelError: when one cannot be loaded.
+            UsageError: when they make no ensemble.
+        """
+        models = [load_model(folder) for folder in self.folders]
+        return Scorer(*models, root=self.root, device=device or self.device, backend=self.backend)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Cases that are read one after the other and go through the network together.
+
+    Attributes:
+        numbers: of the cases, in the order of the input.
+        cases: as many.
+    """
+
+    numbers: tuple[int, ...]
+    cases: tuple[Case, ...]
+
+
+@dataclass(frozen=True)
+class Message:
+    """What a worker says.
+
+    Attributes:
+        kind: ``ready`` (the model is loaded), ``broken`` (it cannot be), ``case`` (opens the next scan), ``network``
+            (all scans of the job are read), ``done`` (the job's answer), ``bye`` (nothing left to do).
+        answer: of ``done``: rows, or prepared cases where the networks run elsewhere.
+        drift: of ``ready`` and ``bye``: the largest change of a golden scan's probability.
+        reason: of ``broken``.
+    """
+
+    kind: Literal["ready", "broken", "case", "network", "done", "bye"]
+    answer: Sequence[ScoreRow] | Sequence[Prepared] = ()
+    drift: float = 0.0
+    reason: str = ""
+
+
+def serve(connection: Connection, setup: ScorerSetup) -> None:
+    """Run one worker until it is told None or its pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that collects the rows
+    torch.set_num_threads(setup.threads)
+    jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(connection, jobs), daemon=True).start()
+    try:
+        scorer = setup.build(device="cpu")
+        connection.send(Message("ready", drift=golden_drift(scorer, setup.folders)))
+    except Exception as error:  # noqa: BLE001  # whatever it is, the other side must be able to say why nothing works
+        connection.send(Message("broken", reason=f"{type(error).__name__}: {error}".splitlines()[0]))
+        return
+    while (job := jobs.get()) is not None:
+        prepared = []
+        for case in job.cases:
+            connection.send(Message("case"))
+            prepared.append(scorer.prepare(case))
+        connection.send(Message("network"))
+        connection.send(Message("done", scorer.score(prepared) if setup.device == "cpu" else prepared))
+    connection.send(Message("bye", drift=golden_drift(scorer, setup.folders)))
+
+
+def _listen(connection: Connection, jobs: queue.SimpleQueue[Job | None]) -> None:
+    """Take jobs off the pipe at once, so that sending one never blocks; end with whoever sends them."""
+    try:
+        while (job := connection.recv()) is not None:
+            jobs.put(job)
+        jobs.put(None)
+    except (EOFError, OSError):
+        os._exit(1)  # the other side is dead: also when the main thread hangs in a scan
+
+
+@dataclass(eq=False)
+class Worker:
+    """The other side: a running process, the jobs that it holds, and since when it is silent.
+
+    Attributes:
+        jobs: given and not answered; the first is the one in hand.
+        place: of the case in hand within the first job; None before the first and in the network.
+        since: when it last said something, in seconds of the monotonic clock.
+        ready: whether it has loaded the model.
+    """
+
+    process: Any
+    connection: Connection
+    jobs: deque[Job] = field(default_factory=deque)
+    place: int | None = None
+    since: float = field(default_factory=time.monotonic)
+    ready: bool = False
+
+    @classmethod
+    def start(cls, setup: ScorerSetup) -> Worker:
+        """Start a process; it says ``ready`` when it has loaded the model."""
+        here, there = multiprocessing.Pipe()
+        process = context().Process(target=serve, args=(there, setup), daemon=True)
+        process.start()
+        there.close()  # so that its death ends the pipe
+        return cls(process, here)
+
+    def give(self, job: Job) -> None:
+        """Hand it another job; a worker that has just died is noticed when its answer is awaited."""
+        if not self.jobs:
+            self.since = time.monotonic()
+        self.jobs.append(job)
+        try:
+            self.connection.send(job)
+        except OSError:
+            return
+
+    def hear(self) -> Message | None:
+        """Its next message; None when it is dead."""
+        try:
+            message: Message = self.connection.recv()
+        except (EOFError, OSError):
+            return None
+        self.since = time.monotonic()
+        if message.kind == "ready":
+            self.ready = True
+        elif message.kind == "case":
+            self.place = 0 if self.place is None else self.place + 1
+        else:
+            self.place = None
+        return message
+
+    def kill(self) -> int:
+        """End it and return its exit code: minus the signal's number where a signal ended it."""
+        self.process.join(timeout=1)  # one that is dead already keeps the cause of its own death
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+        self.connection.close()
+        return int(self.process.exitcode or 0)
+
+
+def context() -> Any:
+    """Processes forked from a helper that has imported everything once: quick to start, and sharing its memory."""
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(["pipeline.scoring.workers"])
+    return found

@@ -1,0 +1,66 @@
+"""The scorer: rows of one model and of several, and what never reaches a row."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tiny_models import write_model, write_scans
+
+from pipeline.cases import prepare
+from pipeline.config import Network
+from pipeline.errors import UsageError
+from pipeline.evaluation.calibrator import logit, sigmoid
+from pipeline.scoring import model_directory
+from pipeline.scoring.engine import score_cases
+from pipeline.scoring.model_directory import load_model
+from pipeline.scoring.rows import rows_table
+from pipeline.scoring.scorer import Scorer
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory):
+    return write_scans(tmp_path_factory.mktemp("scans"), 6)
+
+
+def test_an_unforeseen_error_is_a_failed_row_without_its_message(tmp_path, cases, monkeypatch):
+    real = prepare.preprocess
+
+    def break_third(request, *args, **kwargs):
+        if request.path == cases[2].path:
+            raise KeyError("PatientName^Secret")
+        return real(request, *args, **kwargs)
+
+    monkeypatch.setattr(prepare, "preprocess", break_third)
+    rows = list(score_cases(Scorer(load_model(write_model(tmp_path / "model"))), cases))
+    assert [row.status for row in rows] == ["scored", "scored", "failed", "scored", "scored", "scored"]
+    assert (rows[2].code, rows[2].probability) == ("E_INTERNAL", None)
+    assert "KeyError" in rows[2].reason
+    assert "Secret" not in str(rows[2])
+
+
+def test_an_ensemble_is_the_mean_of_calibrated_logits_with_each_member_beside_it(tmp_path, cases):
+    models = [load_model(write_model(tmp_path / str(seed), seed=seed)) for seed in range(3)]
+    alone = np.array([[row.probability for row in score_cases(Scorer(model), cases)] for model in models])
+    rows = list(score_cases(Scorer(*models), cases))
+    np.testing.assert_allclose([row.members for row in rows], alone.T, atol=1e-7)
+    np.testing.assert_allclose([row.probability for row in rows], sigmoid(logit(alone).mean(axis=0)), atol=1e-7)
+    assert rows_table(rows, members=3).column_names[-3:] == [f"probability_member_{number}" for number in (1, 2, 3)]
+    thresholds = [model.operating_point.threshold for model in models]
+    assert rows[0].threshold == pytest.approx(float(sigmoid(logit(thresholds).mean())))
+    assert rows[0].model_digest not in [model.description.digests.model for model in models]
+
+
+def test_with_an_isotonic_member_probabilities_are_averaged(tmp_path, cases):
+    models = [load_model(write_model(tmp_path / method, method=method)) for method in ("temperature", "isotonic")]
+    alone = np.array([[row.probability for row in score_cases(Scorer(model), cases)] for model in models])
+    rows = list(score_cases(Scorer(*models), cases))
+    np.testing.assert_allclose([row.probability for row in rows], alone.mean(axis=0), atol=1e-7)
+
+
+def test_models_that_read_scans_differently_make_no_ensemble(tmp_path, monkeypatch):
+    one = load_model(write_model(tmp_path / "one"))
+    described = one.description.model_copy(update={"modality": "MR"})
+    other = model_directory.Model(described, one.members, one.operating_point, None)
+    with pytest.raises(UsageError, match=r"tiny and tiny differ in modality"):
+        Scorer(one, other)
+    assert one.description.network == Network(name="compact", width=4)

@@ -1,0 +1,76 @@
+"""A tiny model directory and small scans, for tests that score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from pipeline.cases.case import Case
+from pipeline.config import Network, Preprocessing
+from pipeline.evaluation.calibration import fit_calibrator
+from pipeline.evaluation.operating_points import choose_operating_point
+from pipeline.models.networks import build_network
+from pipeline.scoring.golden import add_golden
+from pipeline.scoring.model_directory import LabelMeaning, Member, PatientHashes, load_model, save_model
+from pipeline.scoring.scorer import Scorer
+
+PREPROCESSING = Preprocessing(dimensions=3, region="lesion", size=(28, 28, 28), spacing_mm=(1.0, 1.0, 1.0))
+NETWORK = Network(name="compact", width=4)
+
+
+def write_model(folder: Path, *, seed: int = 0, method: str = "temperature", golden: bool = True) -> Path:
+    """A model directory with random weights and a calibrator of the given method."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(80) % 2
+    logits = rng.normal(labels * 2 - 1, 2)
+    calibrator = fit_calibrator(method, logits, labels)
+    torch.manual_seed(seed)
+    save_model(
+        folder,
+        [Member(build_network(NETWORK, dimensions=3), calibrator)],
+        name="tiny",
+        network=NETWORK,
+        preprocessing=PREPROCESSING,
+        modality="CT",
+        operating_points=[choose_operating_point(labels, calibrator.apply(logits), rule="sensitivity", target=0.9)],
+        label=LabelMeaning(source="made up", intensities="simulated"),
+        envelope=None,
+        prevalence_at_calibration=0.5,
+        patients=PatientHashes.of("salt", {"train": ["a"], "validation": ["c"], "calibration": ["d"]}),
+        provenance={},
+    )
+    if golden:
+        add_golden(folder, Scorer(load_model(folder), device="cpu"), PREPROCESSING, "CT")
+    return folder
+
+
+def write_scans(folder: Path, count: int, *, seed: int = 0) -> list[Case]:
+    """Small CT crops, each another, as cases with their lesion in the middle."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    affine[:3, 3] = -16
+    for number in range(count):
+        voxels = rng.normal(-850, 40, (16, 16, 16))
+        voxels[6:10, 6:10, 6:10] += rng.uniform(200, 900)
+        nib.save(nib.Nifti1Image(voxels.astype(np.int16), affine), folder / f"{number:04d}.nii.gz")
+    return cases_of(folder)
+
+
+def cases_of(folder: Path) -> list[Case]:
+    """One case for each file of a folder."""
+    return [
+        Case(case_id=path.name, image=path.name, path=path, center_mm=(0.0, 0.0, 0.0))
+        for path in sorted(folder.iterdir())
+    ]
+
+
+def write_manifest(folder: Path) -> Path:
+    """A manifest of a folder's scans, with their centres."""
+    lines = ["case_id,image,center_x_mm,center_y_mm,center_z_mm,coordinate_system"]
+    lines += [f"{path.name},{path.name},0,0,0,RAS" for path in sorted(folder.glob("*.nii.gz"))]
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return folder / "manifest.csv"
