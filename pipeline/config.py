@@ -129,19 +129,24 @@ class Augmentation(Section):
     probability: Probability = Field(0.5, description="chance of each flip and of each intensity change")
 
 
-NETWORKS = ("compact", "resnet10", "resnet18", "resnet34", "resnet50", "densenet121")
+NETWORKS = ("compact", "planes", "resnet10", "resnet18", "resnet34", "resnet50", "densenet121")
 
 
 class Network(Section):
     """The network; it always ends in one logit."""
 
-    name: Literal["compact", "resnet10", "resnet18", "resnet34", "resnet50", "densenet121"] = "compact"
-    width: PositiveInt | None = Field(None, description="channels of the first stage of 'compact'; null is its default")
+    name: Literal["compact", "planes", "resnet10", "resnet18", "resnet34", "resnet50", "densenet121"] = "compact"
+    width: PositiveInt | None = Field(
+        None, description="channels of the first stage of 'compact' and 'planes'; null is their default"
+    )
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    average_flips: bool = Field(
+        default=False, description="outside training, the mean logit over all mirror images: 4 or 8 passes a case"
+    )
 
     @model_validator(mode="after")
     def _width_is_compacts(self) -> Self:
-        if self.width is not None and self.name != "compact":
+        if self.width is not None and self.name not in ("compact", "planes"):
             raise ValueError(f"width {self.width} has no meaning for {self.name!r}; remove it or choose 'compact'")
         return self
 
@@ -167,6 +172,19 @@ class SoftLabels(Section):
         return self
 
 
+class Auxiliary(Section):
+    """Columns that the network learns to predict beside the logit, in training only.
+
+    What they teach (a lesion's size, its texture) helps the logit where cases are few; scoring never needs them.
+    """
+
+    columns: dict[str, Literal["linear", "log"]] = Field(
+        min_length=1,
+        description="numeric columns of the manifest and the scale they are learnt on; blanks are left out",
+    )
+    weight: PositiveFloat = Field(1.0, description="of their mean squared error, in units of each column's variance")
+
+
 class Training(Section):
     """How the weights are found."""
 
@@ -179,6 +197,7 @@ class Training(Section):
         "none", description="weighting shifts the intercept; see calibration.method and calibration.prior_correction"
     )
     soft_labels: SoftLabels | None = Field(None, description="null trains on the hard label")
+    auxiliary: Auxiliary | None = Field(None, description="null trains on the label alone")
     early_stopping: EarlyStopping = EarlyStopping()
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="exponential moving average of the weights; 0 is off"
@@ -274,6 +293,12 @@ class Config(Section):
             raise ValueError(
                 "calibration.prior_correction: true has nothing to correct with training.class_balance 'none'; "
                 "set it to false"
+            )
+        is_cube = self.preprocessing.dimensions == 3 and len(set(self.preprocessing.size)) == 1
+        if self.network.name == "planes" and not is_cube:
+            raise ValueError(
+                f"network.name: 'planes' needs a cube, and preprocessing.size is {list(self.preprocessing.size)}; "
+                "give three equal sides, or choose 'compact'"
             )
         if self.preprocessing.dimensions == 2 and 2 in self.augmentation.flip_axes:
             raise ValueError(

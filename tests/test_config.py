@@ -72,7 +72,7 @@ def test_overrides_are_read_as_yaml_and_win(config_file):
         ("preprocessing.dimensions=2", r"give 2"),
         ("preprocessing.intensity.lower=500", r"lower \(500\.0\) is not below upper \(400\.0\)"),
         ("preprocessing.intensity.scaling=zscore", r"lower and upper have no meaning for scaling 'zscore'"),
-        ("network.name=vit", r"network\.name: 'vit' is not accepted: input should be 'compact', 'resnet10'"),
+        ("network.name=vit", r"network\.name: 'vit' is not accepted: input should be 'compact', 'planes', 'resnet10'"),
         ("network={name: resnet18, width: 8}", r"width 8 has no meaning for 'resnet18'"),
         ("data.splits.train=0.9", r"data\.splits: the four fractions add up to 1\.35, not 1"),
         ("operating_point.target=null", r"target is None for rule 'sensitivity'"),

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from rich.console import Console
 from rich.progress import track
@@ -15,7 +16,7 @@ from rich.progress import track
 from pipeline.cases.case import Case
 from pipeline.cases.manifest import Manifest
 from pipeline.cases.prepare import prepare_cases
-from pipeline.config import SPLITS, Config, SoftLabels
+from pipeline.config import SPLITS, Auxiliary, Config, SoftLabels
 from pipeline.errors import CaseError, Code, ConfigError, TableError
 from pipeline.evaluation.report import Flow, SplitCounts
 from pipeline.files import sha256_json
@@ -133,6 +134,7 @@ def resolve_columns(config: Config, manifest: Manifest) -> Config:
     settings, soft = config.evaluation, config.training.soft_labels
     named = {f"evaluation.{key}": getattr(settings, key) for key in ("baseline_columns", "oracle_columns", "subgroups")}
     named["training.soft_labels.column"] = (soft.column,) if soft else ()
+    named["training.auxiliary.columns"] = tuple(config.training.auxiliary.columns) if config.training.auxiliary else ()
     for key, columns in named.items():
         for column in columns:
             if column not in manifest.columns:
@@ -165,6 +167,30 @@ def soft_targets(cases: Sequence[Case], config: SoftLabels) -> list[float]:
             )
         targets.append(value)
     return targets
+
+
+def auxiliary_targets(cases: Sequence[Case], config: Auxiliary) -> npt.NDArray[np.float64]:
+    """The configured columns (N, K), each of mean 0 and variance 1 over these cases; NaN where a cell is blank.
+
+    Raises:
+        ConfigError: when a filled cell is no number, is not above 0 on the log scale, or a column does not vary.
+    """
+    table = extra_frame(cases, tuple(config.columns))
+    columns = []
+    for name, scale in config.columns.items():
+        key = f"training.auxiliary.columns: {name}"
+        if table[name].dtype != np.float64:
+            raise ConfigError(f"{key}: holds text that is no number; correct the column or leave it out")
+        values = table[name].to_numpy()
+        if scale == "log":
+            if (values <= 0).any():
+                raise ConfigError(f"{key}: holds {np.nanmin(values):g}, which has no logarithm; use scale 'linear'")
+            values = np.log(values)
+        spread = float(np.nanstd(values)) if np.isfinite(values).any() else 0.0
+        if spread == 0.0:
+            raise ConfigError(f"{key}: is the same in all {len(cases)} training cases; leave it out")
+        columns.append((values - np.nanmean(values)) / spread)
+    return np.stack(columns, axis=1)
 
 
 def extra_frame(cases: Sequence[Case], columns: Sequence[str]) -> pd.DataFrame:

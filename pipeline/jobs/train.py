@@ -18,7 +18,14 @@ from pipeline.config import Config
 from pipeline.config_file import load_config
 from pipeline.files import atomic_write, write_text
 from pipeline.imaging.envelope import Envelope, fit_envelope
-from pipeline.jobs.cohort import Cohort, prepare_cohort, require_both_classes, resolve_columns, soft_targets
+from pipeline.jobs.cohort import (
+    Cohort,
+    auxiliary_targets,
+    prepare_cohort,
+    require_both_classes,
+    resolve_columns,
+    soft_targets,
+)
 from pipeline.jobs.judge import Judgement, judge
 from pipeline.jobs.provenance import provenance
 from pipeline.jobs.record import record_model, record_start
@@ -156,8 +163,11 @@ def case_tensors(cohort: Cohort, split: str, config: Config) -> CaseTensors:
     cases = [each.case for each in cohort.of(split)]
     labels = [case.label for case in cases if case.label is not None]
     targets = soft_targets(cases, config.training.soft_labels) if config.training.soft_labels else None
+    columns = config.training.auxiliary if split == "train" else None
+    auxiliary = auxiliary_targets(cases, columns) if columns else None
     inputs = [each.input.voxels for each in cohort.of(split)]
-    return CaseTensors.from_arrays(inputs, labels, [case.case_id for case in cases], targets=targets)
+    ids = [case.case_id for case in cases]
+    return CaseTensors.from_arrays(inputs, labels, ids, targets=targets, auxiliary=auxiliary)
 
 
 def _save(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.errors import UsageError
+from pipeline.models.networks import to_channels_last
 
 Backend = Literal["eager", "bf16", "onnx", "openvino"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
@@ -38,16 +39,14 @@ def build_predict(network: nn.Module, backend: Backend, *, shape: tuple[int, ...
         return _onnx(network, shape)
     if backend == "openvino":
         return _openvino(network, shape)
-    # Convolutions with channels last are a third faster on CPUs. (torch's own annotations lack the 3D format.)
-    order: Any = torch.channels_last if len(shape) == 3 else torch.channels_last_3d
-    network = network.to(device).to(memory_format=order).eval()  # type: ignore[call-overload]
+    network = to_channels_last(network.to(device)).eval()
 
     @torch.inference_mode()
     def predict(images: NDArray[np.float32]) -> NDArray[np.float64]:
         batch = torch.from_numpy(images)
         if device != "cpu":
             batch = batch.pin_memory()
-        batch = batch.to(device=device, memory_format=order, non_blocking=True)
+        batch = batch.to(device=device, non_blocking=True)
         with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=backend == "bf16"):
             logits = network(batch).squeeze(1)  # (B, 1) -> (B,)
         found: NDArray[np.float64] = logits.double().cpu().numpy()

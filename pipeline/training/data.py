@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from monai.transforms import Compose
 from monai.utils import convert_to_tensor
@@ -22,12 +23,15 @@ class CaseTensors:
         labels: (N,) float32, 0 or 1.
         targets: (N,) float32 in [0, 1], what the loss aims at; the labels, unless soft labels are configured.
         case_ids: N ids.
+        auxiliary: (N, K) float32, what is learnt beside the logit, each column of mean 0 and variance 1; NaN where a
+            cell is blank. K is 0 without auxiliary columns.
     """
 
     images: Tensor
     labels: Tensor
     targets: Tensor
     case_ids: tuple[str, ...]
+    auxiliary: Tensor
 
     @classmethod
     def from_arrays(
@@ -37,6 +41,7 @@ class CaseTensors:
         case_ids: Sequence[str],
         *,
         targets: Sequence[float] | None = None,
+        auxiliary: npt.NDArray[np.float64] | None = None,
     ) -> CaseTensors:
         """Stack preprocessed inputs (1, R, A[, S])."""
         return cls(
@@ -44,13 +49,14 @@ class CaseTensors:
             labels=torch.tensor(labels, dtype=torch.float32),
             targets=torch.tensor(labels if targets is None else targets, dtype=torch.float32),
             case_ids=tuple(case_ids),
+            auxiliary=torch.zeros(len(labels), 0) if auxiliary is None else torch.from_numpy(auxiliary).float(),
         )
 
     def __len__(self) -> int:
         return len(self.case_ids)
 
 
-class AugmentedCases(Dataset[tuple[Tensor, Tensor]]):
+class AugmentedCases(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Training cases, augmented; the random state of each draw depends on (seed, epoch, case) alone.
 
     So neither the number of loader processes nor the order of cases changes what a case looks like in an epoch.
@@ -62,7 +68,7 @@ class AugmentedCases(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self._cases)
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         epoch, index = place
         image = self._cases.images[index]
         if self._augmentation.transforms:
@@ -70,7 +76,7 @@ class AugmentedCases(Dataset[tuple[Tensor, Tensor]]):
             self._augmentation.set_random_state(seed=int(state))
             # MONAI answers with a MetaTensor, which would drag its bookkeeping through every layer of the network.
             image = convert_to_tensor(self._augmentation(image.clone()), track_meta=False)
-        return image, self._cases.targets[index]
+        return image, self._cases.targets[index], self._cases.auxiliary[index]
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

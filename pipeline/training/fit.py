@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from pipeline.config import Config
 from pipeline.errors import UnfinishedError
 from pipeline.imaging.augmentation import build_augmentation
-from pipeline.models.networks import build_network
+from pipeline.models.networks import build_network, keep_logit, to_channels_last
 from pipeline.training.data import AugmentedCases, CaseTensors, EpochSampler
 from pipeline.training.module import Classifier, prior_offset
 from pipeline.training.tracker import Tracker
@@ -84,9 +84,8 @@ def fit(
     )
     validation_loader = DataLoader(TensorDataset(validation.images, validation.labels), batch_size=settings.batch_size)
     offset = prior_offset(train.labels, settings.class_balance)
-    network = build_network(config.network, dimensions=dimensions)
-    # Convolutions on CPUs with channels last are a third faster. (torch's own annotations lack the 3D format.)
-    network.to(memory_format=torch.channels_last if dimensions == 2 else torch.channels_last_3d)  # type: ignore[call-overload]
+    network = build_network(config.network, dimensions=dimensions, outputs=1 + train.auxiliary.shape[1])
+    to_channels_last(network)
     module = Classifier(
         network,
         settings,
@@ -187,6 +186,7 @@ class _Report(Callback):
 def _load_best(module: Classifier, best: ModelCheckpoint, *, epochs: int, offset: float) -> Fitted:
     checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     module.cpu().load_state_dict(checkpoint["state_dict"])
+    keep_logit(module.network)
     state = next(value for name, value in checkpoint["callbacks"].items() if name.startswith("ModelCheckpoint"))
     monitor = best.monitor or ""
     return Fitted(

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
@@ -33,7 +33,7 @@ class Classifier(pl.LightningModule):
     """Trains a network with one logit.
 
     Args:
-        network: images (B, 1, R, A[, S]) → logits (B, 1).
+        network: images (B, 1, R, A[, S]) → (B, 1 + K), the logit and K auxiliary values.
         config: optimiser and schedule.
         steps: optimiser steps of the whole training.
         positive_weight: of a malignant case in the loss.
@@ -48,13 +48,16 @@ class Classifier(pl.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B,)."""
-        logits: Tensor = self.network(images).squeeze(1)  # (B, 1) -> (B,)
+        logits: Tensor = self.network(images)[:, 0]  # (B, 1 + K) -> (B,)
         return logits
 
-    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        """Loss of one batch."""
-        images, targets = batch
-        loss = binary_cross_entropy_with_logits(self(images), targets, pos_weight=self.positive_weight)
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], _: int) -> Tensor:
+        """Loss of one batch: of the logit, and of what the auxiliary columns hold."""
+        images, targets, auxiliary = batch
+        outputs = self.network(images)  # (B, 1 + K)
+        loss = binary_cross_entropy_with_logits(outputs[:, 0], targets, pos_weight=self.positive_weight)
+        if self._config.auxiliary and bool((known := auxiliary.isfinite()).any()):
+            loss = loss + self._config.auxiliary.weight * mse_loss(outputs[:, 1:][known], auxiliary[known])
         self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=len(targets), prog_bar=True)
         return loss
 

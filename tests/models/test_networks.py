@@ -4,11 +4,14 @@ import pytest
 import torch
 
 from pipeline.config import NETWORKS, Network
-from pipeline.models.networks import build_network, parameter_count, predict_logits
+from pipeline.models.networks import build_network, keep_logit, parameter_count, predict_logits
+
+_DIMENSIONS = {"planes": (3,)}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize(
+    ("name", "dimensions"), [(name, dimensions) for name in NETWORKS for dimensions in _DIMENSIONS.get(name, (2, 3))]
+)
 @pytest.mark.parametrize("side", [28, 33])
 def test_every_network_gives_one_logit_from_28_voxels_up(name, dimensions, side):
     network = build_network(Network(name=name), dimensions=dimensions).eval()
@@ -20,8 +23,9 @@ def test_every_network_gives_one_logit_from_28_voxels_up(name, dimensions, side)
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_gradient_reaches_every_weight(name):
-    network = build_network(Network(name=name), dimensions=2).train()
-    network(torch.randn(4, 1, 64, 64)).sum().backward()
+    dimensions = _DIMENSIONS.get(name, (2,))[0]
+    network = build_network(Network(name=name), dimensions=dimensions).train()
+    network(torch.randn(4, 1, *[64] * dimensions)).sum().backward()
     dead = [key for key, weight in network.named_parameters() if weight.grad is None or not weight.grad.abs().sum() > 0]
     # A bias in front of batch normalisation would be dead by construction; there is none.
     assert dead == []
@@ -48,3 +52,42 @@ def test_probabilities_do_not_depend_on_the_batch():
 def test_compact_is_small():
     assert parameter_count(build_network(Network(), dimensions=3)) < 500_000
     assert parameter_count(build_network(Network(width=8), dimensions=3)) < 150_000
+
+
+def test_planes_look_through_the_centre_and_nowhere_else():
+    torch.manual_seed(0)
+    network = build_network(Network(name="planes"), dimensions=3).eval()
+    images = torch.rand(1, 1, 32, 32, 32)
+    corner = images.clone()
+    corner[..., :14, :14, :14] += 1.0  # no plane through the centre, nor its neighbours, passes here
+    centre = images.clone()
+    centre[..., 16, 16, 16] += 1.0
+    with torch.inference_mode():
+        assert torch.equal(network(images), network(corner))
+        assert not torch.equal(network(images), network(centre))
+
+
+@pytest.mark.parametrize(("name", "dimensions"), [("compact", 2), ("compact", 3), ("planes", 3)])
+def test_averaging_flips_makes_mirror_images_equal_and_only_outside_training(name, dimensions):
+    torch.manual_seed(0)
+    network = build_network(Network(name=name, average_flips=True), dimensions=dimensions)
+    images = torch.rand(2, 1, *[29] * dimensions)  # an odd side, so that the middle stays the middle
+    with torch.inference_mode():
+        for axis in range(2, 2 + dimensions):
+            torch.testing.assert_close(network.eval()(images.flip(axis)), network(images), atol=1e-6, rtol=0)
+        assert not torch.allclose(network.train()(images.flip(2)), network(images), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_dropping_auxiliary_outputs_leaves_the_logit(name):
+    dimensions = _DIMENSIONS.get(name, (2,))[0]
+    network = build_network(Network(name=name, average_flips=True), dimensions=dimensions, outputs=4).eval()
+    images = torch.rand(2, 1, *[32] * dimensions)
+    with torch.inference_mode():
+        before = network(images)
+        keep_logit(network)
+        after = network(images)
+    assert (before.shape, after.shape) == ((2, 4), (2, 1))
+    torch.testing.assert_close(before[:, :1], after)
+    fresh = build_network(Network(name=name, average_flips=True), dimensions=dimensions)
+    fresh.load_state_dict(network.state_dict())  # it is saved and loaded as a network that never had them
