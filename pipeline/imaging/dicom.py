@@ -35,7 +35,7 @@ from pipeline.imaging.image import Affine, Box, FloatArray, Warning
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".dic", ".ima", ".dc3")
 _MOST_FILES = 50_000  # of one series; above it, the folder is not one
-_NO_SCANS = frozenset({"license", "readme", "notice", "version", "dicomdir", "manifest", "checksums", "md5sums"})
+NO_SCANS = frozenset({"license", "readme", "notice", "version", "dicomdir", "manifest", "checksums", "md5sums"})
 _UNREADABLE = frozenset({Code.E_EMPTY_FILE, Code.E_FORMAT, Code.E_PERMISSION, Code.E_NOT_FOUND})
 
 
@@ -180,7 +180,7 @@ def may_be_slice(name: str) -> bool:
     Slices have a DICOM suffix, none, or the last part of a UID for one; hidden files and documents are no slices.
     """
     stem, dot, suffix = name.lower().rpartition(".")
-    if name.startswith(".") or name.lower() in _NO_SCANS:
+    if name.startswith(".") or name.lower() in NO_SCANS:
         return False
     return not dot or f".{suffix}" in DICOM_SUFFIXES or suffix.isdigit() or not stem
 
