@@ -6,9 +6,9 @@ files, because it may be a slice that lost its header. The last two are rows wit
 and counted: other files, hidden files, DICOMDIR indexes, folders behind links, pipes and sockets.
 
 Documents (see ``DOCUMENT_SUFFIXES``) are skipped even beside DICOM files: archives put annotations, tables and notices
-there, as LIDC-IDRI does with one ``.xml`` a series, and no exporter names a slice so. A thousand rows of errors about them
-would hide the one that matters. Only the name decides this once the content has shown no DICM mark: a slice that somebody
-saved as ``.txt`` is read, and a file with no suffix or a foreign one stays a row.
+there, as LIDC-IDRI does with one ``.xml`` a series, and no exporter names a slice so. A thousand rows of errors about
+them would hide the one that matters. Only the name decides this once the content has shown no DICM mark: a slice that
+somebody saved as ``.txt`` is read, and a file with no suffix or a foreign one stays a row.
 
 A link to a file is followed while it stays under the root; one that leaves it is a row with E_OUTSIDE_ROOT when it
 would have been an input. Nothing but regular files is ever opened, so a pipe cannot hang the search.
@@ -33,10 +33,11 @@ _PAIRS = {".img": ".hdr", ".img.gz": ".hdr.gz"}  # the header stands for both ha
 _READ = (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _FOREIGN = (".mha", ".mhd", ".nrrd", ".nhdr", ".mgz", ".mgh", ".mnc", ".bmp")  # scans, which the reader will refuse
 # Beside slices, no exporter's name for one; a cut or half-copied slice keeps .dcm, a number or nothing.
-DOCUMENT_SUFFIXES = frozenset(
-    ".xml .xsd .xsl .csv .tsv .txt .json .pdf .html .htm .css .js .md .rst .log .rtf .doc .docx .xls .xlsx .odt .ods "
-    ".ppt .pptx .yaml .yml .ini .cfg .inf .db .exe .bat .sh .py .ipynb .md5 .sha1 .sha256".split()
-)
+DOCUMENT_SUFFIXES = frozenset({
+    ".xml", ".xsd", ".xsl", ".json", ".yaml", ".yml", ".csv", ".tsv", ".xls", ".xlsx", ".ods", ".db", ".txt", ".log",
+    ".md", ".rst", ".rtf", ".doc", ".docx", ".odt", ".ppt", ".pptx", ".pdf", ".html", ".htm", ".css", ".js", ".ini",
+    ".cfg", ".inf", ".exe", ".bat", ".sh", ".py", ".ipynb", ".md5", ".sha1", ".sha256",
+})  # fmt: skip
 _BY_NAME = frozenset({*_READ, *_FOREIGN} - {".img", ".hdr"})  # those two may also be DICOM
 _SCAN_SUFFIXES = frozenset({*_READ, *_FOREIGN, *DICOM_SUFFIXES})
 _LINK, _PIPE, _HIDDEN, _INDEX = "(link)", "(pipe, socket or device)", "(hidden)", "DICOMDIR"

@@ -27,7 +27,7 @@ class ScoreRow:
         status: ``scored``; ``flagged`` (scored, with warnings); ``rejected`` (the case's fault); ``failed`` (ours).
         code: the error, or the first warning, or empty.
         reason: the code in words, without patients' data.
-        warnings: all warnings' codes, joined by ``;``.
+        warnings: all warnings' codes, joined by ``;``; of a rejected case those found before the error.
         probability: calibrated probability of malignancy, None unless scored or flagged.
         decision: ``positive`` when the probability is at or above the threshold.
         logit: uncalibrated.

@@ -104,7 +104,12 @@ class Scorer:
         error = item.outcome
         if isinstance(error, CaseError):
             return ScoreRow(
-                **identity(item.case), status="rejected", code=error.code, reason=error.reason, **self._provenance(item)
+                **identity(item.case),
+                status="rejected",
+                code=error.code,
+                reason=error.reason,
+                warnings=";".join(error.warnings),
+                **self._provenance(item),
             )
         # The message of an unforeseen error may quote a patient's data: its type must do.
         reason = f"{type(error).__name__} inside the program; please report it with this row"

@@ -119,12 +119,12 @@ def test_zero_byte_file_among_slices_is_a_row_and_refuses_the_only_series(tmp_pa
 
 def test_any_file_beside_slices_is_a_row(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "s")
-    touch(folder, "IM777", "notes.part", "1.2.3.44")
+    touch(folder, "IM777", "notes.x", "1.2.3.44")
     (folder / "half").write_bytes((folder / "IM003").read_bytes()[:200])
     found = codes(search(tmp_path)[0])
     assert found.pop(f"s#{UID8}") == Code.E_SLICE_UNREADABLE
     assert found == {
-        "s/IM777": Code.E_FORMAT, "s/notes.part": Code.E_FORMAT, "s/1.2.3.44": Code.E_FORMAT, "s/half": Code.E_TRUNCATED,
+        "s/IM777": Code.E_FORMAT, "s/notes.x": Code.E_FORMAT, "s/1.2.3.44": Code.E_FORMAT, "s/half": Code.E_TRUNCATED,
     }  # fmt: skip
 
 
