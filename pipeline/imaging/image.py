@@ -97,7 +97,8 @@ class Image:
 
 def spacing_mm(affine: Affine) -> tuple[float, ...]:
     """Lengths of an affine's three columns, mm."""
-    return tuple(float(value) for value in np.linalg.norm(affine[:3, :3], axis=0))
+    with np.errstate(over="ignore"):  # infinite, which no range of spacings accepts
+        return tuple(float(value) for value in np.linalg.norm(affine[:3, :3], axis=0))
 
 
 def orientation(affine: Affine) -> str:

@@ -246,6 +246,8 @@ def _measures(values: FloatArray, modality: str) -> dict[str, float]:
     measures = {f"intensity_q{level:02d}": float(value) for level, value in zip(QUANTILES, levels, strict=True)}
     if modality == "CT":
         measures["air_fraction"] = float(np.mean(flat < _AIR_BELOW_HU))
+        # Noise leaves few voxels at exactly 0 HU: many are the rest of a half-copied file, or a mask's outside.
+        measures["zero_fraction"] = float(np.mean(flat == 0))
         measures["tissue_fraction"] = float(np.mean(flat > _TISSUE_ABOVE_HU))
     return measures
 
