@@ -129,7 +129,10 @@ class CaseError(PipelineError):
     Attributes:
         code: why, of the closed list.
         reason: the value found, what was expected and the way out, in one line, without the path.
+        warnings: codes of what had been found odd before, which may well explain the refusal; set by who knows them.
     """
+
+    warnings: tuple[Code, ...] = ()
 
     def __init__(self, code: Code, path: Path | str, reason: str) -> None:
         # The arguments stay the exception's ``args``, so that it survives pickling between processes.

@@ -8,6 +8,7 @@
   is mirrored within its stored bits, so that bright means what it means in MONOCHROME2. Both are flagged.
 - **Digest**: SHA-256 of the sorted SHA-256 (hex, one a line) of the files' bytes, copies counted once, so that
   neither names nor order nor copies change it.
+- **Zero-filled slices** (a copy that broke off) are refused when slices around them are whole.
 
 What cannot be found: uncompressed pixels, RLE, JPEG, JPEG-LS and JPEG 2000 carry no checksum, so damage that leaves the
 lengths right and the codestream legal reads as other voxels. Slices missing at either end of a series, or evenly
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.config import Limits
 from pipeline.errors import CaseError, Code
@@ -29,13 +31,14 @@ from pipeline.files import sha256_bytes, sha256_file
 from pipeline.imaging.checks import file_kind
 from pipeline.imaging.dicom_file import is_dicom
 from pipeline.imaging.dicom_header import DicomFile, read_header
-from pipeline.imaging.dicom_pixels import Slice, read_frame
+from pipeline.imaging.dicom_pixels import Slice, Stored, read_frame
 from pipeline.imaging.dicom_series import arrange
 from pipeline.imaging.image import Affine, Box, FloatArray, Warning
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".dic", ".ima", ".dc3")
+_MOST_ZEROS = 0.25  # share of a frame by which its zero end may exceed that of slices around it
 _MOST_FILES = 50_000  # of one series; above it, the folder is not one
-_NO_SCANS = frozenset({"license", "readme", "notice", "version", "dicomdir", "manifest", "checksums", "md5sums"})
+NO_SCANS = frozenset({"license", "readme", "notice", "version", "dicomdir", "manifest", "checksums", "md5sums"})
 _UNREADABLE = frozenset({Code.E_EMPTY_FILE, Code.E_FORMAT, Code.E_PERMISSION, Code.E_NOT_FOUND})
 
 
@@ -65,20 +68,39 @@ class DicomScan:
         """
         columns, rows, numbers = (range(size)[part] for size, part in zip(self.shape, box, strict=True))
         voxels = np.empty((len(columns), len(rows), len(numbers)), dtype=np.float32)
-        stray = 0
+        stray, zeros = 0, []
         for place, number in enumerate(numbers):
             image = self._slices[number]
             frame = read_frame(image.file, image.frame.index, limits=self._limits)
             stray += frame.stray_bits
+            zeros.append(_zeros_at_the_end(frame.values))
             values = image.rescale(frame.values[box[1], box[0]])  # (row, column)
             with np.errstate(over="ignore"):  # judged below
                 voxels[:, :, place] = values.T
+        if self.modality != "mask":  # whose slices are empty as they please
+            self._check_filled([self._slices[number] for number in numbers], np.array(zeros))
         if not np.isfinite(voxels).all():
             raise CaseError(Code.E_NONFINITE, self.path, "the rescale leads beyond float32; export the series again")
         if stray and not any(warning.code == Code.W_BITPIX for warning in self.warnings):
             found = f"bits are set beyond the stored ones in {stray} slices (overlays, or a wrong BitsStored); left out"
             self.warnings += (Warning(Code.W_BITPIX, found),)
         return voxels
+
+    def _check_filled(self, slices: Sequence[Slice], zeros: NDArray[np.float64]) -> None:
+        """Refuse slices whose end is all zero bytes, as when a copy was broken off, between slices that are whole.
+
+        Padding at the end of a series, or growing towards it as in a turned volume, is no such thing: some slice on
+        either side must hold more.
+        """
+        if len(zeros) < 3:
+            return
+        before = np.minimum.accumulate(zeros)[:-2]
+        after = np.minimum.accumulate(zeros[::-1])[::-1][2:]
+        broken = np.flatnonzero(zeros[1:-1] - np.maximum(before, after) > _MOST_ZEROS)
+        if broken.size:
+            image, share = slices[broken[0] + 1], zeros[broken[0] + 1]
+            reason = f"the last {share:.0%} of a slice's pixels are zero bytes, unlike its neighbours'; copy it again"
+            raise CaseError(Code.E_SLICE_UNREADABLE, image.file.path, reason)
 
     @property
     def digest(self) -> str:
@@ -180,7 +202,7 @@ def may_be_slice(name: str) -> bool:
     Slices have a DICOM suffix, none, or the last part of a UID for one; hidden files and documents are no slices.
     """
     stem, dot, suffix = name.lower().rpartition(".")
-    if name.startswith(".") or name.lower() in _NO_SCANS:
+    if name.startswith(".") or name.lower() in NO_SCANS:
         return False
     return not dot or f".{suffix}" in DICOM_SUFFIXES or suffix.isdigit() or not stem
 
@@ -213,6 +235,13 @@ def _images(path: Path, files: list[DicomFile]) -> list[DicomFile]:
         reason = f"no pixel data in {len(lost)} of {len(files)} objects; copy them again"
         raise CaseError(Code.E_NO_PIXELS, lost[0].path, reason)
     return images
+
+
+def _zeros_at_the_end(values: Stored) -> float:
+    """Share of a frame's pixels that belong to one run of zeros up to the last of them."""
+    nonzero = values.ravel()[::-1] != 0
+    run = int(nonzero.argmax())
+    return 1.0 if run == 0 and not nonzero[0] else run / nonzero.size
 
 
 def _file_digest(file: DicomFile) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -220,7 +221,7 @@ def _describe(path: Path, data_set: DataSet, header: Dataset, place: PixelPlace 
         instance_number=number(header, Tag.INSTANCE_NUMBER),
         pixel_format=pixel_format,
         frame_count=count,
-        frames=_frames(path, header, count),
+        frames=_frames(path, header, count, projection=_MODALITIES.get(modality) == "XR"),
         pixels=_pixel_element(path, data_set, place, count),
     )
 
@@ -260,17 +261,21 @@ def _pixel_element(path: Path, data_set: DataSet, place: PixelPlace | None, coun
     return PixelElement(place.offset, place.length, big_endian_words=words, deflated_at=data_set.deflated_at)
 
 
-def _frames(path: Path, header: Dataset, count: int) -> tuple[Frame, ...]:
+def _frames(path: Path, header: Dataset, count: int, *, projection: bool) -> tuple[Frame, ...]:
     """Descriptions of the frames; without functional groups there is one, that of the whole file."""
+    # What lies between the detector's elements is no distance in the patient, except roughly in a projection.
+    spacings = (Tag.PIXEL_SPACING, Tag.IMAGER_SPACING)[: 1 + projection]
     if count < 1 or (Tag.FRAME_GROUPS not in header and Tag.SHARED_GROUPS not in header):
-        return (_frame(0, [header], localizer=_is_localizer(header, Tag.IMAGE_TYPE)),)
+        return (_frame(0, [header], spacings, localizer=_is_localizer(header, Tag.IMAGE_TYPE)),)
     shared, each = items(header, Tag.SHARED_GROUPS), items(header, Tag.FRAME_GROUPS)
     if each and len(each) != count:
         raise CaseError(Code.E_FORMAT, path, f"{count} frames but {len(each)} frame descriptions; export it again")
     groups = each or [Dataset()] * min(count, 1)
     localizer = _is_localizer(header, Tag.IMAGE_TYPE)
     common = _macros(*shared[:1])
-    return tuple(_frame(index, [*_macros(group), *common], localizer=localizer) for index, group in enumerate(groups))
+    return tuple(
+        _frame(index, [*_macros(group), *common], spacings, localizer=localizer) for index, group in enumerate(groups)
+    )
 
 
 def _macros(*groups: Dataset) -> list[Dataset]:
@@ -278,7 +283,7 @@ def _macros(*groups: Dataset) -> list[Dataset]:
     return [item for group in groups for name in names for item in items(group, name)[:1]]
 
 
-def _frame(index: int, sources: list[Dataset], *, localizer: bool) -> Frame:
+def _frame(index: int, sources: list[Dataset], spacings: Sequence[int], *, localizer: bool) -> Frame:
     """The first source that has a value gives it: the frame's own groups stand before the shared ones."""
 
     def several(tag: int, size: int) -> Numbers | None:
@@ -292,7 +297,7 @@ def _frame(index: int, sources: list[Dataset], *, localizer: bool) -> Frame:
         index=index,
         position=several(Tag.POSITION, 3),
         orientation=several(Tag.ORIENTATION, 6),
-        pixel_spacing=several(Tag.PIXEL_SPACING, 2) or several(Tag.IMAGER_SPACING, 2),
+        pixel_spacing=next((pair for tag in spacings if (pair := several(tag, 2))), None),
         thickness=one(Tag.THICKNESS),
         spacing_between=one(Tag.SPACING_BETWEEN),
         slope=one(Tag.SLOPE),

@@ -20,7 +20,7 @@ from pipeline.imaging.image import Warning
 
 # How far beyond the training range a measure may lie, at least. What a region is made of changes by half when a lesion
 # lies at the pleura, or at the file's edge, instead of amid the lung, and a few patients need not show it.
-_LEAST_MARGIN = {"share_inside": 0.55, "air_fraction": 0.55, "tissue_fraction": 0.55}
+_LEAST_MARGIN = {"share_inside": 0.55, "air_fraction": 0.55, "tissue_fraction": 0.55, "zero_fraction": 0.1}
 _LEAST_MARGIN_HU = 250.0
 _LEAST_RATIO_SPACING = 1.25  # spacing is judged by ratio: 0.7 and 0.9 mm are as far apart as 1.4 and 1.8
 # Between a region's dark and bright end, the quantiles follow its mixture alone, which the fractions judge.

@@ -5,6 +5,11 @@ found by their content), any other file with the suffix of a scan, and any other
 files, because it may be a slice that lost its header. The last two are rows with an error. Everything else is skipped
 and counted: other files, hidden files, DICOMDIR indexes, folders behind links, pipes and sockets.
 
+Documents (see ``DOCUMENT_SUFFIXES``) are skipped even beside DICOM files: archives put annotations, tables and notices
+there, as LIDC-IDRI does with one ``.xml`` a series, and no exporter names a slice so. A thousand rows of errors about
+them would hide the one that matters. Only the name decides this once the content has shown no DICM mark: a slice that
+somebody saved as ``.txt`` is read, and a file with no suffix or a foreign one stays a row.
+
 A link to a file is followed while it stays under the root; one that leaves it is a row with E_OUTSIDE_ROOT when it
 would have been an input. Nothing but regular files is ever opened, so a pipe cannot hang the search.
 """
@@ -21,12 +26,18 @@ from pipeline.config import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.files import sha256_bytes
 from pipeline.imaging.checks import file_kind
-from pipeline.imaging.dicom import DICOM_SUFFIXES, is_nonempty_dicom, may_be_slice
+from pipeline.imaging.dicom import DICOM_SUFFIXES, NO_SCANS, is_nonempty_dicom, may_be_slice
 from pipeline.imaging.dicom_header import read_identity
 
 _PAIRS = {".img": ".hdr", ".img.gz": ".hdr.gz"}  # the header stands for both halves
 _READ = (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _FOREIGN = (".mha", ".mhd", ".nrrd", ".nhdr", ".mgz", ".mgh", ".mnc", ".bmp")  # scans, which the reader will refuse
+# Beside slices, no exporter's name for one; a cut or half-copied slice keeps .dcm, a number or nothing.
+DOCUMENT_SUFFIXES = frozenset({
+    ".xml", ".xsd", ".xsl", ".json", ".yaml", ".yml", ".csv", ".tsv", ".xls", ".xlsx", ".ods", ".db", ".txt", ".log",
+    ".md", ".rst", ".rtf", ".doc", ".docx", ".odt", ".ppt", ".pptx", ".pdf", ".html", ".htm", ".css", ".js", ".ini",
+    ".cfg", ".inf", ".exe", ".bat", ".sh", ".py", ".ipynb", ".md5", ".sha1", ".sha256",
+})  # fmt: skip
 _BY_NAME = frozenset({*_READ, *_FOREIGN} - {".img", ".hdr"})  # those two may also be DICOM
 SCAN_SUFFIXES = frozenset({*_READ, *_FOREIGN, *DICOM_SUFFIXES})
 _LINK, _PIPE, _HIDDEN, _INDEX = "(link)", "(pipe, socket or device)", "(hidden)", "DICOMDIR"
@@ -188,7 +199,7 @@ def _no_dicom(path: Path) -> CaseError:
 
 def _rows(inside: _Folder, current: Path, root: Path, skipped: SkippedCount) -> Iterator[FoundScan]:
     for path, word, fault in inside.others:
-        if inside.series:
+        if inside.series and not _is_document(path):
             inside.broken.append(fault or _no_dicom(path))
         else:
             skipped.by_suffix[word] += 1
@@ -198,6 +209,10 @@ def _rows(inside: _Folder, current: Path, root: Path, skipped: SkippedCount) -> 
     for series, files in inside.series.items():
         rows.append(_series_row(inside, series, files, current, root))
     yield from sorted(rows, key=lambda row: row.case_id)
+
+
+def _is_document(path: Path) -> bool:
+    return _suffix(path.name) in DOCUMENT_SUFFIXES or path.name.lower() in NO_SCANS
 
 
 def _series_row(inside: _Folder, series: str, files: list[Path], current: Path, root: Path) -> FoundScan:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +12,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import Code
+from pipeline.errors import CaseError, Code
 
 FloatArray = NDArray[np.float32]
 Affine = NDArray[np.float64]
@@ -23,6 +25,16 @@ class Warning:  # noqa: A001  # the contract's word; the builtin is not used her
 
     code: Code
     detail: str
+
+
+@contextmanager
+def carrying(warnings: Sequence[Warning]) -> Iterator[None]:
+    """Give a refusal the codes of what had been found odd before: it often is the explanation."""
+    try:
+        yield
+    except CaseError as error:
+        error.warnings = error.warnings or tuple(warning.code for warning in warnings)
+        raise
 
 
 class Scan(Protocol):
@@ -85,7 +97,8 @@ class Image:
 
 def spacing_mm(affine: Affine) -> tuple[float, ...]:
     """Lengths of an affine's three columns, mm."""
-    return tuple(float(value) for value in np.linalg.norm(affine[:3, :3], axis=0))
+    with np.errstate(over="ignore"):  # infinite, which no range of spacings accepts
+        return tuple(float(value) for value in np.linalg.norm(affine[:3, :3], axis=0))
 
 
 def orientation(affine: Affine) -> str:

@@ -24,7 +24,7 @@ from pipeline.imaging.nifti_geometry import geometry
 from pipeline.imaging.nifti_voxels import Layout, Planes
 from pipeline.imaging.streams import DEFLATE_LIMIT, Stream
 
-HEADER_BYTES = 540  # the longer of the two headers
+HEADER_BYTES = 544  # the longer of the two headers, and the flag of its extensions
 _LARGEST_HEADER = 1 << 20  # of a pair, extensions included
 _SIZES: dict[int, type[Any]] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _MAGIC = {(348, b"n+1\0"): "single", (348, b"ni1\0"): "pair", (540, b"n+2\0"): "single", (540, b"ni2\0"): "pair"}
@@ -41,6 +41,35 @@ _NAMES = {
 }
 
 
+@dataclass(frozen=True)
+class Claims:
+    """What a header claims beyond the voxels' layout, and bytes after the voxels can turn into a contradiction.
+
+    Attributes:
+        extension: its flag says that extensions follow, but ``vox_offset`` leaves no room for any.
+        bitpix: bits a voxel, when they are not those of the datatype; else None.
+    """
+
+    extension: bool
+    bitpix: int | None
+
+    def judge_trailing(self, path: Path, count: int) -> Warning:
+        """The warning for bytes after the voxels, unless they show that the voxels were looked for at a wrong place.
+
+        Raises:
+            CaseError: E_FORMAT, E_DTYPE.
+        """
+        if self.extension:
+            reason = (
+                f"{count} bytes too many, and an extension is claimed where vox_offset says voxels; export it again"
+            )
+            raise CaseError(Code.E_FORMAT, path, reason)
+        if self.bitpix is not None:
+            reason = f"{count} bytes too many for the datatype, and bitpix is {self.bitpix}; export the scan again"
+            raise CaseError(Code.E_DTYPE, path, reason)
+        return Warning(Code.W_TRAILING_BYTES, f"{count} bytes after the voxels are ignored")
+
+
 @dataclass(eq=False)
 class NiftiScan:
     """An opened NIfTI file; see `pipeline.imaging.image.Scan`."""
@@ -52,6 +81,7 @@ class NiftiScan:
     warnings: tuple[Warning, ...]
     _layout: Layout
     _limits: Limits
+    _claims: Claims
     _header: Path | None = None  # of a .hdr/.img pair; path is then the pair as it was asked for
     _voxels: Path = field(default=Path())
     _digest: str | None = None
@@ -86,7 +116,7 @@ class NiftiScan:
             )
         trailing = stream.trailing + position - self._layout.end
         if trailing and not any(warning.code is Code.W_TRAILING_BYTES for warning in self.warnings):
-            self.warnings += (_trailing(trailing),)
+            self.warnings += (self._claims.judge_trailing(self.path, trailing),)
         self._digest = stream.sha256.hexdigest()
         return planes.voxels
 
@@ -113,18 +143,18 @@ def open_nifti(path: Path, *, limits: Limits, modality: str | None = None) -> Ni
         raise CaseError(Code.E_DTYPE, path, f"datatype {name}; expected whole or real numbers of 8 to 64 bits")
     dtype = np.dtype(_DATATYPES[datatype]).newbyteorder(header.endianness)
     warnings = check_size(path, shape, dtype.itemsize, limits)
-    if int(header["bitpix"]) != 8 * dtype.itemsize:
-        warnings.append(
-            Warning(Code.W_BITPIX, f"bitpix is {int(header['bitpix'])} for {dtype.name}; the datatype is followed")
-        )
+    bitpix = int(header["bitpix"]) if int(header["bitpix"]) != 8 * dtype.itemsize else None
+    if bitpix is not None:
+        warnings.append(Warning(Code.W_BITPIX, f"bitpix is {bitpix} for {dtype.name}; the datatype is followed"))
     slope, inter = _scaling(header, path, modality)
     voxels_path = _voxels_path(header_path, kind, stream.size, path)
     layout = Layout(dtype, shape, _offset(header, kind, path), slope, inter)
+    claims = Claims(_has_no_room(block, header, layout, kind), bitpix)
     affine, found = geometry(header, shape, path)
     voxels = stream if kind == "single" else Stream(voxels_path, limits)
-    warnings += found + _check_length(layout, voxels, path)
+    warnings += found + _check_length(layout, voxels, claims, path)
     pair = header_path if kind == "pair" else None
-    return NiftiScan(path, shape, affine, None, tuple(warnings), layout, limits, pair, voxels_path)
+    return NiftiScan(path, shape, affine, None, tuple(warnings), layout, limits, claims, pair, voxels_path)
 
 
 def _parse(block: bytes, path: Path) -> tuple[Any, str]:
@@ -187,7 +217,13 @@ def _offset(header: Any, kind: str, path: Path) -> int:
     return int(offset)
 
 
-def _check_length(layout: Layout, stream: Stream, path: Path) -> list[Warning]:
+def _has_no_room(block: bytes, header: Any, layout: Layout, kind: str) -> bool:
+    """Whether extensions are claimed, each of which has 16 bytes and more, and voxels begin where they would."""
+    size = int(header["sizeof_hdr"])
+    return kind == "single" and block[size : size + 1] not in (b"", b"\0") and layout.offset < size + 4 + 16
+
+
+def _check_length(layout: Layout, stream: Stream, claims: Claims, path: Path) -> list[Warning]:
     """Refuse, before voxels are read, a file that cannot hold them."""
     most = stream.size * DEFLATE_LIMIT if stream.compressed else stream.size
     if most < layout.end:
@@ -198,12 +234,8 @@ def _check_length(layout: Layout, stream: Stream, path: Path) -> list[Warning]:
             "copy the file again",
         )
     if not stream.compressed and stream.size > layout.end:
-        return [_trailing(stream.size - layout.end)]
+        return [claims.judge_trailing(path, stream.size - layout.end)]
     return []
-
-
-def _trailing(count: int) -> Warning:
-    return Warning(Code.W_TRAILING_BYTES, f"{count} bytes after the voxels are ignored")
 
 
 def _header_of_pair(path: Path) -> Path:

@@ -14,7 +14,7 @@ from pipeline.config import Intensity, Preprocessing
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import within_root
 from pipeline.imaging.envelope import Envelope
-from pipeline.imaging.image import FloatArray, Warning
+from pipeline.imaging.image import FloatArray, Warning, carrying
 from pipeline.imaging.region import ReadRegiond
 
 
@@ -82,7 +82,8 @@ def preprocess(
     except RuntimeError as error:
         raise _ours(error) from None
     facts = data["image_facts"]
-    near = envelope.judge(facts.measures, path=request.path) if envelope else ()
+    with carrying(facts.warnings):
+        near = envelope.judge(facts.measures, path=request.path) if envelope else ()
     if envelope and envelope.modality != modality:
         raise CaseError(
             Code.E_OUT_OF_ENVELOPE,

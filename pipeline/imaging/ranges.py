@@ -18,8 +18,10 @@ from pipeline.imaging.image import FloatArray
 _LOWEST_TISSUE, _HIGHEST_BONE = -1100.0, 3100.0
 _ABSURD_HIGH, _ABSURD_LOW = 32_000.0, -33_000.0  # metal on the extended scale ends at 30710, padding at -32768
 _UNSIGNED_SOFT_TISSUE = 850.0  # where water, 1024 without its offset, certainly is in sight
+_FAT = -150.0
 _CUT_OFF = 0.01  # share of exact zeros, below which nothing lies; water is 0, but with noise to both sides
 _LEAST_SPREAD = 20.0  # noise alone spreads a real region more, from end to end
+_NOTHING_BELOW, _MOST_BELOW = -1200.0, 0.2  # noise reaches beneath air, but not with this share of the voxels
 _SAMPLE = 400_000  # voxels that the slower rules look at
 
 
@@ -60,14 +62,19 @@ def _ct(sample: NDArray[np.float32], low: float, high: float) -> str | None:
 
 
 def _ct_bulk(sample: NDArray[np.float32]) -> str | None:
-    """Where most voxels lie, once the most frequent value (padding, or air cut off) is set aside."""
+    """Where most voxels lie, once padding and air that was cut off are set aside: low values that many voxels share."""
     values, counts = np.unique(sample, return_counts=True)
-    rest = sample[sample != values[counts.argmax()]] if values[counts.argmax()] <= -1000 else sample
+    constants = values[(values <= -1000) & (counts > 0.01 * sample.size)]
+    rest = sample[~np.isin(sample, constants)]
     if rest.size == 0:
         return None
     median = float(np.median(rest))
     if not _LOWEST_TISSUE <= median <= _HIGHEST_BONE:
         return f"median {median:.6g}, outside {_LOWEST_TISSUE:g} to {_HIGHEST_BONE:g}; check the slope and intercept"
+    if float(np.mean(rest < _NOTHING_BELOW)) > _MOST_BELOW:
+        return f"many different values below {_NOTHING_BELOW:g}, where nothing is; check the slope and intercept"
+    if median > _UNSIGNED_SOFT_TISSUE and float(sample.min()) > _FAT:
+        return "most as bright as bone, and no fat or air, as without rescaling; expected Hounsfield units"
     return None
 
 

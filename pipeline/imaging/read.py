@@ -73,6 +73,10 @@ def open_scan(path: Path, *, limits: Limits, modality: str | None = None, files:
         scan: Scan = open_nifti(path, limits=limits, modality=modality)
     elif kind in ("png", "jpeg", "tiff") and not compressed:
         scan = open_picture(path, limits=limits, modality=modality)
+    elif kind is None and path.name.lower().endswith((".img", ".img.gz")):
+        raise CaseError(
+            Code.E_SIDE_FILE, path, "voxels of a .hdr/.img pair, but the .hdr is not beside them; copy it there"
+        )
     else:
         raise CaseError(Code.E_FORMAT, path, _foreign(head, compressed))
     content = f"{kind}.gz" if compressed else kind

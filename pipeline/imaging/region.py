@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pipeline.config import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import nearest_axes
-from pipeline.imaging.image import Affine, Box, FloatArray, Scan, Warning, orientation, spacing_mm
+from pipeline.imaging.image import Affine, Box, FloatArray, Scan, Warning, carrying, orientation, spacing_mm
 from pipeline.imaging.picture import Picture
 from pipeline.imaging.ranges import check_range
 from pipeline.imaging.read import open_scan
@@ -104,6 +104,10 @@ class ReadRegiond(MapTransform):
                 "no lesion centre; fill in center_x_mm, center_y_mm, center_z_mm and coordinate_system",
             )
         scan = open_scan(path, limits=self.limits, modality=self.modality, files=files)
+        with carrying(scan.warnings):
+            return self._read_opened(scan, path, center_mm)
+
+    def _read_opened(self, scan: Scan, path: Path, center_mm: Any) -> tuple[FloatArray, Affine, RegionFacts]:
         slice_axis = self._check_kind(scan, path)
         size, spacing = self._in_3d(scan, slice_axis)
         if spacing is None:
@@ -242,6 +246,8 @@ def _measures(values: FloatArray, modality: str) -> dict[str, float]:
     measures = {f"intensity_q{level:02d}": float(value) for level, value in zip(QUANTILES, levels, strict=True)}
     if modality == "CT":
         measures["air_fraction"] = float(np.mean(flat < _AIR_BELOW_HU))
+        # Noise leaves few voxels at exactly 0 HU: many are the rest of a half-copied file, or a mask's outside.
+        measures["zero_fraction"] = float(np.mean(flat == 0))
         measures["tissue_fraction"] = float(np.mean(flat > _TISSUE_ABOVE_HU))
     return measures
 

@@ -28,7 +28,7 @@ class ScoreRow:
         status: ``scored``; ``flagged`` (scored, with warnings); ``rejected`` (the case's fault); ``failed`` (ours).
         code: the error, or the first warning, or empty.
         reason: the code in words, without patients' data.
-        warnings: all warnings' codes, joined by ``;``.
+        warnings: all warnings' codes, joined by ``;``; of a rejected case those found before the error.
         probability: calibrated probability of malignancy, None unless scored or flagged.
         decision: ``positive`` when the probability is at or above the threshold.
         logit: uncalibrated; of an ensemble, the members' mean.
@@ -77,7 +77,15 @@ class Stamp:
 
 
 def refusal(
-    case: Case, stamp: Stamp, *, status: Status, code: Code, reason: str, signature: str = "", seconds: float = 0.0
+    case: Case,
+    stamp: Stamp,
+    *,
+    status: Status,
+    code: Code,
+    reason: str,
+    warnings: Sequence[Code] = (),
+    signature: str = "",
+    seconds: float = 0.0,
 ) -> ScoreRow:
     """The row of a case without a score."""
     return ScoreRow(
@@ -85,6 +93,7 @@ def refusal(
         status=status,
         code=code,
         reason=reason,
+        warnings=";".join(warnings),
         **asdict(stamp),
         scored_at=now(),
         seconds=round(seconds, 4),

@@ -143,6 +143,7 @@ class Scorer:
         seconds = perf_counter() - item.started
         if isinstance(error, CaseError):
             why: dict[str, Any] = {"status": "rejected", "code": error.code, "reason": error.reason}
+            why["warnings"] = error.warnings
         else:  # the message of an unforeseen error may quote a patient's data: its type must do
             reason = f"{type(error).__name__} inside the program; please report it with this row"
             why = {"status": "failed", "code": Code.E_INTERNAL, "reason": reason}

@@ -564,3 +564,31 @@ def test_scan_survives_pickling(tmp_path: Path) -> None:
     scan = pickle.loads(pickle.dumps(opened(write_series(tmp_path / "s"))))
     np.testing.assert_array_equal(scan.read(ALL), phantom())
     assert b"CANARY" not in pickle.dumps(scan)
+
+
+@pytest.mark.parametrize("kept", [0, 400], ids=["whole slice", "rest of a slice"])
+def test_zero_filled_slice_among_whole_ones_is_refused(tmp_path: Path, kept: int) -> None:
+    def edit(image: Dataset, number: int) -> None:
+        if number == 7:
+            image.PixelData = image.PixelData[:kept].ljust(len(image.PixelData), b"\0")
+
+    scan = open_series(write_series(tmp_path / "s", edit), limits=Limits())
+    with pytest.raises(CaseError, match=r"E_SLICE_UNREADABLE.*zero bytes, unlike its neighbours"):
+        scan.read(ALL)
+
+
+def test_padding_that_grows_towards_the_ends_is_no_fault(tmp_path: Path) -> None:
+    def edit(image: Dataset, number: int) -> None:
+        kept = {0: 0, 1: 200, 2: 480, 14: 300, 15: 0}.get(number, len(image.PixelData))
+        image.PixelData = image.PixelData[:kept].ljust(len(image.PixelData), b"\0")
+
+    assert open_series(write_series(tmp_path / "s", edit), limits=Limits()).read(ALL).min() == -1024
+
+
+def test_detector_spacing_is_no_spacing_of_ct(tmp_path: Path) -> None:
+    def edit(image: Dataset, number: int) -> None:
+        image.ImagerPixelSpacing = image.PixelSpacing
+        del image.PixelSpacing
+
+    with pytest.raises(CaseError, match=r"E_GEOMETRY_MISSING.*spacing"):
+        open_series(write_series(tmp_path / "s", edit), limits=Limits())

@@ -119,18 +119,37 @@ def test_zero_byte_file_among_slices_is_a_row_and_refuses_the_only_series(tmp_pa
 
 def test_any_file_beside_slices_is_a_row(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "s")
-    touch(folder, "IM777", "notes.txt", "1.2.3.44")
+    touch(folder, "IM777", "notes.x", "1.2.3.44")
     (folder / "half").write_bytes((folder / "IM003").read_bytes()[:200])
     found = codes(search(tmp_path)[0])
     assert found.pop(f"s#{UID8}") == Code.E_SLICE_UNREADABLE
     assert found == {
-        "s/IM777": Code.E_FORMAT, "s/notes.txt": Code.E_FORMAT, "s/1.2.3.44": Code.E_FORMAT, "s/half": Code.E_TRUNCATED,
+        "s/IM777": Code.E_FORMAT, "s/notes.x": Code.E_FORMAT, "s/1.2.3.44": Code.E_FORMAT, "s/half": Code.E_TRUNCATED,
     }  # fmt: skip
 
 
-def test_document_beside_slices_does_not_refuse_them(tmp_path: Path) -> None:
-    touch(write_series(tmp_path / "s"), "annotation.xml")
-    assert codes(search(tmp_path)[0]) == {f"s#{UID8}": None, "s/annotation.xml": Code.E_FORMAT}
+def test_documents_beside_slices_are_counted_and_refuse_nothing(tmp_path: Path) -> None:
+    """As in a download of LIDC-IDRI, which has an .xml of annotations in the folder of every CT."""
+    folder = write_series(tmp_path / "s")
+    touch(folder, "069.xml", "table.CSV", "notes.txt", "a.json", "LICENSE", "DICOMDIR")
+    (folder / "empty.log").write_bytes(b"")
+    rows, skipped = search(tmp_path)
+    assert codes(rows) == {f"s#{UID8}": None}
+    assert skipped.by_suffix == {".xml": 1, ".csv": 1, ".txt": 1, ".json": 1, ".log": 1, "": 2}
+
+
+def test_slice_named_like_a_document_is_a_slice(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "s")
+    (folder / "IM003").rename(folder / "IM003.txt")
+    rows, skipped = search(tmp_path)
+    assert len(rows[f"s#{UID8}"].files or ()) == 16
+    assert skipped.total == 0
+
+
+@pytest.mark.parametrize("name", ["IM777", "IM777.dcm", "IM777.bin", "IM777.dcm.part", "1.2.840.7"])
+def test_damaged_file_beside_slices_that_is_no_document_stays_a_row(tmp_path: Path, name: str) -> None:
+    touch(write_series(tmp_path / "s"), name)
+    assert codes(search(tmp_path)[0])[f"s/{name}"] == Code.E_FORMAT
 
 
 def test_dicom_suffix_without_dicom_content_is_a_row_anywhere(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from scan_files import AFFINE, LIMITS, SHAPE, WHOLE, codes, phantom, read, save
+from scan_files import AFFINE, LIMITS, SHAPE, WHOLE, codes, lesion, phantom, read, save
 
 from pipeline.config import Limits
 from pipeline.errors import CaseError
+from pipeline.imaging.envelope import fit_envelope
 from pipeline.imaging.nifti import open_nifti
 from pipeline.imaging.read import open_scan, read_image
 
@@ -419,3 +420,39 @@ def test_reading_needs_neither_torch_nor_monai() -> None:
     check = "import sys, pipeline.imaging.read; print(sorted({'torch', 'monai'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_bytes_too_many_beside_a_wrong_bitpix_show_a_wrong_datatype(tmp_path: Path) -> None:
+    """Shorts declared as bytes: half of the file would be read as a picture of something else."""
+    path = save(tmp_path / "a.nii", phantom(), datatype=256)
+    with pytest.raises(CaseError, match=r"E_DTYPE.*7680 bytes too many.*bitpix is 16"):
+        lesion(path)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_extension_where_the_voxels_should_begin_is_refused(tmp_path: Path, suffix: str) -> None:
+    plain = save(tmp_path / "plain.nii", phantom()).read_bytes()
+    flagged = plain[:348] + b"\1\0\0\0" + plain[352:]
+    path = tmp_path / f"a{suffix}"
+    pack = gzip.compress if suffix == ".nii.gz" else bytes
+    path.write_bytes(pack(flagged))  # the flag alone shifts nothing
+    np.testing.assert_array_equal(lesion(path).voxels, lesion(tmp_path / "plain.nii").voxels)
+    path.write_bytes(pack(flagged[:352] + struct.pack("<ii", 16, 6) + b"comment." + flagged[352:]))
+    with pytest.raises(CaseError, match=r"E_FORMAT.*16 bytes too many, and an extension is claimed"):
+        lesion(path)
+
+
+def test_voxels_of_a_pair_without_their_header_name_it(tmp_path: Path) -> None:
+    (tmp_path / "a.img").write_bytes(phantom().tobytes())
+    with pytest.raises(CaseError, match=r"E_SIDE_FILE.*the \.hdr is not beside them"):
+        lesion(tmp_path / "a.img")
+
+
+def test_zero_filled_rest_of_a_scan_is_outside_the_envelope(tmp_path: Path) -> None:
+    """0 HU has noise to both sides in any scan; a block of exact zeros is a copy that broke off."""
+    trained = [lesion(save(tmp_path / f"{seed}.nii", phantom(seed))).measures for seed in range(8)]
+    broken = phantom(9)
+    broken[:, :, 11:] = 0
+    found = lesion(save(tmp_path / "broken.nii", broken)).measures
+    with pytest.raises(CaseError, match=r"E_OUT_OF_ENVELOPE.*zero_fraction"):
+        fit_envelope([{"zero_fraction": case["zero_fraction"]} for case in trained], modality="CT").judge(found)
