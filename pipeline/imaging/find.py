@@ -212,7 +212,7 @@ def _rows(inside: _Folder, current: Path, root: Path, skipped: SkippedCount) -> 
 
 
 def _is_document(path: Path) -> bool:
-    return _suffix(path.name) in DOCUMENT_SUFFIXES or path.name.lower() in NO_SCANS
+    return scan_suffix(path.name) in DOCUMENT_SUFFIXES or path.name.lower() in NO_SCANS
 
 
 def _series_row(inside: _Folder, series: str, files: list[Path], current: Path, root: Path) -> FoundScan:
