@@ -1,0 +1,204 @@
+"""``malignancy score`` as an engineer meets it at night: interrupted, resumed, watched, on URLs and on Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from tiny_models import write_manifest, write_model, write_scans
+
+from pipeline.cli import run
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(write_model(tmp_path_factory.mktemp("model") / "model"))
+
+
+@pytest.fixture
+def manifest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    write_scans(tmp_path / "scans", 12)
+    return write_manifest(tmp_path / "scans")
+
+
+def score(model, source, out="out", *options):
+    return run(["score", model, str(source), "--out", str(out), "--workers", "2", "--no-track", *options])
+
+
+def table(out="out"):
+    return pd.read_parquet(f"{out}/scores.parquet")
+
+
+def summary(out="out"):
+    with open(f"{out}/summary.json") as handle:
+        return json.load(handle)
+
+
+def test_a_second_run_scores_nothing_again_and_a_new_scan_is_added(model, manifest):
+    assert score(model, manifest.parent / "0000.nii.gz") == 1  # a lesion model is not told where the lesion is
+    assert score(model, manifest, "two") == 0
+    before = table("two")
+    assert score(model, manifest, "two") == 0
+    assert summary("two")["scored_by_this_run"] == 0
+    pd.testing.assert_frame_equal(table("two"), before)
+    shutil.copy(manifest.parent / "0003.nii.gz", manifest.parent / "0099.nii.gz")
+    write_manifest(manifest.parent)
+    assert score(model, manifest, "two") == 0
+    assert summary("two")["scored_by_this_run"] == 1
+    assert list(table("two")["case_id"]) == [*before["case_id"], "0099.nii.gz"]
+
+
+def test_a_changed_input_is_refused_or_scored_again(model, manifest, capsys):
+    assert score(model, manifest) == 0
+    before = table().set_index("case_id")
+    shutil.copy(manifest.parent / "0003.nii.gz", manifest.parent / "0005.nii.gz")
+    assert score(model, manifest) == 2
+    assert "1 inputs have changed since they were scored (first: 0005.nii.gz)" in capsys.readouterr().err
+    assert score(model, manifest, "out", "--rescore-changed") == 0
+    after = table().set_index("case_id")
+    assert len(after) == 12
+    assert after.loc["0005.nii.gz", "probability"] == after.loc["0003.nii.gz", "probability"]
+    others = [name for name in before.index if name != "0005.nii.gz"]
+    pd.testing.assert_frame_equal(after.loc[others], before.loc[others])
+
+
+def test_another_model_is_refused_and_restart_sets_the_rows_aside(model, manifest, tmp_path, capsys):
+    assert score(model, manifest) == 0
+    other = str(write_model(tmp_path / "other", seed=1))
+    assert score(other, manifest) == 2
+    assert "holds rows of another model" in capsys.readouterr().err
+    assert score(other, manifest, "out", "--restart") == 0
+    assert set(table()["model"]) == {summary()["model"]}
+    assert len(list((tmp_path / "out").glob("parts-before-*"))) == 1
+
+
+def test_rejects_may_be_accepted_and_a_bad_night_is_stopped(model, manifest, capsys):
+    (manifest.parent / "0002.nii.gz").write_bytes(b"")
+    assert score(model, manifest) == 1
+    assert score(model, manifest, "out", "--accept-rejects", "0.1") == 0
+    lines = ["case_id,image,center_x_mm,center_y_mm,center_z_mm,coordinate_system"]
+    lines += [f"gone-{number},gone-{number}.nii.gz,0,0,0,RAS" for number in range(300)]
+    (manifest.parent / "gone.csv").write_text("\n".join(lines) + "\n")
+    assert score(model, manifest.parent / "gone.csv", "gone", "--max-failure-rate", "0.2") == 3
+    assert "50 of 50 cases were not scored, above --max-failure-rate 0.2 (last: E_NOT_FOUND)" in capsys.readouterr().err
+
+
+def test_scans_that_are_still_arriving_are_left_for_the_next_run(model, manifest):
+    for number in range(10):
+        os.utime(manifest.parent / f"{number:04d}.nii.gz", (1e9, 1e9))
+    assert score(model, manifest, "out", "--min-age", "3600") == 0
+    assert (len(table()), summary()["waiting_for_arrival"]) == (10, 2)
+    assert score(model, manifest) == 0
+    assert len(table()) == 12
+
+
+def test_drift_is_an_alert_in_the_summary(model, manifest, tmp_path):
+    folder = tmp_path / "with-reference"
+    shutil.copytree(model, folder)
+    description = json.loads((folder / "model.json").read_text())
+    description["drift_reference"] = {
+        "intensity_q50": [[-1000.0, -990.0], [0.3, 0.3, 0.4]],
+        "probability": [[0.5], [0.5, 0.5]],
+    }
+    (folder / "model.json").write_text(json.dumps(description))
+    write_scans(manifest.parent, 120)
+    assert score(str(folder), write_manifest(manifest.parent)) == 0
+    assert "intensity_q50" in summary()["drift_alerts"]
+    assert summary()["drift"]["intensity_q50"] > 0.25
+
+
+def test_a_scoring_run_is_in_the_tracking_store_without_a_case_or_path(model, manifest, tmp_path):
+    from mlflow import MlflowClient
+
+    out = ["--out", "out", "--workers", "1"]
+    assert run(["score", model, str(manifest), *out]) == 0
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    logged = client.get_run(summary()["mlflow_run"])
+    assert logged.info.status == "FINISHED"
+    assert logged.data.metrics["cases"] == 12
+    assert logged.data.tags["kind"] == "scoring"
+    assert "0003.nii.gz" not in str(logged.to_dictionary())
+    assert str(tmp_path) not in str(logged.data.to_dictionary())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_run_goes_on_and_ends_like_an_undisturbed_one(model, manifest, tmp_path, workers):
+    write_scans(manifest.parent, 60)
+    manifest = write_manifest(manifest.parent)
+    assert score(model, manifest, "undisturbed") == 0
+    rng = np.random.default_rng(workers)
+    command = [sys.executable, "-m", "pipeline", "score", model, str(manifest), "--out", "killed", "--no-track"]
+    command += ["--workers", str(workers), "--batch-size", "3"]
+    for _ in range(4):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(rng.uniform(5, 9))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    whole, killed = table("undisturbed"), table("killed")
+    np.testing.assert_allclose(killed["probability"], whole["probability"], atol=1e-6)
+    drop = ["seconds", "scored_at", "probability", "logit"]
+    pd.testing.assert_frame_equal(killed.drop(columns=drop), whole.drop(columns=drop))
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_rows(model, manifest):
+    pytest.importorskip("ray", reason="the extra [ray] is not installed")
+    (manifest.parent / "0002.nii.gz").write_bytes(b"")
+    assert score(model, manifest, "local") == 1
+    assert score(model, manifest, "ray", "--engine", "ray") == 1
+    local, ray = table("local"), table("ray")
+    np.testing.assert_allclose(ray["probability"], local["probability"], atol=1e-6)
+    drop = ["seconds", "scored_at", "probability", "logit"]
+    pd.testing.assert_frame_equal(ray.drop(columns=drop), local.drop(columns=drop))
+
+
+@pytest.fixture
+def bucket(manifest, monkeypatch):
+    """The scans in an S3 bucket of a server on this machine."""
+    server_module = pytest.importorskip("moto.server", reason="moto is not installed")
+    s3fs = pytest.importorskip("s3fs", reason="the extra [s3] is not installed")
+    server = server_module.ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "FSSPEC_S3_ENDPOINT_URL": f"http://{host}:{port}",
+    }.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    system = s3fs.S3FileSystem(endpoint_url=f"http://{host}:{port}")
+    system.mkdir("bucket")
+    system.put(str(manifest.parent) + "/", "bucket/scans/", recursive=True)
+    yield "s3://bucket/scans"
+    server.stop()
+
+
+@pytest.mark.slow
+def test_a_bucket_is_scored_like_a_folder(model, manifest, bucket, capsys):
+    assert score(model, manifest, "local") == 0
+    assert score(model, f"{bucket}/manifest.csv", "remote") == 0
+    pd.testing.assert_series_equal(table("remote")["probability"], table("local")["probability"])
+    assert list(table("remote")["image_sha256"]) == list(table("local")["image_sha256"])
+    assert score(model, f"{bucket}/manifest.csv", "remote") == 0
+    assert summary("remote")["scored_by_this_run"] == 0
+    assert score(model, bucket, "searched") == 1
+    assert set(table("searched")["code"]) == {"E_CENTER_MISSING"}
+    assert summary("searched")["skipped_files"] == {".csv": 1}
+    assert score(model, "s3://bucket/nowhere", "none") == 2
+    assert "no such manifest, folder or scan" in capsys.readouterr().err
