@@ -137,6 +137,27 @@ def check(
 
 
 @app.command()
+def promote(
+    model: Annotated[str, typer.Argument(help="A registered version: models:/NAME@challenger or models:/NAME/3.")],
+    on: Annotated[Path, typer.Option(help="Manifest of the locked, labelled cases.")],
+    force: Annotated[bool, typer.Option("--force", help="Promote whatever the gate says; needs --reason.")] = False,
+    reason: Annotated[str | None, typer.Option(help="Why it is forced; recorded.")] = None,
+) -> None:
+    """Let the gate compare a version with the champion, and make it champion when every condition holds."""
+    from pipeline.jobs.promote import promote as job
+
+    raise typer.Exit(job(model, on, force=force, reason=reason))
+
+
+@app.command()
+def rollback(name: Annotated[str, typer.Argument(help="Name of the registered model.")]) -> None:
+    """Give `champion` back to the version that the present one replaced."""
+    from pipeline.jobs.promote import rollback as job
+
+    job(name)
+
+
+@app.command()
 def ui(port: Annotated[int, typer.Option(min=1024, max=65535)] = 5000) -> None:
     """Serve the MLflow UI on this machine only."""
     from pipeline.jobs.ui import ui as job

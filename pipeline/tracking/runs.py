@@ -60,6 +60,10 @@ class TrackedRun:
         """Store a text under the run as a file of this name."""
         self.store.client.log_text(self.run_id, text, name)
 
+    def json(self, value: Mapping[str, Any], name: str) -> None:
+        """Store plain JSON values under the run as a file of this name."""
+        self.store.client.log_text(self.run_id, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False), name)
+
     def dataset(self, table: pd.DataFrame, *, name: str, digest: str, source: str, context: str) -> None:
         """Record which data the run used; ``digest`` covers manifest, labels, splits and image bytes."""
         import mlflow.data
