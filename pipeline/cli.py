@@ -137,6 +137,21 @@ def check(
 
 
 @app.command()
+def recalibrate(
+    model: Annotated[str, typer.Argument(help="Model directory or MLflow model URI.")],
+    manifest: Annotated[Path, typer.Argument(help="Local labelled cases of patients that the model has not seen.")],
+    prevalence: Annotated[
+        float | None,
+        typer.Option(help="Share of malignant cases where the model will be used, when the manifest's is another."),
+    ] = None,
+) -> None:
+    """Refit the calibration intercept and the thresholds on local cases, into a new model version."""
+    from pipeline.jobs.recalibrate import recalibrate as job
+
+    raise typer.Exit(job(model, manifest, prevalence=prevalence))
+
+
+@app.command()
 def promote(
     model: Annotated[str, typer.Argument(help="A registered version: models:/NAME@challenger or models:/NAME/3.")],
     on: Annotated[Path, typer.Option(help="Manifest of the locked, labelled cases.")],

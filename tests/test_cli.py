@@ -18,7 +18,19 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
-    for command in ("init", "demo-data", "train", "evaluate", "score", "ui", "import", "check", "promote", "rollback"):
+    for command in (
+        "init",
+        "demo-data",
+        "train",
+        "evaluate",
+        "score",
+        "ui",
+        "import",
+        "check",
+        "promote",
+        "rollback",
+        "recalibrate",
+    ):
         assert command in done.stdout
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from pipeline.scoring.engine import score_cases
 from pipeline.scoring.model_directory import Model, ModelDescription, hash_patient
 from pipeline.scoring.rows import ScoreRow
 from pipeline.scoring.scorer import Scorer
+
+FITTED_ON = ("train", "validation", "calibration")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +41,10 @@ def labelled_cases(manifest: Manifest) -> list[Case]:
     return [case for case in manifest.cases if case.label is not None]
 
 
-def seen_cases(description: ModelDescription, cases: Sequence[Case]) -> set[str]:
+def seen_cases(description: ModelDescription, cases: Sequence[Case], *, splits: Sequence[str] = FITTED_ON) -> set[str]:
     """Ids of the cases whose patient is in the model's training, validation or calibration data."""
     patients = description.patients
-    hashes = {*patients.train, *patients.validation, *patients.calibration}
+    hashes = {each for split in splits for each in getattr(patients, split)}
     return {case.case_id for case in cases if hash_patient(patients.salt, str(case.patient_id)) in hashes}
 
 
@@ -72,3 +75,18 @@ def subgroup_columns(manifest: Manifest, *descriptions: ModelDescription) -> lis
 def cases_digest(cases: Sequence[Case]) -> str:
     """Digest of who is judged and by which label, whatever the order, other columns or spelling of the table."""
     return sha256_json(sorted([case.case_id, case.patient_id, case.label, case.image] for case in cases))
+
+
+def manifest_record(case: Case) -> dict[str, Any]:
+    """A case as a row of manifest columns, as the registered model takes it."""
+    row: dict[str, Any] = {"case_id": case.case_id, "patient_id": case.patient_id or "", "image": case.image}
+    if case.center_mm is not None:
+        row |= dict(zip(("center_x_mm", "center_y_mm", "center_z_mm"), case.center_mm, strict=True))
+        row["coordinate_system"] = "RAS"
+    return row
+
+
+def patients_by_class(cases: Sequence[Case]) -> tuple[int, int]:
+    """How many patients have malignant, and how many have benign, cases."""
+    malignant, benign = ({case.patient_id for case in cases if case.label == label} for label in (1, 0))
+    return len(malignant), len(benign)

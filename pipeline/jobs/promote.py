@@ -20,6 +20,8 @@ from pipeline.jobs.labelled import (
     Scored,
     cases_digest,
     labelled_cases,
+    manifest_record,
+    patients_by_class,
     predictions_from,
     score_labelled,
     seen_cases,
@@ -132,14 +134,14 @@ def _pair(model_name: str, manifest: Manifest, config: Tracking) -> Pair:
     cases = labelled_cases(manifest)
     seen = [seen_cases(each.model.description, cases) for each in (challenger, champion)]
     unseen = tuple(case for case in cases if case.case_id not in seen[0] | seen[1])
-    malignant, benign = ({case.patient_id for case in unseen if case.label == label} for label in (1, 0))
+    malignant, benign = patients_by_class(unseen)
     counts = gate.LockedCases(
         labelled=len(cases),
         seen_by_challenger=len(seen[0]),
         seen_by_champion=len(seen[1]),
         unseen=len(unseen),
-        patients_malignant=len(malignant),
-        patients_benign=len(benign),
+        patients_malignant=malignant,
+        patients_benign=benign,
     )
     return Pair(challenger, champion, manifest, unseen, counts)
 
@@ -184,7 +186,7 @@ def _parity(candidate: Candidate, scored: Sequence[Scored], root: Path) -> gate.
     chosen = [ordered[place] for place in places]
     try:
         answered = promotion.registered_probabilities(
-            candidate.version, pd.DataFrame([_record_of(each.case) for each in chosen]), root=root
+            candidate.version, pd.DataFrame([manifest_record(each.case) for each in chosen]), root=root
         )
     except ModelError as error:
         return gate.Parity(None, str(error))
@@ -192,15 +194,6 @@ def _parity(candidate: Candidate, scored: Sequence[Scored], root: Path) -> gate.
         return gate.Parity(None, "the registered MLflow model rejects cases that the command scores")
     expected = np.array([each.row.probability for each in chosen], dtype=np.float64)
     return gate.Parity(float(np.abs(answered - expected).max()))
-
-
-def _record_of(case: Case) -> dict[str, object]:
-    """A case as a row of manifest columns, as the registered model takes it."""
-    row: dict[str, object] = {"case_id": case.case_id, "patient_id": case.patient_id, "image": case.image}
-    if case.center_mm is not None:
-        row |= dict(zip(("center_x_mm", "center_y_mm", "center_z_mm"), case.center_mm, strict=True))
-        row["coordinate_system"] = "RAS"
-    return row
 
 
 def _record(run: TrackedRun, pair: Pair, decision: gate.Decision, contest: Contest | None, config: Tracking) -> None:
