@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,6 +48,12 @@ class Subgroup:
     n_positive: int
     evaluation: Evaluation | None
     too_few: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        plain = {name: getattr(self, name) for name in ("column", "value", "n_cases", "n_patients", "n_positive")}
+        judged = None if self.evaluation is None else self.evaluation.to_json()
+        return plain | {"too_few": self.too_few, "evaluation": judged}
 
 
 def evaluate_subgroups(

@@ -91,7 +91,12 @@ def run_training(config: Config, manifest: Manifest, splits: Splits, folder: Pat
     digest = cohort.digest(manifest)
     description = _save(config, manifest, splits, cohort, fitted, judgement, envelope, digest, folder, run)
     trained = Trained(folder, config, splits, cohort, fitted, judgement, description, digest)
-    write_evaluation(_judged(trained, manifest), folder, all_predictions=judgement.predictions)
+    write_evaluation(
+        _judged(trained, manifest),
+        folder,
+        all_predictions=judgement.predictions,
+        calibration=judgement.predictions.where(split="calibration"),
+    )
     _write_splits(trained)
     return trained
 
