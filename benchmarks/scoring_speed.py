@@ -41,8 +41,7 @@ def write_model(folder: Path) -> None:
     from pipeline.evaluation.operating_points import OperatingPoint
     from pipeline.models.networks import build_network
     from pipeline.scoring.golden import add_golden
-    from pipeline.scoring.model_directory import LabelMeaning, Member, PatientHashes, load_model, save_model
-    from pipeline.scoring.scorer import Scorer
+    from pipeline.scoring.model_directory import LabelMeaning, Member, PatientHashes, save_model
 
     torch.manual_seed(0)
     network = Network(name="densenet121")
@@ -71,7 +70,7 @@ def write_model(folder: Path) -> None:
         patients=PatientHashes.of("none", {"train": [], "validation": [], "calibration": []}),
         provenance={},
     )
-    add_golden(folder, Scorer(load_model(folder), device="cpu"), preprocessing, "CT")
+    add_golden(folder)
 
 
 def repeat_manifest(manifest: Path, times: int) -> Path:

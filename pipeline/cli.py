@@ -170,6 +170,42 @@ def check(
 
 
 @app.command()
+def recalibrate(
+    model: Annotated[str, typer.Argument(help="Model directory or MLflow model URI.")],
+    manifest: Annotated[Path, typer.Argument(help="Local labelled cases of patients that the model has not seen.")],
+    prevalence: Annotated[
+        float | None,
+        typer.Option(help="Share of malignant cases where the model will be used, when the manifest's is another."),
+    ] = None,
+) -> None:
+    """Refit the calibration intercept and the thresholds on local cases, into a new model version."""
+    from pipeline.jobs.recalibrate import recalibrate as job
+
+    raise typer.Exit(job(model, manifest, prevalence=prevalence))
+
+
+@app.command()
+def promote(
+    model: Annotated[str, typer.Argument(help="A registered version: models:/NAME@challenger or models:/NAME/3.")],
+    on: Annotated[Path, typer.Option(help="Manifest of the locked, labelled cases.")],
+    force: Annotated[bool, typer.Option("--force", help="Promote whatever the gate says; needs --reason.")] = False,
+    reason: Annotated[str | None, typer.Option(help="Why it is forced; recorded.")] = None,
+) -> None:
+    """Let the gate compare a version with the champion, and make it champion when every condition holds."""
+    from pipeline.jobs.promote import promote as job
+
+    raise typer.Exit(job(model, on, force=force, reason=reason))
+
+
+@app.command()
+def rollback(name: Annotated[str, typer.Argument(help="Name of the registered model.")]) -> None:
+    """Give `champion` back to the version that the present one replaced."""
+    from pipeline.jobs.promote import rollback as job
+
+    job(name)
+
+
+@app.command()
 def ui(port: Annotated[int, typer.Option(min=1024, max=65535)] = 5000) -> None:
     """Serve the MLflow UI on this machine only."""
     from pipeline.jobs.ui import ui as job

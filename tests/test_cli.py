@@ -18,7 +18,19 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
-    for command in ("init", "demo-data", "train", "evaluate", "score", "ui", "import", "check"):
+    for command in (
+        "init",
+        "demo-data",
+        "train",
+        "evaluate",
+        "score",
+        "ui",
+        "import",
+        "check",
+        "promote",
+        "rollback",
+        "recalibrate",
+    ):
         assert command in done.stdout
 
 
@@ -33,6 +45,9 @@ def test_help_imports_nothing_heavy():
         (["score", "m", "i", "--out", "o", "--workers", "0"], "workers"),
         (["evaluate", "model", "--out", "o"], "give MODEL and MANIFEST, or --predictions FILE"),
         (["import", "medmnist", "a.npz", "out"], "positive"),
+        (["promote", "models:/a/1"], "Missing option"),
+        (["promote", "models:/a/1", "--on", "m.csv", "--force"], "--force and --reason TEXT belong together"),
+        (["promote", "models:/a/1", "--on", "none.csv"], "none.csv: E_NOT_FOUND"),
         (["init", "none"], "none: no such folder"),
     ],
 )

@@ -73,6 +73,27 @@ def mean_interval(
     return Interval(mean, lower, upper, level, "patient-clustered, log scale")
 
 
+def mean_difference_interval(differences: npt.ArrayLike, patients: npt.ArrayLike, *, level: float = 0.95) -> Interval:
+    """Mean of a paired difference a case, of either sign, with a patient-clustered variance and Student's t.
+
+    Args:
+        differences: one a case, shape (n,).
+        patients: patient id of each case, shape (n,).
+        level: confidence level.
+
+    Raises:
+        UndefinedMetricError: with fewer than two patients, or a value that is not finite.
+    """
+    values = as_scores(differences)
+    groups = as_groups(patients, np.zeros(values.size, dtype=np.int64))
+    count = int(groups.max()) + 1
+    if count < 2:
+        raise UndefinedMetricError("interval of a difference: 1 patient; expected at least 2")
+    mean = float(values.mean())
+    reach = float(stats.t.ppf((1.0 + level) / 2.0, count - 1)) * float(np.sqrt(_mean_variance(values, groups)))
+    return Interval(mean, mean - reach, mean + reach, level, "patient-clustered, paired")
+
+
 def _mean_variance(values: FloatArray, groups: IntArray) -> float:
     """Variance of a mean over cases, from the sums of deviations of each patient."""
     count = int(groups.max()) + 1

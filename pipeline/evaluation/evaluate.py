@@ -58,7 +58,7 @@ def evaluate(
     probabilities = _probabilities(labelled, calibrator)
     labels, patients = labelled.labels, labelled.patients
     count = bins if bins is not None else default_bins(labels.size)
-    null_rng, bootstrap_rng = (np.random.default_rng([seed, stream]) for stream in (0, 1))
+    null_rng, bootstrap_rng, drift_rng = (np.random.default_rng([seed, stream]) for stream in (0, 1, 2))
     asked = _intervals(labels, probabilities, patients, operating_point, resamples=resamples, rng=bootstrap_rng)
     intervals, undefined = _settle(asked)
     null, reason = _attempt(lambda: metrics.ece_null(probabilities, bins=count, rng=null_rng))
@@ -72,6 +72,7 @@ def evaluate(
         calibrated=_summary(labels, probabilities, bins=count),
         uncalibrated=_summary(labels, sigmoid(labelled.logits), bins=count),
         null=null,
+        cumulative_null_p95=metrics.cumulative_null_p95(probabilities, rng=drift_rng),
         confusion=metrics.confusion(labels, probabilities, operating_point.threshold),
         operating_point=operating_point,
     )
@@ -172,4 +173,5 @@ def _summary(labels: IntArray, probabilities: FloatArray, *, bins: int) -> Calib
         ece=ece,
         bins=bins,
         miscalibration=metrics.brier_decomposition(labels, probabilities).miscalibration,
+        cumulative_error=metrics.cumulative_calibration_error(labels, probabilities),
     )

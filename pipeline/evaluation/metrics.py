@@ -172,6 +172,46 @@ def ece_null(probabilities: npt.ArrayLike, *, rng: np.random.Generator, bins: in
     )
 
 
+def cumulative_calibration_error(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
+    """Calibration error without bins: how far observed and expected counts drift apart, in [0, 1]; 0 is right.
+
+    Cases are put in order of probability and the gap between label and probability is added up; the error is the range
+    of that sum, over the number of cases. Equal probabilities are one step, so the order of the cases does not matter.
+
+    Raises:
+        UndefinedMetricError: without cases, or with a probability outside [0, 1].
+
+    Source: Arrieta-Ibarra et al., 2022 (ECCE-R).
+    """
+    truth, values = _probabilities(labels, probabilities)
+    order = np.argsort(values, kind="stable")
+    ends = np.r_[np.flatnonzero(np.diff(values[order]) > 0.0), values.size - 1]
+    drift = np.r_[0.0, np.cumsum((truth - values)[order])[ends]]
+    return float(np.ptp(drift) / truth.size)
+
+
+def cumulative_null_p95(probabilities: npt.ArrayLike, *, rng: np.random.Generator, draws: int = 500) -> float:
+    """95th percentile of ``cumulative_calibration_error`` when labels are drawn from the probabilities themselves.
+
+    Args:
+        probabilities: in [0, 1], shape (n,).
+        rng: source of the draws.
+        draws: label sets.
+
+    Raises:
+        UndefinedMetricError: with a probability outside [0, 1].
+    """
+    values = np.sort(as_probabilities(probabilities))
+    ends = np.r_[np.flatnonzero(np.diff(values) > 0.0), values.size - 1]
+    found = np.empty(draws)
+    step = max(1, 2_000_000 // values.size)
+    for first in range(0, draws, step):
+        drawn = rng.random((min(step, draws - first), values.size)) < values  # (draws in step, n)
+        drift = np.cumsum(drawn - values, axis=1)[:, ends]
+        found[first : first + len(drawn)] = np.maximum(drift.max(axis=1), 0.0) - np.minimum(drift.min(axis=1), 0.0)
+    return float(np.quantile(found / values.size, 0.95))
+
+
 def calibration_slope(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
     """Slope of a logistic regression of the label on the log odds; 1 is right, below 1 is overconfident.
 

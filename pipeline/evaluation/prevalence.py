@@ -1,12 +1,14 @@
-"""What predictive values become where another share of the cases is malignant."""
+"""What predictive values and probabilities become where another share of the cases is malignant."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.errors import UndefinedMetricError
+from pipeline.evaluation.arrays import FloatArray, as_probabilities
 from pipeline.evaluation.calibration import sigmoid
 from pipeline.evaluation.intervals import Interval
 
@@ -45,6 +47,36 @@ def restate_prevalence(sensitivity: Interval, specificity: Interval, *, prevalen
         ppv=_predictive_value(sensitivity, specificity, odds, "PPV"),
         npv=_predictive_value(specificity, sensitivity, -odds, "NPV"),
     )
+
+
+def prevalence_shift(*, calibrated_at: float, wanted: float) -> float:
+    """What moves the log odds from one prevalence to another, if benign and malignant cases look as they did.
+
+    Raises:
+        UndefinedMetricError: for a prevalence outside (0, 1).
+
+    Source: Elkan, 2001; Saerens et al., 2002.
+    """
+    for prevalence in (calibrated_at, wanted):
+        if not 0.0 < prevalence < 1.0:
+            raise UndefinedMetricError(f"prevalence: {prevalence} is not in (0, 1), so there are no odds to move")
+    return float(np.log(wanted / (1.0 - wanted)) - np.log(calibrated_at / (1.0 - calibrated_at)))
+
+
+def adjust_prevalence(probabilities: npt.ArrayLike, *, calibrated_at: float, wanted: float) -> FloatArray:
+    """Probabilities restated for another prevalence, shape (n,); 0 and 1 stay what they are.
+
+    Args:
+        probabilities: calibrated at the prevalence ``calibrated_at``, shape (n,).
+        calibrated_at: share of malignant cases where they were calibrated, in (0, 1).
+        wanted: share of malignant cases where they are to be used, in (0, 1).
+
+    Raises:
+        UndefinedMetricError: for a prevalence outside (0, 1), or a probability outside [0, 1].
+    """
+    values = as_probabilities(probabilities)
+    ratio = np.exp(prevalence_shift(calibrated_at=calibrated_at, wanted=wanted))
+    return np.asarray(values * ratio / (values * ratio + (1.0 - values)))
 
 
 def _predictive_value(hit: Interval, other: Interval, odds: float, name: str) -> Interval:

@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pipeline.evaluation.checklist import Item
+from pipeline.evaluation.details import Details
 from pipeline.evaluation.intervals import Interval
 from pipeline.evaluation.prevalence import Restated
 from pipeline.evaluation.results import Evaluation
-from pipeline.evaluation.subgroups import Subgroup
 
 STATISTIC_NAMES: Mapping[str, str] = {
     "auroc": "AUROC",
@@ -102,13 +103,13 @@ class ReportInputs:
         flow: participant flow.
         figures: PNG bytes by name, as ``evaluation_figures`` names them, in order.
         rivals: baseline, oracle, champion.
-        subgroups: in order of column.
+        details: subgroups, label certainty, patients, refer zone, seeds.
         restated: PPV and NPV at other prevalences.
         pictures: finished pictures, as confident mistakes.
         data: name and value of what is known about data and labels.
         preprocessing: name and value.
         provenance: name and value.
-        to_fill_in: items that need a person, shown as open.
+        checklist: TRIPOD+AI and CLAIM items, answered or left to a person.
         made_at: when the report was made.
     """
 
@@ -122,13 +123,13 @@ class ReportInputs:
     flow: Flow | None = None
     figures: Mapping[str, bytes] = field(default_factory=dict)
     rivals: tuple[Rival, ...] = ()
-    subgroups: tuple[Subgroup, ...] = ()
+    details: Details = field(default_factory=Details)
     restated: tuple[Restated, ...] = ()
     pictures: tuple[Picture, ...] = ()
     data: Mapping[str, str] = field(default_factory=dict)
     preprocessing: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
-    to_fill_in: tuple[str, ...] = ()
+    checklist: tuple[Item, ...] = ()
     made_at: datetime | None = None
 
 

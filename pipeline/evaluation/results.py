@@ -24,6 +24,7 @@ class CalibrationSummary:
         ece: over ``bins`` equal-mass bins; None where undefined.
         bins: equal-mass bins.
         miscalibration: the part of the Brier score that recalibration could win back (no bins).
+        cumulative_error: range of the cumulated gap between labels and probabilities (no bins).
     """
 
     brier_score: float
@@ -31,6 +32,7 @@ class CalibrationSummary:
     ece: float | None
     bins: int
     miscalibration: float
+    cumulative_error: float
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Evaluation:
         calibrated: of the probability column.
         uncalibrated: of the bare sigmoid of the logit, beside it.
         null: ECE of perfectly calibrated probabilities on these cases; None where ECE is undefined.
+        cumulative_null_p95: 95th percentile of the cumulative error of perfectly calibrated probabilities.
         confusion: counts at the operating point.
         operating_point: chosen elsewhere, on the calibration split.
     """
@@ -61,6 +64,7 @@ class Evaluation:
     calibrated: CalibrationSummary
     uncalibrated: CalibrationSummary
     null: EceNull | None
+    cumulative_null_p95: float
     confusion: Confusion
     operating_point: OperatingPoint
 
@@ -126,6 +130,7 @@ class Evaluation:
             "calibrated": asdict(self.calibrated),
             "uncalibrated": asdict(self.uncalibrated),
             "ece_null": None if self.null is None else asdict(self.null),
+            "cumulative_error_null_p95": self.cumulative_null_p95,
             "confusion": asdict(self.confusion),
             "operating_point": self.operating_point.to_json(),
             "calibration_holds": self.calibration_holds,
@@ -143,6 +148,8 @@ class Evaluation:
             "brier_score_uncalibrated": self.uncalibrated.brier_score,
             "log_loss_uncalibrated": self.uncalibrated.log_loss,
             "miscalibration": self.calibrated.miscalibration,
+            "cumulative_error": self.calibrated.cumulative_error,
+            "cumulative_error_null_p95": self.cumulative_null_p95,
             "calibration_holds": float(self.calibration_holds),
         }
         for name, interval in self.intervals.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,10 @@ from pipeline.evaluation.results import Evaluation
 _FEW = 10  # patients of a class below which a subgroup is too small to say
 _MANY = 10  # distinct numbers above which a column is parted into bands
 MISSING = "(missing)"
+# Columns that are subgroups wherever a manifest has them, and the edges of those that are numbers: 6-15 mm is where a
+# nodule's malignancy is in doubt, and where the diameter alone says least.
+SUBGROUP_COLUMNS = ("site", "scanner", "manufacturer", "sex", "age", "diameter_mm")
+SUBGROUP_BANDS: Mapping[str, tuple[float, ...]] = {"diameter_mm": (6.0, 15.0), "age": (50.0, 65.0, 75.0)}
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,12 @@ class Subgroup:
     n_positive: int
     evaluation: Evaluation | None
     too_few: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        plain = {name: getattr(self, name) for name in ("column", "value", "n_cases", "n_patients", "n_positive")}
+        judged = None if self.evaluation is None else self.evaluation.to_json()
+        return plain | {"too_few": self.too_few, "evaluation": judged}
 
 
 def evaluate_subgroups(
@@ -79,7 +90,7 @@ def evaluate_subgroups(
     for column in columns:
         for value, members in partition(labelled.extra[column], edges=(bands or {}).get(column)).items():
             part = Predictions(labelled.frame[members].reset_index(drop=True))
-            too_few = _too_few(part)
+            too_few = too_few_patients(part)
             judged = None
             if too_few is None:
                 judged = evaluate(
@@ -99,13 +110,21 @@ def evaluate_subgroups(
     return tuple(found)
 
 
-def _too_few(part: Predictions) -> str | None:
+def too_few_patients(part: Predictions) -> str | None:
+    """Why labelled cases are too few to judge a subgroup on, in words; None when they are enough."""
     malignant = part.labels == 1
     counts = {
         name: np.unique(part.patients[mask]).size for name, mask in (("malignant", malignant), ("benign", ~malignant))
     }
     scarce = [f"{count} with {name} cases" for name, count in counts.items() if count < _FEW]
     return f"too few patients to say: {' and '.join(scarce)}, at least {_FEW} needed" if scarce else None
+
+
+def usual_edges(values: pd.Series) -> tuple[float, ...] | None:
+    """Edges of ``SUBGROUP_BANDS`` for a column that has some and holds numbers; None otherwise."""
+    edges = SUBGROUP_BANDS.get(str(values.name))
+    numeric = pd.to_numeric(values.dropna(), errors="coerce").notna().all()
+    return edges if bool(numeric) else None
 
 
 def partition(values: pd.Series, *, edges: Sequence[float] | None = None) -> dict[str, BoolArray]:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from pipeline.cases.case import Case
 from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.config import Tracking
 from pipeline.errors import Code, TableError, UsageError
+from pipeline.evaluation.certainty import RATING_COLUMN, Scale
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point
 from pipeline.evaluation.predictions import Predictions, read_predictions
 from pipeline.evaluation.report import Flow, SplitCounts
+from pipeline.evaluation.seeds import seeds_of
 from pipeline.files import atomic_folder
-from pipeline.jobs.judge import predictions_of
+from pipeline.jobs.labelled import Scored, predictions_from, score_labelled, seen_cases, subgroup_columns
 from pipeline.jobs.reporting import Judged, preprocessing_facts, provenance_facts, write_evaluation
 from pipeline.jobs.summary import evaluation_text
 from pipeline.scoring.engine import score_cases
@@ -52,7 +52,8 @@ def evaluate_model(model_name: str, manifest_path: Path, out: Path) -> int:
             f"{len(unseen) - len(judged_rows)} rejected: what is left has not both classes; "
             "give cases of other patients",
         )
-    judged = _judged(model, manifest, labelled, unseen, judged_rows)
+    doubtful = [each for each in _score_indeterminate(model, manifest) if each.usable]
+    judged = _judged(model, manifest, labelled, unseen, judged_rows, doubtful)
     _write(judged, out)
     for case, row in zip(unseen, rows, strict=True):
         if row.probability is None:
@@ -70,7 +71,9 @@ def evaluate_predictions(path: Path, out: Path) -> None:
         UsageError: when the file cannot be used, or has no calibration split.
     """
     predictions = read_predictions(path)
-    calibration, test = (predictions.where(split=name).labelled() for name in ("calibration", "test"))
+    seeds = seeds_of(predictions)
+    first = predictions.where(seed=seeds[0]) if len(seeds) > 1 else predictions
+    calibration, test = (first.where(split=name).labelled() for name in ("calibration", "test"))
     if not len(calibration) or not len(test):
         raise UsageError(
             f"{path}: has {len(calibration)} labelled calibration and {len(test)} labelled test rows; a threshold is "
@@ -81,18 +84,28 @@ def evaluate_predictions(path: Path, out: Path) -> None:
         title=path.name,
         model="predictions of unnamed origin",
         calibration="as given",
-        predictions=test,
-        evaluation=evaluate(test, operating_point=point),
+        predictions=first.where(split="test"),
+        evaluation=evaluate(first.where(split="test"), operating_point=point),
+        # The lowest seed number, not the best: the others are shown as a spread.
+        judged_on="test split" if len(seeds) < 2 else f"test split, seed {seeds[0]} of {len(seeds)}",
+        all_seeds=predictions.where(split="test") if len(seeds) > 1 else None,
     )
-    _write(judged, out)
+    _write(judged, out, all_predictions=predictions, calibration=calibration)
 
 
 def _judged(
-    model: Model, manifest: Manifest, labelled: list[Case], unseen: list[Case], judged: list[tuple[Case, ScoreRow]]
+    model: Model,
+    manifest: Manifest,
+    labelled: list[Case],
+    unseen: list[Case],
+    judged: list[tuple[Case, ScoreRow]],
+    doubtful: list[Scored],
 ) -> Judged:
     description = model.description
     point = OperatingPoint.from_json(dict(description.operating_points[0]))
-    predictions = _predictions(judged)
+    subgroups = subgroup_columns(manifest, description)
+    ratings = [RATING_COLUMN] if RATING_COLUMN in manifest.columns else []
+    predictions = predictions_from([*(Scored(*each) for each in judged), *doubtful], [*subgroups, *ratings])
     cases = [case for case, _ in judged]
     codes = {"patients seen in training": len(labelled) - len(unseen), "rejected": len(unseen) - len(judged)}
     flow = Flow(
@@ -114,20 +127,32 @@ def _judged(
         judged_on=manifest.path.name,
         label=description.label,
         flow=flow,
+        subgroups=subgroups,
         preprocessing=preprocessing_facts(description),
         provenance=provenance_facts(description),
     )
 
 
-def _predictions(judged: list[tuple[Case, ScoreRow]]) -> Predictions:
-    logits, probabilities = (
-        np.array([getattr(row, name) for _, row in judged], float) for name in ("logit", "probability")
-    )
-    return predictions_of([case for case, _ in judged], ["test"] * len(judged), logits, probabilities, (), seed=0)
+def _score_indeterminate(model: Model, manifest: Manifest) -> list[Scored]:
+    """Unlabelled cases that readers put exactly in the middle: they count by label certainty alone."""
+    if RATING_COLUMN not in manifest.columns:
+        return []
+    cases = [case for case in manifest.cases if case.label is None and _rating(case) == Scale().middle]
+    seen = seen_cases(model.description, cases)
+    return score_labelled(model, [case for case in cases if case.case_id not in seen], root=manifest.root)
 
 
-def _write(judged: Judged, out: Path) -> None:
+def _rating(case: Case) -> float | None:
+    try:
+        return float(case.extra[RATING_COLUMN])
+    except ValueError:
+        return None
+
+
+def _write(
+    judged: Judged, out: Path, *, all_predictions: Predictions | None = None, calibration: Predictions | None = None
+) -> None:
     with atomic_folder(out) as folder:
-        write_evaluation(judged, folder)
+        write_evaluation(judged, folder, all_predictions=all_predictions, calibration=calibration)
     print(evaluation_text(judged.title, judged.evaluation))
     print(f"report: {out / 'report.html'}")

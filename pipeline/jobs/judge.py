@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +15,13 @@ from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.baselines import fit_baseline
 from pipeline.evaluation.calibration import fit_calibrator
 from pipeline.evaluation.calibrator import Calibrator
+from pipeline.evaluation.certainty import RATING_COLUMN
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.intervals import Interval, paired_auroc_difference
 from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.results import Evaluation
+from pipeline.evaluation.subgroups import SUBGROUP_COLUMNS
 from pipeline.jobs.cohort import Usable, extra_frame
 
 LogitArray = NDArray[np.float64]
@@ -27,14 +29,15 @@ LogitArray = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A regression on table columns beside the model, on the same test cases.
+    """A regression on table columns, or another model, beside the model, on the same test cases.
 
     Attributes:
         name: as printed.
-        columns: what it is fitted on (training split).
+        columns: what a regression is fitted on (training split); none of another model.
         probabilities: its own, calibrated, one a test case, in the order of the predictions.
         evaluation: of its own calibrated probabilities.
         gain: the model's AUROC minus its AUROC, paired, by patient; None where too few patients define it.
+        description: what another model is; blank for a regression.
     """
 
     name: str
@@ -42,6 +45,11 @@ class Comparison:
     probabilities: LogitArray
     evaluation: Evaluation
     gain: Interval | None
+    description: str = ""
+
+    def describe(self) -> str:
+        """What it is, in a line."""
+        return self.description or f"logistic regression on {', '.join(self.columns)}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,10 +110,11 @@ def predictions_of(
     return Predictions.from_frame(pd.concat([frame, extra_frame(cases, columns)], axis=1))
 
 
-def used_columns(config: Config) -> list[str]:
-    """Extra columns that evaluation uses, each once."""
+def used_columns(config: Config, *, available: Collection[str] = ()) -> list[str]:
+    """Extra columns that evaluation uses, each once: the configured ones, and the usual ones that there are."""
     settings = config.evaluation
-    return list(dict.fromkeys([*settings.baseline_columns, *settings.oracle_columns, *settings.subgroups]))
+    usual = [name for name in (*SUBGROUP_COLUMNS, RATING_COLUMN) if name in available]
+    return list(dict.fromkeys([*settings.baseline_columns, *settings.oracle_columns, *settings.subgroups, *usual]))
 
 
 def judge(usable: Sequence[Usable], logits: LogitArray, config: Config, *, prior_offset: float) -> Judgement:
@@ -127,7 +136,7 @@ def judge(usable: Sequence[Usable], logits: LogitArray, config: Config, *, prior
         [usable[index].split for index in held_out],
         logits[held_out],
         calibrator.apply(logits[held_out]),
-        used_columns(config),
+        used_columns(config, available=usable[0].case.extra),
         seed=config.seed,
     )
     test = predictions.where(split="test")

@@ -7,24 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import UndefinedMetricError
+from pipeline.evaluation.details import Details, evaluate_details
 from pipeline.evaluation.figures import Caption, evaluation_figures, to_png
 from pipeline.evaluation.predictions import Predictions, write_predictions
 from pipeline.evaluation.prevalence import Restated, restate_prevalence
 from pipeline.evaluation.report import Flow, ReportInputs, Rival, render_report
 from pipeline.evaluation.results import Evaluation
-from pipeline.evaluation.subgroups import evaluate_subgroups
 from pipeline.files import write_json, write_text
+from pipeline.jobs.guidelines import answered_items
 from pipeline.jobs.judge import Comparison
 from pipeline.scoring.model_directory import LabelMeaning, ModelDescription
 
 _PREVALENCES = (0.01, 0.05, 0.2)
-_TO_FILL_IN = (
-    "Intended use, users and setting",
-    "Eligibility criteria and how cases were chosen",
-    "How and by whom the label was determined, and blinding",
-    "Ethical approval and consent",
-    "Limitations and known failure modes",
-)
 
 
 @dataclass(frozen=True)
@@ -41,7 +35,8 @@ class Judged:
         label: what the label means; None for predictions of unknown origin.
         flow: where the given cases went; None when that is unknown.
         comparisons: regressions on the same cases.
-        subgroups: columns.
+        subgroups: columns, beside the usual ones.
+        all_seeds: the same cases under every seed; None when there is one.
         data, preprocessing, provenance: name and value of what is known.
     """
 
@@ -55,21 +50,36 @@ class Judged:
     flow: Flow | None = None
     comparisons: Sequence[Comparison] = ()
     subgroups: Sequence[str] = ()
+    all_seeds: Predictions | None = None
     data: Mapping[str, str] = field(default_factory=dict)
     preprocessing: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
 
 
-def write_evaluation(judged: Judged, folder: Path, *, all_predictions: Predictions | None = None) -> None:
+def write_evaluation(
+    judged: Judged,
+    folder: Path,
+    *,
+    all_predictions: Predictions | None = None,
+    calibration: Predictions | None = None,
+) -> None:
     """Write ``predictions.parquet``, ``evaluation.json``, ``figures`` and ``report.html`` into a folder.
 
     Args:
         judged: what to write down.
         folder: exists.
         all_predictions: what ``predictions.parquet`` holds, when it is more than what was judged.
+        calibration: predictions of the calibration split, for the refer zone; None when they are not at hand.
     """
     write_predictions(all_predictions or judged.predictions, folder / "predictions.parquet")
-    write_json(folder / "evaluation.json", judged.evaluation.to_json())
+    details = evaluate_details(
+        judged.predictions,
+        operating_point=judged.evaluation.operating_point,
+        columns=judged.subgroups,
+        calibration=calibration,
+        all_seeds=judged.all_seeds,
+    )
+    write_json(folder / "evaluation.json", {**judged.evaluation.to_json(), **details.to_json()})
     cases = f"{judged.judged_on}, {judged.evaluation.n_cases} cases of {judged.evaluation.n_patients} patients"
     figures = evaluation_figures(
         judged.predictions,
@@ -81,10 +91,10 @@ def write_evaluation(judged: Judged, folder: Path, *, all_predictions: Predictio
     (folder / "figures").mkdir(exist_ok=True)
     for name, png in pictures.items():
         (folder / "figures" / f"{name}.png").write_bytes(png)
-    write_text(folder / "report.html", render_report(_report(judged, pictures)))
+    write_text(folder / "report.html", render_report(_report(judged, details, pictures)))
 
 
-def _report(judged: Judged, pictures: Mapping[str, bytes]) -> ReportInputs:
+def _report(judged: Judged, details: Details, pictures: Mapping[str, bytes]) -> ReportInputs:
     evaluation, label = judged.evaluation, judged.label
     badges = ["research use; not a medical device", "probability of malignancy (1 = malignant)"]
     if label is not None:
@@ -99,16 +109,13 @@ def _report(judged: Judged, pictures: Mapping[str, bytes]) -> ReportInputs:
         badges=tuple(badges),
         flow=judged.flow,
         figures=pictures,
-        rivals=tuple(
-            Rival(other.name, f"logistic regression on {', '.join(other.columns)}", other.evaluation, other.gain)
-            for other in judged.comparisons
-        ),
-        subgroups=evaluate_subgroups(judged.predictions, judged.subgroups, operating_point=evaluation.operating_point),
+        rivals=tuple(Rival(other.name, other.describe(), other.evaluation, other.gain) for other in judged.comparisons),
+        details=details,
         restated=_restated(evaluation),
         data=judged.data,
         preprocessing=judged.preprocessing,
         provenance=judged.provenance,
-        to_fill_in=_TO_FILL_IN,
+        checklist=answered_items(judged, details),
     )
 
 

@@ -39,10 +39,8 @@ from pipeline.scoring.model_directory import (
     Member,
     ModelDescription,
     PatientHashes,
-    load_model,
     save_model,
 )
-from pipeline.scoring.scorer import Scorer
 from pipeline.tracking.runs import TrackedRun, open_run
 from pipeline.training.data import CaseTensors
 from pipeline.training.fit import Fitted, fit
@@ -108,7 +106,12 @@ def run_training(config: Config, manifest: Manifest, splits: Splits, folder: Pat
     digest = cohort.digest(manifest)
     description = _save(config, manifest, splits, cohort, fitted, judgement, envelope, digest, folder, run)
     trained = Trained(folder, config, splits, cohort, fitted, judgement, description, digest)
-    write_evaluation(_judged(trained, manifest), folder, all_predictions=judgement.predictions)
+    write_evaluation(
+        _judged(trained, manifest),
+        folder,
+        all_predictions=judgement.predictions,
+        calibration=judgement.predictions.where(split="calibration"),
+    )
     _write_splits(trained)
     return trained
 
@@ -200,8 +203,7 @@ def _save(
         provenance=provenance(config, manifest, splits, dataset_digest, run.run_id),
         drift_reference=references_to_json(_drift_references(cohort, judgement)),
     )
-    scorer = Scorer(load_model(folder / "model"), device="cpu")
-    add_golden(folder / "model", scorer, config.preprocessing, config.data.modality)
+    add_golden(folder / "model")
     return description
 
 

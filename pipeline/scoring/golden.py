@@ -21,6 +21,7 @@ from pipeline.errors import ModelError, UnfinishedError
 from pipeline.files import atomic_folder
 from pipeline.imaging.preprocess import ScanRequest, preprocess
 from pipeline.scoring.backends import Backend
+from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.scorer import Scorer
 
 FOLDER = "golden"
@@ -30,15 +31,15 @@ _OTHER = (200.0, 700.0, 25.0)  # background, ball, noise
 _LIMIT, _LIMIT_OF_OTHER_BACKENDS = 1e-4, 1e-3
 
 
-def add_golden(model: Path, scorer: Scorer, preprocessing: Preprocessing, modality: Modality) -> None:
-    """Draw the phantoms, score them and keep both in the model directory.
+def add_golden(model: Path) -> None:
+    """Draw the phantoms, score them with the default backend on the CPU, and keep both in the model directory.
 
     Args:
         model: the directory, without golden scans yet.
-        scorer: of that model, with the default backend.
-        preprocessing: of that model.
-        modality: of that model.
     """
+    loaded = load_model(model)
+    scorer = Scorer(loaded, device="cpu")
+    preprocessing, modality = loaded.description.preprocessing, loaded.description.modality
     with atomic_folder(model / FOLDER) as folder:
         names = [f"{number}.nii.gz" for number in range(len(_RADII_MM))]
         for number, (name, radius) in enumerate(zip(names, _RADII_MM, strict=True)):

@@ -34,7 +34,8 @@ class MalignancyModel(mlflow.pyfunc.PythonModel):
             case_from_record({str(name): _text(value) for name, value in record.items()}, row=row, root=self._root)
             for row, record in enumerate(model_input.to_dict("records"), start=1)
         ]
-        frame: pd.DataFrame = rows_table(list(score_cases(Scorer(self._model, root=self._root), cases))).to_pandas()
+        scorer = Scorer(self._model, root=self._root)
+        frame: pd.DataFrame = rows_table(list(score_cases(scorer, cases)), members=scorer.member_columns).to_pandas()
         return frame
 
 

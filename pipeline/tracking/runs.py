@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Tracking
+from pipeline.errors import UnfinishedError
+from pipeline.tracking.spool import Spool, replay
 from pipeline.tracking.store import Store, experiment_id, open_store
 
 if TYPE_CHECKING:
@@ -23,18 +25,21 @@ _BATCH = 100  # parameters that MLflow takes at once
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """A running MLflow run; implements ``pipeline.training.Tracker``."""
+    """A running MLflow run; implements ``pipeline.training.Tracker``.
+
+    Attributes:
+        store: open.
+        run_id: MLflow's.
+        spool: takes the metrics.
+    """
 
     store: Store
     run_id: str
+    spool: Spool
 
     def metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
-        """Record named numbers; the step is the epoch while training."""
-        from mlflow.entities import Metric
-
-        stamp = int(time.time() * 1000)
-        metrics = [Metric(name, float(value), stamp, step) for name, value in values.items()]
-        self.store.client.log_batch(self.run_id, metrics=metrics)
+        """Record named numbers; the step is the epoch while training. Never waits for the server."""
+        self.spool.add(values, step=step)
 
     def params(self, tree: Mapping[str, Any]) -> None:
         """Record a nested configuration under dotted names."""
@@ -68,6 +73,10 @@ class TrackedRun:
             path.write_bytes(png)
             self.artifact(path)
 
+    def json(self, value: Mapping[str, Any], name: str) -> None:
+        """Store plain JSON values under the run as a file of this name."""
+        self.store.client.log_text(self.run_id, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False), name)
+
     def dataset(self, table: pd.DataFrame, *, name: str, digest: str, source: str, context: str) -> None:
         """Record which data the run used; ``digest`` covers manifest, labels, splits and image bytes."""
         import mlflow.data
@@ -83,21 +92,54 @@ class TrackedRun:
 def open_run(config: Tracking, *, name: str, tags: Mapping[str, str]) -> Iterator[TrackedRun]:
     """A new run that is closed whatever happens: FINISHED, FAILED, or KILLED by Ctrl-C.
 
+    Whatever processes that ended could not send to this store before, or could not close, is sent and closed first.
+
     Raises:
         UnfinishedError: when the store cannot be reached.
     """
+    from mlflow.exceptions import MlflowException
+
     store = open_store(config)
-    client = store.client
-    run = client.create_run(experiment_id(store, config), run_name=name, tags=dict(tags))
+    folder = spool_folder(config)
+    replay(folder, store)
+    run_id = str(store.client.create_run(experiment_id(store, config), run_name=name, tags=dict(tags)).info.run_id)
+    spool = Spool(folder, store, run_id)
     status = "FAILED"
     try:
-        yield TrackedRun(store, run.info.run_id)
+        yield TrackedRun(store, run_id, spool)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise
+    except MlflowException as error:
+        raise UnfinishedError(
+            f"tracking store {store.uri} stopped answering ({type(error).__name__}); the run's folder stays; "
+            "start the server and run the command again"
+        ) from error
     finally:
-        client.set_terminated(run.info.run_id, status)
+        _close(store, spool, run_id, status)
+
+
+def spool_folder(config: Tracking) -> Path:
+    """Where measurements wait for a server that does not answer, beside the artifacts."""
+    return config.artifacts.with_name(f"{config.artifacts.name}-spool").absolute()
+
+
+def _close(store: Store, spool: Spool, run_id: str, status: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    if spool.close(status):
+        try:
+            store.client.set_terminated(run_id, status)
+            spool.forget()
+            return
+        except MlflowException:
+            spool.leave(status)
+    print(
+        f"tracking store {store.uri} does not answer: the run's last measurements wait in {spool.path} "
+        "and are sent when the store is next opened",
+        file=sys.stderr,
+    )
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

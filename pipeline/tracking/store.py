@@ -96,6 +96,16 @@ def experiment_id(store: Store, config: Tracking) -> str:
         return str(found.experiment_id)
 
 
+def experiment_of(store: Store, run_id: str, *, otherwise: str) -> str:
+    """Name of the experiment that a run belongs to; ``otherwise`` when the run is gone."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(store.client.get_experiment(store.client.get_run(run_id).info.experiment_id).name)
+    except MlflowException:
+        return otherwise
+
+
 @contextmanager
 def _migration_lock(uri: str) -> Iterator[None]:
     """Hold a lock beside a sqlite file: cold clients that migrate it at the same time break it."""

@@ -47,3 +47,13 @@ def point(threshold=0.2):
         sensitivity=0.95,
         specificity=0.5,
     )
+
+
+def several_seeds(test, *, noise=0.3):
+    """The same cases under three seeds, whose logits differ by chance."""
+    rng = np.random.default_rng(1)
+    parts = [
+        test.frame.assign(seed=seed, logit=test.logits + noise * rng.normal(size=len(test)), probability=None)
+        for seed in (3, 1, 2)
+    ]
+    return Predictions.from_frame(pd.concat(parts, ignore_index=True)).with_probabilities(calibrator().apply)

@@ -6,15 +6,16 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from studies import calibrator, frame, point, predictions
+from studies import calibrator, frame, point, predictions, several_seeds
 
+from pipeline.evaluation.checklist import ANSWERS, checklist
+from pipeline.evaluation.details import evaluate_details
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.figures import Caption, evaluation_figures, to_png
 from pipeline.evaluation.intervals import paired_auroc_difference
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.prevalence import restate_prevalence
 from pipeline.evaluation.report import Flow, Picture, ReportInputs, Rival, SplitCounts, render_report
-from pipeline.evaluation.subgroups import evaluate_subgroups
 
 VOID = {"meta", "img", "br", "link"}
 
@@ -41,9 +42,13 @@ class Page(HTMLParser):
             self.headings.append(data)
 
 
+def rated(n):
+    return np.random.default_rng(5).integers(1, 6, n).astype(float)
+
+
 @pytest.fixture(scope="module")
 def full():
-    test = predictions(240, seed=3)
+    test = Predictions.from_frame(predictions(240, seed=3).frame.assign(mean_malignancy=rated(240)))
     found = evaluate(test, operating_point=point(), resamples=50)
     other = test.with_probabilities(lambda logits: calibrator(3.0).apply(np.round(logits)))
     rng = np.random.default_rng(0)
@@ -68,13 +73,20 @@ def full():
                 gain,
             ),
         ),
-        subgroups=evaluate_subgroups(test, ["site"], operating_point=point(), resamples=50),
+        details=evaluate_details(
+            test.with_probabilities(calibrator().apply),
+            operating_point=point(),
+            columns=["site"],
+            calibration=predictions(700, seed=8),
+            all_seeds=several_seeds(test),
+            resamples=50,
+        ),
         restated=(restate_prevalence(found["sensitivity"], found["specificity"], prevalence=0.01),),
         pictures=(Picture("case 7", "probability 0.98, benign", b"\x89PNG"),),
         data={"Manifest": "manifest.csv"},
         preprocessing={"Spacing": "1 x 1 x 1 mm"},
         provenance={"Git commit": "abc"},
-        to_fill_in=("Intended use",),
+        checklist=checklist({"size": "240 cases"}),
         made_at=datetime(2025, 1, 2, 3, 4, tzinfo=UTC),
     )
 
@@ -98,11 +110,15 @@ def test_the_page_shows_every_section(full):
         "Operating point",
         "Calibration, before and after",
         "Subgroups",
+        "Label certainty",
+        "By patient",
+        "Left to a human",
+        "Spread over seeds",
         "Cases to look at",
         "Data and label",
         "Preprocessing",
         "Provenance",
-        "To be filled in by a person",
+        "TRIPOD+AI and CLAIM",
     ]
 
 
@@ -122,6 +138,11 @@ def test_what_was_found_stands_on_the_page(full):
     assert full.rivals[0].gain.__str__() in html
     assert "simulated intensities" in html
     assert "E_CHECKSUM" in html
+    assert "Lesions of 6 to 15 mm" in html
+    assert "indeterminate counted malignant" in html
+    assert str(full.details.refer.referred) in html
+    assert f"{full.details.seeds[0].standard_deviation:.3f}" in html
+    assert f"{found.calibrated.cumulative_error:.3f}" in html
     assert base64.b64encode(full.figures["roc"]).decode() in html
     assert "2025-01-02 03:04 UTC" in html
 
@@ -150,3 +171,26 @@ def test_undefined_statistics_are_said_and_never_shown_as_numbers(full):
     assert "undefined" in html
     assert "all 40 cases are benign" in html
     assert not re.search(r"\bnan\b", re.sub('base64,[^"]*', "", html), re.IGNORECASE)
+
+
+def test_a_zone_that_is_refused_says_why(full):
+    test = predictions(240, seed=3)
+    few = evaluate_details(test, operating_point=point(), calibration=predictions(90), resamples=50)
+    assert few.refer is None
+    html = render_report(replace(full, details=few))
+    assert "No zone: refer zone:" in html
+    assert "expected at least 100 of each" in html
+
+
+def test_items_that_nobody_answered_are_left_to_a_person(full):
+    items = checklist({"size": "240 cases"})
+    assert [item.answer for item in items if item.answer] == ["240 cases"]
+    assert render_report(full).count("to be filled in by a person") == len(items) - 1
+    everything = checklist(dict.fromkeys(ANSWERS, "known"))
+    # Whatever a program knows, who was eligible, who labelled and who consented is a person's to say.
+    for topic in ("eligibility", "Who labelled", "consent", "Interpretation"):
+        (item,) = [item for item in everything if topic in item.topic]
+        assert item.answer is None
+    assert checklist({"size": ""}) == checklist({})
+    with pytest.raises(KeyError, match="no item of the checklist"):
+        checklist({"mood": "good"})

@@ -86,7 +86,7 @@ def test_unknown_models_are_one_line(tracking, tmp_path):
 
 
 @pytest.mark.slow
-def test_four_cold_clients_can_open_one_new_store(tmp_path):
+def test_eight_cold_clients_can_open_one_new_store(tmp_path):
     code = (
         "from pathlib import Path; from pipeline.config import Tracking; from pipeline.tracking.runs import open_run\n"
         f"t = Tracking(uri='sqlite:///{tmp_path}/mlflow.db', artifacts=Path('{tmp_path}/a'), experiment='e')\n"
@@ -94,10 +94,13 @@ def test_four_cold_clients_can_open_one_new_store(tmp_path):
     )
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     started = [
-        subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, env=environment) for _ in range(4)
+        subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, env=environment) for _ in range(8)
     ]
-    answers = [process.communicate(timeout=300)[1].decode() for process in started]
-    assert [process.returncode for process in started] == [0] * 4, answers
+    answers = [process.communicate(timeout=600)[1].decode() for process in started]
+    store = open_store(Tracking(uri=f"sqlite:///{tmp_path}/mlflow.db"))
+    runs = store.client.search_runs([store.client.get_experiment_by_name("e").experiment_id])
+    assert [run.info.status for run in runs] == ["FINISHED"] * 8
+    assert [process.returncode for process in started] == [0] * 8, answers
 
 
 @pytest.mark.slow

@@ -1,0 +1,122 @@
+"""What stands beside the headline: subgroups, label certainty, patients, the refer zone, seeds. Each or its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pipeline.errors import CalibrationError, UndefinedMetricError, UsageError
+from pipeline.evaluation.certainty import RATING_COLUMN, evaluate_by_certainty
+from pipeline.evaluation.conformal import ReferResult, fit_refer_zone, judge_refer_zone
+from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.operating_points import OperatingPoint
+from pipeline.evaluation.patient_level import by_patient, has_several_cases
+from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.results import Evaluation
+from pipeline.evaluation.seeds import SeedSpread, spread_over_seeds
+from pipeline.evaluation.subgroups import SUBGROUP_COLUMNS, Subgroup, evaluate_subgroups, usual_edges
+
+HEADLINE_BAND = ("diameter_mm", "6 to 15")  # where malignancy is in doubt, and the diameter alone says least
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Details:
+    """Beside the headline; what could not be computed is in ``missing`` with its reason.
+
+    Attributes:
+        subgroups: in order of column.
+        certainty: by label certainty; empty without readers' ratings.
+        patient: of the largest probability of each patient; None where every patient has one case.
+        refer: the refer-to-human zone, fitted on the calibration split and judged here.
+        seeds: spread over training seeds; empty with one seed.
+        missing: reasons, by name.
+    """
+
+    subgroups: tuple[Subgroup, ...] = ()
+    certainty: tuple[Subgroup, ...] = ()
+    patient: Evaluation | None = None
+    refer: ReferResult | None = None
+    seeds: tuple[SeedSpread, ...] = ()
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def headline_band(self) -> Subgroup | None:
+        """Lesions of 6 to below 15 mm, where diameters are known."""
+        return next((each for each in self.subgroups if (each.column, each.value) == HEADLINE_BAND), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "subgroups": [each.to_json() for each in self.subgroups],
+            "label_certainty": [each.to_json() for each in self.certainty],
+            "patient_level": None if self.patient is None else self.patient.to_json(),
+            "refer_zone": None if self.refer is None else self.refer.to_json(),
+            "seeds": [each.to_json() for each in self.seeds],
+            "missing": dict(self.missing),
+        }
+
+
+def evaluate_details(
+    judged: Predictions,
+    *,
+    operating_point: OperatingPoint,
+    columns: Sequence[str] = (),
+    calibration: Predictions | None = None,
+    all_seeds: Predictions | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Details:
+    """Compute what the predictions allow.
+
+    Args:
+        judged: one row a case, with probabilities; unlabelled rows count by label certainty alone.
+        operating_point: chosen on the calibration split.
+        columns: subgroup columns beside the usual ones.
+        calibration: calibration split's predictions, for the refer zone; None when they are not at hand.
+        all_seeds: the judged cases under every seed; None when there is one.
+        resamples: patient-level bootstrap samples.
+        seed: of the bootstraps.
+    """
+    missing: dict[str, str] = {}
+
+    def attempt(name: str, compute: Callable[[], _T], otherwise: _T) -> _T:
+        try:
+            return compute()
+        except (UndefinedMetricError, CalibrationError, UsageError) as error:
+            missing[name] = str(error)
+            return otherwise
+
+    have = judged.extra
+    names = list(dict.fromkeys([*columns, *(name for name in SUBGROUP_COLUMNS if name in have.columns)]))
+    bands = {name: edges for name in names if name in have and (edges := usual_edges(have[name])) is not None}
+    subgroups = evaluate_subgroups(
+        judged, names, operating_point=operating_point, bands=bands, resamples=resamples, seed=seed
+    )
+    certainty: tuple[Subgroup, ...] = ()
+    if RATING_COLUMN in have.columns:
+        certainty = attempt(
+            "label certainty",
+            lambda: evaluate_by_certainty(judged, operating_point=operating_point, resamples=resamples, seed=seed),
+            (),
+        )
+    patient: Evaluation | None = None
+    if has_several_cases(judged):
+        patient = attempt(
+            "patient level",
+            lambda: evaluate(by_patient(judged), operating_point=operating_point, resamples=resamples, seed=seed),
+            None,
+        )
+    refer = attempt("refer zone", lambda: _refer(judged, calibration), None)
+    seeds: tuple[SeedSpread, ...] = ()
+    if all_seeds is not None:
+        seeds = attempt("spread over seeds", lambda: spread_over_seeds(all_seeds), ())
+    return Details(subgroups, certainty, patient, refer, seeds, missing)
+
+
+def _refer(judged: Predictions, calibration: Predictions | None) -> ReferResult | None:
+    if calibration is None or not len(calibration.labelled()):
+        raise CalibrationError("refer zone: there are no labelled calibration cases to fit it on")
+    fitted_on = calibration.labelled()
+    return judge_refer_zone(fit_refer_zone(fitted_on.labels, fitted_on.probabilities), judged)

@@ -1,0 +1,363 @@
+"""The promotion gate: may a challenger take the champion's place? Pure: descriptions and predictions in, decision out.
+
+It asks twice. ``admission`` needs no label and so costs no look at the locked cases; only when it holds does
+``contest`` compare the two models on the same cases. What cannot be judged does not hold: the burden of proof is the
+challenger's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import UndefinedMetricError, UsageError
+from pipeline.evaluation.arrays import BoolArray
+from pipeline.evaluation.clustered import mean_difference_interval
+from pipeline.evaluation.intervals import Interval, paired_auroc_difference
+from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.results import Evaluation
+from pipeline.evaluation.subgroups import partition, too_few_patients, usual_edges
+
+
+@dataclass(frozen=True)
+class GatePolicy:
+    """The limits of the gate.
+
+    Attributes:
+        auroc_margin: the lower limit of the paired difference in AUROC must lie above minus this.
+        patients_a_class: patients with malignant, and with benign, cases that neither model has seen, at least.
+        lost_share: share of the cases that the challenger alone may refuse to score.
+        parity: largest difference of a probability between the command and the registered MLflow model.
+        subgroup_auroc_drop: an AUROC lower by this in a subgroup, with an interval below 0, is a collapse.
+        subgroup_sensitivity_drop: likewise for the sensitivity at each model's own operating point.
+    """
+
+    auroc_margin: float = 0.05
+    patients_a_class: int = 20
+    lost_share: float = 0.02
+    parity: float = 1e-6
+    subgroup_auroc_drop: float = 0.10
+    subgroup_sensitivity_drop: float = 0.15
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the gate must know of a model besides its probabilities.
+
+    Attributes:
+        name: as shown, with version.
+        label_source: whose opinion or which test the label is.
+        intensities: ``real`` or ``simulated``.
+        input_contract: what a case must be.
+        has_envelope: whether it refuses inputs unlike its training cases.
+    """
+
+    name: str
+    label_source: str
+    intensities: str
+    input_contract: str
+    has_envelope: bool
+
+
+@dataclass(frozen=True)
+class LockedCases:
+    """Who may be judged on, after leaving out patients that either model has seen.
+
+    Attributes:
+        labelled: labelled cases given.
+        seen_by_challenger: of them, cases of patients in the challenger's training, validation or calibration data.
+        seen_by_champion: likewise the champion's; a case may count in both.
+        unseen: cases left.
+        patients_malignant: patients with a malignant case left.
+        patients_benign: patients with a benign case left.
+    """
+
+    labelled: int
+    seen_by_challenger: int
+    seen_by_champion: int
+    unseen: int
+    patients_malignant: int
+    patients_benign: int
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model's answers on the cases that both models scored, in the same order."""
+
+    predictions: Predictions
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the registered MLflow model is from the command on the same cases.
+
+    Attributes:
+        gap: largest difference of a probability; None where it could not be measured.
+        fault: why it could not; blank where it could.
+    """
+
+    gap: float | None
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition of the gate.
+
+    Attributes:
+        name: a few words.
+        holds: whether it is shown to hold.
+        finding: the value, the limit and, where it does not hold, the way out.
+    """
+
+    name: str
+    holds: bool
+    finding: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the gate decided, and why.
+
+    Attributes:
+        conditions: all that were judged, in order.
+        forced_because: the reason a person gave for promoting regardless; None without one.
+    """
+
+    conditions: tuple[Condition, ...]
+    forced_because: str | None = None
+
+    @property
+    def failed(self) -> tuple[Condition, ...]:
+        """Conditions that do not hold."""
+        return tuple(each for each in self.conditions if not each.holds)
+
+    @property
+    def promoted(self) -> bool:
+        """Whether ``champion`` moves."""
+        return not self.failed or self.forced_because is not None
+
+    @property
+    def verdict(self) -> str:
+        """``promoted``, ``promoted by force`` or ``refused``."""
+        if not self.failed:
+            return "promoted"
+        return "promoted by force" if self.promoted else "refused"
+
+    @property
+    def reasons(self) -> str:
+        """Why, in words: the conditions that failed, or that all hold."""
+        why = "; ".join(f"{each.name}: {each.finding}" for each in self.failed) or "all conditions hold"
+        return f"forced because: {self.forced_because}; {why}" if self.failed and self.forced_because else why
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"verdict": self.verdict, "reasons": self.reasons, **asdict(self)}
+
+
+def admission(
+    challenger: Standing, champion: Standing, cases: LockedCases, *, policy: GatePolicy
+) -> tuple[Condition, ...]:
+    """What must hold before the locked cases are looked at."""
+    same = [
+        _same(what, getattr(challenger, key), getattr(champion, key))
+        for what, key in (
+            ("label source", "label_source"),
+            ("intensities", "intensities"),
+            ("input contract", "input_contract"),
+        )
+    ]
+    envelope = Condition(
+        "acceptance envelope",
+        challenger.has_envelope,
+        "present" if challenger.has_envelope else "the challenger has none, so it would score anything; train it anew",
+    )
+    return (*same, envelope, _enough(cases, policy))
+
+
+def _same(what: str, challenger: str, champion: str) -> Condition:
+    if challenger == champion:
+        return Condition(f"same {what}", holds=True, finding=challenger)
+    finding = (
+        f"the challenger's is {challenger!r}, the champion's {champion!r}: their results do not answer the same "
+        "question; register the challenger under a name of its own"
+    )
+    return Condition(f"same {what}", holds=False, finding=finding)
+
+
+def _enough(cases: LockedCases, policy: GatePolicy) -> Condition:
+    left = (
+        f"{cases.labelled} labelled cases; {cases.seen_by_challenger} of patients in the challenger's and "
+        f"{cases.seen_by_champion} of patients in the champion's training, validation or calibration data left out; "
+        f"{cases.unseen} left, of {cases.patients_malignant} patients with malignant and {cases.patients_benign} with "
+        "benign cases"
+    )
+    holds = min(cases.patients_malignant, cases.patients_benign) >= policy.patients_a_class
+    remedy = "" if holds else f", below {policy.patients_a_class} of each; give patients that neither model has seen"
+    return Condition("enough unseen patients", holds=holds, finding=left + remedy)
+
+
+def contest(
+    challenger: Contender,
+    champion: Contender,
+    *,
+    policy: GatePolicy,
+    lost: int,
+    parity: Parity,
+    columns: Sequence[str],
+    seed: int = 0,
+) -> tuple[Condition, ...]:
+    """Compare the two on the same cases.
+
+    Args:
+        challenger: with labels.
+        champion: the same cases in the same order.
+        policy: the limits.
+        lost: cases that the champion scored and the challenger did not.
+        parity: of the challenger.
+        columns: subgroup columns of the predictions.
+        seed: of the bootstrap.
+
+    Raises:
+        UsageError: when the two did not judge the same cases.
+    """
+    if not np.array_equal(challenger.predictions.case_ids, champion.predictions.case_ids):
+        raise UsageError("gate: the two models were not judged on the same cases in the same order; score them again")
+    return (
+        _parity(parity, policy),
+        _coverage(lost, len(challenger.predictions), policy),
+        _not_inferior(challenger, champion, policy, seed=seed),
+        _calibration(challenger.evaluation),
+        _subgroups(challenger, champion, columns, policy, seed=seed),
+    )
+
+
+def _parity(parity: Parity, policy: GatePolicy) -> Condition:
+    if parity.gap is None:
+        return Condition(
+            "parity", holds=False, finding=f"cannot be measured: {parity.fault}; train the challenger again"
+        )
+    finding = f"command and registered MLflow model differ by at most {parity.gap:.2g} (limit {policy.parity:g})"
+    return Condition("parity", holds=parity.gap <= policy.parity, finding=finding)
+
+
+def _coverage(lost: int, scored: int, policy: GatePolicy) -> Condition:
+    share = lost / (lost + scored)
+    holds = share <= policy.lost_share
+    finding = f"the challenger refuses {lost} of {lost + scored} cases that the champion scores (limit"
+    return Condition("cases scored", holds=holds, finding=f"{finding} {100 * policy.lost_share:g} %)")
+
+
+def auroc_gain(challenger: Contender, champion: Contender, *, seed: int = 0) -> Interval:
+    """The challenger's AUROC less the champion's, paired, by patient.
+
+    Raises:
+        UndefinedMetricError: with one class, or too few patients of a class to resample.
+    """
+    mine = challenger.predictions
+    return paired_auroc_difference(
+        mine.labels,
+        mine.probabilities,
+        champion.predictions.probabilities,
+        mine.patients,
+        rng=np.random.default_rng(seed),
+    )
+
+
+def _not_inferior(challenger: Contender, champion: Contender, policy: GatePolicy, *, seed: int) -> Condition:
+    name, margin = "AUROC not worse", policy.auroc_margin
+    try:
+        gain = auroc_gain(challenger, champion, seed=seed)
+    except UndefinedMetricError as error:
+        return Condition(name, holds=False, finding=f"cannot be judged: {error}")
+    holds = gain.lower > -margin
+    finding = f"challenger less champion, paired: {gain}; the lower limit must lie above -{margin:g}"
+    if not holds:
+        worse = gain.upper < 0
+        finding += "; it is worse" if worse else "; too uncertain to say that it is not worse: give more cases"
+    return Condition(name, holds=holds, finding=finding)
+
+
+def _calibration(evaluation: Evaluation) -> Condition:
+    if evaluation.calibration_holds:
+        finding = "slope, intercept and ECE within their limits on these cases"
+        return Condition("calibration", holds=True, finding=finding)
+    faults = "; ".join(evaluation.calibration_faults)
+    return Condition("calibration", holds=False, finding=f"{faults}; `malignancy recalibrate` refits it on local cases")
+
+
+def _subgroups(
+    challenger: Contender, champion: Contender, columns: Sequence[str], policy: GatePolicy, *, seed: int
+) -> Condition:
+    """No subgroup in which the challenger falls far, and credibly, behind the champion."""
+    name = "no subgroup collapse"
+    if not columns:
+        finding = "cannot be judged: the manifest has no subgroup column; add one, as site, sex, age or diameter_mm"
+        return Condition(name, holds=False, finding=finding)
+    collapsed, judged, small = [], 0, 0
+    for column in columns:
+        values = challenger.predictions.extra[column]
+        for value, members in partition(values, edges=usual_edges(values)).items():
+            if too_few_patients(_part(challenger.predictions, members)):
+                small += 1
+                continue
+            judged += 1
+            collapsed += [
+                f"{column} {value}: {drop}" for drop in _drops(challenger, champion, members, policy, seed=seed)
+            ]
+    counted = f"{judged} subgroups of {', '.join(columns)} judged, {small} too small to say"
+    if not judged:
+        return Condition(name, holds=False, finding=f"cannot be judged: {counted}; give more cases")
+    return Condition(name, holds=not collapsed, finding="; ".join([*collapsed, counted]))
+
+
+def _drops(
+    challenger: Contender, champion: Contender, members: BoolArray, policy: GatePolicy, *, seed: int
+) -> list[str]:
+    """In words, what collapsed among some cases."""
+    mine, other = (Contender(_part(each.predictions, members), each.evaluation) for each in (challenger, champion))
+    found = []
+    gain = auroc_gain(mine, other, seed=seed)
+    if gain.estimate <= -policy.subgroup_auroc_drop and gain.upper < 0:
+        found.append(f"AUROC falls, challenger less champion {gain}")
+    malignant = mine.predictions.labels == 1
+    positive = [
+        each.evaluation.operating_point.decide(each.predictions.probabilities)[malignant].astype(np.float64)
+        for each in (mine, other)
+    ]
+    change = mean_difference_interval(positive[0] - positive[1], mine.predictions.patients[malignant])
+    if change.estimate <= -policy.subgroup_sensitivity_drop and change.upper < 0:
+        found.append(f"sensitivity falls, challenger less champion {change}")
+    return found
+
+
+def _part(predictions: Predictions, members: BoolArray) -> Predictions:
+    return Predictions(predictions.frame[members].reset_index(drop=True))
+
+
+def decide(conditions: Sequence[Condition], *, forced_because: str | None = None) -> Decision:
+    """The decision on conditions that were judged.
+
+    Raises:
+        UsageError: when no condition was judged, or the reason is blank.
+    """
+    if not conditions:
+        raise UsageError("gate: no condition was judged; expected at least one")
+    if forced_because is not None and not forced_because.strip():
+        raise UsageError("gate: the reason for forcing is blank; say why in words")
+    return Decision(tuple(conditions), forced_because)
+
+
+def decision_text(decision: Decision, *, facts: Mapping[str, str]) -> str:
+    """Markdown for the model version's page: the verdict, the facts, every condition."""
+    lines = [f"**Gate: {decision.verdict}**"]
+    if decision.forced_because is not None:
+        lines.append(f"\nForced because: {decision.forced_because}")
+    lines += ["", *(f"- {name}: {value}" for name, value in facts.items()), "", "| condition | holds | finding |"]
+    lines.append("|---|---|---|")
+    lines += [f"| {each.name} | {'yes' if each.holds else '**no**'} | {each.finding} |" for each in decision.conditions]
+    return "\n".join(lines)

@@ -1,0 +1,30 @@
+"""The patient-level score: a patient is as suspicious as the most suspicious of their cases."""
+
+from __future__ import annotations
+
+from pipeline.evaluation.predictions import Predictions
+
+
+def by_patient(predictions: Predictions) -> Predictions:
+    """One row a patient: the largest logit, probability and label over their labelled cases.
+
+    The largest of several calibrated probabilities is not itself calibrated: it is too high the more cases a patient
+    has. Rank and decisions are what to judge it by.
+
+    Args:
+        predictions: of one finding, one row a case, with probabilities.
+
+    Raises:
+        UsageError: when a row has no probability.
+    """
+    labelled = predictions.labelled()
+    labelled.probabilities  # noqa: B018  # refuses rows without one
+    keys = ["patient_id", "split", "finding"]
+    grouped = labelled.frame.groupby(keys, sort=True, as_index=False)
+    worst = grouped[["logit", "probability", "label"]].max()
+    return Predictions.from_frame(worst.assign(case_id=worst["patient_id"]), source="patients")
+
+
+def has_several_cases(predictions: Predictions) -> bool:
+    """Whether a patient has more than one labelled case, so that patient and case level differ."""
+    return bool(predictions.labelled().frame["patient_id"].duplicated().any())

@@ -1,0 +1,169 @@
+"""What the promotion gate reads from and writes to the registry: versions, looks, decisions, the champion."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ModelError, UsageError
+from pipeline.tracking.registry import CHAMPION
+from pipeline.tracking.runs import TrackedRun
+from pipeline.tracking.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GATE_EXPERIMENT = "malignancy-gate"
+_LOOK, _LOCKED = "gate.look", "gate.locked_cases"
+_PREVIOUS = "gate.previous_champion"
+_SECTION = "\n\n---\n"  # parts what training wrote from the gate's latest decision
+_LIMIT = 4900  # characters of a tag or description that every backend stores (PostgreSQL refuses above 5,000)
+_URI = re.compile(r"^models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))$")
+
+
+@dataclass(frozen=True)
+class Version:
+    """A model version of the registry.
+
+    Attributes:
+        name: of the registered model.
+        version: its number, as text.
+        run_id: of the run that made it.
+    """
+
+    name: str
+    version: str
+    run_id: str
+
+    @property
+    def uri(self) -> str:
+        """``models:/NAME/VERSION``."""
+        return f"models:/{self.name}/{self.version}"
+
+    def __str__(self) -> str:
+        return f"{self.name} version {self.version}"
+
+
+def find_version(store: Store, model: str) -> Version:
+    """The model version that ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION`` names.
+
+    Raises:
+        UsageError: when ``model`` names no version.
+        ModelError: when there is no such version.
+    """
+    from mlflow.exceptions import MlflowException
+
+    parts = _URI.match(model)
+    if parts is None:
+        raise UsageError(
+            f"{model}: is not a registered version; expected models:/NAME@challenger or models:/NAME/VERSION"
+        )
+    name = parts["name"]
+    try:
+        if parts["alias"]:
+            found = store.client.get_model_version_by_alias(name, parts["alias"])
+        else:
+            found = store.client.get_model_version(name, parts["version"])
+    except MlflowException:
+        raise ModelError(f"{model}: no such version in {store.uri}; `malignancy ui` lists them") from None
+    return Version(name, str(found.version), str(found.run_id))
+
+
+def looks(store: Store, experiment: str, locked_digest: str) -> int:
+    """How often the locked cases have been looked at by the gate, in deleted runs too."""
+    from mlflow.entities import ViewType
+
+    found, token = 0, None
+    wanted = f"tags.`{_LOOK}` = 'yes' and tags.`{_LOCKED}` = '{locked_digest}'"
+    while True:
+        page = store.client.search_runs([experiment], wanted, run_view_type=ViewType.ALL, page_token=token)
+        found, token = found + len(page), page.token
+        if not token:
+            return found
+
+
+def mark_look(run: TrackedRun, locked_digest: str) -> None:
+    """Count a look, before it is taken: one that crashes half-way has been taken."""
+    run.tags({_LOOK: "yes", _LOCKED: locked_digest})
+
+
+def write_decision(store: Store, version: Version, *, tags: Mapping[str, str], text: str) -> None:
+    """Write the gate's decision to a version: tags, and the description below what training wrote."""
+    client = store.client
+    for name, value in tags.items():
+        client.set_model_version_tag(version.name, version.version, name, value[:_LIMIT])
+    described = client.get_model_version(version.name, version.version).description or ""
+    before = described.split(_SECTION, 1)[0]
+    room = max(_LIMIT - len(text) - len(_SECTION), 0)
+    client.update_model_version(version.name, version.version, (before[:room] + _SECTION + text)[:_LIMIT])
+
+
+def move_champion(store: Store, version: Version, *, from_version: Version) -> None:
+    """Make a version the champion, remembering which one it replaces.
+
+    The memory is written first: an interruption in between leaves the old champion in place.
+    """
+    client = store.client
+    client.set_model_version_tag(version.name, version.version, _PREVIOUS, from_version.version)
+    client.set_registered_model_alias(version.name, CHAMPION, version.version)
+
+
+def restore_champion(store: Store, name: str, *, at: str) -> tuple[Version, Version]:
+    """Give ``champion`` back to the version that the present one replaced.
+
+    Args:
+        store: open.
+        name: of the registered model.
+        at: time, noted on the version that steps down.
+
+    Returns:
+        The version that steps down, and the one restored.
+
+    Raises:
+        ModelError: when there is no such model, or the version before is gone.
+        UsageError: when the champion replaced none.
+    """
+    champion = find_version(store, f"models:/{name}@{CHAMPION}")
+    tags = store.client.get_model_version(name, champion.version).tags
+    if _PREVIOUS not in tags:
+        raise UsageError(
+            f"{champion}: replaced no champion, so there is nothing to go back to; promote another version"
+        )
+    restored = find_version(store, f"models:/{name}/{tags[_PREVIOUS]}")
+    store.client.set_registered_model_alias(name, CHAMPION, restored.version)
+    store.client.set_model_version_tag(
+        name, champion.version, "gate.rolled_back", f"{at}, to version {tags[_PREVIOUS]}"
+    )
+    # So that a second rollback goes further back and not to and fro.
+    store.client.delete_model_version_tag(name, champion.version, _PREVIOUS)
+    return champion, restored
+
+
+def registered_probabilities(version: Version, cases: pd.DataFrame, *, root: Path) -> NDArray[np.float64]:
+    """What the registered MLflow model itself answers, shape (n,); NaN where it gives no probability.
+
+    Args:
+        version: which model.
+        cases: rows of manifest columns.
+        root: folder that images lie under.
+
+    Raises:
+        ModelError: when it cannot be loaded or fails.
+    """
+    import mlflow
+
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # hints about package versions
+            model = mlflow.pyfunc.load_model(version.uri, model_config={"root": str(root)})
+            answered: Any = model.predict(cases)
+        return np.asarray(answered["probability"], dtype=np.float64)
+    except Exception as error:  # whatever a stored model does wrong, it has no parity to show
+        raise ModelError(f"{version.uri}: its MLflow model fails ({type(error).__name__})") from error

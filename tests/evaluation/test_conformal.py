@@ -1,0 +1,78 @@
+"""The refer-to-human zone: its promise, its refusals, and what it leaves to decide."""
+
+import numpy as np
+import pytest
+from studies import predictions
+
+from pipeline.errors import CalibrationError
+from pipeline.evaluation.conformal import ReferZone, attainable_coverage, fit_refer_zone, judge_refer_zone
+
+
+def cases(rng, n, *, gap=1.5):
+    labels = np.arange(n) % 2
+    return labels, 1 / (1 + np.exp(-rng.normal((2 * labels - 1) * gap / 2, 1.0)))
+
+
+def test_coverage_of_each_class_is_what_was_promised():
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(400):
+        zone = fit_refer_zone(*cases(rng, 240), coverage=0.9)
+        labels, values = cases(rng, 4000)
+        covered.append(
+            [(values[labels == 1] >= zone.malignant_from).mean(), (values[labels == 0] <= zone.benign_to).mean()]
+        )
+    low, high = attainable_coverage(120, 0.9)
+    for column in np.array(covered).T:
+        assert 0.9 <= column.mean() <= 0.92  # at least the promise, by less than one case in 121 on average
+        assert 0.92 <= ((column >= low) & (column <= high)).mean() <= 0.98
+
+
+def test_quantiles_are_those_of_the_slow_definition():
+    rng = np.random.default_rng(1)
+    labels, values = cases(rng, 300)
+    zone = fit_refer_zone(labels, values, coverage=0.85)
+    scores = sorted(1 - values[labels == 1])  # nonconformity of the true class
+    rank = int(np.ceil((len(scores) + 1) * 0.85))
+    assert zone.malignant_from == pytest.approx(1 - scores[rank - 1])
+    assert zone.benign_to == sorted(values[labels == 0])[int(np.ceil(151 * 0.85)) - 1]
+
+
+@pytest.mark.parametrize(("benign_to", "malignant_from"), [(0.7, 0.3), (0.3, 0.7)])
+def test_both_or_neither_is_referred(benign_to, malignant_from):
+    zone = ReferZone(0.9, malignant_from, benign_to, 100, 100, (0.8, 0.9), (0.8, 0.9))
+    assert [zone.decide(value) for value in (0.1, 0.5, 0.9)] == ["negative", "refer", "positive"]
+    assert ReferZone.from_json(zone.to_json()) == zone
+
+
+def test_fewer_than_a_hundred_calibration_cases_of_a_class_are_refused():
+    labels = np.r_[np.ones(99), np.zeros(500)]
+    with pytest.raises(CalibrationError, match="99 malignant and 500 benign calibration cases; expected at least 100"):
+        fit_refer_zone(labels, np.linspace(0, 1, 599))
+    labels = np.r_[np.ones(100), np.zeros(100)]
+    fit_refer_zone(labels, np.linspace(0, 1, 200), coverage=0.99)
+    with pytest.raises(CalibrationError, match=r"cannot be promised by 100 cases of a class; ask for 0\.990"):
+        fit_refer_zone(labels, np.linspace(0, 1, 200), coverage=0.995)
+    with pytest.raises(CalibrationError, match=r"coverage: 1\.0 is not in"):
+        fit_refer_zone(labels, np.linspace(0, 1, 200), coverage=1.0)
+
+
+def test_attainable_range_is_printed_and_shrinks_with_cases():
+    few, many = attainable_coverage(100, 0.9), attainable_coverage(1000, 0.9)
+    assert few[0] < many[0] < 0.9 < many[1] < few[1]
+    zone = fit_refer_zone(*cases(np.random.default_rng(0), 240))
+    assert f"{zone.attainable_positive[0]:.2f} to {zone.attainable_positive[1]:.2f} of the malignant" in zone.describe()
+
+
+def test_error_is_counted_among_the_rest_alone():
+    fitted, judged = predictions(900, seed=1), predictions(900, seed=2)
+    zone = fit_refer_zone(fitted.labels, fitted.probabilities)
+    found = judge_refer_zone(zone, judged)
+    decisions = np.array([zone.decide(value) for value in judged.probabilities])
+    rest = decisions != "refer"
+    wrong = (decisions == "positive") != (judged.labels == 1)
+    assert found.referred.estimate == pytest.approx((~rest).mean())
+    assert found.error_of_rest.estimate == pytest.approx(wrong[rest].mean())
+    assert found.error_of_rest.estimate < wrong.mean() or (~rest).sum() == 0
+    everything = ReferZone(0.9, 0.0, 1.0, 100, 100, (0.8, 0.9), (0.8, 0.9))
+    assert judge_refer_zone(everything, judged).error_of_rest is None
