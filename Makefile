@@ -67,7 +67,8 @@ campaign: setup ## The long fault, fuzz and accuracy campaigns
 	$(BIN)/pytest -q -m campaign
 
 bench: setup ## Benchmarks that need nothing but this repository
-	$(BIN)/python benchmarks/demo_accuracy.py
+	$(BIN)/python benchmarks/backends.py
+	$(BIN)/python benchmarks/scoring_scale.py --scans 20000
 
 notebooks: setup ## Execute the notebooks
 	$(BIN)/pytest -q --nbmake notebooks

@@ -28,49 +28,11 @@ import time
 from pathlib import Path
 
 import psutil
+from random_model import write_random_model
+
+from pipeline.config import Network
 
 SIZE, SPACING_MM = 64, 1.0
-
-
-def write_model(folder: Path) -> None:
-    """A model directory of DenseNet121 with weights from a seed."""
-    import torch
-
-    from pipeline.config import Network, Preprocessing
-    from pipeline.evaluation.calibrator import Calibrator
-    from pipeline.evaluation.operating_points import OperatingPoint
-    from pipeline.models.networks import build_network
-    from pipeline.scoring.golden import add_golden
-    from pipeline.scoring.model_directory import LabelMeaning, Member, PatientHashes, save_model
-
-    torch.manual_seed(0)
-    network = Network(name="densenet121")
-    preprocessing = Preprocessing(region="lesion", size=(SIZE,) * 3, spacing_mm=(SPACING_MM,) * 3)
-    point = OperatingPoint(
-        threshold=0.5,
-        rule="youden",
-        target=None,
-        cost_ratio=None,
-        n_positive=1,
-        n_negative=1,
-        sensitivity=1.0,
-        specificity=1.0,
-    )
-    save_model(
-        folder,
-        [Member(build_network(network, dimensions=3), Calibrator("temperature", {"temperature": 1.0}))],
-        name="benchmark",
-        network=network,
-        preprocessing=preprocessing,
-        modality="CT",
-        operating_points=[point],
-        label=LabelMeaning(source="none: random weights", intensities="simulated"),
-        envelope=None,
-        prevalence_at_calibration=0.5,
-        patients=PatientHashes.of("none", {"train": [], "validation": [], "calibration": []}),
-        provenance={},
-    )
-    add_golden(folder)
 
 
 def repeat_manifest(manifest: Path, times: int) -> Path:
@@ -209,7 +171,7 @@ def main() -> None:
         folder = Path(name)
         command = [sys.executable, str(args.make_ct), str(folder / "ct"), "--cases", str(args.cases)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        write_model(folder / "model")
+        write_random_model(folder / "model", Network(name="densenet121"), side=SIZE)
         manifest = folder / "ct" / "manifest.csv"
         repeated = repeat_manifest(manifest, args.repeats)
         sides = {

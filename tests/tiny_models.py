@@ -20,14 +20,14 @@ PREPROCESSING = Preprocessing(dimensions=3, region="lesion", size=(28, 28, 28), 
 NETWORK = Network(name="compact", width=4)
 
 
-def write_model(folder: Path, *, seed: int = 0, method: str = "temperature", golden: bool = True) -> Path:
-    """A model directory with random weights and a calibrator of the given method."""
+def save_tiny(folder: Path, *, seed: int = 0, method: str = "temperature", envelope=None, provenance=None):
+    """Save a model with random weights and a calibrator of the given method; its description."""
     rng = np.random.default_rng(seed)
     labels = np.arange(80) % 2
     logits = rng.normal(labels * 2 - 1, 2)
     calibrator = fit_calibrator(method, logits, labels)
     torch.manual_seed(seed)
-    save_model(
+    return save_model(
         folder,
         [Member(build_network(NETWORK, dimensions=3), calibrator)],
         name="tiny",
@@ -36,13 +36,17 @@ def write_model(folder: Path, *, seed: int = 0, method: str = "temperature", gol
         modality="CT",
         operating_points=[choose_operating_point(labels, calibrator.apply(logits), rule="sensitivity", target=0.9)],
         label=LabelMeaning(source="made up", intensities="simulated"),
-        envelope=None,
+        envelope=envelope,
         prevalence_at_calibration=0.5,
-        patients=PatientHashes.of("salt", {"train": ["a"], "validation": ["c"], "calibration": ["d"]}),
-        provenance={},
+        patients=PatientHashes.of("salt", {"train": ["a", "b"], "validation": ["c"], "calibration": ["d"]}),
+        provenance=provenance or {},
     )
-    if golden:
-        add_golden(folder)
+
+
+def write_model(folder: Path, *, seed: int = 0, method: str = "temperature") -> Path:
+    """A whole model directory, with golden scans, as training leaves it."""
+    save_tiny(folder, seed=seed, method=method)
+    add_golden(folder)
     return folder
 
 

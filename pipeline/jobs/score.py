@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -152,18 +152,10 @@ def _unfinished(cases: Iterable[Case], sink: Sink, changed: set[str]) -> Iterato
 
 
 def _rows(setup: ScorerSetup, cases: Iterator[Case], stamp: Stamp, options: ScoreOptions) -> Iterator[ScoreRow]:
+    engine: Callable[..., Iterator[ScoreRow]] = score_in_processes
     if options.engine == "ray":
-        from pipeline.scoring.ray_engine import score_on_ray
-
-        return score_on_ray(
-            setup,
-            cases,
-            stamp,
-            batch_size=options.batch_size,
-            actors=options.workers,
-            timeout_seconds=options.timeout_seconds,
-        )
-    return score_in_processes(
+        from pipeline.scoring.ray_engine import score_on_ray as engine
+    return engine(
         setup,
         cases,
         stamp,

@@ -33,7 +33,7 @@ def score_on_ray(
     stamp: Stamp,
     *,
     batch_size: int = 8,
-    actors: int | None = None,
+    workers: int | None = None,
     timeout_seconds: float = 300.0,
 ) -> Iterator[ScoreRow]:
     """Score cases on the cluster at ``RAY_ADDRESS``, or on a local one; one row for each, in order.
@@ -43,7 +43,7 @@ def score_on_ray(
         cases: listed lazily.
         stamp: of the rows of cases that no worker answers for.
         batch_size: cases that go through the network together.
-        actors: how many; one per core of the cluster by default.
+        workers: how many actors; one per core of the cluster by default.
         timeout_seconds: that one scan may take to be read.
 
     Raises:
@@ -59,7 +59,7 @@ def score_on_ray(
     started_here = not ray.is_initialized()
     _connect(ray)
     try:
-        count = actors or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True

@@ -4,45 +4,16 @@ import json
 
 import numpy as np
 import pytest
-import torch
+from tiny_models import save_tiny
 
-from pipeline.config import Network, Preprocessing
 from pipeline.errors import ModelError
-from pipeline.evaluation.calibration import fit_calibrator
-from pipeline.evaluation.operating_points import choose_operating_point
 from pipeline.imaging.envelope import Envelope
-from pipeline.models.networks import build_network
-from pipeline.scoring.model_directory import LabelMeaning, Member, PatientHashes, load_model, save_model
+from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.scorer import Scorer
-
-PREPROCESSING = Preprocessing(dimensions=3, region="lesion", size=(28, 28, 28), spacing_mm=(1.0, 1.0, 1.0))
-NETWORK = Network(name="compact", width=4)
-
-
-def save(folder, *, seed=0, envelope=None, provenance=None):
-    rng = np.random.default_rng(0)
-    labels = np.arange(80) % 2
-    logits = rng.normal(labels * 2 - 1, 2)
-    calibrator = fit_calibrator("temperature", logits, labels)
-    torch.manual_seed(seed)
-    return save_model(
-        folder,
-        [Member(build_network(NETWORK, dimensions=3), calibrator)],
-        name="tiny",
-        network=NETWORK,
-        preprocessing=PREPROCESSING,
-        modality="CT",
-        operating_points=[choose_operating_point(labels, calibrator.apply(logits), rule="sensitivity", target=0.9)],
-        label=LabelMeaning(source="made up", intensities="simulated"),
-        envelope=envelope,
-        prevalence_at_calibration=0.5,
-        patients=PatientHashes.of("salt", {"train": ["a", "b"], "validation": ["c"], "calibration": ["d"]}),
-        provenance=provenance or {},
-    )
 
 
 def test_save_then_load_gives_the_same_bytes_of_probability(tmp_path):
-    save(tmp_path / "model")
+    save_tiny(tmp_path / "model")
     images = np.random.default_rng(1).random((3, 1, 28, 28, 28), np.float32)
     one, two = (Scorer(load_model(tmp_path / "model")).predict(images) for _ in range(2))
     assert one[1].tobytes() == two[1].tobytes()
@@ -50,21 +21,21 @@ def test_save_then_load_gives_the_same_bytes_of_probability(tmp_path):
 
 
 def test_digest_covers_what_changes_a_probability_and_nothing_else(tmp_path):
-    first = save(tmp_path / "1", provenance={"host": "a"}).digests.model
-    assert save(tmp_path / "2", provenance={"host": "b"}).digests.model == first
-    assert save(tmp_path / "3", seed=1).digests.model != first
-    assert save(tmp_path / "4", envelope=Envelope(modality="CT", cases=3, limits={})).digests.model != first
+    first = save_tiny(tmp_path / "1", provenance={"host": "a"}).digests.model
+    assert save_tiny(tmp_path / "2", provenance={"host": "b"}).digests.model == first
+    assert save_tiny(tmp_path / "3", seed=1).digests.model != first
+    assert save_tiny(tmp_path / "4", envelope=Envelope(modality="CT", cases=3, limits={})).digests.model != first
 
 
 def test_patients_are_recognised_but_not_readable(tmp_path):
-    description = save(tmp_path / "model")
+    description = save_tiny(tmp_path / "model")
     assert description.patients.contains("c")
     assert not description.patients.contains("z")
     assert '"a"' not in (tmp_path / "model" / "model.json").read_text()
 
 
 def test_nothing_in_the_directory_is_a_pickle(tmp_path):
-    save(tmp_path / "model")
+    save_tiny(tmp_path / "model")
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["model.json", "model.safetensors"]
 
 
@@ -83,7 +54,7 @@ def test_nothing_in_the_directory_is_a_pickle(tmp_path):
     ],
 )
 def test_damage_is_one_clear_error(tmp_path, damage, says):
-    save(tmp_path / "model")
+    save_tiny(tmp_path / "model")
     damage(tmp_path / "model")
     with pytest.raises(ModelError, match=says) as caught:
         load_model(tmp_path / "model")
@@ -91,7 +62,7 @@ def test_damage_is_one_clear_error(tmp_path, damage, says):
 
 
 def test_edited_calibrator_is_noticed(tmp_path):
-    save(tmp_path / "model")
+    save_tiny(tmp_path / "model")
     path = tmp_path / "model" / "model.json"
     value = json.loads(path.read_text())
     parameters = value["members"][0]["calibrator"]["parameters"]
@@ -102,9 +73,9 @@ def test_edited_calibrator_is_noticed(tmp_path):
 
 
 def test_existing_directory_is_never_overwritten(tmp_path):
-    save(tmp_path / "model")
+    save_tiny(tmp_path / "model")
     with pytest.raises(FileExistsError, match="not an empty folder"):
-        save(tmp_path / "model")
+        save_tiny(tmp_path / "model")
 
 
 def edit(folder, **values):
