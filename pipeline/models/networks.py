@@ -124,7 +124,7 @@ class PlanesCNN(nn.Module):
             [cube[:, slices], cube[:, :, slices].transpose(1, 2), cube[:, :, :, slices].permute(0, 3, 1, 2)], dim=1
         )  # (B, 3 planes, 3 channels, N, N)
         seen = self.encoder(planes.flatten(0, 1).contiguous(memory_format=torch.channels_last))  # (3 B, features)
-        seen = seen.view(len(images), 3, -1)
+        seen = seen.view(-1, 3, seen.shape[1])
         found: Tensor = self.head(torch.cat([seen.mean(dim=1), seen.amax(dim=1)], dim=1))
         return found
 
