@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -125,7 +126,8 @@ def score(
         bool, typer.Option("--rescore-changed", help="Score inputs again that changed since they were scored.")
     ] = False,
     max_failure_rate: Annotated[
-        float, typer.Option(min=0, max=1, help="Stop with exit 3 when a larger share is not scored.")
+        float,
+        typer.Option(min=0, max=1, help="Stop, exit 3, when a larger share of 50 cases or more is not scored."),
     ] = 1.0,
     accept_rejects: Annotated[
         float, typer.Option(min=0, max=1, help="Exit 0 up to this share of cases that are not scored.")
@@ -215,7 +217,12 @@ def ui(port: Annotated[int, typer.Option(min=1024, max=65535)] = 5000) -> None:
 
 def main() -> None:
     """Run the command; 0 done, 1 done with rejected cases, 2 wrong usage or table, 3 could not finish."""
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+    except Exception:  # noqa: BLE001  # a fault of ours must not look like exit 1, "done, but some cases were rejected"
+        traceback.print_exc()
+        code = 3
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -238,9 +245,11 @@ def run(arguments: list[str]) -> int:
     except FileExistsError as error:
         return _fail(error, 2)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
-        return _fail(f"{error.filename or 'disk'}: {error.strerror}; free some space or choose another folder", 3)
+        where = error.filename or "disk"
+        if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT):
+            return _fail(f"{where}: {error.strerror}; choose another path", 2)
+        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check it"
+        return _fail(f"{where}: {error.strerror}; {remedy} or choose another folder", 3)
 
 
 def _fail(message: object, code: int) -> int:

@@ -53,6 +53,9 @@ def case_from_record(record: Mapping[str, str], *, row: int, root: Path) -> Case
     center = None
     if not image.strip():
         fault = CaseError(Code.E_NOT_FOUND, f"row {row}", "column 'image' is blank; name the scan")
+    elif "://" in image:
+        reason = "is a URL, expected a path relative to the manifest; put the manifest beside the scans"
+        fault = CaseError(Code.E_OUTSIDE_ROOT, f"row {row}", reason)
     try:
         center = _center(record)
     except ValueError as error:

@@ -19,18 +19,16 @@ def input_signature(case: Case) -> str:
     if case.url is not None:
         look: object = None if case.fault else remote_look(case.url)
         return sha256_json([look, case.center_mm, fault])[:16]
-    if case.files is not None:
-        paths = list(case.files)
-    elif case.path.is_dir():
-        paths = sorted(case.path.iterdir())
-    else:
-        paths = [case.path]
+    try:
+        paths = case.files or (sorted(case.path.iterdir()) if case.path.is_dir() else [case.path])
+    except (OSError, ValueError):  # what is wrong with the path is for the reader to say
+        paths = []
     return sha256_json([[_look(path) for path in paths], case.center_mm, fault])[:16]
 
 
 def _look(path: Path) -> list[int] | None:
     try:
         found = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return None
     return [found.st_size, found.st_mtime_ns]

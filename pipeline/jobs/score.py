@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -16,10 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pipeline.cases.case import Case
 from pipeline.cases.inputs import Arrived, Inputs, read_inputs
-from pipeline.cases.signature import input_signature
 from pipeline.config import Tracking
 from pipeline.errors import UnfinishedError, UsageError
 from pipeline.files import write_json, write_text
+from pipeline.jobs.resumption import compare
 from pipeline.jobs.scoring_summary import ScoringRun, summarise, summary_text
 from pipeline.scoring.backends import Backend
 from pipeline.scoring.local import score_in_processes
@@ -47,7 +48,7 @@ class ScoreOptions:
         timeout_seconds: that one scan may take to be read.
         restart: set aside the rows that the output folder holds.
         rescore_changed: score inputs again that have changed since they were scored, instead of refusing.
-        max_failure_rate: share of rejected and failed rows at which the run stops, exit code 3.
+        max_failure_rate: share of rejected and failed rows, of at least 50 of this run, at which it stops, exit code 3.
         accept_rejects: share of rejected and failed rows up to which the exit code is 0.
         min_age_seconds: files younger than this are left for a later run.
         drift_alert: population stability index from which ``summary.json`` carries an alert.
@@ -85,7 +86,10 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions) -> in
         UnfinishedError: when too many cases failed, or golden scans drifted.
     """
     inputs = read_inputs(source)
-    folders = tuple(model_folder(name, Tracking()).absolute() for name in model_names.split(","))
+    names = [name.strip() for name in model_names.split(",")]
+    if not all(names):
+        raise UsageError(f"MODEL {model_names!r} has an empty name; give one model, or several with a comma between")
+    folders = tuple(model_folder(name, Tracking()).absolute() for name in names)
     scorer = Scorer(*(load_model(folder) for folder in folders), device="cpu")  # every digest is verified once, here
     setup = _setup(folders, inputs, options)
     stamp = stamp_of(scorer.descriptions, options.backend)
@@ -93,15 +97,17 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions) -> in
     started, clock = now(), perf_counter()
     with exclusive(out):
         sink = Sink(out, RunHeader(stamp, scorer.member_columns, inputs.source), restart=options.restart)
-        changed = _changed(inputs, sink)
-        if changed and not options.rescore_changed:
+        before = compare(inputs, sink.finished)
+        if before.changed and not options.rescore_changed:
             raise UsageError(
-                f"{out}: {len(changed)} inputs have changed since they were scored (first: {min(changed)}); "
-                "--rescore-changed scores them again, --restart everything"
+                f"{out}: {len(before.changed)} inputs have changed since they were scored (first: {min(before.changed)}"
+                "); --rescore-changed scores them again, --restart everything"
             )
         arrived = Arrived(options.min_age_seconds)
-        todo = _unfinished(arrived(inputs.cases()), sink, changed)
+        todo = before.unfinished(arrived(inputs.cases()))
         new = _collect(_rows(setup, todo, stamp, options), sink, inputs, options)
+        if inputs.digest:  # a table says which cases there are; in a folder, scans are moved away once they are scored
+            sink.leave_out(before.gone)
         counts = sink.finish()
         run = ScoringRun(
             inputs=inputs,
@@ -110,15 +116,26 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions) -> in
             counts=counts,
             new=new,
             waiting=arrived.waiting,
+            gone=len(before.gone),
             started_at=started,
             seconds=perf_counter() - clock,
         )
         summary = summarise(run, sink.tables(), drift_alert=options.drift_alert)
         text = summary_text(run, summary, out)
         write_text(out / "summary.txt", text + "\n")
-        write_json(out / "summary.json", summary | {"mlflow_run": record_scoring(summary) if options.track else None})
-    print(text)
+        write_json(out / "summary.json", summary)
+        if options.track:
+            write_json(out / "summary.json", summary | {"mlflow_run": record_scoring(summary)})
+    _say(text)
     return int(summary["unscored_share"] > options.accept_rejects)
+
+
+def _say(text: str) -> None:
+    """Print, and let nobody listening be no failure: the rows are on disk."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _setup(folders: tuple[Path, ...], inputs: Inputs, options: ScoreOptions) -> ScorerSetup:
@@ -131,24 +148,6 @@ def _setup(folders: tuple[Path, ...], inputs: Inputs, options: ScoreOptions) -> 
         device="cuda" if on_gpu else "cpu",
         threads=max(1, cores // (options.workers or cores)),
     )
-
-
-def _changed(inputs: Inputs, sink: Sink) -> set[str]:
-    """Committed cases whose input looks different now; an input that is gone stays as it was scored."""
-    if not sink.finished:
-        return set()
-    return {
-        case.case_id
-        for case in inputs.cases()
-        if (done := sink.finished.get(case.case_id)) and done.kept and done.signature != input_signature(case)
-    }
-
-
-def _unfinished(cases: Iterable[Case], sink: Sink, changed: set[str]) -> Iterator[Case]:
-    for case in cases:
-        done = sink.finished.get(case.case_id)
-        if done is None or not done.kept or case.case_id in changed:
-            yield case
 
 
 def _rows(setup: ScorerSetup, cases: Iterator[Case], stamp: Stamp, options: ScoreOptions) -> Iterator[ScoreRow]:

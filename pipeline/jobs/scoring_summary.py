@@ -29,6 +29,7 @@ class ScoringRun:
         counts: of the whole output, earlier runs into it included.
         new: rows of this run by status.
         waiting: cases whose files were too young.
+        gone: committed cases that the input no longer names.
         seconds: of this run, imports and start of the workers included.
     """
 
@@ -38,6 +39,7 @@ class ScoringRun:
     counts: Counts
     new: Mapping[str, int]
     waiting: int
+    gone: int
     started_at: str
     seconds: float
 
@@ -73,6 +75,7 @@ def summarise(run: ScoringRun, tables: Iterable[pa.Table], *, drift_alert: float
         "unscored_share": unscored / max(run.counts.total, 1),
         "scored_by_this_run": new,
         "waiting_for_arrival": run.waiting,
+        "no_longer_in_input": run.gone,
         "skipped_files": dict(run.inputs.skipped),
         "repeated_rows": run.inputs.repeated_rows,
         "input": run.inputs.source,
@@ -102,6 +105,9 @@ def summary_text(run: ScoringRun, summary: Mapping[str, Any], out: Path) -> str:
         lines.append(f"  {kept} of them were kept from an earlier run into this folder")
     if summary["waiting_for_arrival"]:
         lines.append(f"  {summary['waiting_for_arrival']} more are still arriving, left for the next run")
+    if run.gone:
+        what = "left out of the table" if run.inputs.digest else "kept as they were scored"
+        lines.append(f"  {run.gone} cases of an earlier run are no longer in the input: {what}")
     lines += [f"  {code}: {count}" for code, count in summary["codes"].items()]
     lines += [
         f"  drift: {name} differs from the model's own cases (population stability index {summary['drift'][name]:.2f})"

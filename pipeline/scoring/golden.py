@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Modality, Preprocessing
-from pipeline.errors import ModelError, UnfinishedError
+from pipeline.errors import CaseError, ModelError, UnfinishedError
 from pipeline.files import atomic_folder
 from pipeline.imaging.preprocess import ScanRequest, preprocess
 from pipeline.scoring.backends import Backend
@@ -105,7 +105,10 @@ def _read(folder: Path) -> tuple[list[str], NDArray[np.float64]]:
 def _inputs(folder: Path, names: Sequence[str], config: Preprocessing, modality: str) -> NDArray[np.float32]:
     """Network inputs (N, 1, R, A[, S]) of the phantoms, through the one preprocessing function."""
     center = (0.0, 0.0, 0.0) if config.region == "lesion" else None
-    found = [preprocess(ScanRequest(folder / name, center), config, modality=modality) for name in names]
+    try:
+        found = [preprocess(ScanRequest(folder / name, center), config, modality=modality) for name in names]
+    except CaseError as error:
+        raise ModelError(f"{error}; the golden scans are damaged; copy the model directory again") from None
     return np.stack([each.voxels for each in found])
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import ModelError, UsageError
+from pipeline.errors import Code, ModelError, UsageError
 from pipeline.files import atomic_write, sha256_file, sync_folder, write_json
 from pipeline.scoring.rows import ScoreRow, Stamp, now, rows_table, schema, write_tables
 
@@ -54,11 +54,13 @@ class Finished:
 
     Attributes:
         signature: of the input (see `pipeline.cases.signature`).
-        kept: False for a row that failed through no fault of the case; the next run tries it again.
+        kept: False for a row that failed through no fault of the case, or ran out of time; the next run tries it again.
+        scored: whether it has a probability.
     """
 
     signature: str
     kept: bool
+    scored: bool
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class Sink:
         self.finished = self._read_finished()
         # Whether some case stands in two parts; without one, no part needs to be looked at twice.
         self._repeats = sum(pq.read_metadata(part).num_rows for part in self._committed) > len(self.finished)
+        self._left_out: frozenset[str] = frozenset()
         self._waiting: list[ScoreRow] = []
         self._since = time.monotonic()
 
@@ -114,7 +117,7 @@ class Sink:
         if not path.exists():
             write_json(path, mine)
             return
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = _read_record(path)
         if before != mine:
             name = next(name for name in mine if before.get(name) != mine[name])
             old, new = (_words(value.get(name)) for value in (before, mine))
@@ -128,7 +131,7 @@ class Sink:
         records = sorted(self._parts.glob("[0-9]*.json"))
         committed = []
         for record in records:
-            part, digest = record.with_suffix(".parquet"), json.loads(record.read_text(encoding="utf-8"))["sha256"]
+            part, digest = record.with_suffix(".parquet"), _read_record(record).get("sha256")
             if not part.exists() or sha256_file(part) != digest:
                 raise ModelError(f"{part}: is not what was committed; restore it, or score anew with --restart")
             committed.append(part)
@@ -142,9 +145,10 @@ class Sink:
     def _read_finished(self) -> dict[str, Finished]:
         found: dict[str, Finished] = {}
         for part in self._committed:
-            table = pq.read_table(part, columns=["case_id", _SIGNATURE, "status"])
-            for case_id, signature, status in zip(*(column.to_pylist() for column in table.columns), strict=True):
-                found[case_id] = Finished(signature, kept=status != "failed")
+            table = pq.read_table(part, columns=["case_id", _SIGNATURE, "status", "code"])
+            for case_id, signature, status, code in zip(*(column.to_pylist() for column in table.columns), strict=True):
+                kept = status != "failed" and code != Code.E_TIMEOUT
+                found[case_id] = Finished(signature, kept=kept, scored=status in ("scored", "flagged"))
         return found
 
     def append(self, row: ScoreRow) -> None:
@@ -180,22 +184,26 @@ class Sink:
             table = table.append_column(_MEASURE + name, values)
         return table
 
+    def leave_out(self, case_ids: Iterable[str]) -> None:
+        """Keep these cases' rows in the parts, but out of the tables."""
+        self._left_out = frozenset(case_ids)
+
     def tables(self) -> Iterator[pa.Table]:
         """Committed rows part by part, each case once, with everything that was kept of it."""
-        last = self._last_places() if self._repeats else None
+        last = self._last_places() if self._repeats or self._left_out else None
         for number, part in enumerate(self._committed):
             table = pq.read_table(part)
             if last is not None:
                 ids = table.column("case_id").to_pylist()
-                table = table.filter(pa.array([last[case_id] == number for case_id in ids], pa.bool_()))
+                table = table.filter(pa.array([last.get(case_id) == number for case_id in ids], pa.bool_()))
             yield table
 
     def _last_places(self) -> dict[str, int]:
-        """The part in which each case's last row stands."""
+        """The part in which each case's last row stands, without cases that are left out."""
         places: dict[str, int] = {}
         for number, part in enumerate(self._committed):
             places |= dict.fromkeys(pq.read_table(part, columns=["case_id"]).column(0).to_pylist(), number)
-        return places
+        return {case_id: number for case_id, number in places.items() if case_id not in self._left_out}
 
     def finish(self) -> Counts:
         """Commit what waits and write ``scores.parquet`` and ``scores.csv``, whole; how many rows of which kind."""
@@ -219,6 +227,16 @@ def measures_of(table: pa.Table) -> dict[str, list[float | None]]:
     """The envelope's measures in one of `Sink.tables`, by name."""
     names = [name for name in table.column_names if name.startswith(_MEASURE)]
     return {name.removeprefix(_MEASURE): table.column(name).to_pylist() for name in names}
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ModelError(f"{path}: is not what was committed; restore it, or score anew with --restart")
+    return found
 
 
 def _words(value: Any) -> str:

@@ -101,8 +101,11 @@ def open_run(config: Tracking, *, name: str, tags: Mapping[str, str]) -> Iterato
 
     store = open_store(config)
     folder = spool_folder(config)
-    replay(folder, store)
-    run_id = str(store.client.create_run(experiment_id(store, config), run_name=name, tags=dict(tags)).info.run_id)
+    try:
+        replay(folder, store)
+        run_id = str(store.client.create_run(experiment_id(store, config), run_name=name, tags=dict(tags)).info.run_id)
+    except MlflowException as error:
+        raise UnfinishedError(f"tracking store {store.uri} takes no run ({type(error).__name__}); check it") from error
     spool = Spool(folder, store, run_id)
     status = "FAILED"
     try:

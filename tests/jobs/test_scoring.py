@@ -103,6 +103,59 @@ def test_scans_that_are_still_arriving_are_left_for_the_next_run(model, manifest
     assert len(table()) == 12
 
 
+def test_a_case_that_left_the_manifest_leaves_the_table_and_is_counted(model, manifest, capsys):
+    assert score(model, manifest) == 0
+    lines = manifest.read_text().splitlines()
+    manifest.write_text("\n".join(line for line in lines if "0004" not in line) + "\n")
+    assert score(model, manifest) == 0
+    assert len(table()) == 11
+    assert "0004.nii.gz" not in set(table()["case_id"])
+    assert summary()["no_longer_in_input"] == 1
+    assert "1 cases of an earlier run are no longer in the input: left out of the table" in capsys.readouterr().out
+
+
+def test_a_rejected_scan_that_was_mended_is_scored_without_being_asked_for(model, manifest):
+    whole = (manifest.parent / "0002.nii.gz").read_bytes()
+    (manifest.parent / "0002.nii.gz").write_bytes(whole[:100])
+    assert score(model, manifest) == 1
+    (manifest.parent / "0002.nii.gz").write_bytes(whole)
+    assert score(model, manifest) == 0
+    assert summary()["scored_by_this_run"] == 1
+
+
+def test_a_scan_that_ran_out_of_time_is_tried_again(model, manifest):
+    assert score(model, manifest, "out", "--timeout", "0.1") in (0, 1)
+    assert set(table()["code"]) <= {"", "E_TIMEOUT"}
+    assert score(model, manifest) == 0
+    assert set(table()["code"]) == {""}
+
+
+@pytest.mark.parametrize("name", ["run.json", "000001.json"])
+def test_damaged_records_are_one_line(model, manifest, capsys, name):
+    assert score(model, manifest) == 0
+    with open(f"out/parts/{name}", "w") as handle:
+        handle.write("{")
+    assert score(model, manifest) == 2
+    assert f"{name}: is not what was committed; restore it, or score anew with --restart" in capsys.readouterr().err
+
+
+def test_places_that_cannot_be_written_and_names_that_are_empty_are_one_line(model, manifest, capsys):
+    assert score(model, manifest, "scans/manifest.csv/x") == 2
+    assert score(model, manifest, "x" * 300) == 2
+    assert score(f"{model},", manifest) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 3
+    assert "has an empty name" in errors[2]
+
+
+def test_odd_image_names_are_rejected_rows(model, manifest):
+    with open(manifest, "a") as handle:
+        handle.write(f"long,{'x' * 5000}.nii.gz,0,0,0,RAS\nurl,https://host/x.nii.gz,0,0,0,RAS\n")
+    assert score(model, manifest) == 1
+    codes = table().set_index("case_id")["code"]
+    assert (codes["long"], codes["url"]) == ("E_NOT_FOUND", "E_OUTSIDE_ROOT")
+
+
 def test_drift_is_an_alert_in_the_summary(model, manifest, tmp_path):
     folder = tmp_path / "with-reference"
     shutil.copytree(model, folder)

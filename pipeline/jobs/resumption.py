@@ -1,0 +1,50 @@
+"""What an earlier run into the same folder leaves to be done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from pipeline.cases.case import Case
+from pipeline.cases.inputs import Inputs
+from pipeline.cases.signature import input_signature
+from pipeline.scoring.sink import Finished
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """Committed cases against the input as it is now.
+
+    Attributes:
+        finished: committed cases by case_id.
+        changed: scored cases whose input looks different now.
+        mended: rejected cases whose input looks different now; they are tried again without being asked for.
+        gone: committed cases that the input no longer names.
+    """
+
+    finished: dict[str, Finished]
+    changed: frozenset[str] = field(default_factory=frozenset)
+    mended: frozenset[str] = field(default_factory=frozenset)
+    gone: frozenset[str] = field(default_factory=frozenset)
+
+    def unfinished(self, cases: Iterable[Case]) -> Iterator[Case]:
+        """The cases that are still to be scored."""
+        for case in cases:
+            done = self.finished.get(case.case_id)
+            if done is None or not done.kept or case.case_id in self.changed or case.case_id in self.mended:
+                yield case
+
+
+def compare(inputs: Inputs, finished: dict[str, Finished]) -> Resumption:
+    """Look at every committed case's input from outside; nothing is opened."""
+    if not finished:
+        return Resumption(finished)
+    changed: set[str] = set()
+    mended: set[str] = set()
+    gone = set(finished)
+    for case in inputs.cases():
+        gone.discard(case.case_id)
+        done = finished.get(case.case_id)
+        if done and done.kept and done.signature != input_signature(case):
+            (changed if done.scored else mended).add(case.case_id)
+    return Resumption(finished, frozenset(changed), frozenset(mended), frozenset(gone))
