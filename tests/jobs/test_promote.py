@@ -7,6 +7,7 @@ from coded_models import PREPROCESSING, register_coded, use_coded_networks, writ
 
 from pipeline.cli import run
 from pipeline.config import Tracking
+from pipeline.tracking.store import tracking_uri
 
 pytestmark = pytest.mark.slow
 PATIENTS = [f"P{number}" for number in range(360)]
@@ -52,7 +53,7 @@ def promote(registry, monkeypatch, capsys):
 
 
 def client():
-    return mlflow.MlflowClient("sqlite:///mlflow.db", "sqlite:///mlflow.db")
+    return mlflow.MlflowClient(tracking_uri(Tracking()), tracking_uri(Tracking()))
 
 
 def version_of(uri):

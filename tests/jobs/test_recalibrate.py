@@ -13,6 +13,7 @@ from pipeline.config import Tracking
 from pipeline.evaluation.calibration import logit
 from pipeline.scoring.model_directory import hash_patient
 from pipeline.tracking.registry import model_folder
+from pipeline.tracking.store import tracking_uri
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +61,7 @@ def test_new_version_is_calibrated_here_and_ranks_as_before(inside, capsys):
     assert hash_patient("salt", "P7") in new["patients"]["calibration"]
     assert hash_patient("salt", "k") in new["patients"]["calibration"]
     assert new["provenance"]["recalibration"]["from_model_digest"] == old["digests"]["model"]
-    client = mlflow.MlflowClient("sqlite:///mlflow.db", "sqlite:///mlflow.db")
+    client = mlflow.MlflowClient(tracking_uri(Tracking()), tracking_uri(Tracking()))
     version = client.get_model_version_by_alias("coded", "challenger")
     assert str(version.version) == "2"
     assert str(client.get_model_version_by_alias("coded", "champion").version) == "1"
