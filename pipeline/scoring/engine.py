@@ -1,4 +1,4 @@
-"""The local engine: threads prepare, batches go to the network, rows come out in the order of the cases."""
+"""Scoring inside this process, for evaluation and serving: threads prepare, batches go to the network, in order."""
 
 from __future__ import annotations
 
