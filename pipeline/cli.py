@@ -80,11 +80,14 @@ def import_lidc(
 def train(
     config: Annotated[Path, typer.Argument(help="A configuration, such as configs/demo.yaml.")],
     overrides: Overrides = None,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="One network a fold, judged out of fold; the model is all of them.")
+    ] = None,
 ) -> None:
     """Train, calibrate, evaluate, track and register a model; the last line names it."""
     from pipeline.jobs.train import train as job
 
-    raise typer.Exit(job(config, overrides or []))
+    raise typer.Exit(job(config, overrides or [], folds=folds))
 
 
 @app.command()

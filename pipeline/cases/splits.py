@@ -16,10 +16,11 @@ from sklearn.model_selection import StratifiedGroupKFold
 from pipeline.cases.case import Case
 from pipeline.cases.manifest import Manifest
 from pipeline.config import SPLITS, SplitFractions
-from pipeline.errors import Code, TableError
+from pipeline.errors import Code, TableError, UsageError
 from pipeline.files import sha256_json
 
 _FOLDS = 20  # shares are honoured to 1/20
+_PARTS = 8  # of what is not the test fold
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,41 @@ class Splits:
 
     Attributes:
         of: split name by case_id; unlabelled cases are absent.
-        source: ``manifest`` (its column) or ``seeded`` (drawn here).
+        source: ``manifest`` (its column), or drawn here: ``seeded`` splits, or ``folds`` that each judge once.
         digest: hex SHA-256 of the assignment.
     """
 
     of: Mapping[str, str]
-    source: Literal["manifest", "seeded"]
+    source: Literal["manifest", "seeded", "folds"]
     digest: str
+
+
+def assign_folds(manifest: Manifest, folds: int, *, seed: int) -> Splits:
+    """Draw patient-grouped, label-stratified folds, named ``fold-0`` and on; the manifest's own splits are not used.
+
+    Raises:
+        UsageError: when a class has too few patients for each fold to have one to train, stop, calibrate and test on.
+    """
+    cases = [case for case in manifest.cases if case.label is not None]
+    fewest = min(len({case.patient_id for case in cases if case.label == label}) for label in (0, 1))
+    least = max(folds, len(SPLITS))
+    if folds < 2 or fewest < least:
+        raise UsageError(
+            f"--folds {folds}: needs at least 2, and {least} patients of each class; "
+            f"{manifest.path} has {fewest} of the rarer one"
+        )
+    numbers = patient_folds(cases, folds, seed=seed)
+    of = {case.case_id: f"fold-{number}" for case, number in zip(cases, numbers, strict=True)}
+    return Splits(of=of, source="folds", digest=sha256_json(of))
+
+
+def split_around_fold(cases: Sequence[Case], fold_of: Sequence[str], fold: str, *, seed: int) -> list[str]:
+    """Split of each case when one fold is the test split: of the others' patients, 1/8 validate and 1/8 calibrate."""
+    rest = [index for index, name in enumerate(fold_of) if name != fold]
+    names = ["test"] * len(cases)
+    for index, part in zip(rest, patient_folds([cases[index] for index in rest], _PARTS, seed=seed), strict=True):
+        names[index] = {0: "validation", 1: "calibration"}.get(part, "train")
+    return names
 
 
 def assign_splits(manifest: Manifest, fractions: SplitFractions, *, seed: int) -> Splits:

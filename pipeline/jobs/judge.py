@@ -34,7 +34,7 @@ class Comparison:
     Attributes:
         name: as printed.
         columns: what a regression is fitted on (training split); none of another model.
-        probabilities: its own, calibrated, one a test case, in the order of the predictions.
+        predictions: its own, calibrated, of the same cases in the same order.
         evaluation: of its own calibrated probabilities.
         gain: the model's AUROC minus its AUROC, paired, by patient; None where too few patients define it.
         description: what another model is; blank for a regression.
@@ -42,7 +42,7 @@ class Comparison:
 
     name: str
     columns: tuple[str, ...]
-    probabilities: LogitArray
+    predictions: Predictions
     evaluation: Evaluation
     gain: Interval | None
     description: str = ""
@@ -52,24 +52,31 @@ class Comparison:
         return self.description or f"logistic regression on {', '.join(self.columns)}"
 
 
+def describe_calibrators(calibrators: Sequence[Calibrator]) -> str:
+    """What was fitted, in a few words; one a network."""
+    return "; ".join(dict.fromkeys(calibrator.describe() for calibrator in calibrators))
+
+
 @dataclass(frozen=True, eq=False)
 class Judgement:
     """Everything that is known of a model after training.
 
     Attributes:
-        calibrator: fitted on the calibration split.
+        calibrators: fitted on the calibration split; one a network.
         operating_point: chosen on the calibration split.
         predictions: of the validation, calibration and test splits.
         evaluation: of the test split.
+        fold_aurocs: within each fold, when every case was judged by the network of its fold.
         comparisons: baseline first, then the oracle, where configured.
     """
 
-    calibrator: Calibrator
+    calibrators: tuple[Calibrator, ...]
     operating_point: OperatingPoint
     predictions: Predictions
     evaluation: Evaluation
     comparisons: tuple[Comparison, ...]
     prevalence_at_calibration: float
+    fold_aurocs: tuple[float, ...] = ()
 
 
 def calibrate(
@@ -141,10 +148,10 @@ def judge(usable: Sequence[Usable], logits: LogitArray, config: Config, *, prior
     )
     test = predictions.where(split="test")
     return Judgement(
-        calibrator=calibrator,
+        calibrators=(calibrator,),
         operating_point=point,
         predictions=predictions,
-        evaluation=_evaluate(test, point, config),
+        evaluation=evaluate_as_configured(test, point, config),
         comparisons=tuple(
             _compare(name, columns, usable, test, config)
             for name, columns in (
@@ -157,7 +164,8 @@ def judge(usable: Sequence[Usable], logits: LogitArray, config: Config, *, prior
     )
 
 
-def _evaluate(test: Predictions, point: OperatingPoint, config: Config) -> Evaluation:
+def evaluate_as_configured(test: Predictions, point: OperatingPoint, config: Config) -> Evaluation:
+    """Judge calibrated predictions with the configuration's number of resamples and seed."""
     return evaluate(test, operating_point=point, resamples=config.evaluation.resamples, seed=config.seed)
 
 
@@ -182,21 +190,28 @@ def _compare(
         (),
         seed=config.seed,
     )
-    return Comparison(
-        name,
-        tuple(columns),
-        predictions.probabilities,
-        _evaluate(predictions, point, config),
-        _gain(test, predictions, config),
-    )
+    return compare(name, tuple(columns), test, predictions, point, config)
+
+
+def compare(
+    name: str,
+    columns: tuple[str, ...],
+    model: Predictions,
+    other: Predictions,
+    point: OperatingPoint,
+    config: Config,
+) -> Comparison:
+    """Judge another's predictions of the same cases, and how much better the model ranks them."""
+    evaluation = evaluate_as_configured(other, point, config)
+    return Comparison(name, columns, other, evaluation, _gain(model, other, config))
 
 
 def _gain(model: Predictions, other: Predictions, config: Config) -> Interval | None:
     try:
         return paired_auroc_difference(
             model.labels,
-            model.logits,
-            other.logits,
+            model.probabilities,
+            other.probabilities,
             model.patients,
             resamples=config.evaluation.resamples,
             rng=np.random.default_rng(config.seed),

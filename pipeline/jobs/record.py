@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from pipeline.cases.case import Case
@@ -16,7 +17,7 @@ from pipeline.tracking.registry import RegisteredVersion, log_model, package_ver
 from pipeline.tracking.runs import TrackedRun
 
 if TYPE_CHECKING:
-    from pipeline.jobs.train import Trained
+    from pipeline.jobs.trained import Trained
 
 
 def record_start(run: TrackedRun, config: Config) -> None:
@@ -49,7 +50,8 @@ def record_model(run: TrackedRun, trained: Trained, manifest: Manifest) -> Regis
         run.artifact(trained.folder / name, "figures" if name == "figures" else None)
     run.text(trained.description.model_dump_json(indent=1), "model.json")
     example = _input_example(trained.cohort.usable[0].case)
-    log_model(run, trained.folder / "model", input_example=example, columns=tuple(schema().names))
+    members = len(trained.fitted) if len(trained.fitted) > 1 else 0
+    log_model(run, trained.folder / "model", input_example=example, columns=tuple(schema(members).names))
     registered = trained.config.tracking.registered_model
     if registered is None:
         return None
@@ -57,7 +59,7 @@ def record_model(run: TrackedRun, trained: Trained, manifest: Manifest) -> Regis
 
 
 def final_metrics(trained: Trained) -> dict[str, float]:
-    """Flat names and numbers: the model's, each comparison's, and the best epoch's."""
+    """Flat names and numbers: the model's, each comparison's, and the best epoch's (mean over folds)."""
     judgement = trained.judgement
     metrics = judgement.evaluation.metrics("test_")
     for other in judgement.comparisons:
@@ -68,7 +70,10 @@ def final_metrics(trained: Trained) -> dict[str, float]:
                 f"test_auroc_gain_over_{other.name}_lower": other.gain.lower,
                 f"test_auroc_gain_over_{other.name}_upper": other.gain.upper,
             }
-    return metrics | {"best_epoch": trained.fitted.best_epoch, **trained.fitted.validation}
+    if judgement.fold_aurocs:
+        metrics["mean_fold_auroc"] = float(np.mean(judgement.fold_aurocs))
+    best = [{"best_epoch": fitted.best_epoch, **fitted.validation} for fitted in trained.fitted]
+    return metrics | {name: float(np.mean([each[name] for each in best])) for name in best[0]}
 
 
 def _dataset_table(trained: Trained) -> pd.DataFrame:

@@ -85,7 +85,7 @@ def write_evaluation(
         judged.predictions,
         judged.evaluation,
         caption=Caption(judged.model, judged.calibration, cases),
-        rivals={other.name: other.probabilities for other in judged.comparisons},
+        rivals={other.name: other.predictions.probabilities for other in judged.comparisons},
     )
     pictures = {name: to_png(figure) for name, figure in figures.items()}
     (folder / "figures").mkdir(exist_ok=True)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from pipeline.evaluation.report import STATISTIC_NAMES
 from pipeline.evaluation.results import Evaluation
+from pipeline.jobs.judge import describe_calibrators
 from pipeline.tracking.registry import RegisteredVersion
 
 if TYPE_CHECKING:
-    from pipeline.jobs.train import Trained
+    from pipeline.jobs.trained import Trained
 
 
 def summary_text(trained: Trained, version: RegisteredVersion | None) -> str:
@@ -23,15 +25,16 @@ def summary_text(trained: Trained, version: RegisteredVersion | None) -> str:
     lines = [
         f"{config.name}{_simulated(trained)}{where}",
         (
-            f"test split: {evaluation.n_patients} patients, {evaluation.n_cases} cases, "
+            f"{trained.judged_on}: {evaluation.n_patients} patients, {evaluation.n_cases} cases, "
             f"{evaluation.n_positive} malignant; label: {config.data.label_source}"
         ),
         "",
         _table(trained),
+        *_folds(trained),
         f"calibrated: {_calibration(evaluation)}",
         f"operating point: {judgement.operating_point.describe()}",
         (
-            f"best epoch {trained.fitted.best_epoch} of {trained.fitted.epochs}; "
+            f"best epoch {_epochs(trained)}; "
             f"{len(trained.cohort.rejected)} cases rejected; research use, not a medical device"
         ),
         f"report: {trained.folder / 'report.html'}",
@@ -47,7 +50,7 @@ def note(trained: Trained) -> str:
         f"**{config.name}{_simulated(trained)}**, probability of malignancy. Research use; not a medical device.",
         "",
         (
-            f"Test split: {evaluation.n_patients} patients, {evaluation.n_cases} cases, "
+            f"{trained.judged_on.capitalize()}: {evaluation.n_patients} patients, {evaluation.n_cases} cases, "
             f"{evaluation.n_positive} malignant. Label: {config.data.label_source}."
         ),
         "",
@@ -64,9 +67,24 @@ def note(trained: Trained) -> str:
             "",
             f"AUROC gain over the {other.name} ({', '.join(other.columns)}): {other.gain or 'undefined'}, by patient.",
         ]
-    rows += ["", f"Calibration ({trained.judgement.calibrator.describe()}): {_calibration(evaluation)}."]
+    rows += ["", f"Calibration ({describe_calibrators(trained.judgement.calibrators)}): {_calibration(evaluation)}."]
+    rows += [line for text in _folds(trained) for line in ("", f"{text}.")]
     rows += ["", f"Operating point: {trained.judgement.operating_point.describe()}."]
     return "\n".join(rows)
+
+
+def _epochs(trained: Trained) -> str:
+    return ", ".join(f"{fitted.best_epoch} of {fitted.epochs}" for fitted in trained.fitted)
+
+
+def _folds(trained: Trained) -> list[str]:
+    """AUROC within the folds, beside the pooled one: pooling also asks whether the folds' probabilities agree."""
+    aurocs = trained.judgement.fold_aurocs
+    if not aurocs:
+        return []
+    each = ", ".join(f"{value:.3f}" for value in aurocs)
+    together = f"the model is all {len(aurocs)} networks together, which these figures do not judge"
+    return [f"AUROC within folds: mean {np.mean(aurocs):.3f} ({each}); {together}"]
 
 
 def _simulated(trained: Trained) -> str:

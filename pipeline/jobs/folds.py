@@ -1,0 +1,93 @@
+"""``malignancy train --folds K``: every case is judged by the network that never saw its patient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.cases.splits import split_around_fold
+from pipeline.config import Config
+from pipeline.evaluation.metrics import auroc
+from pipeline.evaluation.operating_points import choose_operating_point
+from pipeline.evaluation.predictions import Predictions
+from pipeline.jobs.cohort import Cohort
+from pipeline.jobs.judge import Judgement, compare, evaluate_as_configured
+from pipeline.jobs.trained import learn
+from pipeline.tracking.runs import TrackedRun, open_run
+from pipeline.training.fit import Fitted
+
+
+def learn_folds(
+    cohort: Cohort, config: Config, folder: Path, run: TrackedRun, *, name: str, tags: Mapping[str, str]
+) -> tuple[tuple[Fitted, ...], Judgement]:
+    """Learn each fold in a tracked run of its own, below ``run``, and pool what they say of their test cases.
+
+    Args:
+        cohort: whose splits are folds.
+        config: the experiment.
+        folder: gets a folder of checkpoints a fold.
+        run: the parent.
+        name: of the parent; a child's adds the fold.
+        tags: of each child.
+    """
+    outcomes = []
+    for fold in fold_names(cohort):
+        nested = {**tags, "kind": "fold", "mlflow.parentRunId": run.run_id}
+        with open_run(config.tracking, name=f"{name}, {fold}", tags=nested) as child:
+            fitted, judgement = learn(around_fold(cohort, fold, config), config, folder / fold, child)
+            child.metrics(judgement.evaluation.metrics("test_"))
+        outcomes.append((fitted, judgement))
+    return tuple(fitted for fitted, _ in outcomes), pool_judgements([judgement for _, judgement in outcomes], config)
+
+
+def fold_names(cohort: Cohort) -> list[str]:
+    """The folds of a cohort, in order."""
+    return sorted({each.split for each in cohort.usable})
+
+
+def around_fold(cohort: Cohort, fold: str, config: Config) -> Cohort:
+    """The same cases with four splits, the fold being the test split."""
+    cases = [each.case for each in cohort.usable]
+    names = split_around_fold(cases, [each.split for each in cohort.usable], fold, seed=config.data.split_seed)
+    return replace(
+        cohort, usable=tuple(replace(each, split=name) for each, name in zip(cohort.usable, names, strict=True))
+    )
+
+
+def pool_judgements(judgements: Sequence[Judgement], config: Config) -> Judgement:
+    """One judgement of all test cases; each fold was calibrated before, so that probabilities may be pooled.
+
+    The threshold is chosen on the calibration cases of all folds, each case once.
+    """
+    tests = [each.predictions.where(split="test") for each in judgements]
+    test = _stack(tests)
+    calibration = _stack([each.predictions.where(split="calibration") for each in judgements], once=True)
+    rule = config.operating_point
+    point = choose_operating_point(
+        calibration.labels,
+        calibration.probabilities,
+        rule=rule.rule,
+        target=rule.target,
+        cost_ratio=rule.cost_ratio,
+    )
+    return Judgement(
+        calibrators=tuple(calibrator for each in judgements for calibrator in each.calibrators),
+        operating_point=point,
+        predictions=Predictions.from_frame(pd.concat([calibration.frame, test.frame], ignore_index=True)),
+        evaluation=evaluate_as_configured(test, point, config),
+        comparisons=tuple(
+            compare(same[0].name, same[0].columns, test, _stack([each.predictions for each in same]), point, config)
+            for same in zip(*(each.comparisons for each in judgements), strict=True)
+        ),
+        prevalence_at_calibration=float(calibration.labels.mean()),
+        fold_aurocs=tuple(auroc(part.labels, part.probabilities) for part in tests),
+    )
+
+
+def _stack(parts: Sequence[Predictions], *, once: bool = False) -> Predictions:
+    """The folds' predictions, one below the other; optionally only the first of each case."""
+    frame = pd.concat([part.frame.assign(fold=fold) for fold, part in enumerate(parts)], ignore_index=True)
+    return Predictions.from_frame(frame.drop_duplicates("case_id") if once else frame)

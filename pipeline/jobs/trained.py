@@ -1,0 +1,192 @@
+"""From a cohort to a finished training: learn, judge, save, and write the report."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.cases.manifest import Manifest
+from pipeline.cases.splits import Splits
+from pipeline.config import Config
+from pipeline.files import atomic_write
+from pipeline.imaging.envelope import fit_envelope
+from pipeline.jobs.cohort import Cohort, auxiliary_targets, soft_targets
+from pipeline.jobs.judge import Judgement, describe_calibrators, judge
+from pipeline.jobs.provenance import provenance
+from pipeline.jobs.reporting import Judged, preprocessing_facts, provenance_facts, write_evaluation
+from pipeline.models.networks import predict_logits
+from pipeline.scoring.drift import PROBABILITY, Reference, fit_references, references_to_json
+from pipeline.scoring.golden import add_golden
+from pipeline.scoring.model_directory import LabelMeaning, Member, ModelDescription, PatientHashes, save_model
+from pipeline.tracking.runs import TrackedRun
+from pipeline.training.data import CaseTensors
+from pipeline.training.fit import Fitted, fit
+from pipeline.training.tracker import Tracker
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A finished training.
+
+    Attributes:
+        folder: of the run: ``model``, ``predictions.parquet``, ``report.html``, ``summary.txt``, checkpoints.
+        splits: which case was used for what.
+        cohort: what was used and what was not.
+        fitted: one network, or one a fold.
+        judgement: on the test split, or on every case by the network that never saw its patient.
+        description: the model directory's.
+        dataset_digest: of the data as used.
+    """
+
+    folder: Path
+    config: Config
+    splits: Splits
+    cohort: Cohort
+    fitted: tuple[Fitted, ...]
+    judgement: Judgement
+    description: ModelDescription
+    dataset_digest: str
+
+    @property
+    def judged_on(self) -> str:
+        """Which cases the judgement is of."""
+        return "test split" if len(self.fitted) == 1 else f"out of fold, {len(self.fitted)} folds"
+
+
+def learn(cohort: Cohort, config: Config, folder: Path, tracker: Tracker) -> tuple[Fitted, Judgement]:
+    """Fit a network on one split of the cases, calibrate it, and judge it on the test cases."""
+    train_cases, validation_cases = (case_tensors(cohort, name, config) for name in ("train", "validation"))
+    fitted = fit(train_cases, validation_cases, config, folder=folder, tracker=tracker, progress=sys.stderr.isatty())
+    logits = held_out_logits(cohort, fitted, config)
+    return fitted, judge(cohort.usable, logits, config, prior_offset=fitted.prior_offset)
+
+
+def case_tensors(cohort: Cohort, split: str, config: Config) -> CaseTensors:
+    """Inputs, hard labels and the targets of the loss of one split's cases."""
+    cases = [each.case for each in cohort.of(split)]
+    labels = [case.label for case in cases if case.label is not None]
+    targets = soft_targets(cases, config.training.soft_labels) if config.training.soft_labels else None
+    columns = config.training.auxiliary if split == "train" else None
+    auxiliary = auxiliary_targets(cases, columns) if columns else None
+    inputs = [each.input.voxels for each in cohort.of(split)]
+    ids = [case.case_id for case in cases]
+    return CaseTensors.from_arrays(inputs, labels, ids, targets=targets, auxiliary=auxiliary)
+
+
+def held_out_logits(cohort: Cohort, fitted: Fitted, config: Config) -> np.ndarray:
+    """Logits (N,) float64 of all usable cases but the training ones, which stay NaN."""
+    logits = np.full(len(cohort.usable), np.nan)
+    held_out = [index for index, each in enumerate(cohort.usable) if each.split != "train"]
+    images = torch.from_numpy(np.stack([cohort.usable[index].input.voxels for index in held_out]))
+    logits[held_out] = predict_logits(fitted.network, images, batch_size=config.training.batch_size).numpy()
+    return logits
+
+
+def finish(
+    config: Config,
+    manifest: Manifest,
+    splits: Splits,
+    cohort: Cohort,
+    fitted: tuple[Fitted, ...],
+    judgement: Judgement,
+    folder: Path,
+    run: TrackedRun,
+) -> Trained:
+    """Save the model directory and write the report; everything but the registry."""
+    digest = cohort.digest(manifest)
+    description = _save(config, manifest, splits, cohort, fitted, judgement, digest, folder, run)
+    trained = Trained(folder, config, splits, cohort, fitted, judgement, description, digest)
+    write_evaluation(
+        _judged(trained, manifest),
+        folder,
+        all_predictions=judgement.predictions,
+        calibration=judgement.predictions.where(split="calibration"),
+    )
+    _write_splits(trained)
+    return trained
+
+
+def _judged(trained: Trained, manifest: Manifest) -> Judged:
+    config, description, judgement = trained.config, trained.description, trained.judgement
+    simulated = ": simulated intensities" if config.data.intensities == "simulated" else ""
+    return Judged(
+        title=f"{config.name}{simulated}",
+        model=f"{description.name}@{description.digests.model[:12]}",
+        calibration=describe_calibrators(judgement.calibrators),
+        predictions=judgement.predictions.where(split="test"),
+        evaluation=judgement.evaluation,
+        judged_on=trained.judged_on,
+        label=description.label,
+        flow=trained.cohort.flow(),
+        comparisons=judgement.comparisons,
+        subgroups=config.evaluation.subgroups,
+        data={
+            "manifest": manifest.path.name,
+            "modality": config.data.modality,
+            "label": f"1 = malignant; {config.data.label_source}",
+            "intensities": config.data.intensities,
+            "splits": f"{trained.splits.source}, by patient",
+        },
+        preprocessing=preprocessing_facts(description),
+        provenance=provenance_facts(description),
+    )
+
+
+def _write_splits(trained: Trained) -> None:
+    """``splits.csv``: which usable case was in which split."""
+    with (
+        atomic_write(trained.folder / "splits.csv") as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as handle,
+    ):
+        rows = csv.writer(handle, lineterminator="\n")
+        rows.writerow(("case_id", "patient_id", "split"))
+        rows.writerows((each.case.case_id, each.case.patient_id, each.split) for each in trained.cohort.usable)
+
+
+def _save(
+    config: Config,
+    manifest: Manifest,
+    splits: Splits,
+    cohort: Cohort,
+    fitted: tuple[Fitted, ...],
+    judgement: Judgement,
+    dataset_digest: str,
+    folder: Path,
+    run: TrackedRun,
+) -> ModelDescription:
+    seen = {name: cohort.of(name) for name in ("train", "validation", "calibration")}
+    if len(fitted) > 1:  # each case trained all networks but one
+        seen = {"train": list(cohort.usable), "validation": [], "calibration": []}
+    patients = {name: [str(each.case.patient_id) for each in cases] for name, cases in seen.items()}
+    measures = [each.input.measures for each in seen["train"]]
+    description = save_model(
+        folder / "model",
+        [Member(each.network, calibrator) for each, calibrator in zip(fitted, judgement.calibrators, strict=True)],
+        name=config.name,
+        network=config.network,
+        preprocessing=config.preprocessing,
+        modality=config.data.modality,
+        operating_points=[judgement.operating_point],
+        label=LabelMeaning(source=config.data.label_source, intensities=config.data.intensities),
+        envelope=fit_envelope(measures, modality=config.data.modality),
+        prevalence_at_calibration=judgement.prevalence_at_calibration,
+        patients=PatientHashes.of(run.run_id, patients),
+        provenance=provenance(config, manifest, splits, dataset_digest, run.run_id),
+        drift_reference=references_to_json(_drift_references(measures, judgement)),
+    )
+    add_golden(folder / "model")
+    return description
+
+
+def _drift_references(measures: Sequence[Mapping[str, float]], judgement: Judgement) -> dict[str, Reference]:
+    """Measures of the training cases, which the envelope knows too, and probabilities of the calibration cases."""
+    names = set.intersection(*(set(case) for case in measures))
+    values = {name: [case[name] for case in measures] for name in names}
+    calibration = judgement.predictions.where(split="calibration")
+    return fit_references(values | {PROBABILITY: calibration.probabilities.tolist()})
