@@ -140,14 +140,24 @@ class Network(Section):
         None, description="channels of the first stage of 'compact' and 'planes'; null is their default"
     )
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    pooling: Literal["mean", "center"] = Field(
+        "mean", description="of features over the image, in 'compact' and 'planes'; center: weighted towards the middle"
+    )
     average_flips: bool = Field(
         default=False, description="outside training, the mean logit over all mirror images: 4 or 8 passes a case"
+    )
+    average_turns: bool = Field(
+        default=False, description="and over the quarter turn in the R-A plane, with average_flips: twice the passes"
     )
 
     @model_validator(mode="after")
     def _width_is_compacts(self) -> Self:
         if self.width is not None and self.name not in ("compact", "planes"):
             raise ValueError(f"width {self.width} has no meaning for {self.name!r}; remove it or choose 'compact'")
+        if self.pooling != "mean" and self.name not in ("compact", "planes"):
+            raise ValueError(f"pooling {self.pooling!r} has no meaning for {self.name!r}; remove it or choose 'compact'")
+        if self.average_turns and not self.average_flips:
+            raise ValueError("average_turns: true without average_flips covers no symmetry; set average_flips: true")
         return self
 
 
@@ -299,6 +309,11 @@ class Config(Section):
             raise ValueError(
                 f"network.name: 'planes' needs a cube, and preprocessing.size is {list(self.preprocessing.size)}; "
                 "give three equal sides, or choose 'compact'"
+            )
+        if self.network.average_turns and self.preprocessing.size[0] != self.preprocessing.size[1]:
+            raise ValueError(
+                f"network.average_turns: a quarter turn needs equal sides, and preprocessing.size is "
+                f"{list(self.preprocessing.size)}; make the first two equal, or set it to false"
             )
         if self.preprocessing.dimensions == 2 and 2 in self.augmentation.flip_axes:
             raise ValueError(

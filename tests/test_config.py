@@ -74,6 +74,8 @@ def test_overrides_are_read_as_yaml_and_win(config_file):
         ("preprocessing.intensity.scaling=zscore", r"lower and upper have no meaning for scaling 'zscore'"),
         ("network.name=vit", r"network\.name: 'vit' is not accepted: input should be 'compact', 'planes', 'resnet10'"),
         ("network={name: resnet18, width: 8}", r"width 8 has no meaning for 'resnet18'"),
+        ("network={name: resnet18, pooling: center}", r"pooling 'center' has no meaning for 'resnet18'"),
+        ("network={name: compact, average_turns: true}", r"average_turns: true without average_flips"),
         ("data.splits.train=0.9", r"data\.splits: the four fractions add up to 1\.35, not 1"),
         ("operating_point.target=null", r"target is None for rule 'sensitivity'"),
         ("operating_point.rule=youden", r"target is 0\.95 for rule 'youden'"),

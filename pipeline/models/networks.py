@@ -27,15 +27,17 @@ def build_network(config: Network, *, dimensions: int, outputs: int = 1) -> nn.M
         outputs: 1, or more while auxiliary columns are learnt beside the logit (B, outputs); the logit is the first.
     """
     network = _build(config, dimensions, outputs)
-    return FlipMean(network, dimensions) if config.average_flips else network
+    return SymmetryMean(network, dimensions, turns=config.average_turns) if config.average_flips else network
 
 
 def _build(config: Network, dimensions: int, outputs: int) -> nn.Module:
     if config.name == "compact":
         width = config.width or _COMPACT_WIDTH[dimensions]
-        return CompactCNN(dimensions, width=width, dropout=config.dropout, outputs=outputs)
+        pool = _POOLS[config.pooling]()
+        return CompactCNN(dimensions, width=width, dropout=config.dropout, pool=pool, outputs=outputs)
     if config.name == "planes":
-        return PlanesCNN(width=config.width or _COMPACT_WIDTH[2], dropout=config.dropout, outputs=outputs)
+        width, pool = config.width or _COMPACT_WIDTH[2], _POOLS[config.pooling]()
+        return PlanesCNN(width=width, dropout=config.dropout, pool=pool, outputs=outputs)
     if config.name == "densenet121":
         network = DenseNet121(spatial_dims=dimensions, in_channels=1, out_channels=outputs, dropout_prob=config.dropout)
         network.class_layers.pool = _GlobalMean()  # adaptive pooling exports badly to ONNX in 3D
@@ -69,7 +71,7 @@ def keep_logit(network: nn.Module) -> None:
 
 
 class CompactCNN(nn.Module):
-    """Four residual stages over a strided stem, global mean, linear outputs.
+    """Four residual stages over a strided stem, pooling, linear outputs.
 
     Sized so that a CPU trains it in minutes: about 0.4 million weights at its default 3D width.
 
@@ -77,11 +79,14 @@ class CompactCNN(nn.Module):
         dimensions: 2 or 3.
         width: channels of the first stage.
         dropout: before the linear layer.
+        pool: features (B, C, R, A[, S]) → (B, C, 1, 1[, 1]).
         outputs: of the linear layer.
         channels: of the input.
     """
 
-    def __init__(self, dimensions: int, *, width: int, dropout: float, outputs: int = 1, channels: int = 1) -> None:
+    def __init__(
+        self, dimensions: int, *, width: int, dropout: float, pool: nn.Module, outputs: int = 1, channels: int = 1
+    ) -> None:
         super().__init__()
         conv, norm = Conv[Conv.CONV, dimensions], Norm[Norm.BATCH, dimensions]
         widths = (width, 2 * width, 4 * width)
@@ -93,7 +98,7 @@ class CompactCNN(nn.Module):
             stages.append(_ResidualBlock(before, after, stride=1 if before == after else 2, conv=conv, norm=norm))
         self.stages = nn.Sequential(*stages)
         self.features = widths[-1]
-        self.head = nn.Sequential(_GlobalMean(), nn.Flatten(1), nn.Dropout(dropout), nn.Linear(widths[-1], outputs))
+        self.head = nn.Sequential(pool, nn.Flatten(1), nn.Dropout(dropout), nn.Linear(widths[-1], outputs))
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, channels, R, A[, S]) → (B, outputs)."""
@@ -110,10 +115,10 @@ class PlanesCNN(nn.Module):
     Source: the multi-view design of Setio et al., IEEE TMI 2016, with three planes.
     """
 
-    def __init__(self, *, width: int, dropout: float, outputs: int = 1) -> None:
+    def __init__(self, *, width: int, dropout: float, pool: nn.Module, outputs: int = 1) -> None:
         super().__init__()
-        encoder = CompactCNN(2, width=width, dropout=dropout, channels=len(_PLANE_OFFSETS))
-        self.encoder = nn.Sequential(encoder.stem, encoder.stages, _GlobalMean(), nn.Flatten(1))
+        encoder = CompactCNN(2, width=width, dropout=dropout, pool=pool, channels=len(_PLANE_OFFSETS))
+        self.encoder = nn.Sequential(encoder.stem, encoder.stages, pool, nn.Flatten(1))
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * encoder.features, outputs))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -129,16 +134,21 @@ class PlanesCNN(nn.Module):
         return found
 
 
-class FlipMean(nn.Module):
+class SymmetryMean(nn.Module):
     """In evaluation, the mean output over all mirror images of the input; in training, the network itself.
 
     Left and right, front and back, up and down carry no meaning for a lesion's malignancy here, and a network that has
     seen few cases has not learnt this exactly. Costs 4 (2D) or 8 (3D) passes a case.
+
+    Args:
+        network: images (B, 1, R, A[, S]) → (B, outputs).
+        dimensions: 2 or 3.
+        turns: over quarter turns in the R-A plane too; with the mirror images, one turn gives them all. Twice the cost.
     """
 
-    def __init__(self, network: nn.Module, dimensions: int) -> None:
+    def __init__(self, network: nn.Module, dimensions: int, *, turns: bool = False) -> None:
         super().__init__()
-        self.network = network
+        self.network, self._turns = network, range(1 + turns)
         axes = range(2, 2 + dimensions)
         self._flips = [flip for size in range(dimensions + 1) for flip in itertools.combinations(axes, size)]
 
@@ -147,7 +157,10 @@ class FlipMean(nn.Module):
         if self.training:
             found: Tensor = self.network(images)
             return found
-        return torch.stack([self.network(images.flip(flip) if flip else images) for flip in self._flips]).mean(dim=0)
+        turned = [torch.rot90(images, turn, (2, 3)) if turn else images for turn in self._turns]
+        return torch.stack(
+            [self.network(image.flip(flip) if flip else image) for image in turned for flip in self._flips]
+        ).mean(dim=0)
 
 
 class _ResidualBlock(nn.Module):
@@ -174,6 +187,24 @@ class _GlobalMean(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return features.mean(dim=tuple(range(2, features.ndim)), keepdim=True)
+
+
+class _CenterMean(nn.Module):
+    """Mean over all voxels, weighted by a Gaussian about the middle whose standard deviation is a quarter of a side.
+
+    The lesion is in the middle; what lies at the border is mostly other anatomy.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        for axis in range(2, features.ndim):
+            size = features.shape[axis]
+            places = (torch.arange(size, device=features.device, dtype=features.dtype) - (size - 1) / 2) / (size / 4)
+            weights = torch.softmax(-places.square() / 2, dim=0)
+            features = (features * weights.view(-1, *[1] * (features.ndim - 1 - axis))).sum(dim=axis, keepdim=True)
+        return features
+
+
+_POOLS = {"mean": _GlobalMean, "center": _CenterMean}
 
 
 class _PadTo(nn.Module):

@@ -78,6 +78,29 @@ def test_averaging_flips_makes_mirror_images_equal_and_only_outside_training(nam
         assert not torch.allclose(network.train()(images.flip(2)), network(images), atol=1e-6)
 
 
+@pytest.mark.parametrize(("name", "dimensions"), [("compact", 2), ("planes", 3)])
+def test_averaging_turns_makes_every_quarter_turn_and_mirror_image_equal(name, dimensions):
+    torch.manual_seed(0)
+    network = build_network(Network(name=name, average_flips=True, average_turns=True), dimensions=dimensions).eval()
+    images = torch.rand(2, 1, *[29] * dimensions)
+    with torch.inference_mode():
+        for turns in (1, 2, 3):
+            turned = torch.rot90(images, turns, (2, 3))
+            torch.testing.assert_close(network(turned), network(images), atol=1e-6, rtol=0)
+            torch.testing.assert_close(network(turned.flip(3)), network(images), atol=1e-6, rtol=0)
+
+
+def test_centre_weighted_pooling_is_a_mean_that_prefers_the_middle():
+    network = build_network(Network(pooling="center"), dimensions=2)
+    pool = network.head[0]
+    assert torch.allclose(pool(torch.full((1, 2, 6, 7), 3.0)), torch.full((1, 2, 1, 1), 3.0))
+    impulses = torch.eye(36).view(36, 1, 6, 6)  # one voxel a case
+    weights = pool(impulses).view(6, 6)
+    assert torch.allclose(weights, weights.flip(0)) and torch.allclose(weights, weights.T)
+    gaussian = torch.exp(-(((torch.arange(6) - 2.5) / 1.5) ** 2) / 2)  # slow definition
+    assert torch.allclose(weights, torch.outer(gaussian, gaussian) / gaussian.sum() ** 2)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_dropping_auxiliary_outputs_leaves_the_logit(name):
     dimensions = _DIMENSIONS.get(name, (2,))[0]
