@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--also", default=None, help="AUROC of a part of the cases too, as 'n_readers >= 3'")
     args = parser.parse_intermixed_args()
     config = load_config(args.config, args.overrides)
-    manifest = read_manifest(config.data.manifest)
+    manifest = read_manifest(config.data.manifest, config.data.extra_columns)
     manifest.require_usable()
     config = resolve_columns(config, manifest)
     splits = assign_folds(manifest, args.folds, seed=config.data.split_seed)

@@ -50,6 +50,9 @@ class Data(Section):
     """Where the cases are and what their labels mean."""
 
     manifest: FilePath
+    extra_columns: FilePath | None = Field(
+        None, description="a table with a case_id column; its other columns are added to the manifest's, for training"
+    )
     modality: Modality
     label_source: str = Field(min_length=3, description="whose opinion or which test the label is")
     intensities: Literal["real", "simulated"] = "real"
@@ -155,7 +158,9 @@ class Network(Section):
         if self.width is not None and self.name not in ("compact", "planes"):
             raise ValueError(f"width {self.width} has no meaning for {self.name!r}; remove it or choose 'compact'")
         if self.pooling != "mean" and self.name not in ("compact", "planes"):
-            raise ValueError(f"pooling {self.pooling!r} has no meaning for {self.name!r}; remove it or choose 'compact'")
+            raise ValueError(
+                f"pooling {self.pooling!r} has no meaning for {self.name!r}; remove it or choose 'compact'"
+            )
         if self.average_turns and not self.average_flips:
             raise ValueError("average_turns: true without average_flips covers no symmetry; set average_flips: true")
         return self

@@ -11,7 +11,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.cases.case import RESERVED_COLUMNS, Case, case_from_record
@@ -49,22 +49,29 @@ class Manifest:
             raise TableError(first.code, self.path, "\n".join([first.reason, *map(str, others)]))
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path, extra_columns: Path | None = None) -> Manifest:
     """Read a CSV or Parquet manifest.
+
+    Args:
+        path: the table.
+        extra_columns: another table with a ``case_id`` column, whose other columns are added to the cases that it
+            names; cells of the others stay blank. It cannot hold paths, labels, patients or splits.
 
     Raises:
         TableError: when the table cannot be read at all: encoding, columns, no rows, ids that are not unique.
     """
-    data = _read_bytes(path)
-    header, rows = _parse_parquet(path, data) if data[:4] == b"PAR1" else _parse_csv(path, data)
-    _check_header(path, header)
+    data, header, rows = _read_table(path)
+    if "image" not in header:
+        raise TableError(
+            Code.E_LABEL_COLUMNS, path, f"has no column 'image' (found {', '.join(map(repr, header))}); add it"
+        )
     records, repeated = _distinct(dict(zip(header, row, strict=True)) for row in rows)
     if not records:
         raise TableError(Code.E_NO_ROWS, path, "has a header and no rows; add one row a case")
     root = path.resolve().parent
     cases = tuple(case_from_record(record, row=row, root=root) for row, record in records)
     check_case_ids(path, cases, given="case_id" in header)
-    return Manifest(
+    manifest = Manifest(
         path=path,
         root=root,
         cases=cases,
@@ -73,13 +80,57 @@ def read_manifest(path: Path) -> Manifest:
         faults=tuple(table_faults(path, header, records, cases)),
         repeated_rows=repeated,
     )
+    return manifest if extra_columns is None else _with_columns(manifest, extra_columns)
+
+
+def _with_columns(manifest: Manifest, path: Path) -> Manifest:
+    """The manifest with a second table's columns, joined by case id; its digest covers both tables."""
+    data, header, rows = _read_table(path)
+    added = tuple(name for name in header if name != "case_id")
+    if "case_id" not in header or not added:
+        raise TableError(
+            Code.E_LABEL_COLUMNS, path, f"has the columns {', '.join(map(repr, header))}; needs 'case_id' and another"
+        )
+    taken = [name for name in added if name in manifest.columns or name in RESERVED_COLUMNS]
+    if taken:
+        raise TableError(
+            Code.E_LABEL_COLUMNS, path, f"column {taken[0]!r} is the manifest's ({manifest.path}); rename or remove it"
+        )
+    known = {case.case_id for case in manifest.cases}
+    records = [dict(zip(header, row, strict=True)) for row in rows]
+    cells = {record.pop("case_id"): record for record in records}
+    if len(cells) < len(records):
+        raise TableError(Code.E_CASE_ID, path, f"{len(records) - len(cells)} case ids stand twice; keep one row each")
+    if not known & cells.keys():
+        raise TableError(
+            Code.E_CASE_ID,
+            path,
+            f"names none of the {len(known)} cases of {manifest.path}; it belongs to another table",
+        )
+    blank = dict.fromkeys(added, "")
+    return replace(
+        manifest,
+        cases=tuple(replace(case, extra={**case.extra, **cells.get(case.case_id, blank)}) for case in manifest.cases),
+        columns=manifest.columns + added,
+        digest=sha256_bytes(f"{manifest.digest}{sha256_bytes(data)}".encode()),
+    )
+
+
+def _read_table(path: Path) -> tuple[bytes, list[str], list[list[str]]]:
+    """The bytes, header and rows of a CSV or Parquet table."""
+    data = _read_bytes(path)
+    header, rows = _parse_parquet(path, data) if data[:4] == b"PAR1" else _parse_csv(path, data)
+    _check_header(path, header)
+    return data, header, rows
 
 
 def _read_bytes(path: Path) -> bytes:
     try:
         if not path.is_file():
             reason = (
-                "is a folder, expected a table" if path.is_dir() else "no such manifest; give a CSV or Parquet file"
+                "is a folder, expected a table"
+                if path.is_dir()
+                else "no such manifest or table; give a CSV or Parquet file"
             )
             raise TableError(Code.E_NOT_FOUND, path, reason)
         data = path.read_bytes()
@@ -143,10 +194,6 @@ def _check_header(path: Path, header: list[str]) -> None:
     twice = [name for name, count in Counter(header).items() if count > 1]
     if twice:
         raise TableError(Code.E_LABEL_COLUMNS, path, f"column {twice[0]!r} stands twice; keep one")
-    if "image" not in header:
-        raise TableError(
-            Code.E_LABEL_COLUMNS, path, f"has no column 'image' (found {', '.join(map(repr, header))}); add it"
-        )
     strange = [name for name in header if name != name.strip() or not name]
     if strange:
         raise TableError(

@@ -33,7 +33,7 @@ def train(config_path: Path, overrides: Sequence[str] = (), *, folds: int | None
         0, or 1 when cases were rejected.
     """
     config = load_config(config_path, overrides)
-    manifest = read_manifest(config.data.manifest)
+    manifest = read_manifest(config.data.manifest, config.data.extra_columns)
     manifest.require_usable()
     config = resolve_columns(config, manifest)
     seed = config.data.split_seed

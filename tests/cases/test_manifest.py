@@ -160,3 +160,38 @@ def test_missing_manifest_and_folder(tmp_path):
         read_manifest(tmp_path / "none.csv")
     with pytest.raises(TableError, match="is a folder"):
         read_manifest(tmp_path)
+
+
+@pytest.fixture
+def read_with(read, tmp_path):
+    def read_both(text):
+        read(GOOD)
+        (tmp_path / "more.csv").write_text(text)
+        return read_manifest(tmp_path / "manifest.csv", tmp_path / "more.csv")
+
+    return read_both
+
+
+def test_a_second_table_adds_columns_to_the_cases_it_names(read, read_with):
+    manifest = read_with("size,case_id\n007,c\n2.5,a\n1,unknown\n")
+    assert [case.extra["size"] for case in manifest.cases] == ["2.5", "", "007"]
+    assert manifest.columns == ("size",)
+    assert manifest.digest != read(GOOD).digest
+    assert manifest.digest != read_with("size,case_id\n007,c\n2.6,a\n1,unknown\n").digest
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("size\n1\n", "needs 'case_id' and another"),
+        ("case_id\na\n", "needs 'case_id' and another"),
+        ("case_id,label\na,1\n", "column 'label' is the manifest's"),
+        ("case_id,size\na,1\na,2\n", "1 case ids stand twice"),
+        ("case_id,size\nx,1\n", "names none of the 3 cases"),
+        ("case_id,size,size\na,1,2\n", "column 'size' stands twice"),
+        ("case_id,size\na\n", "line 2 has 1 cells"),
+    ],
+)
+def test_a_second_table_that_does_not_fit_is_refused(read_with, text, says):
+    with pytest.raises(TableError, match=says):
+        read_with(text)

@@ -96,7 +96,8 @@ def test_centre_weighted_pooling_is_a_mean_that_prefers_the_middle():
     assert torch.allclose(pool(torch.full((1, 2, 6, 7), 3.0)), torch.full((1, 2, 1, 1), 3.0))
     impulses = torch.eye(36).view(36, 1, 6, 6)  # one voxel a case
     weights = pool(impulses).view(6, 6)
-    assert torch.allclose(weights, weights.flip(0)) and torch.allclose(weights, weights.T)
+    assert torch.allclose(weights, weights.flip(0))
+    assert torch.allclose(weights, weights.T)
     gaussian = torch.exp(-(((torch.arange(6) - 2.5) / 1.5) ** 2) / 2)  # slow definition
     assert torch.allclose(weights, torch.outer(gaussian, gaussian) / gaussian.sum() ** 2)
 
