@@ -176,7 +176,7 @@ def _kernel_matrices(sigmas: Tensor, size: int) -> Tensor:
     nodes = torch.arange(size, device=sigmas.device)
     distance = (nodes[:, None] - nodes).to(sigmas)
     scale = (0.5**0.5 / sigmas)[:, None, None]
-    kernels = 0.5 * ((scale * (distance + 0.5)).erf() - (scale * (distance - 0.5)).erf())
+    kernels: Tensor = 0.5 * ((scale * (distance + 0.5)).erf() - (scale * (distance - 0.5)).erf())
     tails = ((4.0 * sigmas).clamp(min=0.5) + 0.5).floor()[:, None, None]
     return kernels.clamp(min=0).masked_fill(distance.abs() > tails, 0.0)
 
