@@ -220,7 +220,7 @@ class Training(Section):
     gradient_clip: NonNegativeFloat = Field(1.0, description="largest gradient norm; 0 is off")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    loader_workers: NonNegativeInt = Field(2, description="processes that augment; 0 augments in the training process")
+    loader_workers: NonNegativeInt = Field(0, description="processes that read batches ahead; 0 reads between steps")
 
 
 class Calibration(Section):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import lightning.pytorch as pl
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.transforms import Compose
-from monai.utils import convert_to_tensor
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pipeline.config import Config
+from pipeline.imaging.augmentation import build_augmentation
+from pipeline.imaging.batch_augmentation import BatchAugmentation
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,40 +60,49 @@ class CaseTensors:
         return len(self.case_ids)
 
 
-class AugmentedCases(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Training cases, augmented; the random state of each draw depends on (seed, epoch, case) alone.
+class Batch(NamedTuple):
+    """Some of the cases.
 
-    So neither the number of loader processes nor the order of cases changes what a case looks like in an epoch.
+    Attributes:
+        images: (B, 1, R, A[, S]) float32.
+        targets: (B,) as in :class:`CaseTensors`.
+        auxiliary: (B, K) as in :class:`CaseTensors`.
+        labels: (B,) 0 or 1.
+        cases: (B,) int64, places in :class:`CaseTensors`.
     """
 
-    def __init__(self, cases: CaseTensors, augmentation: Compose, *, seed: int) -> None:
-        self._cases, self._augmentation, self._seed = cases, augmentation, seed
-
-    def __len__(self) -> int:
-        return len(self._cases)
-
-    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        epoch, index = place
-        image = self._cases.images[index]
-        if self._augmentation.transforms:
-            state = np.random.SeedSequence((self._seed, epoch, index)).generate_state(1)[0]
-            self._augmentation.set_random_state(seed=int(state))
-            # MONAI answers with a MetaTensor, which would drag its bookkeeping through every layer of the network.
-            image = convert_to_tensor(self._augmentation(image.clone()), track_meta=False)
-        return image, self._cases.targets[index], self._cases.auxiliary[index]
+    images: Tensor
+    targets: Tensor
+    auxiliary: Tensor
+    labels: Tensor
+    cases: Tensor
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields (epoch, index) in an order drawn from (seed, epoch).
+class CaseBatches(Dataset[Batch]):
+    """Whole batches of cases: one indexing operation each, where a loader would collate case by case."""
+
+    def __init__(self, cases: CaseTensors) -> None:
+        self._cases = cases
+
+    def __getitem__(self, places: list[int]) -> Batch:
+        cases, chosen = self._cases, torch.tensor(places)
+        return Batch(cases.images[chosen], cases.targets[chosen], cases.auxiliary[chosen], cases.labels[chosen], chosen)
+
+
+class EpochBatches(Sampler[list[int]]):
+    """Yields the places of each batch, in an order drawn from (seed, epoch).
+
+    A last batch of one case is left out: batch normalisation cannot use it.
 
     Args:
         labels: (N,) 0 or 1.
+        batch_size: of all batches but the last.
         seed: of the run.
         balanced: draw with replacement so that both classes are equally likely, else each case once.
     """
 
-    def __init__(self, labels: Tensor, *, seed: int, balanced: bool) -> None:
-        self._seed, self._size, self._epoch = seed, len(labels), 0
+    def __init__(self, labels: Tensor, *, batch_size: int, seed: int, balanced: bool) -> None:
+        self._seed, self._size, self._batch_size, self._epoch = seed, len(labels), batch_size, 0
         positive = labels.mean()
         self._weights = torch.where(labels == 1, 0.5 / positive, 0.5 / (1 - positive)).double() if balanced else None
 
@@ -98,9 +111,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return self._size
+        whole, rest = divmod(self._size, self._batch_size)
+        return whole + int(rest > 1)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(
             int(np.random.SeedSequence((self._seed, self._epoch)).generate_state(1)[0])
         )
@@ -108,5 +122,51 @@ class EpochSampler(Sampler[tuple[int, int]]):
             order = torch.randperm(self._size, generator=generator)
         else:
             order = torch.multinomial(self._weights, self._size, replacement=True, generator=generator)
-        for index in order.tolist():
-            yield self._epoch, index
+        for batch in torch.split(order, self._batch_size)[: len(self)]:
+            yield batch.tolist()
+
+
+class CasesDataModule(pl.LightningDataModule):
+    """Loaders of both splits; training batches are augmented on the device that they have been moved to.
+
+    Args:
+        train: fits the weights.
+        validation: is seen as it is, in its order.
+        config: batches, class balance, augmentation and seed.
+    """
+
+    def __init__(self, train: CaseTensors, validation: CaseTensors, config: Config) -> None:
+        super().__init__()
+        self._train, self._validation, self._settings = train, validation, config.training
+        self._augmentation = BatchAugmentation(
+            build_augmentation(config.augmentation, dimensions=config.preprocessing.dimensions), seed=config.seed
+        )
+        self.batches = EpochBatches(
+            train.labels,
+            batch_size=self._settings.batch_size,
+            seed=config.seed,
+            balanced=self._settings.class_balance == "balanced_sampler",
+        )
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Batches in the epoch's order."""
+        return self._loader(self._train, self.batches)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Batches in the order of the cases."""
+        places = range(len(self._validation))
+        size = self._settings.batch_size
+        return self._loader(self._validation, [list(places[start : start + size]) for start in places[::size]])
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augment what training sees."""
+        if self.trainer is None or not self.trainer.training:
+            return batch
+        images = self._augmentation(batch.images, epoch=self.trainer.current_epoch, cases=batch.cases.tolist())
+        return batch._replace(images=images)
+
+    def _loader(self, cases: CaseTensors, batches: Sampler[list[int]] | list[list[int]]) -> DataLoader[Batch]:
+        workers = self._settings.loader_workers
+        return DataLoader(
+            CaseBatches(cases), sampler=batches, batch_size=None, num_workers=workers, persistent_workers=workers > 0
+        )

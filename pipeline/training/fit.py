@@ -11,19 +11,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from pipeline.config import Config
 from pipeline.errors import UnfinishedError
-from pipeline.imaging.augmentation import build_augmentation
 from pipeline.models.networks import build_network, keep_logit, to_channels_last
-from pipeline.training.data import AugmentedCases, CaseTensors, EpochSampler
+from pipeline.training.data import CasesDataModule, CaseTensors
 from pipeline.training.module import Classifier, prior_offset
 from pipeline.training.tracker import Tracker
 
@@ -72,38 +69,28 @@ def fit(
     """
     pl.seed_everything(config.seed, workers=True, verbose=False)
     settings, dimensions = config.training, config.preprocessing.dimensions
-    sampler = EpochSampler(train.labels, seed=config.seed, balanced=settings.class_balance == "balanced_sampler")
-    augmented = AugmentedCases(train, build_augmentation(config.augmentation, dimensions=dimensions), seed=config.seed)
-    train_loader = DataLoader(
-        augmented,
-        batch_size=settings.batch_size,
-        sampler=sampler,
-        num_workers=settings.loader_workers,
-        persistent_workers=settings.loader_workers > 0,
-        drop_last=len(train) % settings.batch_size == 1,  # batch normalisation cannot use a batch of one
-    )
-    validation_loader = DataLoader(TensorDataset(validation.images, validation.labels), batch_size=settings.batch_size)
+    data = CasesDataModule(train, validation, config)
     offset = prior_offset(train.labels, settings.class_balance)
     network = build_network(config.network, dimensions=dimensions, outputs=1 + train.auxiliary.shape[1])
     to_channels_last(network)
     module = Classifier(
         network,
         settings,
-        steps=settings.max_epochs * len(train_loader),
+        steps=settings.max_epochs * len(data.batches),
         positive_weight=math.exp(offset) if settings.class_balance == "weighted_loss" else 1.0,
     )
     best = _best_checkpoint(config, folder)
     with _quiet():
         trainer = _trainer(config, folder, [best, *_callbacks(config, tracker)], progress=progress)
-        _run(trainer, module, train_loader, validation_loader)
+        _run(trainer, module, data)
     return _load_best(module, best, epochs=trainer.current_epoch, offset=offset)
 
 
-def _run(trainer: pl.Trainer, module: Classifier, train: DataLoader[Any], validation: DataLoader[Any]) -> None:
+def _run(trainer: pl.Trainer, module: Classifier, data: CasesDataModule) -> None:
     """Fit, and let Ctrl-C be a KeyboardInterrupt: Lightning turns it into an exit, and leaves the signal ignored."""
     handler = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(module, train, validation)
+        trainer.fit(module, datamodule=data)
     except SystemExit:
         if not trainer.interrupted:
             raise

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from pipeline.config import Training
 from pipeline.errors import UnfinishedError
+from pipeline.training.data import Batch
 
 
 def prior_offset(labels: Tensor, class_balance: str) -> float:
@@ -51,20 +52,19 @@ class Classifier(pl.LightningModule):
         logits: Tensor = self.network(images)[:, 0]  # (B, 1 + K) -> (B,)
         return logits
 
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], _: int) -> Tensor:
+    def training_step(self, batch: Batch, _: int) -> Tensor:
         """Loss of one batch: of the logit, and of what the auxiliary columns hold."""
-        images, targets, auxiliary = batch
-        outputs = self.network(images)  # (B, 1 + K)
+        targets, auxiliary = batch.targets, batch.auxiliary
+        outputs = self.network(batch.images)  # (B, 1 + K)
         loss = binary_cross_entropy_with_logits(outputs[:, 0], targets, pos_weight=self.positive_weight)
         if self._config.auxiliary and bool((known := auxiliary.isfinite()).any()):
             loss = loss + self._config.auxiliary.weight * mse_loss(outputs[:, 1:][known], auxiliary[known])
         self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=len(targets), prog_bar=True)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+    def validation_step(self, batch: Batch, _: int) -> None:
         """Collect logits; the epoch's metrics need all of them."""
-        images, labels = batch
-        self._validation.append((self(images).float().cpu(), labels.cpu()))
+        self._validation.append((self(batch.images).float().cpu(), batch.labels.cpu()))
 
     def on_validation_epoch_end(self) -> None:
         """Unweighted log loss and AUROC of the validation split."""
