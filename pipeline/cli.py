@@ -91,6 +91,17 @@ def train(
 
 
 @app.command()
+def search(
+    config: Annotated[Path, typer.Argument(help="A configuration that declares search.ranges.")],
+    overrides: Overrides = None,
+) -> None:
+    """Find settings that do best on the validation split; run it again to go on, or several times at once."""
+    from pipeline.jobs.search import search as job
+
+    raise typer.Exit(job(config, overrides or []))
+
+
+@app.command()
 def evaluate(
     out: Annotated[Path, typer.Option(help="New folder for predictions, figures and the report.")],
     model: Annotated[str | None, typer.Argument(help="Model directory or MLflow model URI.")] = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -272,6 +272,43 @@ class Tracking(Section):
     registered_model: Name | None = Field("malignancy", description="null registers nothing")
 
 
+class Range(Section):
+    """Values that a search may try for one key: ``choices``, or anything from ``low`` to ``high``."""
+
+    choices: tuple[Any, ...] | None = Field(None, min_length=2, strict=False)
+    low: float | None = None
+    high: float | None = None
+    log: bool = Field(default=False, description="try orders of magnitude evenly")
+    integer: bool = False
+
+    @model_validator(mode="after")
+    def _is_one_kind(self) -> Self:
+        bounds = self.low is not None and self.high is not None and self.low < self.high
+        if bounds == (self.choices is not None) or (self.choices is not None and (self.log or self.integer)):
+            raise ValueError("give either choices, or low below high (optionally log, integer)")
+        if self.log and self.low is not None and self.low <= 0:
+            raise ValueError(f"low ({self.low:g}) has no logarithm; give a positive number, or log: false")
+        return self
+
+
+class Search(Section):
+    """What ``malignancy search`` tries; it reads the training and validation splits alone."""
+
+    ranges: dict[str, Range] = Field(min_length=1, description="dotted keys of network, training or augmentation")
+    trials: PositiveInt = 20
+    seeds: tuple[NonNegativeInt, ...] = Field(
+        (0,), min_length=1, description="a trial is judged by its mean over these", strict=False
+    )
+    prune: bool = Field(default=True, description="stop a trial early when it lags behind the others' median")
+
+    @model_validator(mode="after")
+    def _keys_can_be_searched(self) -> Self:
+        for key in self.ranges:
+            if key.split(".")[0] not in ("network", "training", "augmentation"):
+                raise ValueError(f"ranges: {key!r} cannot be searched; keys of network, training or augmentation can")
+        return self
+
+
 class Config(Section):
     """One experiment, whole."""
 
@@ -287,6 +324,7 @@ class Config(Section):
     operating_point: OperatingPoint = OperatingPoint()
     evaluation: Evaluation = Evaluation()
     tracking: Tracking = Tracking()
+    search: Search | None = Field(None, description="for malignancy search alone")
 
     @model_validator(mode="after")
     def _sections_fit_together(self) -> Self:

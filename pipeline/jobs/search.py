@@ -1,0 +1,256 @@
+"""``malignancy search``: which settings do best on the validation split; no other held-out case is read."""
+
+from __future__ import annotations
+
+import csv
+import shlex
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.cases.manifest import Manifest, read_manifest
+from pipeline.cases.splits import assign_splits
+from pipeline.config import Config, Range, Search
+from pipeline.config_file import load_config
+from pipeline.errors import ConfigError, UnfinishedError
+from pipeline.files import atomic_write, sha256_json
+from pipeline.jobs.cohort import Cohort, prepare_cohort, require_both_classes, resolve_columns
+from pipeline.jobs.trained import case_tensors
+from pipeline.tracking.runs import TrackedRun, open_run
+from pipeline.training.fit import fit
+
+if TYPE_CHECKING:
+    import optuna
+
+_SPLITS = ("train", "validation")
+_SHOWN = 5
+
+
+def search(config_path: Path, overrides: Sequence[str] = ()) -> int:
+    """Try settings until the study has its trials; run it again, or twice at once, and it goes on where it is.
+
+    The study is a journal in ``output``, one for each configuration, data and ranges. Each trial is a run below this
+    command's run in MLflow, and none is registered.
+
+    Returns:
+        0.
+
+    Raises:
+        ConfigError: without ranges, or when one of their ends is not accepted.
+        UnfinishedError: when every trial failed.
+    """
+    config = load_config(config_path, overrides)
+    settings = config.search
+    if settings is None:
+        raise ConfigError(f"{config_path}: search: is null; declare search.ranges, as configs/smoke.yaml does")
+    _require_valid_ranges(config_path, overrides, settings)
+    manifest = read_manifest(config.data.manifest, config.data.extra_columns)
+    manifest.require_usable()
+    config = resolve_columns(config, manifest)
+    cohort = _read_cases(config, manifest)
+    study = _open_study(config, cohort, manifest)
+    started = datetime.now(UTC)
+    name = f"{config.name} search {started:%Y-%m-%d %H:%M}"
+    with open_run(config.tracking, name=name, tags={"kind": "search", "study": study.study_name}) as run:
+        run.params(config.model_dump(mode="json"))
+        _optimize(study, _Objective(config_path, tuple(overrides), config, settings, cohort, run, name))
+        finished = _finished(study)
+        if not finished:
+            raise UnfinishedError(
+                "search: every trial failed, as its run in MLflow says; narrow search.ranges, the learning rate first"
+            )
+        run.metrics({f"best_{_monitor(config)}": finished[0].values[0]})
+        with tempfile.TemporaryDirectory() as folder:
+            run.artifact(_write_trials(study, Path(folder)))
+    _report(study, finished, config, settings, config_path, overrides)
+    return 0
+
+
+@dataclass(frozen=True)
+class _Objective:
+    """One trial: the mean over seeds of the monitored quantity at each training's best epoch."""
+
+    config_path: Path
+    overrides: tuple[str, ...]
+    config: Config
+    settings: Search
+    cohort: Cohort
+    run: TrackedRun
+    name: str
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        chosen = {key: _suggest(trial, key, span) for key, span in self.settings.ranges.items()}
+        config = load_config(self.config_path, [*self.overrides, *_as_overrides(chosen)])
+        tags = {"kind": "trial", "mlflow.parentRunId": self.run.run_id, "trial": str(trial.number)}
+        values = []
+        with open_run(config.tracking, name=f"{self.name}, trial {trial.number}", tags=tags) as child:
+            child.params(chosen)
+            for number, seed in enumerate(self.settings.seeds):
+                seeded = config.model_copy(update={"seed": seed})
+                watch = trial if self.settings.prune and number == 0 else None
+                values.append(self._fit(seeded, _Reporter(child, watch, _monitor(config))))
+            child.metrics({"mean": float(np.mean(values)), "spread": float(np.std(values))})
+        trial.set_user_attr("values", values)
+        return float(np.mean(values))
+
+    def _fit(self, config: Config, reporter: _Reporter) -> float:
+        train, validation = (case_tensors(self.cohort, split, config) for split in _SPLITS)
+        with tempfile.TemporaryDirectory() as folder:
+            fitted = fit(train, validation, config, folder=Path(folder), tracker=reporter, progress=False)
+        return fitted.validation[_monitor(config)]
+
+
+@dataclass(frozen=True)
+class _Reporter:
+    """A tracker that also lets the study stop a trial that lags behind."""
+
+    run: TrackedRun
+    trial: optuna.Trial | None
+    monitor: str
+
+    def metrics(self, values: Mapping[str, float], *, step: int) -> None:
+        """Record the numbers of one epoch.
+
+        Raises:
+            optuna.TrialPruned: when the trial is not worth going on with.
+        """
+        import optuna
+
+        self.run.metrics(values, step=step)
+        if self.trial is None or self.monitor not in values:
+            return
+        self.trial.report(values[self.monitor], step)
+        if self.trial.should_prune():
+            self.run.tags({"pruned": f"at epoch {step}"})
+            raise optuna.TrialPruned
+
+
+def _open_study(config: Config, cohort: Cohort, manifest: Manifest) -> optuna.Study:
+    """The journal's study of exactly this question, new or begun before; safe for several processes at once."""
+    try:
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+    except ImportError:
+        raise ConfigError("search: needs Optuna; install it with: pip install 'malignancy-pipeline[search]'") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    folder = config.output / f"{config.name}-search"
+    folder.mkdir(parents=True, exist_ok=True)
+    without = {"search": {"ranges", "seeds"}}
+    asked = config.model_dump(mode="json", exclude={"search", "output", "tracking"})
+    asked["search"] = config.model_dump(mode="json", include=without)["search"]
+    study = optuna.create_study(
+        storage=JournalStorage(JournalFileBackend(str(folder / "study.journal"))),
+        study_name=sha256_json([asked, cohort.digest(manifest)])[:16],
+        direction="maximize" if config.training.early_stopping.monitor == "auroc" else "minimize",
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=config.training.max_epochs // 4),
+        load_if_exists=True,
+    )
+    # A seed of its own for each process that joins: two with one seed would try the same settings.
+    study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials), constant_liar=True)
+    return study
+
+
+def _optimize(study: optuna.Study, objective: _Objective) -> None:
+    import optuna
+    from optuna.study import MaxTrialsCallback
+
+    settings = objective.settings
+    done = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED, optuna.trial.TrialState.FAIL)
+    left = settings.trials - sum(trial.state in done for trial in study.trials)
+    if left > 0:
+        enough = MaxTrialsCallback(settings.trials, states=done)
+        study.optimize(objective, n_trials=left, callbacks=[enough], catch=(UnfinishedError,))
+
+
+def _suggest(trial: optuna.Trial, key: str, span: Range) -> Any:
+    if span.choices is not None:
+        return trial.suggest_categorical(key, span.choices)
+    low, high = span.low or 0.0, span.high or 0.0
+    if span.integer:
+        return trial.suggest_int(key, int(low), int(high), log=span.log)
+    return trial.suggest_float(key, low, high, log=span.log)
+
+
+def _require_valid_ranges(config_path: Path, overrides: Sequence[str], settings: Search) -> None:
+    """Refuse at the start what the configuration would refuse in the middle of the night."""
+    for key, span in settings.ranges.items():
+        for value in span.choices or (span.low, span.high):
+            found = int(value) if span.integer and value is not None else value
+            load_config(config_path, [*overrides, *_as_overrides({key: found})])
+
+
+def _as_overrides(values: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={'null' if value is None else value}" for key, value in values.items()]
+
+
+def _read_cases(config: Config, manifest: Manifest) -> Cohort:
+    """Only what a search may look at; the other splits' scans are not even opened."""
+    splits = assign_splits(manifest, config.data.splits, seed=config.data.split_seed)
+    seen = [case for case in manifest.cases if splits.of.get(case.case_id) in _SPLITS]
+    cohort = prepare_cohort(replace(manifest, cases=tuple(seen)), splits.of, config)
+    require_both_classes(cohort, manifest, _SPLITS)
+    return cohort
+
+
+def _monitor(config: Config) -> str:
+    return f"validation_{config.training.early_stopping.monitor}"
+
+
+def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Complete trials, best first."""
+    from optuna.trial import TrialState
+
+    complete = study.get_trials(states=(TrialState.COMPLETE,))
+    sign = 1 if study.direction.name == "MINIMIZE" else -1
+    return sorted(complete, key=lambda trial: sign * trial.values[0])
+
+
+def _write_trials(study: optuna.Study, folder: Path) -> Path:
+    keys = sorted({key for trial in study.trials for key in trial.params})
+    path = folder / "trials.csv"
+    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
+        rows = csv.writer(handle, lineterminator="\n")
+        rows.writerow(["trial", "state", "value", *keys])
+        rows.writerows(
+            [trial.number, trial.state.name.lower(), trial.value, *(trial.params.get(key) for key in keys)]
+            for trial in study.trials
+        )
+    return path
+
+
+def _report(
+    study: optuna.Study,
+    finished: Sequence[optuna.trial.FrozenTrial],
+    config: Config,
+    settings: Search,
+    config_path: Path,
+    overrides: Sequence[str],
+) -> None:
+    states = [trial.state.name.lower() for trial in study.trials]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    seeds = len(settings.seeds)
+    title = (
+        f"{config.name}: {len(states)} trials ({counts}); {_monitor(config)}, mean of {seeds} seed{'s'[: seeds > 1]}"
+    )
+    table = Table("trial", "value", "spread over seeds", *settings.ranges, title=title, title_justify="left")
+    for trial in finished[:_SHOWN]:
+        spread = f"{np.std(trial.user_attrs['values']):.4f}" if seeds > 1 else "one seed"
+        cells = [_text(trial.params[key]) for key in settings.ranges]
+        table.add_row(str(trial.number), f"{trial.value:.4f}", spread, *cells)
+    Console(width=140).print(table)
+    best = {key: finished[0].params[key] for key in settings.ranges}
+    command = shlex.join(["malignancy", "train", str(config_path), *overrides, *_as_overrides(best)])
+    print("the best of many tries on one validation split looks better than it is; the test split was not read")
+    print(f"train it with: {command}")
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
