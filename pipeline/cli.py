@@ -83,11 +83,14 @@ def train(
     folds: Annotated[
         int | None, typer.Option(min=2, help="One network a fold, judged out of fold; the model is all of them.")
     ] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Go on with a run that was killed: its folder or MLflow run id.")
+    ] = None,
 ) -> None:
     """Train, calibrate, evaluate, track and register a model; the last line names it."""
     from pipeline.jobs.train import train as job
 
-    raise typer.Exit(job(config, overrides or [], folds=folds))
+    raise typer.Exit(job(config, overrides or [], folds=folds, resume=resume))
 
 
 @app.command()

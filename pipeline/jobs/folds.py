@@ -15,6 +15,7 @@ from pipeline.evaluation.operating_points import choose_operating_point
 from pipeline.evaluation.predictions import Predictions
 from pipeline.jobs.cohort import Cohort
 from pipeline.jobs.judge import Judgement, compare, evaluate_as_configured
+from pipeline.jobs.run_folder import RunRecord, read_record
 from pipeline.jobs.trained import learn
 from pipeline.tracking.runs import TrackedRun, open_run
 from pipeline.training.fit import Fitted
@@ -36,7 +37,11 @@ def learn_folds(
     outcomes = []
     for fold in fold_names(cohort):
         nested = {**tags, "kind": "fold", "mlflow.parentRunId": run.run_id}
-        with open_run(config.tracking, name=f"{name}, {fold}", tags=nested) as child:
+        earlier = read_record(folder / fold)  # of a run that is resumed
+        with open_run(
+            config.tracking, name=f"{name}, {fold}", tags=nested, resume=earlier.run_id if earlier else None
+        ) as child:
+            RunRecord(child.run_id, f"{name}, {fold}", {}, None, "").write(folder / fold)
             fitted, judgement = learn(around_fold(cohort, fold, config), config, folder / fold, child)
             child.metrics(judgement.evaluation.metrics("test_"))
         outcomes.append((fitted, judgement))

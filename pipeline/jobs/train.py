@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,12 +16,15 @@ from pipeline.files import write_text
 from pipeline.jobs.cohort import Cohort, prepare_cohort, require_both_classes, resolve_columns
 from pipeline.jobs.folds import learn_folds
 from pipeline.jobs.record import record_model, record_start
+from pipeline.jobs.run_folder import SUMMARY, RunRecord, find_run, new_folder
 from pipeline.jobs.summary import summary_text
 from pipeline.jobs.trained import finish, learn
 from pipeline.tracking.runs import open_run
 
 
-def train(config_path: Path, overrides: Sequence[str] = (), *, folds: int | None = None) -> int:
+def train(
+    config_path: Path, overrides: Sequence[str] = (), *, folds: int | None = None, resume: str | None = None
+) -> int:
     """Train as configured and print what came of it; the last line is ``model: <URI>``.
 
     Args:
@@ -28,6 +32,8 @@ def train(config_path: Path, overrides: Sequence[str] = (), *, folds: int | None
         overrides: ``section.key=value``.
         folds: train one network a fold, judge every case by the one that never saw its patient, and make one model of
             all of them; None trains one network on the configured splits.
+        resume: folder or MLflow id of a run that was killed; it goes on to what it would have been, at most one epoch
+            being trained again. None starts a new run.
 
     Returns:
         0, or 1 when cases were rejected.
@@ -41,13 +47,20 @@ def train(config_path: Path, overrides: Sequence[str] = (), *, folds: int | None
         assign_folds(manifest, folds, seed=seed) if folds else assign_splits(manifest, config.data.splits, seed=seed)
     )
     started = datetime.now(UTC)
-    folder = _new_folder(config, started)
     name = _run_name(config, started, folds)
-    with open_run(config.tracking, name=name, tags=_tags(config)) as run:
+    record = RunRecord(None, name, config.model_dump(mode="json"), folds, manifest.digest)
+    if resume:
+        folder, record = find_run(resume, config, record)
+    else:
+        folder = new_folder(config, started)
+    with open_run(config.tracking, name=record.name, tags=_tags(config), resume=record.run_id) as run:
+        replace(record, run_id=run.run_id).write(folder)
         record_start(run, config)
         cohort = _read_cases(config, manifest, splits)
         if folds:
-            fitted, judgement = learn_folds(cohort, config, folder / "checkpoints", run, name=name, tags=_tags(config))
+            fitted, judgement = learn_folds(
+                cohort, config, folder / "checkpoints", run, name=record.name, tags=_tags(config)
+            )
         else:
             require_both_classes(cohort, manifest)
             only, judgement = learn(cohort, config, folder / "checkpoints", run)
@@ -55,7 +68,7 @@ def train(config_path: Path, overrides: Sequence[str] = (), *, folds: int | None
         trained = finish(config, manifest, splits, cohort, fitted, judgement, folder, run)
         version = record_model(run, trained, manifest)
     text = summary_text(trained, version)
-    write_text(folder / "summary.txt", text)
+    write_text(folder / SUMMARY, text)
     print(text)
     print(f"model: {version.uri if version else f'runs:/{run.run_id}/model'}")
     return int(bool(cohort.rejected))
@@ -66,20 +79,6 @@ def _read_cases(config: Config, manifest: Manifest, splits: Splits) -> Cohort:
     for case, error in cohort.rejected:
         print(f"rejected {case.case_id}: {error.code}: {error.reason}", file=sys.stderr)
     return cohort
-
-
-def _new_folder(config: Config, started: datetime) -> Path:
-    """A folder that no other run has, whatever starts in the same second."""
-    config.output.mkdir(parents=True, exist_ok=True)
-    name = f"{config.name}-{started:%Y%m%d-%H%M%S}"
-    for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
-        folder = config.output / (name + suffix)
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        return folder
-    raise FileExistsError(f"{config.output / name}: a thousand runs of this second; remove some")
 
 
 def _run_name(config: Config, started: datetime, folds: int | None) -> str:

@@ -89,13 +89,15 @@ class TrackedRun:
 
 
 @contextmanager
-def open_run(config: Tracking, *, name: str, tags: Mapping[str, str]) -> Iterator[TrackedRun]:
-    """A new run that is closed whatever happens: FINISHED, FAILED, or KILLED by Ctrl-C.
+def open_run(
+    config: Tracking, *, name: str, tags: Mapping[str, str], resume: str | None = None
+) -> Iterator[TrackedRun]:
+    """A new run (or that with the id ``resume``), closed whatever happens: FINISHED, FAILED, or KILLED by Ctrl-C.
 
     Whatever processes that ended could not send to this store before, or could not close, is sent and closed first.
 
     Raises:
-        UnfinishedError: when the store cannot be reached.
+        UnfinishedError: when the store cannot be reached, or another process has the run open.
     """
     from mlflow.exceptions import MlflowException
 
@@ -103,10 +105,20 @@ def open_run(config: Tracking, *, name: str, tags: Mapping[str, str]) -> Iterato
     folder = spool_folder(config)
     try:
         replay(folder, store)
-        run_id = str(store.client.create_run(experiment_id(store, config), run_name=name, tags=dict(tags)).info.run_id)
+        if resume:
+            run_id = resume
+            store.client.update_run(run_id, status="RUNNING")
+        else:
+            run = store.client.create_run(experiment_id(store, config), run_name=name, tags=dict(tags))
+            run_id = str(run.info.run_id)
     except MlflowException as error:
         raise UnfinishedError(f"tracking store {store.uri} takes no run ({type(error).__name__}); check it") from error
-    spool = Spool(folder, store, run_id)
+    try:
+        spool = Spool(folder, store, run_id)
+    except FileExistsError:
+        raise UnfinishedError(
+            f"run {run_id} is still being trained by another process; wait for it, or end it"
+        ) from None
     status = "FAILED"
     try:
         yield TrackedRun(store, run_id, spool)

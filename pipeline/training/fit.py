@@ -18,8 +18,9 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAverag
 from torch import nn
 
 from pipeline.config import Config
-from pipeline.errors import UnfinishedError
 from pipeline.models.networks import build_network, keep_logit, to_channels_last
+from pipeline.training.callbacks import Report, ResumedStop, StepSeeds, StopAtNonsense
+from pipeline.training.checkpoints import LAST, AtomicCheckpointIO, best_and_last, monitored
 from pipeline.training.data import CasesDataModule, CaseTensors
 from pipeline.training.module import Classifier, prior_offset
 from pipeline.training.tracker import Tracker
@@ -59,7 +60,8 @@ def fit(
         train: fits the weights.
         validation: stops training and picks the epoch; never seen by the optimiser.
         config: the experiment.
-        folder: gets ``best.ckpt`` and ``last.ckpt``.
+        folder: gets ``best.ckpt`` and ``last.ckpt``; from a ``last.ckpt`` that it holds the training goes on, to the
+            weights that it would have reached without the interruption (the same to the bit, on one kind of CPU).
         tracker: is told each epoch's metrics.
         progress: show a progress bar.
 
@@ -79,18 +81,19 @@ def fit(
         steps=settings.max_epochs * len(data.batches),
         positive_weight=math.exp(offset) if settings.class_balance == "weighted_loss" else 1.0,
     )
-    best = _best_checkpoint(config, folder)
+    best, last = best_and_last(config, folder)
+    callbacks = [*_callbacks(train, config, tracker), best, last]
     with _quiet():
-        trainer = _trainer(config, folder, [best, *_callbacks(config, tracker)], progress=progress)
-        _run(trainer, module, data)
+        trainer = _trainer(config, folder, callbacks, progress=progress)
+        _run(trainer, module, data, folder / LAST)
     return _load_best(module, best, epochs=trainer.current_epoch, offset=offset)
 
 
-def _run(trainer: pl.Trainer, module: Classifier, data: CasesDataModule) -> None:
+def _run(trainer: pl.Trainer, module: Classifier, data: CasesDataModule, last: Path) -> None:
     """Fit, and let Ctrl-C be a KeyboardInterrupt: Lightning turns it into an exit, and leaves the signal ignored."""
     handler = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(module, datamodule=data)
+        trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
     except SystemExit:
         if not trainer.interrupted:
             raise
@@ -101,24 +104,15 @@ def _run(trainer: pl.Trainer, module: Classifier, data: CasesDataModule) -> None
         raise KeyboardInterrupt
 
 
-def _monitor(config: Config) -> tuple[str, str]:
-    name = config.training.early_stopping.monitor
-    return f"validation_{name}", "max" if name == "auroc" else "min"
-
-
-def _best_checkpoint(config: Config, folder: Path) -> ModelCheckpoint:
-    monitor, mode = _monitor(config)
-    return ModelCheckpoint(
-        dirpath=folder, filename="best", monitor=monitor, mode=mode, save_last=True, enable_version_counter=False
-    )
-
-
-def _callbacks(config: Config, tracker: Tracker) -> list[Callback]:
-    monitor, mode = _monitor(config)
+def _callbacks(train: CaseTensors, config: Config, tracker: Tracker) -> list[Callback]:
+    monitor, mode = monitored(config)
     settings = config.training
     callbacks: list[Callback] = [
         EarlyStopping(monitor=monitor, mode=mode, patience=settings.early_stopping.patience, check_finite=True),
-        _Report(tracker),
+        StepSeeds(config.seed),
+        StopAtNonsense(train.case_ids),
+        ResumedStop(),
+        Report(tracker),
     ]
     if settings.ema_decay:
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
@@ -134,6 +128,7 @@ def _trainer(config: Config, folder: Path, callbacks: list[Callback], *, progres
         max_epochs=settings.max_epochs,
         gradient_clip_val=settings.gradient_clip or None,
         callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
         default_root_dir=folder,
         logger=False,
         enable_progress_bar=progress,
@@ -144,43 +139,17 @@ def _trainer(config: Config, folder: Path, callbacks: list[Callback], *, progres
     )
 
 
-class _Report(Callback):
-    """Tells the tracker each epoch's metrics, and stops at the first loss that is not finite."""
-
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
-
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Mapping[str, torch.Tensor],
-        batch: object,
-        batch_idx: int,
-    ) -> None:
-        if not bool(torch.isfinite(outputs["loss"])):
-            raise UnfinishedError(
-                f"the loss of epoch {trainer.current_epoch + 1}, batch {batch_idx + 1} is not finite; "
-                "lower training.learning_rate"
-            )
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        values["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
-        self._tracker.metrics(values, step=trainer.current_epoch + 1)
-
-
 def _load_best(module: Classifier, best: ModelCheckpoint, *, epochs: int, offset: float) -> Fitted:
     checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     module.cpu().load_state_dict(checkpoint["state_dict"])
     keep_logit(module.network)
-    state = next(value for name, value in checkpoint["callbacks"].items() if name.startswith("ModelCheckpoint"))
-    monitor = best.monitor or ""
+    if best.best_model_score is None or best.monitor is None:
+        raise RuntimeError("a training that ended has a best epoch")
     return Fitted(
         network=module.network.eval(),
         best_epoch=int(checkpoint["epoch"]) + 1,
         epochs=epochs,
-        validation={monitor: float(state["best_model_score"])},
+        validation={best.monitor: float(best.best_model_score)},
         prior_offset=offset,
     )
 

@@ -105,11 +105,28 @@ def test_number_of_loader_processes_changes_nothing(tmp_path):
     assert torch.equal(*weights)
 
 
-def test_loss_that_is_not_finite_stops_with_the_batch_named(tmp_path):
+def test_loss_that_is_not_finite_stops_within_the_step_and_names_the_cases(tmp_path):
     cases = blobs(16)
     cases.images[3] = math.nan
-    with pytest.raises(UnfinishedError, match=r"epoch 1, batch \d is not finite; lower training\.learning_rate"):
+    with pytest.raises(UnfinishedError, match=r"loss of epoch 1, batch \d is nan; .*\b3\b.* training\.learning_rate"):
         fit(cases, blobs(8), config(), folder=tmp_path, tracker=NullTracker(), progress=False)
+    assert not list(tmp_path.iterdir())  # nothing was worth keeping
+
+
+def test_loss_that_explodes_keeps_the_last_good_checkpoint(tmp_path):
+    class Poison(Recorder):
+        """Spoils a case once the second epoch is over."""
+
+        def metrics(self, values, *, step):
+            if step == 2:
+                cases.images[5] = math.inf
+
+    cases = blobs(16)
+    with pytest.raises(UnfinishedError, match=r"epoch 3, batch \d is nan; look at its cases \(.*\b5\b"):
+        fit(cases, blobs(8), config(), folder=tmp_path, tracker=Poison(), progress=False)
+    kept = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert kept["epoch"] == 1
+    assert all(bool(value.isfinite().all()) for value in kept["state_dict"].values())
 
 
 def test_prior_offset_undoes_class_balancing():

@@ -1,0 +1,55 @@
+"""Checkpoints that are whole or absent: the previous one stands until the next is on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from pipeline.config import Config
+from pipeline.errors import UnfinishedError
+from pipeline.files import atomic_write
+
+BEST, LAST = "best.ckpt", "last.ckpt"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the previous checkpoint, synchronises, and only then takes its name."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            UnfinishedError: when it cannot be written; what stood under ``path`` is untouched.
+        """
+        path = Path(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(path) as temporary:
+                torch.save(checkpoint, temporary)
+        except (OSError, RuntimeError) as error:  # torch's writer says RuntimeError for a full disk
+            cause = error.__context__ if isinstance(error.__context__, OSError) else error
+            reason = str(cause).splitlines()[0]
+            raise UnfinishedError(
+                f"{path}: the checkpoint could not be written ({reason}); the previous one is kept: "
+                "free space and continue with --resume"
+            ) from error
+
+
+def best_and_last(config: Config, folder: Path) -> tuple[ModelCheckpoint, ModelCheckpoint]:
+    """The weights of the best epoch, and everything that the next epoch starts from."""
+    monitor, mode = monitored(config)
+    best = ModelCheckpoint(folder, Path(BEST).stem, monitor=monitor, mode=mode, enable_version_counter=False)
+    last = ModelCheckpoint(
+        folder, Path(LAST).stem, save_on_train_epoch_end=True, every_n_epochs=1, enable_version_counter=False
+    )
+    return best, last
+
+
+def monitored(config: Config) -> tuple[str, str]:
+    """The metric that chooses the epoch, and whether ``"max"`` or ``"min"`` of it is best."""
+    name = config.training.early_stopping.monitor
+    return f"validation_{name}", "max" if name == "auroc" else "min"
