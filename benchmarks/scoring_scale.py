@@ -74,7 +74,7 @@ def main() -> None:
         (folder / "out").mkdir()
         memory, moments = [], []
         with exclusive(folder / "out"):
-            sink = Sink(folder / "out", RunHeader(stamp, 0, "scans"))
+            sink = Sink(folder / "out", RunHeader(stamp, 0, "scans", 0.5))
             options = {"workers": args.workers, "batch_size": args.batch_size}
             for number, row in enumerate(score_in_processes(setup, cases, stamp, **options)):  # type: ignore[arg-type]
                 sink.append(row)

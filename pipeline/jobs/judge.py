@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from pipeline.cases.case import Case
 from pipeline.config import Config
-from pipeline.errors import UndefinedMetricError
+from pipeline.errors import CalibrationError, UndefinedMetricError, UsageError
 from pipeline.evaluation.baselines import fit_baseline
 from pipeline.evaluation.calibration import fit_calibrator
 from pipeline.evaluation.calibrator import Calibrator
 from pipeline.evaluation.certainty import RATING_COLUMN
+from pipeline.evaluation.conformal import ReferZone, fit_refer_zone
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.intervals import Interval, paired_auroc_difference
 from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point
@@ -62,6 +63,8 @@ class Judgement:
         predictions: of the validation, calibration and test splits.
         evaluation: of the test split.
         comparisons: baseline first, then the oracle, where configured.
+        prevalence_at_calibration: share of malignant cases in the calibration split.
+        refer_zone: fitted on the calibration split, where configured.
     """
 
     calibrator: Calibrator
@@ -70,6 +73,28 @@ class Judgement:
     evaluation: Evaluation
     comparisons: tuple[Comparison, ...]
     prevalence_at_calibration: float
+    refer_zone: ReferZone | None = None
+
+
+def require_refer_zone(labels: NDArray[np.int64], config: Config) -> None:
+    """Refuse, before anything is trained, a refer zone that the calibration split is too small for.
+
+    Args:
+        labels: of the calibration split, shape (n,).
+        config: the experiment.
+
+    Raises:
+        UsageError: with what is missing.
+    """
+    coverage = config.operating_point.refer_coverage
+    if coverage is None:
+        return
+    try:
+        fit_refer_zone(
+            labels, np.full(labels.size, 0.5), coverage=coverage
+        )  # whether there is one rests on labels alone
+    except CalibrationError as error:
+        raise UsageError(f"operating_point.refer_coverage: {coverage:g}: {error}, or set it to null") from None
 
 
 def calibrate(
@@ -130,6 +155,7 @@ def judge(usable: Sequence[Usable], logits: LogitArray, config: Config, *, prior
     labels = np.array([each.case.label for each in usable])
     at = splits == "calibration"
     calibrator, point = calibrate(logits[at], labels[at], config, prior_offset=prior_offset)
+    coverage = config.operating_point.refer_coverage
     held_out = np.flatnonzero(splits != "train").tolist()
     predictions = predictions_of(
         [usable[index].case for index in held_out],
@@ -154,6 +180,9 @@ def judge(usable: Sequence[Usable], logits: LogitArray, config: Config, *, prior
             if columns
         ),
         prevalence_at_calibration=float(labels[at].mean()),
+        refer_zone=None
+        if coverage is None
+        else fit_refer_zone(labels[at], calibrator.apply(logits[at]), coverage=coverage),
     )
 
 

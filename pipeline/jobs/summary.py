@@ -30,6 +30,7 @@ def summary_text(trained: Trained, version: RegisteredVersion | None) -> str:
         _table(trained),
         f"calibrated: {_calibration(evaluation)}",
         f"operating point: {judgement.operating_point.describe()}",
+        *([judgement.refer_zone.describe()] if judgement.refer_zone else []),
         (
             f"best epoch {trained.fitted.best_epoch} of {trained.fitted.epochs}; "
             f"{len(trained.cohort.rejected)} cases rejected; research use, not a medical device"
@@ -66,6 +67,8 @@ def note(trained: Trained) -> str:
         ]
     rows += ["", f"Calibration ({trained.judgement.calibrator.describe()}): {_calibration(evaluation)}."]
     rows += ["", f"Operating point: {trained.judgement.operating_point.describe()}."]
+    if trained.judgement.refer_zone:
+        rows += ["", f"Refer zone: {trained.judgement.refer_zone.describe()}."]
     return "\n".join(rows)
 
 

@@ -26,7 +26,7 @@ from pipeline.jobs.cohort import (
     resolve_columns,
     soft_targets,
 )
-from pipeline.jobs.judge import Judgement, judge
+from pipeline.jobs.judge import Judgement, judge, require_refer_zone
 from pipeline.jobs.provenance import provenance
 from pipeline.jobs.record import record_model, record_start
 from pipeline.jobs.reporting import Judged, preprocessing_facts, provenance_facts, write_evaluation
@@ -97,6 +97,7 @@ def run_training(config: Config, manifest: Manifest, splits: Splits, folder: Pat
     for case, error in cohort.rejected:
         print(f"rejected {case.case_id}: {error.code}: {error.reason}", file=sys.stderr)
     require_both_classes(cohort, manifest)
+    require_refer_zone(np.array([each.case.label for each in cohort.of("calibration")]), config)
     train_cases, validation_cases = (case_tensors(cohort, name, config) for name in ("train", "validation"))
     fitted = fit(
         train_cases, validation_cases, config, folder=folder / "checkpoints", tracker=run, progress=sys.stderr.isatty()
@@ -111,6 +112,7 @@ def run_training(config: Config, manifest: Manifest, splits: Splits, folder: Pat
         folder,
         all_predictions=judgement.predictions,
         calibration=judgement.predictions.where(split="calibration"),
+        refer_coverage=config.operating_point.refer_coverage,
     )
     _write_splits(trained)
     return trained
@@ -202,6 +204,7 @@ def _save(
         patients=PatientHashes.of(run.run_id, patients),
         provenance=provenance(config, manifest, splits, dataset_digest, run.run_id),
         drift_reference=references_to_json(_drift_references(cohort, judgement)),
+        refer_zone=judgement.refer_zone,
     )
     add_golden(folder / "model")
     return description

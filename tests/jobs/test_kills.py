@@ -74,8 +74,9 @@ class Drivers:
 
 
 def _is_worker(process: psutil.Process) -> bool:
+    """Whether it was forked by a server; the server itself has the same command line, and a driver for its parent."""
     with contextlib.suppress(psutil.Error):
-        return "forkserver" in str(process.cmdline()) and "forkserver" in str(process.parent().cmdline())
+        return all("multiprocessing.forkserver" in str(each.cmdline()) for each in (process, process.parent()))
     return False
 
 
