@@ -1,20 +1,28 @@
 #!/usr/bin/env python3
-"""The engine's own cost on very many tiny scans: memory as the rows grow, and time above a plain loop.
+"""The engines' own cost on very many tiny scans: memory as the rows grow, time above a plain loop, more workers.
 
     python benchmarks/scoring_scale.py [--scans 100000] [--workers 2]
+    python benchmarks/scoring_scale.py --engine ray --scans 4000 --workers 1 2 4
 
 A few tiny CT crops are written, and a manifest that names them ``--scans`` times; the network is a small one. Overhead
-per scan is wall time x workers / scans, less what reading, preprocessing and the network cost in a plain loop of one
-process in the same run. Memory is the summed PSS of all processes: its growth from the row 5,000 to the last.
-Prints a table, and last one JSON line, ``ratio`` (plain loop's time over the engine's processor time) first.
+per scan is wall time x busy cores / scans, less what reading, preprocessing and the network cost in a plain loop of as
+many processes in the same run; the same is given in processor time of all processes, which neighbours on the machine
+disturb less. Memory is the summed PSS of all processes: its growth from row 5,000 to the last. Efficiency is the rate
+over that of the first number of workers and the cores that the others could add. Prints a table, and last one JSON line
+of the first number of workers, ``ratio`` (plain loop's time over the engine's) first.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import nibabel as nib
@@ -28,11 +36,12 @@ from pipeline.config import Network
 from pipeline.scoring.local import score_in_processes
 from pipeline.scoring.lock import exclusive
 from pipeline.scoring.model_directory import load_model
+from pipeline.scoring.ray_engine import score_on_ray
 from pipeline.scoring.scorer import Scorer
 from pipeline.scoring.sink import RunHeader, Sink
 from pipeline.scoring.workers import ScorerSetup
 
-FILES, SETTLED = 50, 5000
+FILES, SETTLED, CENTER = 50, 5000, (0.0, 0.0, 0.0)
 
 
 def write_files(folder: Path) -> list[Path]:
@@ -53,10 +62,72 @@ def summed_pss_mb() -> float:
     return sum(each.memory_full_info().pss for each in [ours, *ours.children(recursive=True)]) / 2**20
 
 
+def processor_seconds() -> float:
+    """Of all living processes of this run together; what ended processes used is in their parents' children's time."""
+    ours = psutil.Process()
+    times = [each.cpu_times() for each in [ours, *ours.children(recursive=True)]]
+    return sum(each.user + each.system + each.children_user + each.children_system for each in times)
+
+
+@dataclass
+class Measured:
+    """One run: between its first rows, when all workers are warm, and its last."""
+
+    workers: int
+    busy: int  # cores that its workers can use
+    scans_per_second: float
+    processor_ms: float  # a scan
+    settled_mb: float | None  # summed PSS after row 5,000; None with fewer rows
+    last_mb: float
+
+    @property
+    def wall_ms(self) -> float:
+        """Wall time x busy cores / scans."""
+        return 1000 * self.busy / self.scans_per_second
+
+    @property
+    def growth_mb(self) -> float | None:
+        """From row 5,000 to the last."""
+        return None if self.settled_mb is None else self.last_mb - self.settled_mb
+
+
+def score_all(folder: Path, paths: list[Path], workers: int, args: argparse.Namespace) -> Measured:
+    """The whole way from cases to ``scores.parquet``."""
+    setup = ScorerSetup((folder / "model",))
+    stamp = setup.build().stamp
+    out = folder / f"out-{workers}"
+    out.mkdir()
+    cases = (Case(str(n), paths[n % FILES].name, paths[n % FILES], center_mm=CENTER) for n in range(args.scans))
+    engine = score_on_ray if args.engine == "ray" else score_in_processes
+    warm, settled = 64 * workers, None
+    with exclusive(out):
+        sink = Sink(out, RunHeader(stamp, 0, "scans", 0.5))
+        for number, row in enumerate(engine(setup, cases, stamp, workers=workers, batch_size=args.batch_size), 1):
+            sink.append(row)
+            if number == warm:
+                start, used = time.perf_counter(), processor_seconds()
+            if number == SETTLED:
+                settled = summed_pss_mb()
+            if number % SETTLED == 0:
+                elapsed, busy_seconds = time.perf_counter() - start, processor_seconds() - used
+                print(
+                    f"{number} rows: {summed_pss_mb():.0f} MB, {elapsed:.0f} s, {busy_seconds:.0f} s of processors",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            if number == args.scans:
+                seconds, used, last = time.perf_counter() - start, processor_seconds() - used, summed_pss_mb()
+        assert sink.finish().total == args.scans
+    rows = args.scans - warm
+    busy = min(workers, len(os.sched_getaffinity(0)))
+    return Measured(workers, busy, rows / seconds, 1000 * used / rows, settled, last)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scans", type=int, default=100_000)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--engine", choices=("local", "ray"), default="local")
+    parser.add_argument("--workers", type=int, nargs="+", default=[2])
     parser.add_argument("--batch-size", type=int, default=8)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -64,56 +135,59 @@ def main() -> None:
         folder = Path(name)
         write_random_model(folder / "model", Network(width=4), side=28)
         paths = write_files(folder / "scans")
-        center = (0.0, 0.0, 0.0)
-        cases = (Case(str(n), paths[n % FILES].name, paths[n % FILES], center_mm=center) for n in range(args.scans))
-        plain = plain_loop(
-            [Case(str(n), path.name, path, center_mm=center) for n, path in enumerate(paths)], folder, args
+        cases = [Case(str(n), path.name, path, center_mm=CENTER) for n, path in enumerate(paths)]
+        first: Measured | None = None
+        figures: dict[str, float | None] = {}
+        print(
+            f"{args.scans} scans, engine {args.engine}; milliseconds a scan: wall time x busy cores (processor time)\n"
         )
-        setup = ScorerSetup((folder / "model",))
-        stamp = setup.build().stamp
-        (folder / "out").mkdir()
-        memory, moments = [], []
-        with exclusive(folder / "out"):
-            sink = Sink(folder / "out", RunHeader(stamp, 0, "scans"))
-            options = {"workers": args.workers, "batch_size": args.batch_size}
-            for number, row in enumerate(score_in_processes(setup, cases, stamp, **options)):  # type: ignore[arg-type]
-                sink.append(row)
-                if number % SETTLED == SETTLED - 1 or number == args.scans - 1:
-                    memory.append(summed_pss_mb())
-                if number in (args.batch_size * args.workers, args.scans - 1):
-                    moments.append(time.perf_counter())
-            rows = sink.finish().total
-    seconds = (moments[1] - moments[0]) * args.workers / (args.scans - args.batch_size * args.workers)
-    growth = memory[-1] - memory[0]
-    print(f"| {rows} scans, {args.workers} workers | |")
-    print("|---|---|")
-    print(f"| plain loop, per scan | {1000 * plain:.2f} ms |")
-    print(f"| engine and sink, processor time per scan | {1000 * seconds:.2f} ms |")
-    print(f"| overhead per scan | {1000 * (seconds - plain):.2f} ms |")
-    print(f"| summed PSS after {SETTLED} rows, and growth to the last | {memory[0]:.0f} MB, {growth:+.1f} MB |")
-    figures = {"ratio": round(plain / seconds, 3), "overhead_ms": round(1000 * (seconds - plain), 3)}
-    print(json.dumps({**figures, "growth_mb": round(growth, 1), "pss_mb": round(max(memory)), "scans": rows}))
+        print("| workers | scans a second | efficiency | plain loop | engine and sink | overhead | memory, growth |")
+        print("|---|---|---|---|---|---|---|")
+        for workers in args.workers:
+            plain_ms, plain_processor_ms = plain_loop(cases, folder, args.batch_size, workers)
+            found = score_all(folder, paths, workers, args)
+            first = first or found
+            efficiency = found.scans_per_second * first.busy / (first.scans_per_second * found.busy)
+            over, over_processor = found.wall_ms - plain_ms, found.processor_ms - plain_processor_ms
+            growth = "" if found.growth_mb is None else f", {found.growth_mb:+.1f} MB"
+            print(
+                f"| {workers} | {found.scans_per_second:.0f} | {efficiency:.2f} "
+                f"| {plain_ms:.2f} ({plain_processor_ms:.2f}) | {found.wall_ms:.2f} ({found.processor_ms:.2f}) "
+                f"| {over:.2f} ({over_processor:.2f}) "
+                f"| {found.last_mb:.0f} MB{growth} |",
+                flush=True,
+            )
+            figures = figures or {
+                "ratio": round(plain_ms / found.wall_ms, 3),
+                "overhead_ms": round(over, 3),
+                "overhead_processor_ms": round(over_processor, 3),
+                "growth_mb": None if found.growth_mb is None else round(found.growth_mb, 1),
+                "efficiency": round(efficiency, 3),
+                "workers": workers,
+                "scans": args.scans,
+            }
+    print(json.dumps(figures))
 
 
-def plain_loop(cases: list[Case], folder: Path, args: argparse.Namespace) -> float:
-    """Seconds a case of the same work without an engine, as many processes at once as there are workers."""
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
+def plain_loop(cases: list[Case], folder: Path, batch_size: int, workers: int) -> tuple[float, float]:
+    """Milliseconds a case of the same work without an engine, wall x busy cores and processor time."""
+    processes = min(workers, len(os.sched_getaffinity(0)))
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        jobs = [pool.submit(_loop, cases, folder / "model", batch_size) for _ in range(processes)]
+        wall, used = zip(*(job.result() for job in jobs), strict=True)
+    return 1000 * max(wall), 1000 * sum(used) / len(used)
 
-    with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(_loop, cases, folder / "model", args.batch_size) for _ in range(args.workers)]
-        return max(job.result() for job in jobs)
 
-
-def _loop(cases: list[Case], model: Path, batch_size: int, turns: int = 40) -> float:
+def _loop(cases: list[Case], model: Path, batch_size: int, turns: int = 40) -> tuple[float, float]:
     torch.set_num_threads(1)
     scorer = Scorer(load_model(model), device="cpu")
     scorer.score([scorer.prepare(case) for case in cases[:batch_size]])
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     for _ in range(turns):
         for first in range(0, len(cases), batch_size):
             scorer.score([scorer.prepare(case) for case in cases[first : first + batch_size]])
-    return (time.perf_counter() - start) / (turns * len(cases))
+    scored = turns * len(cases)
+    return (time.perf_counter() - start) / scored, (time.process_time() - used) / scored
 
 
 if __name__ == "__main__":

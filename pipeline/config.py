@@ -236,6 +236,9 @@ class OperatingPoint(Section):
     rule: Literal["sensitivity", "specificity", "youden", "cost"] = "sensitivity"
     target: Fraction | None = 0.95
     cost_ratio: PositiveFloat | None = Field(None, description="cost of a missed malignancy over that of a false alarm")
+    refer_coverage: Fraction | None = Field(
+        None, description="share of each class that its side of the refer zone must hold; null refers no case"
+    )
 
     @model_validator(mode="after")
     def _target_fits_the_rule(self) -> Self:

@@ -20,7 +20,16 @@ PREPROCESSING = Preprocessing(dimensions=3, region="lesion", size=(28, 28, 28), 
 NETWORK = Network(name="compact", width=4)
 
 
-def save_tiny(folder: Path, *, seed: int = 0, method: str = "temperature", envelope=None, provenance=None):
+def save_tiny(
+    folder: Path,
+    *,
+    seed: int = 0,
+    method: str = "temperature",
+    envelope=None,
+    provenance=None,
+    preprocessing=PREPROCESSING,
+    refer_zone=None,
+):
     """Save a model with random weights and a calibrator of the given method; its description."""
     rng = np.random.default_rng(seed)
     labels = np.arange(80) % 2
@@ -32,7 +41,7 @@ def save_tiny(folder: Path, *, seed: int = 0, method: str = "temperature", envel
         [Member(build_network(NETWORK, dimensions=3), calibrator)],
         name="tiny",
         network=NETWORK,
-        preprocessing=PREPROCESSING,
+        preprocessing=preprocessing,
         modality="CT",
         operating_points=[choose_operating_point(labels, calibrator.apply(logits), rule="sensitivity", target=0.9)],
         label=LabelMeaning(source="made up", intensities="simulated"),
@@ -40,12 +49,13 @@ def save_tiny(folder: Path, *, seed: int = 0, method: str = "temperature", envel
         prevalence_at_calibration=0.5,
         patients=PatientHashes.of("salt", {"train": ["a", "b"], "validation": ["c"], "calibration": ["d"]}),
         provenance=provenance or {},
+        refer_zone=refer_zone,
     )
 
 
-def write_model(folder: Path, *, seed: int = 0, method: str = "temperature") -> Path:
+def write_model(folder: Path, **settings) -> Path:
     """A whole model directory, with golden scans, as training leaves it."""
-    save_tiny(folder, seed=seed, method=method)
+    save_tiny(folder, **settings)
     add_golden(folder)
     return folder
 

@@ -64,6 +64,7 @@ def evaluate_details(
     operating_point: OperatingPoint,
     columns: Sequence[str] = (),
     calibration: Predictions | None = None,
+    refer_coverage: float = 0.9,
     all_seeds: Predictions | None = None,
     resamples: int = 1000,
     seed: int = 0,
@@ -75,6 +76,7 @@ def evaluate_details(
         operating_point: chosen on the calibration split.
         columns: subgroup columns beside the usual ones.
         calibration: calibration split's predictions, for the refer zone; None when they are not at hand.
+        refer_coverage: share of each class that its side of the refer zone must hold, in (0, 1).
         all_seeds: the judged cases under every seed; None when there is one.
         resamples: patient-level bootstrap samples.
         seed: of the bootstraps.
@@ -108,15 +110,15 @@ def evaluate_details(
             lambda: evaluate(by_patient(judged), operating_point=operating_point, resamples=resamples, seed=seed),
             None,
         )
-    refer = attempt("refer zone", lambda: _refer(judged, calibration), None)
+    refer = attempt("refer zone", lambda: _refer(judged, calibration, refer_coverage), None)
     seeds: tuple[SeedSpread, ...] = ()
     if all_seeds is not None:
         seeds = attempt("spread over seeds", lambda: spread_over_seeds(all_seeds), ())
     return Details(subgroups, certainty, patient, refer, seeds, missing)
 
 
-def _refer(judged: Predictions, calibration: Predictions | None) -> ReferResult | None:
+def _refer(judged: Predictions, calibration: Predictions | None, coverage: float) -> ReferResult | None:
     if calibration is None or not len(calibration.labelled()):
         raise CalibrationError("refer zone: there are no labelled calibration cases to fit it on")
     fitted_on = calibration.labelled()
-    return judge_refer_zone(fit_refer_zone(fitted_on.labels, fitted_on.probabilities), judged)
+    return judge_refer_zone(fit_refer_zone(fitted_on.labels, fitted_on.probabilities, coverage=coverage), judged)

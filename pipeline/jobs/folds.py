@@ -14,7 +14,7 @@ from pipeline.evaluation.metrics import auroc
 from pipeline.evaluation.operating_points import choose_operating_point
 from pipeline.evaluation.predictions import Predictions
 from pipeline.jobs.cohort import Cohort
-from pipeline.jobs.judge import Judgement, compare, evaluate_as_configured
+from pipeline.jobs.judge import Judgement, compare, evaluate_as_configured, refer_zone
 from pipeline.jobs.run_folder import RunRecord, read_record
 from pipeline.jobs.trained import learn
 from pipeline.tracking.runs import TrackedRun, open_run
@@ -35,6 +35,7 @@ def learn_folds(
         tags: of each child.
     """
     outcomes = []
+    each_fold = _without_refer_zone(config)  # a fold's calibration split may be too small for what all of them can do
     for fold in fold_names(cohort):
         nested = {**tags, "kind": "fold", "mlflow.parentRunId": run.run_id}
         earlier = read_record(folder / fold)  # of a run that is resumed
@@ -42,10 +43,16 @@ def learn_folds(
             config.tracking, name=f"{name}, {fold}", tags=nested, resume=earlier.run_id if earlier else None
         ) as child:
             RunRecord(child.run_id, f"{name}, {fold}", {}, None, "").write(folder / fold)
-            fitted, judgement = learn(around_fold(cohort, fold, config), config, folder / fold, child)
+            fitted, judgement = learn(around_fold(cohort, fold, config), each_fold, folder / fold, child)
             child.metrics(judgement.evaluation.metrics("test_"))
         outcomes.append((fitted, judgement))
     return tuple(fitted for fitted, _ in outcomes), pool_judgements([judgement for _, judgement in outcomes], config)
+
+
+def _without_refer_zone(config: Config) -> Config:
+    return config.model_copy(
+        update={"operating_point": config.operating_point.model_copy(update={"refer_coverage": None})}
+    )
 
 
 def fold_names(cohort: Cohort) -> list[str]:
@@ -88,6 +95,7 @@ def pool_judgements(judgements: Sequence[Judgement], config: Config) -> Judgemen
             for same in zip(*(each.comparisons for each in judgements), strict=True)
         ),
         prevalence_at_calibration=float(calibration.labels.mean()),
+        refer_zone=refer_zone(calibration.labels, calibration.probabilities, config),
         fold_aurocs=tuple(auroc(part.labels, part.probabilities) for part in tests),
     )
 

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from pipeline.cases.case import Case
 from pipeline.config import Config
-from pipeline.errors import UndefinedMetricError
+from pipeline.errors import CalibrationError, UndefinedMetricError, UsageError
 from pipeline.evaluation.baselines import fit_baseline
 from pipeline.evaluation.calibration import fit_calibrator
 from pipeline.evaluation.calibrator import Calibrator
 from pipeline.evaluation.certainty import RATING_COLUMN
+from pipeline.evaluation.conformal import ReferZone, fit_refer_zone
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.intervals import Interval, paired_auroc_difference
 from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point
@@ -66,8 +67,10 @@ class Judgement:
         operating_point: chosen on the calibration split.
         predictions: of the validation, calibration and test splits.
         evaluation: of the test split.
-        fold_aurocs: within each fold, when every case was judged by the network of its fold.
         comparisons: baseline first, then the oracle, where configured.
+        prevalence_at_calibration: share of malignant cases in the calibration split.
+        refer_zone: fitted on the calibration split, where configured.
+        fold_aurocs: within each fold, when every case was judged by the network of its fold.
     """
 
     calibrators: tuple[Calibrator, ...]
@@ -76,7 +79,31 @@ class Judgement:
     evaluation: Evaluation
     comparisons: tuple[Comparison, ...]
     prevalence_at_calibration: float
+    refer_zone: ReferZone | None = None
     fold_aurocs: tuple[float, ...] = ()
+
+
+def require_refer_zone(labels: NDArray[np.int64], config: Config) -> None:
+    """Refuse, before anything is trained, a refer zone that the calibration split is too small for.
+
+    Args:
+        labels: of the calibration split, shape (n,).
+        config: the experiment.
+
+    Raises:
+        UsageError: with what is missing.
+    """
+    try:
+        refer_zone(labels, np.full(labels.size, 0.5), config)  # whether there is one rests on the labels alone
+    except CalibrationError as error:
+        coverage = config.operating_point.refer_coverage
+        raise UsageError(f"operating_point.refer_coverage: {coverage:g}: {error}, or set it to null") from None
+
+
+def refer_zone(labels: NDArray[np.int64], probabilities: LogitArray, config: Config) -> ReferZone | None:
+    """The zone in which cases go to a person, from the calibration split; None where none is configured."""
+    coverage = config.operating_point.refer_coverage
+    return None if coverage is None else fit_refer_zone(labels, probabilities, coverage=coverage)
 
 
 def calibrate(
@@ -161,6 +188,7 @@ def judge(usable: Sequence[Usable], logits: LogitArray, config: Config, *, prior
             if columns
         ),
         prevalence_at_calibration=float(labels[at].mean()),
+        refer_zone=refer_zone(labels[at], calibrator.apply(logits[at]), config),
     )
 
 

@@ -14,9 +14,11 @@ import pandas as pd
 
 from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.config import Tracking
-from pipeline.errors import UndefinedMetricError, UsageError
+from pipeline.errors import CalibrationError, UndefinedMetricError, UsageError
+from pipeline.evaluation.arrays import FloatArray
 from pipeline.evaluation.calibrator import Calibrator
 from pipeline.evaluation.clustered import calibration_intercept_interval
+from pipeline.evaluation.conformal import ReferZone, fit_refer_zone
 from pipeline.evaluation.local_recalibration import fit_intercept_shift, shift_intercept
 from pipeline.evaluation.metrics import log_odds
 from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point
@@ -63,6 +65,7 @@ class Refit:
         operating_points: by the rules of the model's own, on the local cases.
         prevalence: that the new probabilities are calibrated at.
         before: calibration in the large before, with its interval, in words.
+        refer_zone: refitted where the model has one and the local cases are enough for it.
     """
 
     shift: float
@@ -70,6 +73,7 @@ class Refit:
     operating_points: tuple[OperatingPoint, ...]
     prevalence: float
     before: str
+    refer_zone: ReferZone | None
 
 
 def recalibrate(model_name: str, manifest_path: Path, *, prevalence: float | None = None) -> int:
@@ -165,7 +169,19 @@ def refit_model(model: Model, local: Predictions, *, prevalence: float | None = 
         ),
         prevalence=wanted,
         before=_in_the_large(local),
+        refer_zone=_refit_zone(model.refer_zone, local, probabilities),
     )
+
+
+def _refit_zone(old: ReferZone | None, local: Predictions, probabilities: FloatArray) -> ReferZone | None:
+    """The zone of the same coverage on local cases; the old one means nothing once probabilities have moved."""
+    if old is None:
+        return None
+    try:
+        return fit_refer_zone(local.labels, probabilities, coverage=old.coverage)
+    except CalibrationError as error:
+        print(f"the new version refers no case: {error}", file=sys.stderr)
+        return None
 
 
 def _in_the_large(local: Predictions) -> str:
@@ -229,6 +245,7 @@ def _save(
         ),
         provenance={**old.provenance, "recalibration": _provenance(model, refit, manifest, run)},
         drift_reference={name: each for name, each in old.drift_reference.items() if name != PROBABILITY},
+        refer_zone=refit.refer_zone,
     )
     add_golden(folder)
     return description
@@ -266,6 +283,7 @@ def _text(model: Model, refit: Refit, scored: Sequence[Scored]) -> str:
         f"calibration in the large before: {refit.before}; 0 is right",
         f"log odds shifted by {refit.shift:+.3f}, for a prevalence of {refit.prevalence:.3f}",
         *(f"operating point: {point.describe()}" for point in refit.operating_points),
+        *([refit.refer_zone.describe()] if refit.refer_zone else []),
         "The ranking, and so the AUROC, is as before. Fitted to these cases, so judge it on others. Research use.",
     ]
     return "\n".join(lines)

@@ -62,6 +62,7 @@ def write_evaluation(
     *,
     all_predictions: Predictions | None = None,
     calibration: Predictions | None = None,
+    refer_coverage: float | None = None,
 ) -> None:
     """Write ``predictions.parquet``, ``evaluation.json``, ``figures`` and ``report.html`` into a folder.
 
@@ -70,6 +71,7 @@ def write_evaluation(
         folder: exists.
         all_predictions: what ``predictions.parquet`` holds, when it is more than what was judged.
         calibration: predictions of the calibration split, for the refer zone; None when they are not at hand.
+        refer_coverage: of the refer zone that is judged; 0.9 by default.
     """
     write_predictions(all_predictions or judged.predictions, folder / "predictions.parquet")
     details = evaluate_details(
@@ -77,6 +79,7 @@ def write_evaluation(
         operating_point=judged.evaluation.operating_point,
         columns=judged.subgroups,
         calibration=calibration,
+        refer_coverage=refer_coverage or 0.9,
         all_seeds=judged.all_seeds,
     )
     write_json(folder / "evaluation.json", {**judged.evaluation.to_json(), **details.to_json()})

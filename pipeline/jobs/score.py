@@ -93,10 +93,11 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions) -> in
     scorer = Scorer(*(load_model(folder) for folder in folders), device="cpu")  # every digest is verified once, here
     setup = _setup(folders, inputs, options)
     stamp = stamp_of(scorer.descriptions, options.backend)
+    header = RunHeader(stamp, scorer.member_columns, inputs.source, scorer.threshold)
     out.mkdir(parents=True, exist_ok=True)
     started, clock = now(), perf_counter()
     with exclusive(out):
-        sink = Sink(out, RunHeader(stamp, scorer.member_columns, inputs.source), restart=options.restart)
+        sink = Sink(out, header, restart=options.restart)
         before = compare(inputs, sink.finished)
         if before.changed and not options.rescore_changed:
             raise UsageError(

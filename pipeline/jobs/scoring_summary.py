@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,9 +56,11 @@ def summarise(run: ScoringRun, tables: Iterable[pa.Table], *, drift_alert: float
     meter = DriftMeter(references_from_json(run.descriptions[0].drift_reference))
     histogram = np.zeros(_HISTOGRAM_BINS, np.int64)
     first: list[dict[str, Any]] = []
+    decisions: Counter[str] = Counter()
     for table in tables:
         probabilities = [value for value in table.column("probability").to_pylist() if value is not None]
         histogram += np.histogram(probabilities, bins=_HISTOGRAM_BINS, range=(0.0, 1.0))[0]
+        decisions.update(value for value in table.column("decision").to_pylist() if value is not None)
         meter.add(PROBABILITY, probabilities)
         for name, values in measures_of(table).items():
             meter.add(name, values)
@@ -72,6 +75,7 @@ def summarise(run: ScoringRun, tables: Iterable[pa.Table], *, drift_alert: float
         "cases": run.counts.total,
         **{status: run.counts.statuses.get(status, 0) for status in STATUSES},
         "codes": dict(run.counts.codes),
+        "decisions": dict(sorted(decisions.items())),
         "unscored_share": unscored / max(run.counts.total, 1),
         "scored_by_this_run": new,
         "waiting_for_arrival": run.waiting,
@@ -108,6 +112,8 @@ def summary_text(run: ScoringRun, summary: Mapping[str, Any], out: Path) -> str:
     if run.gone:
         what = "left out of the table" if run.inputs.digest else "kept as they were scored"
         lines.append(f"  {run.gone} cases of an earlier run are no longer in the input: {what}")
+    if summary["decisions"]:
+        lines.append("  " + ", ".join(f"{count} {name}" for name, count in summary["decisions"].items()))
     lines += [f"  {code}: {count}" for code, count in summary["codes"].items()]
     lines += [
         f"  drift: {name} differs from the model's own cases (population stability index {summary['drift'][name]:.2f})"

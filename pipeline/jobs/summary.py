@@ -33,6 +33,7 @@ def summary_text(trained: Trained, version: RegisteredVersion | None) -> str:
         *_folds(trained),
         f"calibrated: {_calibration(evaluation)}",
         f"operating point: {judgement.operating_point.describe()}",
+        *([judgement.refer_zone.describe()] if judgement.refer_zone else []),
         (
             f"best epoch {_epochs(trained)}; "
             f"{len(trained.cohort.rejected)} cases rejected; research use, not a medical device"
@@ -70,6 +71,8 @@ def note(trained: Trained) -> str:
     rows += ["", f"Calibration ({describe_calibrators(trained.judgement.calibrators)}): {_calibration(evaluation)}."]
     rows += [line for text in _folds(trained) for line in ("", f"{text}.")]
     rows += ["", f"Operating point: {trained.judgement.operating_point.describe()}."]
+    if trained.judgement.refer_zone:
+        rows += ["", f"Refer zone: {trained.judgement.refer_zone.describe()}."]
     return "\n".join(rows)
 
 

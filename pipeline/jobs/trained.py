@@ -17,7 +17,7 @@ from pipeline.config import Config
 from pipeline.files import atomic_write
 from pipeline.imaging.envelope import fit_envelope
 from pipeline.jobs.cohort import Cohort, auxiliary_targets, soft_targets
-from pipeline.jobs.judge import Judgement, describe_calibrators, judge
+from pipeline.jobs.judge import Judgement, describe_calibrators, judge, require_refer_zone
 from pipeline.jobs.provenance import provenance
 from pipeline.jobs.reporting import Judged, preprocessing_facts, provenance_facts, write_evaluation
 from pipeline.models.networks import predict_logits
@@ -61,6 +61,7 @@ class Trained:
 
 def learn(cohort: Cohort, config: Config, folder: Path, tracker: Tracker) -> tuple[Fitted, Judgement]:
     """Fit a network on one split of the cases, calibrate it, and judge it on the test cases."""
+    require_refer_zone(np.array([each.case.label for each in cohort.of("calibration")]), config)
     train_cases, validation_cases = (case_tensors(cohort, name, config) for name in ("train", "validation"))
     fitted = fit(train_cases, validation_cases, config, folder=folder, tracker=tracker, progress=sys.stderr.isatty())
     logits = held_out_logits(cohort, fitted, config)
@@ -107,6 +108,7 @@ def finish(
         folder,
         all_predictions=judgement.predictions,
         calibration=judgement.predictions.where(split="calibration"),
+        refer_coverage=config.operating_point.refer_coverage,
     )
     _write_splits(trained)
     return trained
@@ -179,6 +181,7 @@ def _save(
         patients=PatientHashes.of(run.run_id, patients),
         provenance=provenance(config, manifest, splits, dataset_digest, run.run_id),
         drift_reference=references_to_json(_drift_references(measures, judgement)),
+        refer_zone=judgement.refer_zone,
     )
     add_golden(folder / "model")
     return description

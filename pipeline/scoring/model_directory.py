@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from pipeline.config import Modality, Network, Preprocessing, Section
 from pipeline.errors import CalibrationError, ModelError
 from pipeline.evaluation.calibrator import Calibrator
+from pipeline.evaluation.conformal import ReferZone
 from pipeline.evaluation.operating_points import OperatingPoint
 from pipeline.files import atomic_folder, sha256_bytes, sha256_json
 from pipeline.imaging.envelope import Envelope
@@ -102,6 +103,7 @@ class ModelDescription(Section):
     digests: Digests
     provenance: dict[str, Any]
     drift_reference: dict[str, Any] = Field(default_factory=dict)  # changes no probability
+    refer_zone: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +122,7 @@ class Model:
     members: tuple[Member, ...]
     operating_point: OperatingPoint
     envelope: Envelope | None
+    refer_zone: ReferZone | None = None
 
     @property
     def label(self) -> str:
@@ -146,18 +149,19 @@ def model_digest(
     preprocessing: Preprocessing,
     modality: str,
     envelope: Envelope | None,
+    refer_zone: Mapping[str, Any] | None = None,
 ) -> str:
-    """Digest of the weights and of whatever else changes a probability or withholds it."""
-    return sha256_json(
-        {
-            "weights": list(weights_sha256),
-            "calibrators": [calibrator.to_json() for calibrator in calibrators],
-            "network": network.model_dump(mode="json"),
-            "preprocessing": preprocessing.model_dump(mode="json"),
-            "modality": modality,
-            "envelope": None if envelope is None else envelope.to_json(),
-        }
-    )
+    """Digest of the weights and of whatever else changes a probability, or withholds it or a decision."""
+    covered = {
+        "weights": list(weights_sha256),
+        "calibrators": [calibrator.to_json() for calibrator in calibrators],
+        "network": network.model_dump(mode="json"),
+        "preprocessing": preprocessing.model_dump(mode="json"),
+        "modality": modality,
+        "envelope": None if envelope is None else envelope.to_json(),
+    }
+    # Absent, not null, without a zone: the digests of models that refer no case stay what they were.
+    return sha256_json(covered if refer_zone is None else {**covered, "refer_zone": dict(refer_zone)})
 
 
 def save_model(
@@ -175,6 +179,7 @@ def save_model(
     patients: PatientHashes,
     provenance: Mapping[str, Any],
     drift_reference: Mapping[str, Any] | None = None,
+    refer_zone: ReferZone | None = None,
 ) -> ModelDescription:
     """Write a model directory, whole or not at all, and return its description."""
     blobs = [
@@ -185,6 +190,7 @@ def save_model(
         "model.safetensors" if len(members) == 1 else f"model-{number}.safetensors" for number in range(len(members))
     ]
     digests = [sha256_bytes(blob) for blob in blobs]
+    zone = None if refer_zone is None else refer_zone.to_json()
     description = ModelDescription(
         name=name,
         members=tuple(
@@ -203,12 +209,13 @@ def save_model(
         patients=patients,
         digests=Digests(
             model=model_digest(
-                digests, [member.calibrator for member in members], network, preprocessing, modality, envelope
+                digests, [member.calibrator for member in members], network, preprocessing, modality, envelope, zone
             ),
             preprocessing=sha256_json(preprocessing.model_dump(mode="json")),
         ),
         provenance=dict(provenance),
         drift_reference=dict(drift_reference or {}),
+        refer_zone=zone,
     )
     with atomic_folder(folder) as temporary:
         for file, blob in zip(names, blobs, strict=True):
@@ -233,6 +240,7 @@ def load_model(folder: Path) -> Model:
         description.preprocessing,
         description.modality,
         envelope,
+        description.refer_zone,
     )
     if expected != description.digests.model:
         raise ModelError(
@@ -243,6 +251,7 @@ def load_model(folder: Path) -> Model:
         members=members,
         operating_point=OperatingPoint.from_json(dict(description.operating_points[0])),
         envelope=envelope,
+        refer_zone=None if description.refer_zone is None else ReferZone.from_json(description.refer_zone),
     )
 
 

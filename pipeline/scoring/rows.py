@@ -30,7 +30,8 @@ class ScoreRow:
         reason: the code in words, without patients' data.
         warnings: all warnings' codes, joined by ``;``; of a rejected case those found before the error.
         probability: calibrated probability of malignancy, None unless scored or flagged.
-        decision: ``positive`` when the probability is at or above the threshold.
+        decision: ``positive`` when the probability is at or above the threshold, else ``negative``; ``refer`` when the
+            model has a refer zone and the zone does not say the same.
         logit: uncalibrated; of an ensemble, the members' mean.
         seconds: from opening the scan to the row's completion, waiting for the batch included.
         members: each member's own calibrated probability; empty for a single model. Written as

@@ -18,6 +18,7 @@ from pipeline.cases.signature import input_signature
 from pipeline.errors import CaseError, Code, UsageError
 from pipeline.evaluation.calibrator import logit as log_odds
 from pipeline.evaluation.calibrator import sigmoid
+from pipeline.evaluation.conformal import Decision
 from pipeline.files import sha256_json
 from pipeline.imaging.preprocess import ModelInput
 from pipeline.scoring.backends import Backend, build_predict
@@ -39,7 +40,8 @@ class Scorer:
     """Scores cases with one model, or with several as an ensemble; every engine and the MLflow flavour call it.
 
     An ensemble's members are the networks of all models, equal in weight: the mean of their calibrated logits, or of
-    their probabilities when one is isotonic. Its threshold is the same mean of the models' thresholds.
+    their probabilities when one is isotonic. Its threshold is the same mean of the models' thresholds. A refer zone
+    holds for one model's probabilities alone, so models with one make no ensemble.
 
     Args:
         models: loaded model directories; one preprocessing, so that each scan is read once.
@@ -48,7 +50,12 @@ class Scorer:
         backend: how the networks are run.
 
     Raises:
-        UsageError: when the models differ in preprocessing, modality or meaning.
+        UsageError: when the models differ in preprocessing, modality or meaning, or one of several has a refer zone.
+
+    Attributes:
+        descriptions: of the models.
+        threshold: probability from which a case is positive.
+        stamp: of its rows.
     """
 
     def __init__(
@@ -63,7 +70,8 @@ class Scorer:
         shape = (1, *self._preprocessing.size)
         self._predict = [build_predict(each.network, backend, shape=shape, device=device) for each in self._members]
         points = [model.operating_point.threshold for model in models for _ in model.members]
-        self._threshold = _mean_threshold(self._members, points)
+        self.threshold = _mean_threshold(self._members, points)
+        self._refer_zone = models[0].refer_zone  # of several models none has one
         self.stamp = stamp_of(self.descriptions, backend)
 
     @property
@@ -126,8 +134,8 @@ class Scorer:
             reason="; ".join(warning.detail for warning in item.outcome.warnings),
             warnings=";".join(codes),
             probability=float(probability),
-            decision="positive" if probability >= self._threshold else "negative",
-            threshold=self._threshold,
+            decision=self._decide(float(probability)),
+            threshold=self.threshold,
             logit=float(logit),
             image_sha256=item.outcome.image_sha256,
             members=tuple(members.tolist()) if self.member_columns else (),
@@ -137,6 +145,11 @@ class Scorer:
             scored_at=now(),
             seconds=round(perf_counter() - item.started, 4),
         )
+
+    def _decide(self, probability: float) -> Decision:
+        """One side only where threshold and refer zone agree: neither may say what the other does not."""
+        side: Decision = "positive" if probability >= self.threshold else "negative"
+        return side if self._refer_zone is None or self._refer_zone.decide(probability) == side else "refer"
 
     def _rejection(self, item: Prepared) -> ScoreRow:
         error = item.outcome
@@ -157,6 +170,12 @@ def require_one_input(models: Sequence[ModelDescription]) -> None:
         UsageError: naming the first difference.
     """
     first = models[0]
+    zoned = [model.name for model in models if model.refer_zone is not None]
+    if zoned and len(models) > 1:
+        raise UsageError(
+            f"{zoned[0]} has a refer zone, which holds for its own probabilities and not for an ensemble's; score with "
+            "it alone, or use models trained with operating_point.refer_coverage: null"
+        )
     for other in models[1:]:
         pairs = {
             "preprocessing": (first.preprocessing, other.preprocessing),

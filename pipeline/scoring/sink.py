@@ -41,11 +41,13 @@ class RunHeader:
         stamp: what scored them, the backend included.
         members: of the ensemble; 0 for a single model.
         source: the input as it was named.
+        threshold: from which rows are positive; no digest covers it, because it changes no probability.
     """
 
     stamp: Stamp
     members: int
     source: str
+    threshold: float
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ silent or dead worker held. No lock and no queue is shared between workers: kill
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import queue
@@ -95,20 +96,21 @@ def serve(connection: Connection, setup: ScorerSetup) -> None:
     torch.set_num_threads(setup.threads)
     jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, jobs), daemon=True).start()
-    try:
-        scorer = setup.build(device="cpu")
-        connection.send(Message("ready", drift=golden_drift(scorer, setup.folders)))
-    except Exception as error:  # noqa: BLE001  # whatever it is, the other side must be able to say why nothing works
-        connection.send(Message("broken", reason=f"{type(error).__name__}: {error}".splitlines()[0]))
-        return
-    while (job := jobs.get()) is not None:
-        prepared = []
-        for case in job.cases:
-            connection.send(Message("case"))
-            prepared.append(scorer.prepare(case))
-        connection.send(Message("network"))
-        connection.send(Message("done", scorer.score(prepared) if setup.device == "cpu" else prepared))
-    connection.send(Message("bye", drift=golden_drift(scorer, setup.folders)))
+    with contextlib.suppress(BrokenPipeError):  # the other side is dead, and nobody is left to be told
+        try:
+            scorer = setup.build(device="cpu")
+            connection.send(Message("ready", drift=golden_drift(scorer, setup.folders)))
+        except Exception as error:  # noqa: BLE001  # whatever it is, the other side must be able to say why nothing works
+            connection.send(Message("broken", reason=f"{type(error).__name__}: {error}".splitlines()[0]))
+            return
+        while (job := jobs.get()) is not None:
+            prepared = []
+            for case in job.cases:
+                connection.send(Message("case"))
+                prepared.append(scorer.prepare(case))
+            connection.send(Message("network"))
+            connection.send(Message("done", scorer.score(prepared) if setup.device == "cpu" else prepared))
+        connection.send(Message("bye", drift=golden_drift(scorer, setup.folders)))
 
 
 def _listen(connection: Connection, jobs: queue.SimpleQueue[Job | None]) -> None:

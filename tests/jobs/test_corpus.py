@@ -11,9 +11,10 @@ import pytest
 import yaml
 from cohorts import tiny_config
 from conftest import SHARED
+from tiny_models import write_model, write_scans
 
 from pipeline.cli import run
-from pipeline.config import Limits
+from pipeline.config import Limits, Preprocessing
 from pipeline.imaging.read import read_image
 
 CORPUS = SHARED / "bad_scans"
@@ -146,3 +147,37 @@ def test_tables_are_judged_by_check(tmp_path, capsys):
         answer = (tmp_path / "check.json").read_text()
         assert code == (1 if case["expect"] == "reject" else 0), (case["id"], capsys.readouterr().out)
         assert case["code"] in answer, case["id"]
+
+
+@pytest.mark.parametrize("region", ["lesion", "image"])
+def test_with_half_the_inputs_damaged_every_good_scan_is_scored_and_every_bad_one_has_its_code(
+    tmp_path, monkeypatch, region
+):
+    """Damaged scans turn by turn with good ones, over two workers, batches that mix both, and one writer."""
+    monkeypatch.chdir(tmp_path)
+    spacing = [1.0, 1.0, 1.0] if region == "lesion" else None
+    preprocessing = Preprocessing(dimensions=3, region=region, size=(28, 28, 28), spacing_mm=spacing)
+    model = write_model(tmp_path / "model", preprocessing=preprocessing)
+    copy_tree(CORPUS / "nifti", tmp_path / "scans" / "nifti")
+    copy_tree(CORPUS / "dicom", tmp_path / "scans" / "dicom")
+    cases = json.loads((CORPUS / "manifest.json").read_text())
+    bad = {case["id"]: case["code"] for case in cases if case["kind"] != "labels" and case["expect"] == "reject"}
+    good = [f"good/{case.image}" for case in write_scans(tmp_path / "scans" / "good", len(bad))]
+    middle = {**CENTER, "center_x_mm": "0", "center_y_mm": "0", "center_z_mm": "0"}
+    paths = {case["id"]: case["path"] for case in cases}
+    lines = [{"case_id": name, "image": name, **middle} for name in good]
+    lines += [{"case_id": name, "image": paths[name], **CENTER} for name in bad]
+    half = len(bad)
+    mixed = [lines[index] for pair in zip(range(half), range(half, 2 * half), strict=True) for index in pair]
+    pd.DataFrame(mixed).to_csv(tmp_path / "scans" / "manifest.csv", index=False)
+    line = ["score", str(model), "scans/manifest.csv", "--out", "out", "--workers", "2", "--batch-size", "3"]
+    assert run([*line, "--no-track"]) == 1
+    found = pd.read_parquet("out/scores.parquet").set_index("case_id")
+    assert list(found.index) == [line["case_id"] for line in mixed]
+    assert set(found.loc[good, "status"]) == {"scored"}
+    assert found.loc[good, "probability"].between(0, 1).all()
+    assert dict(found.loc[list(bad), "code"]) == bad
+    assert found.loc[list(bad), ["probability", "decision", "logit"]].isna().all(axis=None)
+    print(
+        f"{region}: {len(good)} of {len(good)} good scans scored, {len(bad)} of {len(bad)} damaged ones with their code"
+    )

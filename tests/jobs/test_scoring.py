@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 from tiny_models import write_manifest, write_model, write_scans
 
@@ -196,59 +193,6 @@ def assert_same_rows(found, expected):
     np.testing.assert_allclose(found["logit"], expected["logit"], atol=1e-5)
     drop = ["seconds", "scored_at", "probability", "logit"]
     pd.testing.assert_frame_equal(found.drop(columns=drop), expected.drop(columns=drop))
-
-
-def kill_and_resume(line, rng, *, kills, seconds):
-    """Run a command, kill it or one of its workers at random moments, and run it again, until it ends by itself.
-
-    Returns:
-        How many kills met a running process.
-    """
-    met = 0
-    for _ in range(kills):
-        process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(rng.uniform(*seconds))
-        if process.poll() is not None:
-            continue
-        met += 1
-        driver = psutil.Process(process.pid)
-        workers = [child for child in driver.children(recursive=True) if "forkserver" in str(child.cmdline())]
-        if workers and rng.random() < 0.5:
-            with contextlib.suppress(psutil.NoSuchProcess):  # it may just have come to its own end
-                workers[rng.integers(len(workers))].kill()
-            time.sleep(1)  # the driver has a second to cope; the next run goes on from there
-        process.kill()
-        process.wait()
-    done = subprocess.run(line, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return met
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_killed_run_goes_on_and_ends_like_an_undisturbed_one(model, manifest, workers):
-    write_scans(manifest.parent, 60)
-    manifest = write_manifest(manifest.parent)
-    assert score(model, manifest, "undisturbed") == 0
-    line = command(model, manifest, "killed", "--workers", str(workers), "--batch-size", "3")
-    assert kill_and_resume(line, np.random.default_rng(workers), kills=3, seconds=(4, 9)) > 0
-    assert_same_rows(table("killed"), table("undisturbed"))
-
-
-@pytest.mark.campaign
-@pytest.mark.parametrize(("engine", "workers"), [("local", 1), ("local", 2), ("local", 8), ("ray", 2)])
-def test_two_hundred_kills_lose_and_repeat_no_row(model, manifest, engine, workers):
-    write_scans(manifest.parent, 400)
-    manifest = write_manifest(manifest.parent)
-    assert score(model, manifest, "undisturbed") == 0
-    rng, kills, rounds = np.random.default_rng(workers), 0, 0
-    while kills < 50:
-        rounds += 1
-        options = ("--engine", engine, "--workers", str(workers), "--batch-size", "3")
-        line = command(model, manifest, f"killed-{rounds}", *options)
-        kills += kill_and_resume(line, rng, kills=10, seconds=(3, 15) if engine == "local" else (8, 40))
-        assert_same_rows(table(f"killed-{rounds}"), table("undisturbed"))
-    print(f"{engine}, {workers} workers: {kills} kills in {rounds} runs, rows lost 0, repeated 0")
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from pipeline.scoring.rows import Stamp, refusal, schema
 from pipeline.scoring.sink import RunHeader, Sink
 
 STAMP = Stamp("tiny@1", "1" * 64, "2" * 64)
-HEADER = RunHeader(STAMP, 0, "/scans")
+HEADER = RunHeader(STAMP, 0, "/scans", 0.5)
 
 
 def row(name, *, code=Code.E_FORMAT, status="rejected", signature="s"):
@@ -93,14 +93,15 @@ def test_a_row_that_failed_through_no_fault_of_the_case_is_not_kept(tmp_path):
 @pytest.mark.parametrize(
     "other",
     [
-        RunHeader(Stamp("tiny@2", "3" * 64, "2" * 64), 0, "/scans"),
-        RunHeader(STAMP, 0, "/others"),
-        RunHeader(STAMP, 2, "/scans"),
+        RunHeader(Stamp("tiny@2", "3" * 64, "2" * 64), 0, "/scans", 0.5),
+        RunHeader(STAMP, 0, "/others", 0.5),
+        RunHeader(STAMP, 2, "/scans", 0.5),
+        RunHeader(STAMP, 0, "/scans", 0.4),
     ],
 )
 def test_rows_of_another_model_or_input_are_refused_or_set_aside(tmp_path, other):
     fill(tmp_path, "ab").commit()
-    with pytest.raises(UsageError, match=r"holds rows of another (model|source|members) .*--restart"):
+    with pytest.raises(UsageError, match=r"holds rows of another (model|source|members|threshold) .*--restart"):
         Sink(tmp_path, other)
     assert Sink(tmp_path, other, restart=True).finished == {}
     assert len(list(tmp_path.glob("parts-before-*/000001.parquet"))) == 1
