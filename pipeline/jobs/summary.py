@@ -10,6 +10,7 @@ from rich.table import Table
 
 from pipeline.evaluation.report import STATISTIC_NAMES
 from pipeline.evaluation.results import Evaluation
+from pipeline.jobs.candidates import ChampionBeside
 from pipeline.tracking.registry import RegisteredVersion
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def summary_text(trained: Trained, version: RegisteredVersion | None) -> str:
         "",
         _table(trained),
         f"calibrated: {_calibration(evaluation)}",
+        champion_text(trained.champion),
         f"operating point: {judgement.operating_point.describe()}",
         (
             f"best epoch {trained.fitted.best_epoch} of {trained.fitted.epochs}; "
@@ -64,6 +66,7 @@ def note(trained: Trained) -> str:
             "",
             f"AUROC gain over the {other.name} ({', '.join(other.columns)}): {other.gain or 'undefined'}, by patient.",
         ]
+    rows += ["", champion_text(trained.champion)]
     rows += ["", f"Calibration ({trained.judgement.calibrator.describe()}): {_calibration(evaluation)}."]
     rows += ["", f"Operating point: {trained.judgement.operating_point.describe()}."]
     return "\n".join(rows)
@@ -112,6 +115,14 @@ def _number(value: float | None) -> str:
 
 def _calibration(evaluation: Evaluation) -> str:
     return "holds" if evaluation.calibration_holds else "does not hold: " + "; ".join(evaluation.calibration_faults)
+
+
+def champion_text(champion: ChampionBeside | str) -> str:
+    """A line on how the model stands beside the champion, or why it does not."""
+    if isinstance(champion, str):
+        return f"Not beside the champion: {champion}."
+    theirs = champion.evaluation.intervals.get("auroc", "undefined")
+    return f"AUROC gain over the champion: {champion.gain or 'undefined'}, by patient; {champion.note}, AUROC {theirs}."
 
 
 def evaluation_text(title: str, evaluation: Evaluation) -> str:

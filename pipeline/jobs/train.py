@@ -16,8 +16,10 @@ from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.cases.splits import Splits, assign_splits
 from pipeline.config import Config
 from pipeline.config_file import load_config
+from pipeline.evaluation.report import Picture
 from pipeline.files import atomic_write, write_text
 from pipeline.imaging.envelope import Envelope, fit_envelope
+from pipeline.jobs.candidates import ChampionBeside, champion_beside
 from pipeline.jobs.cohort import (
     Cohort,
     auxiliary_targets,
@@ -27,6 +29,7 @@ from pipeline.jobs.cohort import (
     soft_targets,
 )
 from pipeline.jobs.judge import Judgement, judge
+from pipeline.jobs.mistakes import mistake_pictures
 from pipeline.jobs.provenance import provenance
 from pipeline.jobs.record import record_model, record_start
 from pipeline.jobs.reporting import Judged, preprocessing_facts, provenance_facts, write_evaluation
@@ -55,6 +58,7 @@ class Trained:
         description: the model directory's.
         judgement: on the test split.
         cohort: what was used and what was not.
+        champion: on the same test cases, or why it is not beside the model.
     """
 
     folder: Path
@@ -65,6 +69,7 @@ class Trained:
     judgement: Judgement
     description: ModelDescription
     dataset_digest: str
+    champion: ChampionBeside | str
 
 
 def train(config_path: Path, overrides: Sequence[str] = ()) -> int:
@@ -105,7 +110,8 @@ def run_training(config: Config, manifest: Manifest, splits: Splits, folder: Pat
     envelope = fit_envelope([each.input.measures for each in cohort.of("train")], modality=config.data.modality)
     digest = cohort.digest(manifest)
     description = _save(config, manifest, splits, cohort, fitted, judgement, envelope, digest, folder, run)
-    trained = Trained(folder, config, splits, cohort, fitted, judgement, description, digest)
+    champion = _champion_beside(cohort, judgement, description, config, root=manifest.root)
+    trained = Trained(folder, config, splits, cohort, fitted, judgement, description, digest, champion)
     write_evaluation(
         _judged(trained, manifest),
         folder,
@@ -137,6 +143,8 @@ def _judged(trained: Trained, manifest: Manifest) -> Judged:
         label=description.label,
         flow=trained.cohort.flow(),
         comparisons=judgement.comparisons,
+        champion=trained.champion,
+        pictures=_pictures(trained),
         subgroups=config.evaluation.subgroups,
         data={
             "manifest": manifest.path.name,
@@ -148,6 +156,30 @@ def _judged(trained: Trained, manifest: Manifest) -> Judged:
         preprocessing=preprocessing_facts(description),
         provenance=provenance_facts(description),
     )
+
+
+def _champion_beside(
+    cohort: Cohort, judgement: Judgement, description: ModelDescription, config: Config, *, root: Path
+) -> ChampionBeside | str:
+    if not config.evaluation.champion:
+        return "not asked for (evaluation.champion: false)"
+    return champion_beside(
+        description,
+        judgement.predictions.where(split="test"),
+        [each.case for each in cohort.of("test")],
+        judgement.operating_point,
+        root=root,
+        registered=config.tracking.registered_model,
+        tracking=config.tracking,
+    )
+
+
+def _pictures(trained: Trained) -> tuple[Picture, ...]:
+    if not trained.config.evaluation.pictures:
+        return ()
+    inputs = {each.case.case_id: each.input.voxels for each in trained.cohort.of("test")}
+    test = trained.judgement.predictions.where(split="test")
+    return mistake_pictures(test, [trained.fitted.network], inputs.get)
 
 
 def _write_splits(trained: Trained) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -39,7 +40,7 @@ def _build(config: Network, dimensions: int, outputs: int) -> nn.Module:
     if config.name == "densenet121":
         network = DenseNet121(spatial_dims=dimensions, in_channels=1, out_channels=outputs, dropout_prob=config.dropout)
         network.class_layers.pool = _GlobalMean()  # adaptive pooling exports badly to ONNX in 3D
-        return _PadTo(network, side=32)  # MONAI's DenseNet halves five times: below 32 nothing is left
+        return PadTo(network, side=32)  # MONAI's DenseNet halves five times: below 32 nothing is left
     network = _RESNETS[config.name](spatial_dims=dimensions, n_input_channels=1, num_classes=outputs)
     network.avgpool = _GlobalMean()
     network.fc = nn.Sequential(nn.Dropout(config.dropout), network.fc)
@@ -140,14 +141,16 @@ class FlipMean(nn.Module):
         super().__init__()
         self.network = network
         axes = range(2, 2 + dimensions)
-        self._flips = [flip for size in range(dimensions + 1) for flip in itertools.combinations(axes, size)]
+        self.flips: list[tuple[int, ...]] = [
+            flip for size in range(dimensions + 1) for flip in itertools.combinations(axes, size)
+        ]
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 1, R, A[, S]) → (B, outputs)."""
         if self.training:
             found: Tensor = self.network(images)
             return found
-        return torch.stack([self.network(images.flip(flip) if flip else images) for flip in self._flips]).mean(dim=0)
+        return torch.stack([self.network(images.flip(flip) if flip else images) for flip in self.flips]).mean(dim=0)
 
 
 class _ResidualBlock(nn.Module):
@@ -176,20 +179,26 @@ class _GlobalMean(nn.Module):
         return features.mean(dim=tuple(range(2, features.ndim)), keepdim=True)
 
 
-class _PadTo(nn.Module):
+class PadTo(nn.Module):
     """Pad every spatial side with zeros to at least ``side`` voxels, the image in the middle."""
 
     def __init__(self, network: nn.Module, *, side: int) -> None:
         super().__init__()
-        self.network, self.side = network, side
+        self.network = network
+        self.side = side
 
     def forward(self, images: Tensor) -> Tensor:
+        """(B, 1, R, A[, S]) → (B, outputs)."""
+        logits: Tensor = self.network(functional.pad(images, self.padding(images.shape[2:])))
+        return logits
+
+    def padding(self, sides: Sequence[int]) -> list[int]:
+        """What ``functional.pad`` is given for these sides: zeros before and after each, from the last axis on."""
         pads: list[int] = []
-        for size in reversed(images.shape[2:]):  # functional.pad counts from the last axis
+        for size in reversed(sides):
             missing = max(self.side - size, 0)
             pads += [missing // 2, missing - missing // 2]
-        logits: Tensor = self.network(functional.pad(images, pads))
-        return logits
+        return pads
 
 
 def parameter_count(network: nn.Module) -> int:
