@@ -19,7 +19,7 @@ InputOf = Callable[[str], NDArray[np.float32] | None]  # case_id -> (1, R, A[, S
 
 _EACH_WAY = 4  # pictures of either kind of mistake, so that the page stays small
 _SIDE, _GAP = 132, 4  # pixels of a plane, and between planes
-# Heat from transparent over orange to yellow: lightness rises all the way, so it reads without colour vision.
+# Heat over orange to yellow: lightness rises all the way, so it reads without colour vision.
 _HEAT = np.array([[160, 30, 0], [240, 110, 0], [255, 235, 90]], dtype=np.float64)
 
 
@@ -88,8 +88,7 @@ def _png(planes: Sequence[NDArray[np.float32]], heat: Sequence[NDArray[np.float3
         sheet[:_SIDE, left : left + _SIDE] = (255 * grey).astype(np.uint8)[..., None]
         sheet[_SIDE + _GAP :, left : left + _SIDE] = _blend(grey, _shown(hot))
     buffer = io.BytesIO()
-    # A palette: a third of the bytes, and nobody reads a diagnosis from this.
-    Pillow.fromarray(sheet).quantize(128, dither=Pillow.Dither.NONE).save(buffer, format="PNG", optimize=True)
+    Pillow.fromarray(sheet).quantize(256, kmeans=2).save(buffer, format="PNG", optimize=True)  # a third of the bytes
     return buffer.getvalue()
 
 
@@ -103,5 +102,5 @@ def _shown(plane: NDArray[np.float32]) -> NDArray[np.float64]:
 def _blend(grey: NDArray[np.float64], heat: NDArray[np.float64]) -> NDArray[np.uint8]:
     stops = np.linspace(0.0, 1.0, len(_HEAT))
     colour = np.stack([np.interp(heat, stops, _HEAT[:, channel]) for channel in range(3)], axis=-1)
-    cover = 0.65 * np.sqrt(heat)[..., None]  # faint heat stays visible, and the image below the strongest
+    cover = 0.7 * np.clip((heat - 0.2) / 0.6, 0.0, 1.0)[..., None]  # faint heat would only veil the image
     return ((1 - cover) * 255 * grey[..., None] + cover * colour).astype(np.uint8)
