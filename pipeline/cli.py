@@ -112,14 +112,20 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option(help="A predictions.parquet, instead of MODEL and MANIFEST.")
     ] = None,
+    champion: Annotated[bool, typer.Option(help="Judge the registered champion on the same cases too.")] = True,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Show the most confident mistakes, images of patients, in the report.")
+    ] = False,
 ) -> None:
     """Judge a model on labelled cases, or judge predictions made before."""
     from pipeline.jobs.evaluate import evaluate_model, evaluate_predictions
 
     if predictions is not None and model is None and manifest is None:
+        if pictures:
+            raise UsageError("evaluate: --predictions has no images to show; leave --pictures out")
         evaluate_predictions(predictions, out)
     elif predictions is None and model is not None and manifest is not None:
-        raise typer.Exit(evaluate_model(model, manifest, out))
+        raise typer.Exit(evaluate_model(model, manifest, out, champion=champion, pictures=pictures))
     else:
         raise UsageError("evaluate: give MODEL and MANIFEST, or --predictions FILE, not both")
 

@@ -262,6 +262,12 @@ class Evaluation(Section):
         (), description="a regression on more than a reader would know", strict=False
     )
     subgroups: tuple[str, ...] = Field((), strict=False)
+    champion: bool = Field(
+        default=True, description="score the test split with the registered model's champion too, for the report"
+    )
+    pictures: bool = Field(
+        default=False, description="show the most confident mistakes, images of patients, in the report"
+    )
 
 
 class Tracking(Section):

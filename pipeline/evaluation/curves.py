@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UndefinedMetricError
-from pipeline.evaluation import metrics, resampling
+from pipeline.evaluation import calibration_error, metrics, resampling
 from pipeline.evaluation.arrays import FloatArray, IntArray, as_groups, as_labels, as_probabilities
 from pipeline.evaluation.clustered import proportion_interval
 
@@ -105,7 +105,7 @@ def reliability(labels: npt.ArrayLike, probabilities: npt.ArrayLike, patients: n
     truth = as_labels(labels)
     values = as_probabilities(probabilities, truth)
     who = np.asarray(patients)
-    members = metrics.equal_mass_bins(values, bins=bins)
+    members = calibration_error.equal_mass_bins(values, bins=bins)
     filled = np.unique(members)
     shares = [proportion_interval(truth[members == each], who[members == each]) for each in filled]
     return Band(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UndefinedMetricError, UsageError
-from pipeline.evaluation import metrics
+from pipeline.evaluation import calibration_error, metrics
 from pipeline.evaluation.arrays import BoolArray, FloatArray, IntArray
 from pipeline.evaluation.calibration import Calibrator, sigmoid
 from pipeline.evaluation.clustered import (
@@ -61,7 +61,7 @@ def evaluate(
     null_rng, bootstrap_rng, drift_rng = (np.random.default_rng([seed, stream]) for stream in (0, 1, 2))
     asked = _intervals(labels, probabilities, patients, operating_point, resamples=resamples, rng=bootstrap_rng)
     intervals, undefined = _settle(asked)
-    null, reason = _attempt(lambda: metrics.ece_null(probabilities, bins=count, rng=null_rng))
+    null, reason = _attempt(lambda: calibration_error.ece_null(probabilities, bins=count, rng=null_rng))
     return Evaluation(
         n_cases=labels.size,
         n_patients=int(np.unique(patients).size),
@@ -72,7 +72,7 @@ def evaluate(
         calibrated=_summary(labels, probabilities, bins=count),
         uncalibrated=_summary(labels, sigmoid(labelled.logits), bins=count),
         null=null,
-        cumulative_null_p95=metrics.cumulative_null_p95(probabilities, rng=drift_rng),
+        cumulative_null_p95=calibration_error.cumulative_null_p95(probabilities, rng=drift_rng),
         confusion=metrics.confusion(labels, probabilities, operating_point.threshold),
         operating_point=operating_point,
     )
@@ -166,12 +166,12 @@ def _settle(asked: Mapping[str, Callable[[], Interval]]) -> tuple[dict[str, Inte
 
 
 def _summary(labels: IntArray, probabilities: FloatArray, *, bins: int) -> CalibrationSummary:
-    ece, _ = _attempt(lambda: metrics.expected_calibration_error(labels, probabilities, bins=bins))
+    ece, _ = _attempt(lambda: calibration_error.expected_calibration_error(labels, probabilities, bins=bins))
     return CalibrationSummary(
         brier_score=metrics.brier_score(labels, probabilities),
         log_loss=metrics.log_loss(labels, probabilities),
         ece=ece,
         bins=bins,
-        miscalibration=metrics.brier_decomposition(labels, probabilities).miscalibration,
-        cumulative_error=metrics.cumulative_calibration_error(labels, probabilities),
+        miscalibration=calibration_error.brier_decomposition(labels, probabilities).miscalibration,
+        cumulative_error=calibration_error.cumulative_calibration_error(labels, probabilities),
     )

@@ -1,55 +1,36 @@
 """The pictures of an evaluation: matplotlib figures without pyplot, legible without colour vision.
 
-Every figure says which model and which calibration it shows. ``to_png`` gives the bytes for reports and stores.
+Every figure says which model and which calibration it shows.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.evaluation import curves
 from pipeline.evaluation.arrays import as_labels, as_probabilities, as_scores
 from pipeline.evaluation.calibration import sigmoid
 from pipeline.evaluation.decision_curve import decision_curve
+from pipeline.evaluation.figure_frame import (
+    AMBER,
+    BLUE,
+    INK,
+    MUTED,
+    RIVAL_STYLES,
+    VERMILION,
+    Caption,
+    add_legend,
+    new_frame,
+    new_frame_with_strip,
+    unit_square,
+)
 from pipeline.evaluation.intervals import Interval
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.results import Evaluation
-
-# Okabe & Ito's palette: told apart with any colour vision, and in grey by lightness.
-BLUE, VERMILION, GREEN, AMBER, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7"
-INK, MUTED, RULE = "#1f2933", "#5f6b7a", "#d9dee4"
-_RIVALS = ((VERMILION, (0, (5, 2))), (GREEN, (0, (1, 1.2))), (PURPLE, (0, (4, 1, 1, 1))), (AMBER, "solid"))
-_SIZE = (5.4, 4.9)
-_DPI = 160
-Place = Literal["lower left", "lower right", "upper left", "upper center", "upper right"]
-
-
-@dataclass(frozen=True)
-class Caption:
-    """What every figure says under its title.
-
-    Attributes:
-        model: name of the model.
-        calibration: its calibrator in a few words (``Calibrator.describe()``).
-        cases: which cases, as ``test split, 243 cases of 131 patients``.
-    """
-
-    model: str
-    calibration: str
-    cases: str = ""
-
-    @property
-    def line(self) -> str:
-        """Model and cases."""
-        return " · ".join(part for part in (self.model, self.cases) if part)
 
 
 def evaluation_figures(
@@ -100,13 +81,6 @@ def evaluation_figures(
     }
 
 
-def to_png(figure: Figure) -> bytes:
-    """The figure as PNG; the same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})
-    return buffer.getvalue()
-
-
 def roc_figure(
     labels: npt.ArrayLike,
     scores: npt.ArrayLike,
@@ -131,20 +105,20 @@ def roc_figure(
         operating: (1 - specificity, sensitivity) at the operating point.
     """
     truth = as_labels(labels)
-    figure, axes = _frame("ROC curve", caption, probabilities=False)
+    figure, axes = new_frame("ROC curve", caption, probabilities=False)
     axes.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=(0, (2, 3)), zorder=1)
     band = curves.roc_band(truth, as_scores(scores, truth), patients, rng=rng)
     curve = curves.roc(truth, as_scores(scores, truth))
     text = f"model: AUROC {interval or format(curve.area, '.3f')}"
     axes.plot(curve.x, curve.y, color=BLUE, lw=2.2, label=text, solid_joinstyle="round", zorder=4)
     axes.fill_between(band.x, band.lower, band.upper, color=BLUE, alpha=0.16, lw=0, label="95 % band over patients")
-    for (name, other), (color, dashes) in zip((rivals or {}).items(), _RIVALS, strict=False):
+    for (name, other), (color, dashes) in zip((rivals or {}).items(), RIVAL_STYLES, strict=False):
         curve = curves.roc(truth, as_scores(other, truth))
         axes.plot(curve.x, curve.y, color=color, lw=1.6, ls=dashes, label=f"{name}: {curve.area:.3f}")
     if operating is not None:
         axes.plot(*operating, "o", ms=8, mfc="white", mec=INK, mew=1.8, label="operating point", zorder=5)
-    _unit_square(axes, "1 - specificity", "Sensitivity")
-    _legend(axes, "lower right")
+    unit_square(axes, "1 - specificity", "Sensitivity")
+    add_legend(axes, "lower right")
     return figure
 
 
@@ -158,18 +132,18 @@ def precision_recall_figure(
 ) -> Figure:
     """Precision-recall curve, with the prevalence as the line of a useless score."""
     truth = as_labels(labels)
-    figure, axes = _frame("Precision and recall", caption, probabilities=False)
+    figure, axes = new_frame("Precision and recall", caption, probabilities=False)
     prevalence = float(truth.mean())
     curve = curves.precision_recall(truth, as_scores(scores, truth))
     text = f"model: average precision {interval or format(curve.area, '.3f')}"
     axes.plot(curve.x, curve.y, color=BLUE, lw=2.2, drawstyle="steps-pre", label=text, zorder=4)
-    for (name, other), (color, dashes) in zip((rivals or {}).items(), _RIVALS, strict=False):
+    for (name, other), (color, dashes) in zip((rivals or {}).items(), RIVAL_STYLES, strict=False):
         curve = curves.precision_recall(truth, as_scores(other, truth))
         label = f"{name}: {curve.area:.3f}"
         axes.plot(curve.x, curve.y, color=color, lw=1.6, ls=dashes, drawstyle="steps-pre", label=label)
     axes.axhline(prevalence, color=MUTED, lw=1, ls=(0, (2, 3)), label=f"prevalence: {prevalence:.2f}")
-    _unit_square(axes, "Recall (sensitivity)", "Precision (PPV)")
-    _legend(axes, "lower left")
+    unit_square(axes, "Recall (sensitivity)", "Precision (PPV)")
+    add_legend(axes, "lower left")
     return figure
 
 
@@ -195,7 +169,7 @@ def reliability_figure(
     truth = as_labels(labels)
     values = as_probabilities(probabilities, truth)
     count = bins if bins is not None else min(10, max(3, truth.size // 20), truth.size)
-    figure, axes, strip = _frame_with_strip("Reliability", caption)
+    figure, axes, strip = new_frame_with_strip("Reliability", caption)
     axes.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=(0, (2, 3)), label="perfect calibration", zorder=1)
     if uncalibrated is not None:
         before = curves.reliability(truth, as_probabilities(uncalibrated, truth), patients, bins=count)
@@ -206,14 +180,14 @@ def reliability_figure(
     axes.errorbar(
         after.x, after.y, yerr=reach, fmt="o-", color=BLUE, lw=1.8, ms=6, elinewidth=1.3, label=label, zorder=4
     )
-    _unit_square(axes, "", "Observed share malignant")
+    unit_square(axes, "", "Observed share malignant")
     axes.tick_params(labelbottom=False)
     edges = np.linspace(0.0, 1.0, 41)
     strip.hist(values, bins=edges.tolist(), color=BLUE, alpha=0.75)
     strip.set_xlim(-0.02, 1.02)
     strip.set_xlabel("Predicted probability of malignancy", color=INK)
     strip.set_ylabel("Cases", color=INK)
-    _legend(axes, "upper left")
+    add_legend(axes, "upper left")
     return figure
 
 
@@ -223,7 +197,7 @@ def histogram_figure(
     """Where the probabilities of malignant (above) and benign cases (below) lie."""
     truth = as_labels(labels)
     values = as_probabilities(probabilities, truth)
-    figure, axes = _frame("Probabilities by class", caption)
+    figure, axes = new_frame("Probabilities by class", caption)
     edges = np.linspace(0.0, 1.0, 26)
     above, below = (np.histogram(values[truth == value], bins=edges)[0] for value in (1, 0))
     left, width = edges[:-1], np.diff(edges)
@@ -239,7 +213,7 @@ def histogram_figure(
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("Predicted probability of malignancy", color=INK)
     axes.set_ylabel("Cases", color=INK)
-    _legend(axes, "upper center", columns=3)
+    add_legend(axes, "upper center", columns=3)
     return figure
 
 
@@ -253,10 +227,10 @@ def decision_curve_figure(
 ) -> Figure:
     """Net benefit against treating all and treating none."""
     truth = as_labels(labels)
-    figure, axes = _frame("Decision curve", caption)
+    figure, axes = new_frame("Decision curve", caption)
     curve = decision_curve(truth, probabilities)
     axes.plot(curve.thresholds, curve.model, color=BLUE, lw=2.2, label="model", zorder=4)
-    for (name, other), (color, dashes) in zip((rivals or {}).items(), _RIVALS, strict=False):
+    for (name, other), (color, dashes) in zip((rivals or {}).items(), RIVAL_STYLES, strict=False):
         beside = decision_curve(truth, other)
         axes.plot(beside.thresholds, beside.model, color=color, lw=1.6, ls=dashes, label=name)
     axes.plot(curve.thresholds, curve.treat_all, color=MUTED, lw=1.4, ls=(0, (2, 3)), label="treat all")
@@ -268,52 +242,5 @@ def decision_curve_figure(
     axes.set_xlim(0.0, 1.0)
     axes.set_xlabel("Threshold probability of malignancy", color=INK)
     axes.set_ylabel("Net benefit (true positives a case)", color=INK)
-    _legend(axes, "upper right")
+    add_legend(axes, "upper right")
     return figure
-
-
-def _frame(title: str, caption: Caption, *, probabilities: bool = True) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=_SIZE)
-    axes = figure.add_axes((0.135, 0.115, 0.835, 0.725))
-    _head(figure, title, caption, probabilities=probabilities)
-    _tidy(axes)
-    return figure, axes
-
-
-def _frame_with_strip(title: str, caption: Caption) -> tuple[Figure, Axes, Axes]:
-    figure = Figure(figsize=_SIZE)
-    axes = figure.add_axes((0.135, 0.285, 0.835, 0.555))
-    strip = figure.add_axes((0.135, 0.115, 0.835, 0.14))
-    _head(figure, title, caption, probabilities=True)
-    _tidy(axes)
-    _tidy(strip)
-    return figure, axes, strip
-
-
-def _head(figure: Figure, title: str, caption: Caption, *, probabilities: bool) -> None:
-    figure.text(0.02, 0.975, title, fontsize=13, fontweight="bold", color=INK, va="top")
-    figure.text(0.02, 0.922, caption.line, fontsize=8, color=MUTED, va="top")
-    shown = "probability: " if probabilities else "scores: calibrated probability, "
-    figure.text(0.02, 0.888, f"{shown}{caption.calibration}", fontsize=8, color=MUTED, va="top")
-
-
-def _tidy(axes: Axes) -> None:
-    axes.set_axisbelow(True)
-    axes.grid(visible=True, color=RULE, lw=0.7)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(MUTED)
-    axes.tick_params(colors=MUTED, labelcolor=INK, labelsize=8.5)
-
-
-def _unit_square(axes: Axes, x: str, y: str) -> None:
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_ylim(-0.02, 1.04)
-    axes.set_xlabel(x, color=INK)
-    axes.set_ylabel(y, color=INK)
-
-
-def _legend(axes: Axes, place: Place, *, columns: int = 1) -> None:
-    style: dict[str, Any] = {"fontsize": 8, "frameon": True, "framealpha": 0.92, "edgecolor": "none", "labelcolor": INK}
-    axes.legend(loc=place, ncols=columns, **style).set_zorder(6)

@@ -1,4 +1,4 @@
-"""The promotion gate: may a challenger take the champion's place? Pure: descriptions and predictions in, decision out.
+"""The promotion gate: may a challenger take the champion's place? Descriptions and predictions in, conditions out.
 
 It asks twice. ``admission`` needs no label and so costs no look at the locked cases; only when it holds does
 ``contest`` compare the two models on the same cases. What cannot be judged does not hold: the burden of proof is the
@@ -7,15 +7,15 @@ challenger's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.errors import UndefinedMetricError, UsageError
 from pipeline.evaluation.arrays import BoolArray
 from pipeline.evaluation.clustered import mean_difference_interval
+from pipeline.evaluation.decision import Condition
 from pipeline.evaluation.intervals import Interval, paired_auroc_difference
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.results import Evaluation
@@ -104,79 +104,28 @@ class Parity:
     fault: str = ""
 
 
-@dataclass(frozen=True)
-class Condition:
-    """One condition of the gate.
-
-    Attributes:
-        name: a few words.
-        holds: whether it is shown to hold.
-        finding: the value, the limit and, where it does not hold, the way out.
-    """
-
-    name: str
-    holds: bool
-    finding: str
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What the gate decided, and why.
-
-    Attributes:
-        conditions: all that were judged, in order.
-        forced_because: the reason a person gave for promoting regardless; None without one.
-    """
-
-    conditions: tuple[Condition, ...]
-    forced_because: str | None = None
-
-    @property
-    def failed(self) -> tuple[Condition, ...]:
-        """Conditions that do not hold."""
-        return tuple(each for each in self.conditions if not each.holds)
-
-    @property
-    def promoted(self) -> bool:
-        """Whether ``champion`` moves."""
-        return not self.failed or self.forced_because is not None
-
-    @property
-    def verdict(self) -> str:
-        """``promoted``, ``promoted by force`` or ``refused``."""
-        if not self.failed:
-            return "promoted"
-        return "promoted by force" if self.promoted else "refused"
-
-    @property
-    def reasons(self) -> str:
-        """Why, in words: the conditions that failed, or that all hold."""
-        why = "; ".join(f"{each.name}: {each.finding}" for each in self.failed) or "all conditions hold"
-        return f"forced because: {self.forced_because}; {why}" if self.failed and self.forced_because else why
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {"verdict": self.verdict, "reasons": self.reasons, **asdict(self)}
-
-
 def admission(
     challenger: Standing, champion: Standing, cases: LockedCases, *, policy: GatePolicy
 ) -> tuple[Condition, ...]:
     """What must hold before the locked cases are looked at."""
-    same = [
+    envelope = Condition(
+        "acceptance envelope",
+        challenger.has_envelope,
+        "present" if challenger.has_envelope else "the challenger has none, so it would score anything; train it anew",
+    )
+    return (*same_question(challenger, champion), envelope, _enough(cases, policy))
+
+
+def same_question(challenger: Standing, champion: Standing) -> tuple[Condition, ...]:
+    """What must hold for the results of the two to be comparable at all: label, intensities, input."""
+    return tuple(
         _same(what, getattr(challenger, key), getattr(champion, key))
         for what, key in (
             ("label source", "label_source"),
             ("intensities", "intensities"),
             ("input contract", "input_contract"),
         )
-    ]
-    envelope = Condition(
-        "acceptance envelope",
-        challenger.has_envelope,
-        "present" if challenger.has_envelope else "the challenger has none, so it would score anything; train it anew",
     )
-    return (*same, envelope, _enough(cases, policy))
 
 
 def _same(what: str, challenger: str, champion: str) -> Condition:
@@ -337,27 +286,3 @@ def _drops(
 
 def _part(predictions: Predictions, members: BoolArray) -> Predictions:
     return Predictions(predictions.frame[members].reset_index(drop=True))
-
-
-def decide(conditions: Sequence[Condition], *, forced_because: str | None = None) -> Decision:
-    """The decision on conditions that were judged.
-
-    Raises:
-        UsageError: when no condition was judged, or the reason is blank.
-    """
-    if not conditions:
-        raise UsageError("gate: no condition was judged; expected at least one")
-    if forced_because is not None and not forced_because.strip():
-        raise UsageError("gate: the reason for forcing is blank; say why in words")
-    return Decision(tuple(conditions), forced_because)
-
-
-def decision_text(decision: Decision, *, facts: Mapping[str, str]) -> str:
-    """Markdown for the model version's page: the verdict, the facts, every condition."""
-    lines = [f"**Gate: {decision.verdict}**"]
-    if decision.forced_because is not None:
-        lines.append(f"\nForced because: {decision.forced_because}")
-    lines += ["", *(f"- {name}: {value}" for name, value in facts.items()), "", "| condition | holds | finding |"]
-    lines.append("|---|---|---|")
-    lines += [f"| {each.name} | {'yes' if each.holds else '**no**'} | {each.finding} |" for each in decision.conditions]
-    return "\n".join(lines)

@@ -28,7 +28,8 @@ from pipeline.evaluation.arrays import (
     require_both_classes,
 )
 from pipeline.evaluation.calibration import sigmoid
-from pipeline.evaluation.metrics import case_log_losses, equal_mass_bins
+from pipeline.evaluation.calibration_error import equal_mass_bins
+from pipeline.evaluation.metrics import case_log_losses
 
 STATISTICS = ("auroc", "average_precision", "brier_score", "log_loss")
 AT_A_THRESHOLD = ("sensitivity", "specificity", "ppv", "npv")

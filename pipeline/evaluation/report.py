@@ -71,12 +71,14 @@ class Rival:
         description: what it is, in a line.
         evaluation: of its own probabilities.
         gain: the model's AUROC less this one's, paired; None where undefined.
+        model: the judged model on this one's cases, where these are not all that it was judged on.
     """
 
     name: str
     description: str
     evaluation: Evaluation
     gain: Interval | None
+    model: Evaluation | None = None
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,10 @@ class ReportInputs:
         flow: participant flow.
         figures: PNG bytes by name, as ``evaluation_figures`` names them, in order.
         rivals: baseline, oracle, champion.
+        no_champion: why the champion is not among them; blank where it is.
         details: subgroups, label certainty, patients, refer zone, seeds.
         restated: PPV and NPV at other prevalences.
-        pictures: finished pictures, as confident mistakes.
+        pictures: the most confident mistakes.
         data: name and value of what is known about data and labels.
         preprocessing: name and value.
         provenance: name and value.
@@ -123,6 +126,7 @@ class ReportInputs:
     flow: Flow | None = None
     figures: Mapping[str, bytes] = field(default_factory=dict)
     rivals: tuple[Rival, ...] = ()
+    no_champion: str = ""
     details: Details = field(default_factory=Details)
     restated: tuple[Restated, ...] = ()
     pictures: tuple[Picture, ...] = ()

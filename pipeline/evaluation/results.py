@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.errors import UndefinedMetricError
+from pipeline.evaluation.calibration_error import EceNull
 from pipeline.evaluation.intervals import Interval
-from pipeline.evaluation.metrics import Confusion, EceNull
+from pipeline.evaluation.metrics import Confusion
 from pipeline.evaluation.operating_points import OperatingPoint
 
 SLOPE_LIMITS = (0.8, 1.25)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.cases.case import Case
 from pipeline.cases.manifest import Manifest, read_manifest
@@ -12,23 +17,36 @@ from pipeline.evaluation.certainty import RATING_COLUMN, Scale
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point
 from pipeline.evaluation.predictions import Predictions, read_predictions
-from pipeline.evaluation.report import Flow, SplitCounts
+from pipeline.evaluation.report import Flow, Picture, SplitCounts
 from pipeline.evaluation.seeds import seeds_of
 from pipeline.files import atomic_folder
+from pipeline.imaging.preprocess import ModelInput
+from pipeline.jobs.candidates import ChampionBeside, champion_beside
 from pipeline.jobs.labelled import Scored, predictions_from, score_labelled, seen_cases, subgroup_columns
+from pipeline.jobs.mistakes import mistake_pictures
 from pipeline.jobs.reporting import Judged, preprocessing_facts, provenance_facts, write_evaluation
-from pipeline.jobs.summary import evaluation_text
+from pipeline.jobs.summary import champion_text, evaluation_text
 from pipeline.scoring.engine import score_cases
 from pipeline.scoring.model_directory import Model, load_model
 from pipeline.scoring.rows import ScoreRow
 from pipeline.scoring.scorer import Scorer
+from pipeline.tracking.promotion import registered_name
 from pipeline.tracking.registry import model_folder
 
 
-def evaluate_model(model_name: str, manifest_path: Path, out: Path) -> int:
+def evaluate_model(
+    model_name: str, manifest_path: Path, out: Path, *, champion: bool = True, pictures: bool = False
+) -> int:
     """Score the labelled cases of a manifest and judge the model on them, all together.
 
     Cases of patients that the model has seen are left out and counted, because a model may not be judged on them.
+
+    Args:
+        model_name: model directory or MLflow model URI.
+        manifest_path: labelled cases.
+        out: new folder.
+        champion: judge the registered model's champion on the same cases too.
+        pictures: show the most confident mistakes, which are images of patients, in the report.
 
     Returns:
         0, or 1 when cases were rejected.
@@ -42,7 +60,8 @@ def evaluate_model(model_name: str, manifest_path: Path, out: Path) -> int:
     model = load_model(model_folder(model_name, Tracking()))
     labelled = [case for case in manifest.cases if case.label is not None]
     unseen = [case for case in labelled if not model.description.patients.contains(str(case.patient_id))]
-    rows = list(score_cases(Scorer(model, root=manifest.root), unseen))
+    scorer = Scorer(model, root=manifest.root)
+    rows = list(score_cases(scorer, unseen))
     judged_rows = [(case, row) for case, row in zip(unseen, rows, strict=True) if row.probability is not None]
     if len({case.label for case, _ in judged_rows}) < 2:
         raise TableError(
@@ -54,7 +73,11 @@ def evaluate_model(model_name: str, manifest_path: Path, out: Path) -> int:
         )
     doubtful = [each for each in _score_indeterminate(model, manifest) if each.usable]
     judged = _judged(model, manifest, labelled, unseen, judged_rows, doubtful)
-    _write(judged, out)
+    cases = [case for case, _ in judged_rows]
+    beside = _champion_beside(model_name, model, judged, cases, manifest.root) if champion else "not asked for"
+    shown = _pictures(model, scorer, judged.predictions, cases) if pictures else ()
+    _write(replace(judged, champion=beside, pictures=shown), out)
+    print(champion_text(beside))
     for case, row in zip(unseen, rows, strict=True):
         if row.probability is None:
             print(f"rejected {case.case_id}: {row.code}: {row.reason}")
@@ -131,6 +154,29 @@ def _judged(
         preprocessing=preprocessing_facts(description),
         provenance=provenance_facts(description),
     )
+
+
+def _champion_beside(
+    model_name: str, model: Model, judged: Judged, cases: Sequence[Case], root: Path
+) -> ChampionBeside | str:
+    name = registered_name(model_name)
+    if name is None and ":/" in model_name:  # a run's model: its configuration says where it belongs
+        name = ((model.description.provenance.get("config") or {}).get("tracking") or {}).get("registered_model")
+    point = judged.evaluation.operating_point
+    return champion_beside(
+        model.description, judged.predictions, cases, point, root=root, registered=name, tracking=Tracking()
+    )
+
+
+def _pictures(model: Model, scorer: Scorer, predictions: Predictions, cases: Sequence[Case]) -> tuple[Picture, ...]:
+    by_id = {case.case_id: case for case in cases}
+
+    def input_of(case_id: str) -> NDArray[np.float32] | None:
+        outcome = scorer.prepare(by_id[case_id]).outcome
+        return outcome.voxels if isinstance(outcome, ModelInput) else None
+
+    networks = [member.network for member in model.members]
+    return mistake_pictures(predictions, lambda _: networks, input_of)
 
 
 def _score_indeterminate(model: Model, manifest: Manifest) -> list[Scored]:

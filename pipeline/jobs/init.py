@@ -48,7 +48,7 @@ network: {{name: compact, dropout: 0.2}}
 training: {{max_epochs: 30, batch_size: 32, learning_rate: 0.002, early_stopping: {{monitor: log_loss, patience: 10}}, ema_decay: 0.98}}
 calibration: {{method: temperature}}
 operating_point: {{rule: sensitivity, target: 0.95}}
-evaluation: {{baseline_columns: [], subgroups: []}} # CHANGE: for example baseline_columns: [diameter_mm]
+evaluation: {{baseline_columns: [], subgroups: [], pictures: false}} # pictures shows images of patients in the report; CHANGE: for example baseline_columns: [diameter_mm]
 tracking: {{experiment: mine, registered_model: mine}} # CHANGE
 """  # noqa: E501  # lines of the file that a person reads
 

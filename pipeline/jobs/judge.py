@@ -30,15 +30,14 @@ LogitArray = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A regression on table columns, or another model, beside the model, on the same test cases.
+    """A regression on table columns beside the model, on the same test cases.
 
     Attributes:
         name: as printed.
-        columns: what a regression is fitted on (training split); none of another model.
+        columns: what a regression is fitted on (training split).
         predictions: its own, calibrated, of the same cases in the same order.
         evaluation: of its own calibrated probabilities.
         gain: the model's AUROC minus its AUROC, paired, by patient; None where too few patients define it.
-        description: what another model is; blank for a regression.
     """
 
     name: str
@@ -46,11 +45,10 @@ class Comparison:
     predictions: Predictions
     evaluation: Evaluation
     gain: Interval | None
-    description: str = ""
 
     def describe(self) -> str:
         """What it is, in a line."""
-        return self.description or f"logistic regression on {', '.join(self.columns)}"
+        return f"logistic regression on {', '.join(self.columns)}"
 
 
 def describe_calibrators(calibrators: Sequence[Calibrator]) -> str:

@@ -15,44 +15,24 @@ from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.config import Tracking
 from pipeline.errors import ModelError, UndefinedMetricError, UsageError
 from pipeline.evaluation import gate
-from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.decision import Condition, Decision, decide, decision_text
+from pipeline.jobs.candidates import Candidate, contender, load_candidate
 from pipeline.jobs.labelled import (
     Scored,
     cases_digest,
     labelled_cases,
     manifest_record,
     patients_by_class,
-    predictions_from,
     score_labelled,
     seen_cases,
     subgroup_columns,
 )
-from pipeline.scoring.model_directory import Model, load_model
 from pipeline.tracking import promotion
-from pipeline.tracking.registry import CHAMPION, model_folder
+from pipeline.tracking.registry import CHAMPION
 from pipeline.tracking.runs import TrackedRun, open_run
 from pipeline.tracking.store import experiment_id, open_store
 
 _PARITY_CASES = 8  # scored again through the registered MLflow model
-
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """A registered version with its model directory loaded."""
-
-    version: promotion.Version
-    model: Model
-
-    def standing(self) -> gate.Standing:
-        """What the gate must know of it."""
-        description = self.model.description
-        return gate.Standing(
-            name=str(self.version),
-            label_source=description.label.source,
-            intensities=description.label.intensities,
-            input_contract=description.input_contract,
-            has_envelope=description.envelope is not None,
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +52,7 @@ class Contest:
 
     challenger: gate.Contender
     champion: gate.Contender
-    conditions: tuple[gate.Condition, ...]
+    conditions: tuple[Condition, ...]
 
 
 def promote(model_name: str, manifest_path: Path, *, force: bool = False, reason: str | None = None) -> int:
@@ -104,7 +84,7 @@ def promote(model_name: str, manifest_path: Path, *, force: bool = False, reason
         if all(each.holds for each in conditions):
             contest = _contest(pair, policy, run)
             conditions = (*conditions, *contest.conditions)
-        decision = gate.decide(conditions, forced_because=reason)
+        decision = decide(conditions, forced_because=reason)
         _record(run, pair, decision, contest, config)
         if decision.promoted:
             promotion.move_champion(run.store, version, from_version=pair.champion.version)
@@ -130,7 +110,7 @@ def _pair(model_name: str, manifest: Manifest, config: Tracking) -> Pair:
     holder = promotion.find_version(store, f"models:/{version.name}@{CHAMPION}")
     if holder.version == version.version:
         raise UsageError(f"{version}: is the champion already; name another version, as models:/{version.name}/VERSION")
-    challenger, champion = (Candidate(each, load_model(model_folder(each.uri, config))) for each in (version, holder))
+    challenger, champion = (load_candidate(each, config) for each in (version, holder))
     cases = labelled_cases(manifest)
     seen = [seen_cases(each.model.description, cases) for each in (challenger, champion)]
     unseen = tuple(case for case in cases if case.case_id not in seen[0] | seen[1])
@@ -160,7 +140,7 @@ def _contest(pair: Pair, policy: gate.GatePolicy, run: TrackedRun) -> Contest:
     columns = subgroup_columns(pair.manifest, pair.challenger.model.description, pair.champion.model.description)
     promotion.mark_look(run, cases_digest(labelled_cases(pair.manifest)))
     challenger, champion = (
-        _contender(candidate, scored, columns)
+        contender(scored, columns, candidate.model.operating_point)
         for candidate, scored in zip((pair.challenger, pair.champion), zip(*both, strict=True), strict=True)
     )
     conditions = gate.contest(
@@ -172,11 +152,6 @@ def _contest(pair: Pair, policy: gate.GatePolicy, run: TrackedRun) -> Contest:
         columns=columns,
     )
     return Contest(challenger, champion, conditions)
-
-
-def _contender(candidate: Candidate, scored: Sequence[Scored], columns: Sequence[str]) -> gate.Contender:
-    predictions = predictions_from(scored, columns)
-    return gate.Contender(predictions, evaluate(predictions, operating_point=candidate.model.operating_point))
 
 
 def _parity(candidate: Candidate, scored: Sequence[Scored], root: Path) -> gate.Parity:
@@ -196,7 +171,7 @@ def _parity(candidate: Candidate, scored: Sequence[Scored], root: Path) -> gate.
     return gate.Parity(float(np.abs(answered - expected).max()))
 
 
-def _record(run: TrackedRun, pair: Pair, decision: gate.Decision, contest: Contest | None, config: Tracking) -> None:
+def _record(run: TrackedRun, pair: Pair, decision: Decision, contest: Contest | None, config: Tracking) -> None:
     """Write the decision to the gate's run and to the model version, and print it."""
     digest = cases_digest(labelled_cases(pair.manifest))
     count = promotion.looks(run.store, experiment_id(run.store, config), digest)
@@ -211,7 +186,7 @@ def _record(run: TrackedRun, pair: Pair, decision: gate.Decision, contest: Conte
         run.metrics(_metrics(contest))
         mine, other = (each.evaluation.intervals.get("auroc") for each in (contest.challenger, contest.champion))
         facts["AUROC"] = f"challenger {mine or 'undefined'}, champion {other or 'undefined'}"
-    text = gate.decision_text(decision, facts=facts)
+    text = decision_text(decision, facts=facts)
     run.text(text, "decision.md")
     run.json({**decision.to_json(), "facts": facts, "looks": count}, "decision.json")
     run.tags({"mlflow.note.content": text, "gate.verdict": decision.verdict})
@@ -229,7 +204,7 @@ def _record(run: TrackedRun, pair: Pair, decision: gate.Decision, contest: Conte
     _print(decision, facts)
 
 
-def _print(decision: gate.Decision, facts: dict[str, str]) -> None:
+def _print(decision: Decision, facts: dict[str, str]) -> None:
     for each in decision.conditions:
         print(f"{'holds ' if each.holds else 'FAILED'}  {each.name}: {each.finding}")
     for name, value in facts.items():

@@ -10,6 +10,7 @@ import pandas as pd
 from pipeline.cases.case import Case
 from pipeline.cases.manifest import Manifest
 from pipeline.config import Config
+from pipeline.jobs.candidates import ChampionBeside
 from pipeline.jobs.provenance import git_commit
 from pipeline.jobs.summary import note
 from pipeline.scoring.rows import schema
@@ -62,13 +63,16 @@ def final_metrics(trained: Trained) -> dict[str, float]:
     """Flat names and numbers: the model's, each comparison's, and the best epoch's (mean over folds)."""
     judgement = trained.judgement
     metrics = judgement.evaluation.metrics("test_")
-    for other in judgement.comparisons:
-        metrics |= other.evaluation.metrics(f"{other.name}_test_")
-        if other.gain is not None:
+    others = [(other.name, other.evaluation, other.gain) for other in judgement.comparisons]
+    if isinstance(trained.champion, ChampionBeside):
+        others.append(("champion", trained.champion.evaluation, trained.champion.gain))
+    for name, evaluation, gain in others:
+        metrics |= evaluation.metrics(f"{name}_test_")
+        if gain is not None:
             metrics |= {
-                f"test_auroc_gain_over_{other.name}": other.gain.estimate,
-                f"test_auroc_gain_over_{other.name}_lower": other.gain.lower,
-                f"test_auroc_gain_over_{other.name}_upper": other.gain.upper,
+                f"test_auroc_gain_over_{name}": gain.estimate,
+                f"test_auroc_gain_over_{name}_lower": gain.lower,
+                f"test_auroc_gain_over_{name}_upper": gain.upper,
             }
     if judgement.fold_aurocs:
         metrics["mean_fold_auroc"] = float(np.mean(judgement.fold_aurocs))

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.details import Details, evaluate_details
-from pipeline.evaluation.figures import Caption, evaluation_figures, to_png
+from pipeline.evaluation.figure_frame import Caption, to_png
+from pipeline.evaluation.figures import evaluation_figures
 from pipeline.evaluation.predictions import Predictions, write_predictions
 from pipeline.evaluation.prevalence import Restated, restate_prevalence
-from pipeline.evaluation.report import Flow, ReportInputs, Rival, render_report
+from pipeline.evaluation.report import Flow, Picture, ReportInputs, Rival, render_report
 from pipeline.evaluation.results import Evaluation
 from pipeline.files import write_json, write_text
+from pipeline.jobs.candidates import ChampionBeside
 from pipeline.jobs.guidelines import answered_items
 from pipeline.jobs.judge import Comparison
 from pipeline.scoring.model_directory import LabelMeaning, ModelDescription
@@ -35,6 +37,8 @@ class Judged:
         label: what the label means; None for predictions of unknown origin.
         flow: where the given cases went; None when that is unknown.
         comparisons: regressions on the same cases.
+        champion: on the same cases, or why it is not beside the model.
+        pictures: the most confident mistakes, where they were asked for.
         subgroups: columns, beside the usual ones.
         all_seeds: the same cases under every seed; None when there is one.
         data, preprocessing, provenance: name and value of what is known.
@@ -49,6 +53,8 @@ class Judged:
     label: LabelMeaning | None = None
     flow: Flow | None = None
     comparisons: Sequence[Comparison] = ()
+    champion: ChampionBeside | str = "predictions alone name no model"
+    pictures: tuple[Picture, ...] = ()
     subgroups: Sequence[str] = ()
     all_seeds: Predictions | None = None
     data: Mapping[str, str] = field(default_factory=dict)
@@ -82,7 +88,8 @@ def write_evaluation(
         refer_coverage=refer_coverage or 0.9,
         all_seeds=judged.all_seeds,
     )
-    write_json(folder / "evaluation.json", {**judged.evaluation.to_json(), **details.to_json()})
+    champion = judged.champion if isinstance(judged.champion, str) else judged.champion.to_json()
+    write_json(folder / "evaluation.json", {**judged.evaluation.to_json(), **details.to_json(), "champion": champion})
     cases = f"{judged.judged_on}, {judged.evaluation.n_cases} cases of {judged.evaluation.n_patients} patients"
     figures = evaluation_figures(
         judged.predictions,
@@ -112,14 +119,24 @@ def _report(judged: Judged, details: Details, pictures: Mapping[str, bytes]) -> 
         badges=tuple(badges),
         flow=judged.flow,
         figures=pictures,
-        rivals=tuple(Rival(other.name, other.describe(), other.evaluation, other.gain) for other in judged.comparisons),
+        rivals=_rivals(judged),
+        no_champion=judged.champion if isinstance(judged.champion, str) else "",
         details=details,
         restated=_restated(evaluation),
+        pictures=judged.pictures,
         data=judged.data,
         preprocessing=judged.preprocessing,
         provenance=judged.provenance,
         checklist=answered_items(judged, details),
     )
+
+
+def _rivals(judged: Judged) -> tuple[Rival, ...]:
+    rivals = [Rival(other.name, other.describe(), other.evaluation, other.gain) for other in judged.comparisons]
+    if isinstance(judged.champion, ChampionBeside):
+        beside = judged.champion
+        rivals.append(Rival("champion", beside.note, beside.evaluation, beside.gain, model=beside.model))
+    return tuple(rivals)
 
 
 def _restated(evaluation: Evaluation) -> tuple[Restated, ...]:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from pipeline.evaluation.report import STATISTIC_NAMES
 from pipeline.evaluation.results import Evaluation
+from pipeline.jobs.candidates import ChampionBeside
 from pipeline.jobs.judge import describe_calibrators
 from pipeline.tracking.registry import RegisteredVersion
 
@@ -32,6 +33,7 @@ def summary_text(trained: Trained, version: RegisteredVersion | None) -> str:
         _table(trained),
         *_folds(trained),
         f"calibrated: {_calibration(evaluation)}",
+        champion_text(trained.champion),
         f"operating point: {judgement.operating_point.describe()}",
         *([judgement.refer_zone.describe()] if judgement.refer_zone else []),
         (
@@ -68,6 +70,7 @@ def note(trained: Trained) -> str:
             "",
             f"AUROC gain over the {other.name} ({', '.join(other.columns)}): {other.gain or 'undefined'}, by patient.",
         ]
+    rows += ["", champion_text(trained.champion)]
     rows += ["", f"Calibration ({describe_calibrators(trained.judgement.calibrators)}): {_calibration(evaluation)}."]
     rows += [line for text in _folds(trained) for line in ("", f"{text}.")]
     rows += ["", f"Operating point: {trained.judgement.operating_point.describe()}."]
@@ -133,6 +136,14 @@ def _number(value: float | None) -> str:
 
 def _calibration(evaluation: Evaluation) -> str:
     return "holds" if evaluation.calibration_holds else "does not hold: " + "; ".join(evaluation.calibration_faults)
+
+
+def champion_text(champion: ChampionBeside | str) -> str:
+    """A line on how the model stands beside the champion, or why it does not."""
+    if isinstance(champion, str):
+        return f"Not beside the champion: {champion}."
+    theirs = champion.evaluation.intervals.get("auroc", "undefined")
+    return f"AUROC gain over the champion: {champion.gain or 'undefined'}, by patient; {champion.note}, AUROC {theirs}."
 
 
 def evaluation_text(title: str, evaluation: Evaluation) -> str:

@@ -14,10 +14,13 @@ import torch
 from pipeline.cases.manifest import Manifest
 from pipeline.cases.splits import Splits
 from pipeline.config import Config
+from pipeline.evaluation.report import Picture
 from pipeline.files import atomic_write
 from pipeline.imaging.envelope import fit_envelope
+from pipeline.jobs.candidates import ChampionBeside, champion_beside
 from pipeline.jobs.cohort import Cohort, auxiliary_targets, soft_targets
 from pipeline.jobs.judge import Judgement, describe_calibrators, judge, require_refer_zone
+from pipeline.jobs.mistakes import mistake_pictures
 from pipeline.jobs.provenance import provenance
 from pipeline.jobs.reporting import Judged, preprocessing_facts, provenance_facts, write_evaluation
 from pipeline.models.networks import predict_logits
@@ -42,6 +45,7 @@ class Trained:
         judgement: on the test split, or on every case by the network that never saw its patient.
         description: the model directory's.
         dataset_digest: of the data as used.
+        champion: on the same judged cases, or why it is not beside the model.
     """
 
     folder: Path
@@ -52,6 +56,7 @@ class Trained:
     judgement: Judgement
     description: ModelDescription
     dataset_digest: str
+    champion: ChampionBeside | str
 
     @property
     def judged_on(self) -> str:
@@ -102,7 +107,8 @@ def finish(
     """Save the model directory and write the report; everything but the registry."""
     digest = cohort.digest(manifest)
     description = _save(config, manifest, splits, cohort, fitted, judgement, digest, folder, run)
-    trained = Trained(folder, config, splits, cohort, fitted, judgement, description, digest)
+    champion = _champion_beside(cohort, judgement, description, config, root=manifest.root)
+    trained = Trained(folder, config, splits, cohort, fitted, judgement, description, digest, champion)
     write_evaluation(
         _judged(trained, manifest),
         folder,
@@ -127,6 +133,8 @@ def _judged(trained: Trained, manifest: Manifest) -> Judged:
         label=description.label,
         flow=trained.cohort.flow(),
         comparisons=judgement.comparisons,
+        champion=trained.champion,
+        pictures=_pictures(trained),
         subgroups=config.evaluation.subgroups,
         data={
             "manifest": manifest.path.name,
@@ -138,6 +146,34 @@ def _judged(trained: Trained, manifest: Manifest) -> Judged:
         preprocessing=preprocessing_facts(description),
         provenance=provenance_facts(description),
     )
+
+
+def _champion_beside(
+    cohort: Cohort, judgement: Judgement, description: ModelDescription, config: Config, *, root: Path
+) -> ChampionBeside | str:
+    if not config.evaluation.champion:
+        return "not asked for (evaluation.champion: false)"
+    test = judgement.predictions.where(split="test")
+    cases = {each.case.case_id: each.case for each in cohort.usable}
+    return champion_beside(
+        description,
+        test,
+        [cases[case_id] for case_id in test.case_ids],
+        judgement.operating_point,
+        root=root,
+        registered=config.tracking.registered_model,
+        tracking=config.tracking,
+    )
+
+
+def _pictures(trained: Trained) -> tuple[Picture, ...]:
+    if not trained.config.evaluation.pictures:
+        return ()
+    inputs = {each.case.case_id: each.input.voxels for each in trained.cohort.usable}
+    test = trained.judgement.predictions.where(split="test")
+    # Out of fold, the network that gave the answer is the one to ask; the others were trained on the case.
+    folds = dict(zip(test.case_ids, test.frame["fold"].fillna(0).astype(int), strict=True))
+    return mistake_pictures(test, lambda case_id: [trained.fitted[folds[case_id]].network], inputs.get)
 
 
 def _write_splits(trained: Trained) -> None:

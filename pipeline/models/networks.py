@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -41,7 +42,7 @@ def _build(config: Network, dimensions: int, outputs: int) -> nn.Module:
     if config.name == "densenet121":
         network = DenseNet121(spatial_dims=dimensions, in_channels=1, out_channels=outputs, dropout_prob=config.dropout)
         network.class_layers.pool = _GlobalMean()  # adaptive pooling exports badly to ONNX in 3D
-        return _PadTo(network, side=32)  # MONAI's DenseNet halves five times: below 32 nothing is left
+        return PadTo(network, side=32)  # MONAI's DenseNet halves five times: below 32 nothing is left
     network = _RESNETS[config.name](spatial_dims=dimensions, n_input_channels=1, num_classes=outputs)
     network.avgpool = _GlobalMean()
     network.fc = nn.Sequential(nn.Dropout(config.dropout), network.fc)
@@ -150,7 +151,9 @@ class SymmetryMean(nn.Module):
         super().__init__()
         self.network, self._turns = network, range(1 + turns)
         axes = range(2, 2 + dimensions)
-        self._flips = [flip for size in range(dimensions + 1) for flip in itertools.combinations(axes, size)]
+        self.flips: list[tuple[int, ...]] = [
+            flip for size in range(dimensions + 1) for flip in itertools.combinations(axes, size)
+        ]
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 1, R, A[, S]) → (B, outputs)."""
@@ -159,7 +162,7 @@ class SymmetryMean(nn.Module):
             return found
         turned = [torch.rot90(images, turn, (2, 3)) if turn else images for turn in self._turns]
         return torch.stack(
-            [self.network(image.flip(flip) if flip else image) for image in turned for flip in self._flips]
+            [self.network(image.flip(flip) if flip else image) for image in turned for flip in self.flips]
         ).mean(dim=0)
 
 
@@ -207,20 +210,26 @@ class _CenterMean(nn.Module):
 _POOLS = {"mean": _GlobalMean, "center": _CenterMean}
 
 
-class _PadTo(nn.Module):
+class PadTo(nn.Module):
     """Pad every spatial side with zeros to at least ``side`` voxels, the image in the middle."""
 
     def __init__(self, network: nn.Module, *, side: int) -> None:
         super().__init__()
-        self.network, self.side = network, side
+        self.network = network
+        self.side = side
 
     def forward(self, images: Tensor) -> Tensor:
+        """(B, 1, R, A[, S]) → (B, outputs)."""
+        logits: Tensor = self.network(functional.pad(images, self.padding(images.shape[2:])))
+        return logits
+
+    def padding(self, sides: Sequence[int]) -> list[int]:
+        """What ``functional.pad`` is given for these sides: zeros before and after each, from the last axis on."""
         pads: list[int] = []
-        for size in reversed(images.shape[2:]):  # functional.pad counts from the last axis
+        for size in reversed(sides):
             missing = max(self.side - size, 0)
             pads += [missing // 2, missing - missing // 2]
-        logits: Tensor = self.network(functional.pad(images, pads))
-        return logits
+        return pads
 
 
 def parameter_count(network: nn.Module) -> int:

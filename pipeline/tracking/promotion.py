@@ -77,6 +77,12 @@ def find_version(store: Store, model: str) -> Version:
     return Version(name, str(found.version), str(found.run_id))
 
 
+def registered_name(model: str) -> str | None:
+    """The registered model that ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION`` names; None of anything else."""
+    parts = _URI.match(model)
+    return parts["name"] if parts else None
+
+
 def looks(store: Store, experiment: str, locked_digest: str) -> int:
     """How often the locked cases have been looked at by the gate, in deleted runs too."""
     from mlflow.entities import ViewType

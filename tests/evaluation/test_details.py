@@ -8,7 +8,7 @@ import pytest
 from studies import calibrator, frame, point, predictions, several_seeds
 
 from pipeline.errors import UsageError
-from pipeline.evaluation import metrics
+from pipeline.evaluation import calibration_error, metrics
 from pipeline.evaluation.certainty import evaluate_by_certainty
 from pipeline.evaluation.decision_curve import net_benefit
 from pipeline.evaluation.details import evaluate_details
@@ -101,10 +101,10 @@ def test_cumulative_error_is_its_slow_definition_and_knows_no_order():
     labels = (rng.random(200) < values).astype(int)
     drifts = [0.0] + [sum(labels[values <= edge] - values[values <= edge]) for edge in sorted(set(values))]
     expected = (max(drifts) - min(drifts)) / 200
-    assert metrics.cumulative_calibration_error(labels, values) == pytest.approx(expected)
+    assert calibration_error.cumulative_calibration_error(labels, values) == pytest.approx(expected)
     shuffled = rng.permutation(200)
-    assert metrics.cumulative_calibration_error(labels[shuffled], values[shuffled]) == pytest.approx(expected)
-    assert metrics.cumulative_calibration_error([0, 1], [0.0, 1.0]) == 0.0
+    assert calibration_error.cumulative_calibration_error(labels[shuffled], values[shuffled]) == pytest.approx(expected)
+    assert calibration_error.cumulative_calibration_error([0, 1], [0.0, 1.0]) == 0.0
 
 
 def test_cumulative_error_exceeds_its_null_in_5_percent_of_calibrated_studies_and_most_others():
@@ -112,10 +112,10 @@ def test_cumulative_error_exceeds_its_null_in_5_percent_of_calibrated_studies_an
     above, biased = [], []
     for _ in range(300):
         values = rng.random(150)
-        limit = metrics.cumulative_null_p95(values, rng=rng, draws=300)
+        limit = calibration_error.cumulative_null_p95(values, rng=rng, draws=300)
         drawn = rng.random(150)
-        above.append(metrics.cumulative_calibration_error(drawn < values, values) > limit)
-        biased.append(metrics.cumulative_calibration_error(drawn < values**2, values) > limit)
+        above.append(calibration_error.cumulative_calibration_error(drawn < values, values) > limit)
+        biased.append(calibration_error.cumulative_calibration_error(drawn < values**2, values) > limit)
     assert 0.02 <= np.mean(above) <= 0.09
     assert np.mean(biased) > 0.9
 

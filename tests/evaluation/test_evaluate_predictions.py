@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from studies import calibrator, frame, point, predictions
 
 from pipeline.errors import UndefinedMetricError, UsageError
-from pipeline.evaluation import metrics
+from pipeline.evaluation import calibration_error, metrics
 from pipeline.evaluation.calibration import sigmoid
 from pipeline.evaluation.evaluate import default_bins, evaluate
 from pipeline.evaluation.intervals import Interval
@@ -26,7 +26,7 @@ def test_estimates_are_the_metrics_of_the_probability_column():
     assert FOUND.confusion == counts
     for name in ("sensitivity", "specificity", "ppv", "npv"):
         assert FOUND[name].estimate == pytest.approx(getattr(counts, name))
-    assert FOUND.ece == metrics.expected_calibration_error(TEST.labels, TEST.probabilities, bins=15)
+    assert FOUND.ece == calibration_error.expected_calibration_error(TEST.labels, TEST.probabilities, bins=15)
     assert (FOUND.n_cases, FOUND.n_positive) == (400, TEST.labels.sum())
     assert FOUND.n_patients == len(set(TEST.patients))
 

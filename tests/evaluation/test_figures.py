@@ -5,7 +5,8 @@ from studies import calibrator, frame, point, predictions
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation import curves, metrics
 from pipeline.evaluation.evaluate import evaluate
-from pipeline.evaluation.figures import Caption, evaluation_figures, roc_figure, to_png
+from pipeline.evaluation.figure_frame import Caption, to_png
+from pipeline.evaluation.figures import evaluation_figures, roc_figure
 from pipeline.evaluation.predictions import Predictions
 
 TEST = predictions(200, seed=9)

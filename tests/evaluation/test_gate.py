@@ -8,18 +8,9 @@ from studies import calibrator, frame, point
 
 from pipeline.errors import UsageError
 from pipeline.evaluation.clustered import mean_difference_interval
+from pipeline.evaluation.decision import decide, decision_text
 from pipeline.evaluation.evaluate import evaluate
-from pipeline.evaluation.gate import (
-    Contender,
-    GatePolicy,
-    LockedCases,
-    Parity,
-    Standing,
-    admission,
-    contest,
-    decide,
-    decision_text,
-)
+from pipeline.evaluation.gate import Contender, GatePolicy, LockedCases, Parity, Standing, admission, contest
 from pipeline.evaluation.predictions import Predictions
 
 STANDING = Standing("m version 1", "pathology", "real", "CT 3D", has_envelope=True)

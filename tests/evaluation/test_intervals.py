@@ -11,6 +11,7 @@ from studies import predictions
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation import metrics, resampling, structural
 from pipeline.evaluation.arrays import as_groups
+from pipeline.evaluation.calibration_error import expected_calibration_error
 from pipeline.evaluation.clustered import (
     calibration_intercept_interval,
     calibration_slope_interval,
@@ -138,7 +139,7 @@ def test_bootstrap_estimates_are_the_metrics():
     counts = metrics.confusion(LABELS, PROBABILITIES, 0.2)
     for name in AT_A_THRESHOLD:
         assert found[name].estimate == pytest.approx(getattr(counts, name))
-    assert found["ece"].estimate == pytest.approx(metrics.expected_calibration_error(LABELS, PROBABILITIES, bins=10))
+    assert found["ece"].estimate == pytest.approx(expected_calibration_error(LABELS, PROBABILITIES, bins=10))
 
 
 def test_the_same_generator_gives_the_same_interval():

@@ -12,6 +12,7 @@ from studies import predictions
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation import metrics
 from pipeline.evaluation.calibration import sigmoid
+from pipeline.evaluation.calibration_error import brier_decomposition, ece_null, expected_calibration_error
 
 CASES = predictions(200, seed=5)
 LABELS, PROBABILITIES = CASES.labels, CASES.probabilities
@@ -47,7 +48,12 @@ def test_auroc_ignores_monotone_rescaling(seed, power):
 def test_no_metric_depends_on_the_order_of_the_cases(seed):
     order = np.random.default_rng(seed).permutation(LABELS.size)
     rounded = np.round(PROBABILITIES, 1)
-    for metric in (metrics.auroc, metrics.average_precision, metrics.brier_score, metrics.expected_calibration_error):
+    for metric in (
+        metrics.auroc,
+        metrics.average_precision,
+        metrics.brier_score,
+        expected_calibration_error,
+    ):
         assert metric(LABELS[order], rounded[order]) == pytest.approx(metric(LABELS, rounded), abs=1e-12)
 
 
@@ -61,18 +67,16 @@ def test_simple_metrics_agree_with_scikit_learn():
 
 def test_ece_without_ties_is_the_definition_over_equal_bins():
     for bins in (1, 5, 10, 20):
-        assert metrics.expected_calibration_error(LABELS, PROBABILITIES, bins=bins) == pytest.approx(
+        assert expected_calibration_error(LABELS, PROBABILITIES, bins=bins) == pytest.approx(
             slow_ece(LABELS, PROBABILITIES, bins), abs=1e-12
         )
 
 
 def test_ece_null_contains_the_ece_of_labels_drawn_from_the_probabilities():
     rng = np.random.default_rng(0)
-    null = metrics.ece_null(PROBABILITIES, bins=13, draws=4000, rng=rng)
+    null = ece_null(PROBABILITIES, bins=13, draws=4000, rng=rng)
     drawn = [
-        metrics.expected_calibration_error(
-            (rng.random(LABELS.size) < PROBABILITIES).astype(int), PROBABILITIES, bins=13
-        )
+        expected_calibration_error((rng.random(LABELS.size) < PROBABILITIES).astype(int), PROBABILITIES, bins=13)
         for _ in range(1000)
     ]
     assert null.median == pytest.approx(np.median(drawn), rel=0.03)
@@ -82,7 +86,7 @@ def test_ece_null_contains_the_ece_of_labels_drawn_from_the_probabilities():
 
 
 def test_the_same_generator_gives_the_same_null():
-    first, second = (metrics.ece_null(PROBABILITIES, rng=np.random.default_rng(4), draws=200) for _ in range(2))
+    first, second = (ece_null(PROBABILITIES, rng=np.random.default_rng(4), draws=200) for _ in range(2))
     assert first == second
 
 
@@ -108,11 +112,11 @@ def test_probabilities_that_are_too_low_have_an_intercept_above_zero():
 
 
 def test_brier_decomposition_adds_up_and_is_kind_to_the_calibrated():
-    parts = metrics.brier_decomposition(LABELS, PROBABILITIES)
+    parts = brier_decomposition(LABELS, PROBABILITIES)
     assert parts.brier == pytest.approx(metrics.brier_score(LABELS, PROBABILITIES))
     assert parts.miscalibration >= 0
     assert parts.discrimination >= 0
-    worse = metrics.brier_decomposition(LABELS, PROBABILITIES**3)
+    worse = brier_decomposition(LABELS, PROBABILITIES**3)
     assert worse.discrimination == pytest.approx(parts.discrimination)  # the ranking is the same
     assert worse.miscalibration > parts.miscalibration
 
@@ -151,7 +155,7 @@ def test_one_class_is_undefined(metric, value, word):
         (metrics.brier_score, [0, None], [0.5, 0.5], "hold nan; expected 0 or 1"),
         (metrics.brier_score, ["a", "b"], [0.5, 0.5], "not a number"),
         (metrics.auroc, [0, 1], [0.5], "one value a case"),
-        (metrics.expected_calibration_error, [0, 1], [0.2, 0.5], "2 cases for 15 bins"),
+        (expected_calibration_error, [0, 1], [0.2, 0.5], "2 cases for 15 bins"),
         (metrics.calibration_slope, [0, 1, 1], [0.4, 0.4, 0.4], "all 3 probabilities are equal"),
         (metrics.calibration_slope, [0, 1, 1], [0.1, 0.4, 0.5], "separate all 3 cases"),
     ],

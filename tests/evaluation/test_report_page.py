@@ -11,7 +11,8 @@ from studies import calibrator, frame, point, predictions, several_seeds
 from pipeline.evaluation.checklist import ANSWERS, checklist
 from pipeline.evaluation.details import evaluate_details
 from pipeline.evaluation.evaluate import evaluate
-from pipeline.evaluation.figures import Caption, evaluation_figures, to_png
+from pipeline.evaluation.figure_frame import Caption, to_png
+from pipeline.evaluation.figures import evaluation_figures
 from pipeline.evaluation.intervals import paired_auroc_difference
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.prevalence import restate_prevalence
@@ -106,7 +107,7 @@ def test_the_page_shows_every_section(full):
     assert Page(render_report(full)).headings == [
         "Participant flow",
         "Figures",
-        "All statistics, beside simpler models",
+        "All statistics, beside other models",
         "Operating point",
         "Calibration, before and after",
         "Subgroups",
@@ -114,7 +115,7 @@ def test_the_page_shows_every_section(full):
         "By patient",
         "Left to a human",
         "Spread over seeds",
-        "Cases to look at",
+        "The most confident mistakes",
         "Data and label",
         "Preprocessing",
         "Provenance",

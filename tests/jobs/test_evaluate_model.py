@@ -1,11 +1,22 @@
-"""`malignancy evaluate MODEL MANIFEST`: subgroups and doubtful labels of the manifest stand in the evaluation."""
+"""`malignancy evaluate MODEL MANIFEST`: what stands in the evaluation beside the headline."""
 
+import base64
+import io
 import json
+import re
 
+import numpy as np
 import pandas as pd
-from coded_models import save_coded, use_coded_networks, write_pictures
+import pytest
+from coded_models import register_coded, save_coded, use_coded_networks, write_pictures
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+from tiny_models import write_model, write_scans
 
 from pipeline.cli import run
+from pipeline.config import Tracking
+from pipeline.evaluation.predictions import Predictions
+from pipeline.jobs.mistakes import Mistake, confident_mistakes
 
 
 def test_doubtful_cases_and_subgroups_of_the_manifest_are_judged(tmp_path, monkeypatch):
@@ -29,3 +40,112 @@ def test_doubtful_cases_and_subgroups_of_the_manifest_are_judged(tmp_path, monke
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Label certainty" in page
     assert "to be filled in by a person" in page
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory):
+    """A folder with cases and a registry: a weaker champion that has seen 40 patients, and others."""
+    folder = tmp_path_factory.mktemp("registry")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        use_coded_networks(patch)
+        write_pictures(folder, patients=200)
+        settings = {
+            "champion": {"south": 0.2, "trained_on": [f"P{number}" for number in range(40)]},
+            "better": {},
+            "foreign": {"source": "pathology"},
+        }
+        uris = {what: register_coded(folder, Tracking(), **each) for what, each in settings.items()}
+        uris["alone"] = register_coded(folder, Tracking(), name="alone")
+        yield folder, uris
+
+
+def evaluated(registry, monkeypatch, what, out, *options):
+    folder, uris = registry
+    monkeypatch.chdir(folder)
+    use_coded_networks(monkeypatch)
+    assert run(["evaluate", uris.get(what, what), "manifest.csv", "--out", out, *options]) == 0
+    return json.loads((folder / out / "evaluation.json").read_text()), (folder / out / "report.html").read_text()
+
+
+def test_champion_is_judged_on_the_cases_that_it_has_not_seen(registry, monkeypatch, capsys):
+    found, page = evaluated(registry, monkeypatch, "better", "better")
+    beside = found["champion"]
+    assert found["n_cases"] == 200
+    assert beside["evaluation"]["n_cases"] == beside["model"]["n_cases"] == 160
+    assert "on 160 of these 200 cases: 40 are of patients in its training" in beside["note"]
+    table = pd.read_parquet(registry[0] / "better" / "predictions.parquet")
+    shared = table[~table["patient_id"].isin([f"P{number}" for number in range(40)])]
+    mine = roc_auc_score(shared["label"], shared["logit"])
+    z = np.where(shared["site"] == "south", 0.2 / 1.8, 1.0) * shared["logit"]  # what the champion's slopes make of it
+    assert beside["gain"]["estimate"] == pytest.approx(mine - roc_auc_score(shared["label"], z), abs=1e-6)
+    assert beside["gain"]["lower"] > 0
+    assert "<th>Model, champion&#39;s cases</th><th>Champion</th>" in page
+    assert "Champion: coded version 1, on 160 of these 200 cases" in page
+    assert "AUROC gain over the champion: 0." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("champion", "this is the champion, coded version 1"),
+        ("foreign", "coded version 1 answers another question: same label source does not hold"),
+        ("alone", "this is the champion, alone version 1"),
+        ("folder", "no registered model is named"),
+    ],
+)
+def test_report_says_why_there_is_no_champion_beside_the_model(registry, monkeypatch, what, why):
+    if what == "folder":
+        save_coded(registry[0] / "folder")
+    found, page = evaluated(registry, monkeypatch, what, f"no-{what}")
+    assert found["champion"] == why
+    assert f"Not beside the champion: {why}." in page
+
+
+def test_champion_can_be_left_out(registry, monkeypatch):
+    found, page = evaluated(registry, monkeypatch, "better", "without", "--no-champion")
+    assert found["champion"] == "not asked for"
+    assert "Not beside the champion: not asked for." in page
+
+
+def test_most_confident_mistakes_are_the_farthest_on_the_wrong_side():
+    frame = pd.DataFrame(
+        {"label": [0, 0, 0, 1, 1, 1, 0, None], "probability": [0.9, 0.6, 0.4, 0.1, 0.45, 0.6, 0.95, 1.0]}
+    )
+    frame = frame.assign(case_id=list("abcdefgh"), patient_id="p", split="test", logit=0.0)
+    assert confident_mistakes(Predictions.from_frame(frame), each_way=2) == (
+        Mistake("g", 0, 0.95),
+        Mistake("a", 0, 0.9),
+        Mistake("d", 1, 0.1),
+        Mistake("e", 1, 0.45),
+    )
+
+
+def test_pictures_are_shown_only_when_asked_for_and_show_the_case(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "model")
+    cases = write_scans(tmp_path / "scans", 24)
+    rows = [f"{each.case_id},P{number},scans/{each.image},{number % 2},0,0,0,RAS" for number, each in enumerate(cases)]
+    header = "case_id,patient_id,image,label,center_x_mm,center_y_mm,center_z_mm,coordinate_system"
+    (tmp_path / "manifest.csv").write_text("\n".join([header, *rows]) + "\n")
+    command = ["evaluate", "model", "manifest.csv", "--out"]
+    assert run([*command, "plain"]) == 0
+    assert run([*command, "shown", "--pictures"]) == 0
+    plain, shown = ((tmp_path / name / "report.html").read_text() for name in ("plain", "shown"))
+    assert "The most confident mistakes" not in plain
+    table = pd.read_parquet(tmp_path / "shown" / "predictions.parquet")
+    wrong = confident_mistakes(Predictions.from_frame(table))
+    assert wrong
+    section = shown.split("The most confident mistakes")[1].split("<section>")[0]
+    assert "It proves nothing" in section
+    pictures = [Image.open(io.BytesIO(base64.b64decode(each))) for each in re.findall(r"base64,([^\"]+)", section)]
+    assert len(pictures) == len(wrong)
+    for mistake in wrong:
+        assert f"{mistake.case_id}: labelled {'malignant' if mistake.label else 'benign'}" in section
+    above = np.asarray(pictures[0].convert("RGB"), dtype=int)[:132]
+    # The lesion, four voxels of 2 mm in the middle of dark lung, is the bright square in the middle of each plane.
+    for left in (0, 136, 272):
+        plane = above[:, left : left + 132, 0]
+        assert plane[56:76, 56:76].mean() > plane[:20].mean() + 60
+    assert run(["evaluate", "--predictions", "shown/predictions.parquet", "--out", "again", "--pictures"]) == 2

@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+"""How long judging takes: ``malignancy evaluate --predictions`` on a large file, and the bootstrap alone.
+
+    python benchmarks/evaluation_speed.py [--rows 100000] [--cases 10000] [--resamples 2000] [--baseline-resamples 20]
+
+The predictions are drawn from a seed: patients of one to four cases, a fifth of them in the calibration split and the
+rest in the test split, with every subgroup column that the evaluation knows, readers' ratings, and no images. The
+command is timed whole, as a user starts it, imports included. The bootstrap (AUROC and average precision, by patient)
+is timed against the ordinary way: resample patients and call scikit-learn, in a loop of fewer resamples, scaled.
+Prints a table, and last one JSON line; ``ratio`` is how much faster the bootstrap is than that loop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from pipeline.evaluation.calibration import sigmoid
+from pipeline.evaluation.intervals import patient_bootstrap
+from pipeline.evaluation.predictions import Predictions, write_predictions
+
+
+def study(rows: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Predictions of overconfident logits, clustered by patient, with subgroup columns."""
+    sizes = rng.integers(1, 5, size=rows)
+    patients = np.repeat(np.arange(rows), sizes)[:rows]
+    logits = rng.normal(size=rows)[patients] + 2.0 * rng.normal(size=rows) - 0.7
+    labels = (rng.random(rows) < sigmoid(logits)).astype(int)
+    sites, ages = rng.integers(0, 6, rows)[patients], rng.normal(64, 11, rows)[patients]
+    rating = np.clip(3.0 + np.where(labels == 1, 1, -1) * rng.choice([0.25, 0.75, 1.25, 1.75], rows), 1.0, 5.0)
+    return pd.DataFrame(
+        {
+            "case_id": [f"case-{number}" for number in range(rows)],
+            "patient_id": [f"patient-{number}" for number in patients],
+            "split": np.where(patients % 5 == 0, "calibration", "test"),
+            "label": labels,
+            "logit": 1.3 * logits,
+            "probability": sigmoid(logits),
+            "site": [f"site {number}" for number in sites],
+            "scanner": [f"scanner {number % 4}" for number in sites],
+            "sex": np.where(patients % 2 == 0, "F", "M"),
+            "age": np.round(ages),
+            "diameter_mm": np.exp(rng.normal(2.3, 0.5, rows)),
+            "mean_malignancy": rating,
+        }
+    )
+
+
+def time_command(rows: int) -> tuple[float, float, float]:
+    """Seconds and peak MB of the whole command, and MB of its report."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, out = Path(folder) / "predictions.parquet", Path(folder) / "out"
+        write_predictions(Predictions.from_frame(study(rows, np.random.default_rng(0))), path)
+        command = [sys.executable, "-m", "pipeline", "evaluate", "--predictions", str(path), "--out", str(out)]
+        start = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        seconds = time.perf_counter() - start
+        memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        return seconds, memory, (out / "report.html").stat().st_size / 1e6
+
+
+def time_bootstrap(cases: int, resamples: int) -> float:
+    """Seconds of the vectorised bootstrap of AUROC and average precision."""
+    frame = study(cases, np.random.default_rng(1))
+    start = time.perf_counter()
+    patient_bootstrap(
+        frame["label"],
+        frame["probability"],
+        frame["patient_id"],
+        rng=np.random.default_rng(0),
+        resamples=resamples,
+        statistics=("auroc", "average_precision"),
+    )
+    return time.perf_counter() - start
+
+
+def time_loop(cases: int, resamples: int, measured: int) -> float:
+    """Seconds that as many resamples would take in a loop over scikit-learn's functions."""
+    frame = study(cases, np.random.default_rng(1))
+    labels, scores = frame["label"].to_numpy(), frame["probability"].to_numpy()
+    members = list(frame.groupby("patient_id").indices.values())
+    rng = np.random.default_rng(0)
+    start = time.perf_counter()
+    for _ in range(measured):
+        drawn = np.concatenate([members[number] for number in rng.integers(0, len(members), len(members))])
+        roc_auc_score(labels[drawn], scores[drawn])
+        average_precision_score(labels[drawn], scores[drawn])
+    return (time.perf_counter() - start) / measured * resamples
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--cases", type=int, default=10_000)
+    parser.add_argument("--resamples", type=int, default=2_000)
+    parser.add_argument("--baseline-resamples", type=int, default=20)
+    args = parser.parse_args()
+    cores = len(os.sched_getaffinity(0))
+    seconds, memory, page = time_command(args.rows)
+    mine = time_bootstrap(args.cases, args.resamples)
+    loop = time_loop(args.cases, args.resamples, args.baseline_resamples)
+    print(f"| {cores} cores | seconds |")
+    print("|---|---|")
+    print(f"| `malignancy evaluate --predictions`, {args.rows:,} rows, statistics and report | {seconds:.1f} |")
+    print(f"| {args.resamples:,} patient resamples of {args.cases:,} cases, AUROC and average precision | {mine:.2f} |")
+    print(f"| the same in a loop over scikit-learn ({args.baseline_resamples} measured, scaled) | {loop:.1f} |")
+    print(f"the command's peak memory: {memory:,.0f} MB; its report: {page:.2f} MB")
+    figures = {"evaluate_seconds": seconds, "bootstrap_seconds": mine, "loop_seconds": loop, "memory_mb": memory}
+    rounded = {name: round(value, 2) for name, value in {**figures, "report_mb": page}.items()}
+    print(json.dumps({"ratio": round(loop / mine, 1), "cores": cores, "rows": args.rows, **rounded}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""A decision of the promotion gate: conditions that hold or not, the verdict, and both in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition of the gate.
+
+    Attributes:
+        name: a few words.
+        holds: whether it is shown to hold.
+        finding: the value, the limit and, where it does not hold, the way out.
+    """
+
+    name: str
+    holds: bool
+    finding: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the gate decided, and why.
+
+    Attributes:
+        conditions: all that were judged, in order.
+        forced_because: the reason a person gave for promoting regardless; None without one.
+    """
+
+    conditions: tuple[Condition, ...]
+    forced_because: str | None = None
+
+    @property
+    def failed(self) -> tuple[Condition, ...]:
+        """Conditions that do not hold."""
+        return tuple(each for each in self.conditions if not each.holds)
+
+    @property
+    def promoted(self) -> bool:
+        """Whether ``champion`` moves."""
+        return not self.failed or self.forced_because is not None
+
+    @property
+    def verdict(self) -> str:
+        """``promoted``, ``promoted by force`` or ``refused``."""
+        if not self.failed:
+            return "promoted"
+        return "promoted by force" if self.promoted else "refused"
+
+    @property
+    def reasons(self) -> str:
+        """Why, in words: the conditions that failed, or that all hold."""
+        why = "; ".join(f"{each.name}: {each.finding}" for each in self.failed) or "all conditions hold"
+        return f"forced because: {self.forced_because}; {why}" if self.failed and self.forced_because else why
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"verdict": self.verdict, "reasons": self.reasons, **asdict(self)}
+
+
+def decide(conditions: Sequence[Condition], *, forced_because: str | None = None) -> Decision:
+    """The decision on conditions that were judged.
+
+    Raises:
+        UsageError: when no condition was judged, or the reason is blank.
+    """
+    if not conditions:
+        raise UsageError("gate: no condition was judged; expected at least one")
+    if forced_because is not None and not forced_because.strip():
+        raise UsageError("gate: the reason for forcing is blank; say why in words")
+    return Decision(tuple(conditions), forced_because)
+
+
+def decision_text(decision: Decision, *, facts: Mapping[str, str]) -> str:
+    """Markdown for the model version's page: the verdict, the facts, every condition."""
+    lines = [f"**Gate: {decision.verdict}**"]
+    if decision.forced_because is not None:
+        lines.append(f"\nForced because: {decision.forced_because}")
+    lines += ["", *(f"- {name}: {value}" for name, value in facts.items()), "", "| condition | holds | finding |"]
+    lines.append("|---|---|---|")
+    lines += [f"| {each.name} | {'yes' if each.holds else '**no**'} | {each.finding} |" for each in decision.conditions]
+    return "\n".join(lines)
