@@ -65,7 +65,17 @@ def write_pictures(folder: Path, *, patients=360, south_every=4, seed=0, shift=0
     return path
 
 
-def save_coded(folder: Path, *, north=1.8, south=1.8, temperature=1.0, envelope=True, trained_on=("other",), **label):
+def save_coded(
+    folder: Path,
+    *,
+    north=1.8,
+    south=1.8,
+    temperature=1.0,
+    envelope=True,
+    trained_on=("other",),
+    refer_zone=None,
+    **label,
+):
     """A model directory with a coded network."""
     threshold = float(sigmoid(logit(0.2) / temperature))  # the same decisions, whatever the temperature
     point = OperatingPoint(threshold, "sensitivity", 0.9, None, 50, 50, 0.9, 0.6)
@@ -82,6 +92,7 @@ def save_coded(folder: Path, *, north=1.8, south=1.8, temperature=1.0, envelope=
         prevalence_at_calibration=0.5,
         patients=PatientHashes.of("salt", {"train": trained_on, "validation": ["v"], "calibration": ["k"]}),
         provenance={},
+        refer_zone=refer_zone,
     )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -86,17 +89,16 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions) -> in
         UnfinishedError: when too many cases failed, or golden scans drifted.
     """
     inputs = read_inputs(source)
-    names = [name.strip() for name in model_names.split(",")]
-    if not all(names):
-        raise UsageError(f"MODEL {model_names!r} has an empty name; give one model, or several with a comma between")
-    folders = tuple(model_folder(name, Tracking()).absolute() for name in names)
+    folders = _model_folders(model_names)
     scorer = Scorer(*(load_model(folder) for folder in folders), device="cpu")  # every digest is verified once, here
     setup = _setup(folders, inputs, options)
     stamp = stamp_of(scorer.descriptions, options.backend)
     header = RunHeader(stamp, scorer.member_columns, inputs.source, scorer.threshold)
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: is not a folder; name one that exists or can be made")
     out.mkdir(parents=True, exist_ok=True)
     started, clock = now(), perf_counter()
-    with exclusive(out):
+    with exclusive(out), _saying_what_a_full_disk_keeps(out):
         sink = Sink(out, header, restart=options.restart)
         before = compare(inputs, sink.finished)
         if before.changed and not options.rescore_changed:
@@ -131,6 +133,25 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions) -> in
     return int(summary["unscored_share"] > options.accept_rejects)
 
 
+def _model_folders(model_names: str) -> tuple[Path, ...]:
+    names = [name.strip() for name in model_names.split(",")]
+    if not all(names):
+        raise UsageError(f"MODEL {model_names!r} has an empty name; give one model, or several with a comma between")
+    return tuple(model_folder(name, Tracking()).absolute() for name in names)
+
+
+@contextmanager
+def _saying_what_a_full_disk_keeps(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UnfinishedError(
+            f"{out}: the disk is full; rows committed before are kept: free some space and run the same command again"
+        ) from error
+
+
 def _say(text: str) -> None:
     """Print, and let nobody listening be no failure: the rows are on disk."""
     try:
@@ -151,13 +172,18 @@ def _setup(folders: tuple[Path, ...], inputs: Inputs, options: ScoreOptions) -> 
     )
 
 
-def _rows(setup: ScorerSetup, cases: Iterator[Case], stamp: Stamp, options: ScoreOptions) -> Iterator[ScoreRow]:
+def _rows(
+    setup: ScorerSetup, cases: Iterator[Case], stamp: Stamp, options: ScoreOptions
+) -> Generator[ScoreRow, None, None]:
+    first = next(cases, None)
+    if first is None:  # nothing left to do is said at once, without starting workers for it
+        return
     engine: Callable[..., Iterator[ScoreRow]] = score_in_processes
     if options.engine == "ray":
         from pipeline.scoring.ray_engine import score_on_ray as engine
-    return engine(
+    yield from engine(
         setup,
-        cases,
+        itertools.chain((first,), cases),
         stamp,
         batch_size=options.batch_size,
         workers=options.workers,
@@ -165,7 +191,7 @@ def _rows(setup: ScorerSetup, cases: Iterator[Case], stamp: Stamp, options: Scor
     )
 
 
-def _collect(rows: Iterator[ScoreRow], sink: Sink, inputs: Inputs, options: ScoreOptions) -> Counter[str]:
+def _collect(rows: Generator[ScoreRow, None, None], sink: Sink, inputs: Inputs, options: ScoreOptions) -> Counter[str]:
     """Hand the rows to the sink, show how it goes, and stop when the night is clearly going wrong.
 
     Returns:
@@ -193,6 +219,6 @@ def _collect(rows: Iterator[ScoreRow], sink: Sink, inputs: Inputs, options: Scor
                         f"{options.max_failure_rate:g} (last: {row.code}); look at the rows in {sink.folder}/parts"
                     )
     finally:
-        rows.close()  # type: ignore[attr-defined]  # a generator: its workers end before the lock is released
+        rows.close()  # its workers end before the lock is released
         sink.commit()
     return statuses

@@ -11,6 +11,7 @@ from coded_models import register_coded, save_coded, use_coded_networks, write_p
 from pipeline.cli import run
 from pipeline.config import Tracking
 from pipeline.evaluation.calibration import logit
+from pipeline.evaluation.conformal import ReferZone
 from pipeline.scoring.model_directory import hash_patient
 from pipeline.tracking.registry import model_folder
 from pipeline.tracking.store import tracking_uri
@@ -110,3 +111,22 @@ def test_rejected_cases_are_left_out_and_said(inside, tmp_path, capsys):
     assert "recalibrated on 299 local cases" in printed.out
     assert "E_NOT_FOUND" in printed.err
     assert not list(Path().glob("*.tmp"))
+
+
+def test_a_refer_zone_is_refitted_or_dropped_and_never_kept(inside, tmp_path, capsys):
+    old = ReferZone(0.9, 0.4, 0.6, 100, 100, (0.8, 0.95), (0.8, 0.95))
+    save_coded(tmp_path / "model", refer_zone=old)
+    table = pd.read_csv("manifest.csv", dtype=str)
+    malignant = table[table["label"] == "1"]
+    assert len(malignant) < 100
+    assert run(["recalibrate", str(tmp_path / "model"), "manifest.csv"]) == 0
+    printed = capsys.readouterr()
+    assert "the new version refers no case: refer zone: " in printed.err
+    assert description(printed.out.strip().splitlines()[-1].removeprefix("model: "))["refer_zone"] is None
+    again = malignant.assign(case_id="again-" + malignant["case_id"], patient_id="again-" + malignant["patient_id"])
+    pd.concat([table, again]).to_csv("more.csv", index=False)
+    assert run(["recalibrate", str(tmp_path / "model"), "more.csv"]) == 0
+    made = capsys.readouterr().out.strip().splitlines()
+    found = description(made[-1].removeprefix("model: "))["refer_zone"]
+    assert (found["coverage"], found["n_positive"]) == (0.9, 2 * len(malignant))
+    assert found["benign_to"] != old.benign_to

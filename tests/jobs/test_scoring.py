@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -14,6 +16,7 @@ import pytest
 from tiny_models import write_manifest, write_model, write_scans
 
 from pipeline.cli import run
+from pipeline.scoring import sink
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +45,13 @@ def summary(out="out"):
         return json.load(handle)
 
 
-def test_a_second_run_scores_nothing_again_and_a_new_scan_is_added(model, manifest):
+def test_a_second_run_scores_nothing_again_and_a_new_scan_is_added(model, manifest, monkeypatch):
     assert score(model, manifest.parent / "0000.nii.gz") == 1  # a lesion model is not told where the lesion is
     assert score(model, manifest, "two") == 0
     before = table("two")
-    assert score(model, manifest, "two") == 0
+    with monkeypatch.context() as patch:
+        patch.delattr("pipeline.jobs.score.score_in_processes")  # nor is a worker started for nothing
+        assert score(model, manifest, "two") == 0
     assert summary("two")["scored_by_this_run"] == 0
     pd.testing.assert_frame_equal(table("two"), before)
     shutil.copy(manifest.parent / "0003.nii.gz", manifest.parent / "0099.nii.gz")
@@ -140,9 +145,49 @@ def test_places_that_cannot_be_written_and_names_that_are_empty_are_one_line(mod
     assert score(model, manifest, "scans/manifest.csv/x") == 2
     assert score(model, manifest, "x" * 300) == 2
     assert score(f"{model},", manifest) == 2
+    assert score(model, manifest, "scans/0000.nii.gz") == 2
     errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 3
+    assert len(errors) == 4
     assert "has an empty name" in errors[2]
+    assert "--out scans/0000.nii.gz: is not a folder" in errors[3]
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_was_committed(model, manifest, capsys, monkeypatch):
+    write, parts = sink.pq.write_table, []
+
+    def fill_up(*arguments):
+        if len(parts) == 2:
+            raise OSError(errno.ENOSPC, "Error writing bytes to file")  # as Arrow says it, without a file name
+        parts.append(arguments)
+        write(*arguments)
+
+    monkeypatch.setattr(sink, "_PART_ROWS", 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(sink.pq, "write_table", fill_up)
+        assert score(model, manifest) == 3
+    assert capsys.readouterr().err == (
+        "malignancy: out: the disk is full; rows committed before are kept: "
+        "free some space and run the same command again\n"
+    )
+    assert score(model, manifest) == 0
+    assert (len(table()), summary()["scored_by_this_run"]) == (12, 4)
+
+
+def test_ctrl_c_ends_with_one_line_and_keeps_what_was_scored(model, manifest, capsys, monkeypatch):
+    append = sink.Sink.append
+
+    def interrupted(self, row):
+        append(self, row)
+        if row.case_id.startswith("0004"):
+            signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where pytest runs in the background of a shell
+    with monkeypatch.context() as patch:
+        patch.setattr(sink.Sink, "append", interrupted)
+        assert score(model, manifest) == 3
+    assert capsys.readouterr().err == "malignancy: interrupted; what was finished before is kept\n"
+    assert score(model, manifest) == 0
+    assert (len(table()), summary()["scored_by_this_run"]) == (12, 7)
 
 
 def test_odd_image_names_are_rejected_rows(model, manifest):

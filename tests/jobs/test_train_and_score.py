@@ -230,3 +230,9 @@ def test_soft_targets_lie_between_the_ends_and_fall_back_to_the_label():
     for text in ("6", "x", "nan"):
         with pytest.raises(ConfigError, match="expected a number from 1 to 5"):
             soft_targets([case(1, text)], settings)
+
+
+def test_a_refer_zone_that_the_calibration_split_is_too_small_for_is_refused_before_training(inside, capsys):
+    assert run(["train", "tiny.yaml", "operating_point.refer_coverage=0.9"]) == 2
+    assert "expected at least 100 of each" in (said := capsys.readouterr().err)
+    assert "operating_point.refer_coverage: 0.9: refer zone: " in said

@@ -7,6 +7,7 @@ import pytest
 from tiny_models import save_tiny
 
 from pipeline.errors import ModelError
+from pipeline.evaluation.conformal import ReferZone
 from pipeline.imaging.envelope import Envelope
 from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.scorer import Scorer
@@ -25,6 +26,17 @@ def test_digest_covers_what_changes_a_probability_and_nothing_else(tmp_path):
     assert save_tiny(tmp_path / "2", provenance={"host": "b"}).digests.model == first
     assert save_tiny(tmp_path / "3", seed=1).digests.model != first
     assert save_tiny(tmp_path / "4", envelope=Envelope(modality="CT", cases=3, limits={})).digests.model != first
+
+
+def test_a_refer_zone_is_saved_loaded_and_under_the_digest(tmp_path):
+    zone = ReferZone(0.9, 0.4, 0.6, 100, 100, (0.84, 0.95), (0.84, 0.95))
+    without, saved = save_tiny(tmp_path / "0"), save_tiny(tmp_path / "1", refer_zone=zone)
+    assert saved.digests.model != without.digests.model
+    assert load_model(tmp_path / "1").refer_zone == zone
+    assert load_model(tmp_path / "0").refer_zone is None
+    edit(tmp_path / "1", refer_zone={**saved.refer_zone, "benign_to": 0.3})
+    with pytest.raises(ModelError, match="was edited after training"):
+        load_model(tmp_path / "1")
 
 
 def test_patients_are_recognised_but_not_readable(tmp_path):

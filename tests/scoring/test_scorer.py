@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from tiny_models import write_model, write_scans
+from tiny_models import save_tiny, write_model, write_scans
 
 from pipeline.cases import prepare
 from pipeline.config import Network
 from pipeline.errors import UsageError
 from pipeline.evaluation.calibrator import logit, sigmoid
+from pipeline.evaluation.conformal import ReferZone
 from pipeline.scoring import model_directory
 from pipeline.scoring.engine import score_cases
 from pipeline.scoring.model_directory import load_model
@@ -64,3 +67,35 @@ def test_models_that_read_scans_differently_make_no_ensemble(tmp_path, monkeypat
     with pytest.raises(UsageError, match=r"tiny and tiny differ in modality"):
         Scorer(one, other)
     assert one.description.network == Network(name="compact", width=4)
+
+
+def zone(malignant_from, benign_to):
+    return ReferZone(0.9, malignant_from, benign_to, 100, 100, (0.84, 0.95), (0.84, 0.95))
+
+
+def test_rows_are_decided_where_threshold_and_refer_zone_agree_and_referred_elsewhere(tmp_path, cases):
+    model = load_model(write_model(tmp_path / "model"))
+    alone = sorted(row.probability for row in score_cases(Scorer(model), cases))
+    low, middle, high = (float(np.mean(alone[first : first + 2])) for first in (0, 2, 4))
+    referred = ["negative", "refer", "refer", "refer", "refer", "positive"]
+    for malignant_from, benign_to, threshold, expected in [
+        (low, high, middle, referred),  # between them, typical of both classes
+        (high, low, middle, referred),  # of neither
+        (high, high, low, referred),  # of benign cases alone, yet above the threshold
+        (low, low, low, ["negative", *["positive"] * 5]),
+    ]:
+        decided = replace(
+            model,
+            refer_zone=zone(malignant_from, benign_to),
+            operating_point=replace(model.operating_point, threshold=threshold),
+        )
+        rows = sorted(score_cases(Scorer(decided), cases), key=lambda row: row.probability)
+        assert [row.probability for row in rows] == pytest.approx(alone, abs=1e-6)
+        assert [row.decision for row in rows] == expected
+
+
+def test_models_of_which_one_has_a_refer_zone_make_no_ensemble(tmp_path):
+    save_tiny(tmp_path / "0")
+    save_tiny(tmp_path / "1", seed=1, refer_zone=zone(0.4, 0.6))
+    with pytest.raises(UsageError, match=r"tiny has a refer zone, .*refer_coverage: null"):
+        Scorer(load_model(tmp_path / "0"), load_model(tmp_path / "1"))
