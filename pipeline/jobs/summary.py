@@ -57,6 +57,9 @@ def note(trained: Trained) -> str:
             f"{evaluation.n_positive} malignant. Label: {config.data.label_source}."
         ),
         "",
+        # First, because MLflow folds long notes: how good, and can its probabilities be believed.
+        f"AUROC {_cell(evaluation, 'auroc')}; calibration {_calibration(evaluation)}.",
+        "",
         "| | model | " + " | ".join(other.name for other in trained.judgement.comparisons) + " |",
         "|---|---|" + "---|" * len(trained.judgement.comparisons),
     ]

@@ -41,7 +41,8 @@ def saliency_planes(networks: Sequence[nn.Module], image: NDArray[np.float32], *
         Of a 2D input one map (R, A). Of a 3D input three, through the middle: (R, A), (R, S) and (A, S). Float32, not
         negative; the largest value over all maps is 1, or 0 where no feature moved the logit that way.
     """
-    found = [_planes(copy.deepcopy(network).eval(), torch.from_numpy(image)[None], towards) for network in networks]
+    with torch.enable_grad():
+        found = [_planes(copy.deepcopy(network).eval(), torch.from_numpy(image)[None], towards) for network in networks]
     heat = [np.mean([planes[number] for planes in found], axis=0) for number in range(len(found[0]))]
     highest = max(float(plane.max()) for plane in heat)
     return tuple((plane / highest if highest > 0 else plane).astype(np.float32) for plane in heat)
