@@ -54,7 +54,7 @@ def cases(folder: Path, count: int) -> list[Case]:
     return [Case(str(number), f"{number}.nii", folder / f"{number}.nii", label=number % 2) for number in range(count)]
 
 
-def config(folder: Path, side: int) -> Config:
+def config(side: int) -> Config:
     return Config.model_validate(
         {
             "name": "memory",
@@ -74,7 +74,7 @@ def write_inputs(folder: Path, count: int, side: int) -> None:
         case.path.touch()
         voxels = rng.random((1, side, side, side), np.float32)
         found = ModelInput(voxels, (), {"share_inside": 1.0}, "", (side,) * 3, (1.0,) * 3, "RAS", "CT")
-        place = stored.place(case, config(folder, side).preprocessing, modality="CT")
+        place = stored.place(case, config(side).preprocessing, modality="CT")
         stored.keep(found, place, look(case), case)
 
 
@@ -83,7 +83,7 @@ def train(folder: Path, count: int, side: int) -> dict[str, float]:
     from pipeline.training.fit import fit
     from pipeline.training.tracker import NullTracker
 
-    settings, wanted = config(folder, side), cases(folder, count)
+    settings, wanted = config(side), cases(folder, count)
     start = time.perf_counter()
     stored = StoredInputs(InputCache(folder=folder / "cache", max_gb=1000))
     found = [
