@@ -46,6 +46,13 @@ class SplitFractions(Section):
         return self
 
 
+class InputCache(Section):
+    """Prepared inputs on disk, shared by all runs, folds and processes that name the folder."""
+
+    folder: FilePath
+    max_gb: PositiveFloat = Field(20.0, description="above it, the inputs that were not used longest are removed")
+
+
 class Data(Section):
     """Where the cases are and what their labels mean."""
 
@@ -58,6 +65,7 @@ class Data(Section):
     intensities: Literal["real", "simulated"] = "real"
     splits: SplitFractions = SplitFractions()
     split_seed: NonNegativeInt = 0
+    cache: InputCache | None = Field(None, description="null reads every scan in every run, and keeps inputs in memory")
 
 
 class Intensity(Section):

@@ -6,12 +6,15 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
+from pipeline.cases.cache import StoredInputs, look
 from pipeline.cases.case import Case
 from pipeline.cases.remote import local_copy
 from pipeline.config import Preprocessing
 from pipeline.errors import CaseError, Code
+from pipeline.imaging.checks import within_root
 from pipeline.imaging.envelope import Envelope
 from pipeline.imaging.preprocess import ModelInput, ScanRequest, preprocess
 
@@ -19,7 +22,13 @@ Outcome = ModelInput | CaseError
 
 
 def prepare_case(
-    case: Case, config: Preprocessing, *, modality: str, root: Path | None, envelope: Envelope | None = None
+    case: Case,
+    config: Preprocessing,
+    *,
+    modality: str,
+    root: Path | None,
+    envelope: Envelope | None = None,
+    stored: StoredInputs | None = None,
 ) -> Outcome:
     """Read and preprocess one case; a case that cannot be used comes back as its error.
 
@@ -29,9 +38,12 @@ def prepare_case(
         modality: as the model or the configuration declares it.
         root: folder that the image must not leave; None for a scan named by the user.
         envelope: what the model may be asked about; None while it is still to be learnt.
+        stored: where inputs are kept; not for cases behind a URL, and without an envelope, which judges anew.
     """
     if case.fault:
         return case.fault
+    if stored is not None and envelope is None and case.url is None:
+        return _prepare_stored(case, config, modality=modality, root=root, stored=stored)
     try:
         with local_copy(case) as local:
             request = ScanRequest(path=local.path, center_mm=local.center_mm, root=root, files=local.files)
@@ -46,6 +58,25 @@ def prepare_case(
         )
 
 
+def _prepare_stored(
+    case: Case, config: Preprocessing, *, modality: str, root: Path | None, stored: StoredInputs
+) -> Outcome:
+    try:
+        if root is not None:
+            within_root(case.path, root)
+        place = stored.place(case, config, modality=modality)
+        found = stored.find(case, place)
+    except CaseError as error:
+        return error
+    if found is not None:
+        return found
+    before = look(case)
+    outcome = prepare_case(case, config, modality=modality, root=root)
+    if before is None or isinstance(outcome, CaseError):
+        return outcome
+    return stored.keep(outcome, place, before, case)
+
+
 def prepare_cases(
     cases: Iterable[Case],
     config: Preprocessing,
@@ -53,6 +84,7 @@ def prepare_cases(
     modality: str,
     root: Path | None,
     envelope: Envelope | None = None,
+    stored: StoredInputs | None = None,
     threads: int | None = None,
 ) -> Iterator[tuple[Case, Outcome]]:
     """Prepare many cases in threads (decompression and resampling release the interpreter lock), in order.
@@ -60,13 +92,12 @@ def prepare_cases(
     At most four outcomes a thread wait to be taken, so memory does not grow with the number of cases.
     """
     threads = threads or len(os.sched_getaffinity(0))
+    prepare = partial(prepare_case, config=config, modality=modality, root=root, envelope=envelope, stored=stored)
     waiting: deque[tuple[Case, Future[Outcome]]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="prepare") as pool:
         try:
             for case in cases:
-                waiting.append(
-                    (case, pool.submit(prepare_case, case, config, modality=modality, root=root, envelope=envelope))
-                )
+                waiting.append((case, pool.submit(prepare, case)))
                 if len(waiting) >= 4 * threads:
                     oldest, outcome = waiting.popleft()
                     yield oldest, outcome.result()

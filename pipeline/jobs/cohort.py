@@ -13,6 +13,7 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
+from pipeline.cases.cache import StoredInputs
 from pipeline.cases.case import Case
 from pipeline.cases.manifest import Manifest
 from pipeline.cases.prepare import prepare_cases
@@ -90,7 +91,10 @@ def prepare_cohort(manifest: Manifest, split_of: Mapping[str, str], config: Conf
     """
     labelled = [case for case in manifest.cases if case.label is not None]
     usable, rejected = [], []
-    outcomes = prepare_cases(labelled, config.preprocessing, modality=config.data.modality, root=manifest.root)
+    stored = StoredInputs(config.data.cache) if config.data.cache else None
+    outcomes = prepare_cases(
+        labelled, config.preprocessing, modality=config.data.modality, root=manifest.root, stored=stored
+    )
     console = Console(stderr=True)
     for case, outcome in track(
         outcomes, description="reading scans", total=len(labelled), console=console, disable=not console.is_terminal
@@ -99,6 +103,8 @@ def prepare_cohort(manifest: Manifest, split_of: Mapping[str, str], config: Conf
             rejected.append((case, outcome))
         else:
             usable.append(Usable(case, split_of[case.case_id], outcome))
+    if stored:
+        stored.report()
     return Cohort(tuple(usable), tuple(rejected), len(manifest.cases) - len(labelled), manifest.repeated_rows)
 
 

@@ -35,6 +35,7 @@ data:
   intensities: real
   splits: {{train: 0.55, validation: 0.15, calibration: 0.15, test: 0.15}}
   split_seed: 0
+  cache: {{folder: cache, max_gb: 20.0}} # inputs are prepared once, for all runs
 
 preprocessing:
   dimensions: 3 # CHANGE: 2 for single slices and pictures

@@ -28,7 +28,7 @@ from pipeline.scoring.drift import PROBABILITY, Reference, fit_references, refer
 from pipeline.scoring.golden import add_golden
 from pipeline.scoring.model_directory import LabelMeaning, Member, ModelDescription, PatientHashes, save_model
 from pipeline.tracking.runs import TrackedRun
-from pipeline.training.data import CaseTensors
+from pipeline.training.data import CaseTensors, ImageRows
 from pipeline.training.fit import Fitted, fit
 from pipeline.training.tracker import Tracker
 
@@ -80,7 +80,7 @@ def case_tensors(cohort: Cohort, split: str, config: Config) -> CaseTensors:
     targets = soft_targets(cases, config.training.soft_labels) if config.training.soft_labels else None
     columns = config.training.auxiliary if split == "train" else None
     auxiliary = auxiliary_targets(cases, columns) if columns else None
-    inputs = [each.input.voxels for each in cohort.of(split)]
+    inputs = ImageRows([each.input.voxels for each in cohort.of(split)])
     ids = [case.case_id for case in cases]
     return CaseTensors.from_arrays(inputs, labels, ids, targets=targets, auxiliary=auxiliary)
 
@@ -89,8 +89,9 @@ def held_out_logits(cohort: Cohort, fitted: Fitted, config: Config) -> np.ndarra
     """Logits (N,) float64 of all usable cases but the training ones, which stay NaN."""
     logits = np.full(len(cohort.usable), np.nan)
     held_out = [index for index, each in enumerate(cohort.usable) if each.split != "train"]
-    images = torch.from_numpy(np.stack([cohort.usable[index].input.voxels for index in held_out]))
-    logits[held_out] = predict_logits(fitted.network, images, batch_size=config.training.batch_size).numpy()
+    images, size = ImageRows([each.input.voxels for each in cohort.usable]), config.training.batch_size
+    for places in torch.split(torch.tensor(held_out), size):
+        logits[places] = predict_logits(fitted.network, images[places], batch_size=size).numpy()
     return logits
 
 

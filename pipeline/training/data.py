@@ -18,12 +18,27 @@ from pipeline.imaging.augmentation import build_augmentation
 from pipeline.imaging.batch_augmentation import BatchAugmentation
 
 
+class ImageRows:
+    """Network inputs that stay where they are, such as mapped files, until a batch needs them.
+
+    Args:
+        rows: N arrays (1, R, A[, S]) float32.
+    """
+
+    def __init__(self, rows: Sequence[npt.NDArray[np.float32]]) -> None:
+        self._rows = rows
+
+    def __getitem__(self, places: Tensor) -> Tensor:
+        """Copies of some of them, (B, 1, R, A[, S])."""
+        return torch.from_numpy(np.stack([self._rows[place] for place in places.tolist()]))
+
+
 @dataclass(frozen=True, eq=False)
 class CaseTensors:
     """Network inputs with their labels.
 
     Attributes:
-        images: (N, 1, R, A[, S]) float32.
+        images: (N, 1, R, A[, S]) float32; gives a batch for a tensor of places.
         labels: (N,) float32, 0 or 1.
         targets: (N,) float32 in [0, 1], what the loss aims at; the labels, unless soft labels are configured.
         case_ids: N ids.
@@ -31,7 +46,7 @@ class CaseTensors:
             cell is blank. K is 0 without auxiliary columns.
     """
 
-    images: Tensor
+    images: Tensor | ImageRows
     labels: Tensor
     targets: Tensor
     case_ids: tuple[str, ...]
@@ -40,16 +55,16 @@ class CaseTensors:
     @classmethod
     def from_arrays(
         cls,
-        images: Sequence[np.ndarray],
+        images: Sequence[np.ndarray] | ImageRows,
         labels: Sequence[int],
         case_ids: Sequence[str],
         *,
         targets: Sequence[float] | None = None,
         auxiliary: npt.NDArray[np.float64] | None = None,
     ) -> CaseTensors:
-        """Stack preprocessed inputs (1, R, A[, S])."""
+        """Stack preprocessed inputs (1, R, A[, S]); :class:`ImageRows` stay as they are."""
         return cls(
-            images=torch.from_numpy(np.stack(images)),
+            images=images if isinstance(images, ImageRows) else torch.from_numpy(np.stack(images)),
             labels=torch.tensor(labels, dtype=torch.float32),
             targets=torch.tensor(labels if targets is None else targets, dtype=torch.float32),
             case_ids=tuple(case_ids),

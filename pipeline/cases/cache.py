@@ -1,0 +1,244 @@
+"""Prepared inputs on disk: each scan is read and resampled once, by whichever training comes first.
+
+One file an input, written whole or not at all, named by a digest of everything that decides what is in it: the scan's
+place, the lesion's centre, the preprocessing, the code that does it and the versions of the libraries under it. The
+voxels come first, so that they can be mapped instead of read: mapped pages belong to the system, which drops them when
+memory is short, and all processes on a machine share them.
+
+An entry is used when the scan looks as it did (size, times, inode of each file), or else when its bytes have the same
+digest. What a copy with a forged ctime could hide is therefore not noticed, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from isal import isal_zlib
+
+from pipeline.cases.case import Case
+from pipeline.config import InputCache, Preprocessing
+from pipeline.errors import Code
+from pipeline.files import atomic_write, sha256_bytes, sha256_file, sha256_json
+from pipeline.imaging.image import FloatArray, Warning
+from pipeline.imaging.preprocess import ModelInput
+
+_SUFFIX = ".input"
+_FOOTER = struct.Struct("<4sIQ")  # mark, CRC-32 of voxels and facts, bytes of the facts
+_PAIR = (".hdr", ".hdr.gz", ".img", ".img.gz")
+_MARK = b"MPI1"
+_LIBRARIES = ("monai", "torch", "numpy", "scipy", "nibabel", "pydicom", "pylibjpeg", "pillow", "tifffile")
+_FACTS = ("measures", "image_sha256", "shape", "spacing_mm", "orientation", "modality")
+Look = list[list[int]]
+
+
+@dataclass
+class StoredInputs:
+    """The cache as one preparation of cases sees it; threads may share it.
+
+    Attributes:
+        config: folder and largest size.
+        used: entries that were taken or written; they are never evicted from here.
+        refused: inputs that found no room.
+    """
+
+    config: InputCache
+    used: set[Path] = field(default_factory=set)
+    refused: int = 0
+    _bytes: int = 0
+    _oldest: list[tuple[int, int, Path]] = field(default_factory=list)  # use, bytes; the oldest last
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.config.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # voxels of patients
+        entries = [
+            (stat.st_mtime_ns, stat.st_size, path)
+            for path in self.config.folder.glob(f"*/*{_SUFFIX}")
+            if (stat := _stat(path))
+        ]
+        self._oldest = sorted(entries, reverse=True)
+        self._bytes = sum(size for _, size, _ in entries)
+
+    def place(self, case: Case, preprocessing: Preprocessing, *, modality: str) -> Path:
+        """Where the input of a case is, or would be."""
+        files = None if case.files is None else [str(path) for path in case.files]
+        what = [
+            preprocessing.model_dump(mode="json"),
+            modality,
+            _code(),
+            str(case.path.absolute()),
+            files,
+            case.center_mm,
+        ]
+        name = sha256_json(what)
+        return self.config.folder / name[:2] / f"{name[2:]}{_SUFFIX}"
+
+    def find(self, case: Case, place: Path) -> ModelInput | None:
+        """The stored input, mapped; None when there is none, it is damaged, or the scan has changed."""
+        try:
+            facts, voxels = _read(place)
+        except (OSError, ValueError, KeyError):
+            return None
+        now = look(case)
+        found = _input(facts, voxels)
+        if now is None:
+            return None
+        if now != facts["look"]:
+            return self.keep(found, place, now, case) if _same_bytes(case, facts) else None
+        with suppress(OSError):  # evicted meanwhile; what is mapped stays
+            os.utime(place)
+        with self._lock:
+            self.used.add(place)
+        return found
+
+    def keep(self, found: ModelInput, place: Path, before: Look, case: Case) -> ModelInput:
+        """Store an input and give it back mapped; as it is, when there is no room or the scan changed meanwhile."""
+        facts = {name: getattr(found, name) for name in _FACTS} | {
+            "warnings": [asdict(warning) for warning in found.warnings],
+            "size": found.voxels.shape,
+            "look": before,
+        }
+        text, voxels = json.dumps(facts).encode(), found.voxels.tobytes()
+        if look(case) != before or not self._make_room(len(voxels) + len(text) + _FOOTER.size):
+            return found
+        try:
+            place.parent.mkdir(exist_ok=True)
+            with atomic_write(place) as temporary:
+                footer = _FOOTER.pack(_MARK, isal_zlib.crc32(text, isal_zlib.crc32(voxels)), len(text))
+                temporary.write_bytes(voxels + text + footer)
+            mapped = _input(*_read(place))
+        except (OSError, ValueError):
+            self.refused += 1
+            return found
+        with self._lock:
+            self.used.add(place)
+        return mapped
+
+    def report(self) -> None:
+        """Say so when inputs had to stay in memory."""
+        if self.refused:
+            print(
+                f"data.cache: {self.refused} inputs found no room in {self.config.folder} and stay in memory; "
+                f"raise data.cache.max_gb ({self.config.max_gb:g}) or free space",
+                file=sys.stderr,
+            )
+
+    def _make_room(self, size: int) -> bool:
+        limit = self.config.max_gb * 1e9
+        with self._lock:
+            while self._bytes + size > limit and self._oldest:
+                _, freed, path = self._oldest.pop()
+                if path not in self.used:
+                    path.unlink(missing_ok=True)
+                    self._bytes -= freed
+            if self._bytes + size > limit:
+                self.refused += 1
+                return False
+            self._bytes += size
+            return True
+
+
+def look(case: Case) -> Look | None:
+    """What a case's files look like from outside; None when one cannot be looked at."""
+    try:
+        paths = case.files or (sorted(case.path.iterdir()) if case.path.is_dir() else _with_side_file(case.path))
+        stats = [path.stat() for path in paths]
+    except (OSError, ValueError):
+        return None
+    return [[each.st_size, each.st_mtime_ns, each.st_ctime_ns, each.st_ino] for each in stats]
+
+
+def _with_side_file(path: Path) -> list[Path]:
+    """A file, and the header or voxels beside it when it is half of a NIfTI pair."""
+    stem = path.name.removesuffix(".gz").removesuffix(".img").removesuffix(".hdr")
+    if stem == path.name.removesuffix(".gz"):
+        return [path]
+    return sorted(path.with_name(stem + end) for end in _PAIR if path.with_name(stem + end).exists())
+
+
+def _same_bytes(case: Case, facts: dict[str, Any]) -> bool:
+    """Whether the one file of a case has the digest that it had; of a series, reading it again is no dearer."""
+    try:
+        return case.files is None and case.path.is_file() and sha256_file(case.path) == facts["image_sha256"]
+    except OSError:
+        return False
+
+
+def _read(path: Path) -> tuple[dict[str, Any], FloatArray]:
+    """Facts and mapped voxels of an entry.
+
+    Raises:
+        ValueError: when it is damaged.
+        OSError: when it cannot be read.
+    """
+    with open(path, "rb") as handle:
+        end = handle.seek(0, os.SEEK_END)
+        handle.seek(max(end - _FOOTER.size, 0))
+        footer = handle.read()
+        if len(footer) != _FOOTER.size:
+            raise ValueError("no footer")
+        mark, crc, length = _FOOTER.unpack(footer)
+        start = end - _FOOTER.size - length
+        if mark != _MARK or start <= 0 or start % 4:
+            raise ValueError("no entry of this version")
+        handle.seek(start)
+        text = handle.read(length)
+    try:
+        # Unlike NumPy's, this mapping holds no file descriptor, of which a process may have few.
+        voxels = torch.from_file(str(path), shared=False, size=start // 4, dtype=torch.float32).numpy()
+    except RuntimeError as error:  # more mappings than the system allows: vm.max_map_count
+        if not (path.exists() and path.stat().st_size == end):
+            raise ValueError("changed while it was read") from error
+        voxels = np.fromfile(path, np.float32, start // 4)
+    if isal_zlib.crc32(text, isal_zlib.crc32(voxels)) != crc:
+        raise ValueError("checksum")
+    facts = json.loads(text)
+    return facts, voxels.reshape(facts["size"])
+
+
+def _input(facts: dict[str, Any], voxels: FloatArray) -> ModelInput:
+    return ModelInput(
+        voxels=voxels,
+        warnings=tuple(Warning(Code(each["code"]), each["detail"]) for each in facts["warnings"]),
+        measures=facts["measures"],
+        image_sha256=facts["image_sha256"],
+        shape=tuple(facts["shape"]),
+        spacing_mm=tuple(facts["spacing_mm"]),
+        orientation=facts["orientation"],
+        modality=facts["modality"],
+    )
+
+
+@cache
+def _code() -> str:
+    """Digest of the code between a scan and its input: this package's imaging room, and the libraries' versions."""
+    import pipeline.imaging
+
+    folder = Path(pipeline.imaging.__file__).parent
+    sources = [sha256_file(path) for path in sorted(folder.glob("*.py"))]
+    return sha256_bytes("\n".join([*sources, *(f"{name} {_version(name)}" for name in _LIBRARIES)]).encode())
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None

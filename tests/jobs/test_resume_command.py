@@ -1,0 +1,89 @@
+"""``train --resume``: a killed run becomes the run that it would have been."""
+
+import json
+
+import pytest
+import yaml
+from cohorts import tiny_config
+
+from pipeline.cli import run
+from pipeline.jobs import trained
+from pipeline.tracking.runs import TrackedRun
+from pipeline.training.fit import fit
+
+
+class KilledError(BaseException):
+    """The end of a command from outside."""
+
+
+@pytest.fixture
+def inside(tmp_path, monkeypatch, cohort_manifest):
+    cache = {"manifest": str(cohort_manifest), "cache": {"folder": str(tmp_path / "cache"), "max_gb": 1.0}}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny_config(cohort_manifest, tmp_path, data=cache)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+def run_folders(folder):
+    return sorted(path for path in (folder / "runs").iterdir())
+
+
+def killed_in_epoch(monkeypatch, epoch):
+    def metrics(self, values, *, step=0):
+        if step == epoch:
+            raise KilledError
+        self.spool.add(values, step=step)
+
+    monkeypatch.setattr(TrackedRun, "metrics", metrics)
+
+
+def killed_after_fitting(monkeypatch):
+    def fitting(*args, **kwargs):
+        fit(*args, **kwargs)
+        raise KilledError
+
+    monkeypatch.setattr(trained, "fit", fitting)
+
+
+@pytest.mark.parametrize("options", [[], pytest.param(["--folds", "2"], marks=pytest.mark.slow)])
+def test_resumed_command_leaves_one_whole_run_with_the_same_weights(inside, options):
+    import mlflow
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
+        killed_in_epoch(patch, 2)
+        run(["train", "tiny.yaml", *options])
+    (folder,) = run_folders(inside)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
+        killed_after_fitting(patch)
+        run(["train", "tiny.yaml", *options, "--resume", str(folder)])
+    run_id = json.loads((folder / "run.json").read_text())["run_id"]
+    assert run(["train", "tiny.yaml", *options, "--resume", run_id]) == 0
+    assert run(["train", "tiny.yaml", *options]) == 0
+    resumed, whole = run_folders(inside)
+    weights = [(path / "model" / "model.safetensors").read_bytes() for path in (resumed, whole)]
+    assert weights[0] == weights[1]
+    client = mlflow.MlflowClient(f"sqlite:///{inside / 'mlflow.db'}")
+    found = client.get_run(run_id)
+    assert found.info.status == "FINISHED"
+    assert "test_auroc" in found.data.metrics
+    experiment = client.get_experiment_by_name("tiny").experiment_id
+    children = 2 if options else 0
+    assert len(client.search_runs([experiment])) == 2 * (1 + children)
+    assert len(client.search_model_versions("name='tiny'")) == 2
+
+
+def test_resume_refuses_another_configuration_and_a_finished_run(inside, capsys):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
+        killed_in_epoch(patch, 1)
+        run(["train", "tiny.yaml"])
+    (folder,) = run_folders(inside)
+    assert run(["train", "tiny.yaml", "training.batch_size=4", "--resume", str(folder)]) == 2
+    assert "training.batch_size was 8, and is 4; restore it" in capsys.readouterr().err
+    assert run(["train", "tiny.yaml", "--folds", "2", "--resume", str(folder)]) == 2
+    assert "--folds was None, and is 2" in capsys.readouterr().err
+    assert run(["train", "tiny.yaml", "--resume", "nothing"]) == 2
+    assert "--resume nothing: neither a run's folder" in capsys.readouterr().err
+    (folder / "summary.txt").write_text("done")
+    assert run(["train", "tiny.yaml", "--resume", str(folder)]) == 2
+    assert "is finished" in capsys.readouterr().err
