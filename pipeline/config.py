@@ -228,7 +228,9 @@ class Training(Section):
     )
     soft_labels: SoftLabels | None = Field(None, description="null trains on the hard label")
     auxiliary: Auxiliary | None = Field(None, description="null trains on the label alone")
-    early_stopping: EarlyStopping = EarlyStopping()
+    early_stopping: EarlyStopping | None = Field(
+        EarlyStopping(), description="null runs all epochs and keeps the last weights: for few validation cases"
+    )
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="exponential moving average of the weights; 0 is off"
     )
@@ -305,10 +307,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _sections_fit_together(self) -> Self:
-        stop = self.training.early_stopping.patience
-        if stop >= self.training.max_epochs:
+        stop = self.training.early_stopping
+        if stop and stop.patience >= self.training.max_epochs:
             raise ValueError(
-                f"training.early_stopping.patience: {stop} is not below training.max_epochs "
+                f"training.early_stopping.patience: {stop.patience} is not below training.max_epochs "
                 f"({self.training.max_epochs}), so it could never stop early; lower it"
             )
         shifts = self.training.class_balance != "none"

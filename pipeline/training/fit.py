@@ -83,7 +83,7 @@ def fit(
     with _quiet():
         trainer = _trainer(config, folder, [best, *_callbacks(config, tracker)], progress=progress)
         _run(trainer, module, data)
-    return _load_best(module, best, epochs=trainer.current_epoch, offset=offset)
+    return _load_best(module, best, trainer, offset=offset)
 
 
 def _run(trainer: pl.Trainer, module: Classifier, data: CasesDataModule) -> None:
@@ -101,9 +101,12 @@ def _run(trainer: pl.Trainer, module: Classifier, data: CasesDataModule) -> None
         raise KeyboardInterrupt
 
 
-def _monitor(config: Config) -> tuple[str, str]:
-    name = config.training.early_stopping.monitor
-    return f"validation_{name}", "max" if name == "auroc" else "min"
+def _monitor(config: Config) -> tuple[str | None, str]:
+    """What picks the epoch and whether more of it is better; None keeps the last epoch."""
+    stop = config.training.early_stopping
+    if stop is None:
+        return None, "min"
+    return f"validation_{stop.monitor}", "max" if stop.monitor == "auroc" else "min"
 
 
 def _best_checkpoint(config: Config, folder: Path) -> ModelCheckpoint:
@@ -116,10 +119,10 @@ def _best_checkpoint(config: Config, folder: Path) -> ModelCheckpoint:
 def _callbacks(config: Config, tracker: Tracker) -> list[Callback]:
     monitor, mode = _monitor(config)
     settings = config.training
-    callbacks: list[Callback] = [
-        EarlyStopping(monitor=monitor, mode=mode, patience=settings.early_stopping.patience, check_finite=True),
-        _Report(tracker),
-    ]
+    callbacks: list[Callback] = [_Report(tracker)]
+    if settings.early_stopping and monitor:
+        patience = settings.early_stopping.patience
+        callbacks.insert(0, EarlyStopping(monitor=monitor, mode=mode, patience=patience, check_finite=True))
     if settings.ema_decay:
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
     return callbacks
@@ -170,17 +173,20 @@ class _Report(Callback):
         self._tracker.metrics(values, step=trainer.current_epoch + 1)
 
 
-def _load_best(module: Classifier, best: ModelCheckpoint, *, epochs: int, offset: float) -> Fitted:
+def _load_best(module: Classifier, best: ModelCheckpoint, trainer: pl.Trainer, *, offset: float) -> Fitted:
     checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     module.cpu().load_state_dict(checkpoint["state_dict"])
     keep_logit(module.network)
     state = next(value for name, value in checkpoint["callbacks"].items() if name.startswith("ModelCheckpoint"))
-    monitor = best.monitor or ""
+    if best.monitor:
+        validation = {best.monitor: float(state["best_model_score"])}
+    else:
+        validation = {key: float(value) for key, value in trainer.callback_metrics.items() if "validation" in key}
     return Fitted(
         network=module.network.eval(),
         best_epoch=int(checkpoint["epoch"]) + 1,
-        epochs=epochs,
-        validation={monitor: float(state["best_model_score"])},
+        epochs=trainer.current_epoch,
+        validation=validation,
         prior_offset=offset,
     )
 
