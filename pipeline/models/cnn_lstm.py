@@ -43,12 +43,12 @@ class CNNLSTM(nn.Module):
         slices = images.permute(0, 4, 1, 2, 3)  # (B, S, 1, R, A)
         if present is None:
             present = slices.amax(dim=(2, 3, 4)) > slices.amin(dim=(2, 3, 4))
-        said = self.read(self._encode(slices, present), present)  # (B, S, 2 hidden)
+        said = self.read(self.encode(slices, present), present)  # (B, S, 2 hidden)
         weights = self.weigh(said, present)  # (B, S)
         found: Tensor = self.head((weights.unsqueeze(2) * said).sum(dim=1))
         return found
 
-    def _encode(self, slices: Tensor, present: Tensor) -> Tensor:
+    def encode(self, slices: Tensor, present: Tensor) -> Tensor:
         """(B, S, 1, R, A) → (B, S, features); in training padding must not enter the batch's statistics either."""
         pictures = slices.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         if not self.training:
