@@ -51,13 +51,13 @@ class CNNLSTM(nn.Module):
     def encode(self, slices: Tensor, present: Tensor) -> Tensor:
         """(B, S, 1, R, A) → (B, S, features); in training padding must not enter the batch's statistics either."""
         pictures = slices.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        if not self.training:
-            seen: Tensor = self.encoder(pictures)
-            return seen.unflatten(0, (-1, slices.shape[1]))
-        kept = self.encoder(pictures[present.flatten()])
-        seen = kept.new_zeros(len(pictures), kept.shape[1])
-        seen[present.flatten()] = kept
-        return seen.unflatten(0, (-1, slices.shape[1]))
+        if self.training:
+            kept = self.encoder(pictures[present.flatten()])
+            seen = kept.new_zeros(len(pictures), kept.shape[1])
+            seen[present.flatten()] = kept
+        else:
+            seen = self.encoder(pictures)
+        return seen.view(-1, slices.shape[1], seen.shape[1])
 
     def read(self, seen: Tensor, present: Tensor) -> Tensor:
         """What the two LSTMs say at each slice: (B, S, features) → (B, S, 2 hidden)."""
@@ -68,7 +68,8 @@ class CNNLSTM(nn.Module):
         """Attention (B, S): sums to 1 over each case's slices, 0 at padding."""
         # The lowest number rather than minus infinity: an input of nothing but padding stays finite.
         scores = self.attention(said).squeeze(2)  # (B, S, 1) -> (B, S)
-        return scores.masked_fill(~present, torch.finfo(scores.dtype).min).softmax(dim=1)
+        weights: Tensor = scores.masked_fill(~present, torch.finfo(scores.dtype).min).softmax(dim=1)
+        return weights
 
 
 class MaskedLSTM(nn.LSTMCell):

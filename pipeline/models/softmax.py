@@ -21,5 +21,6 @@ class SoftmaxLinear(nn.Linear):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, in_features) → (B, outputs)."""
-        logits = super().forward(features).unflatten(1, (-1, 2))  # (B, outputs, benign and malignant)
-        return logits[..., 1] - logits[..., 0]
+        logits = super().forward(features).view(-1, self.out_features // 2, 2)  # (B, outputs, benign and malignant)
+        found: Tensor = logits[..., 1] - logits[..., 0]
+        return found
