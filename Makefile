@@ -11,7 +11,7 @@ MODEL ?= models:/malignancy-demo@champion
 OUT ?= scores
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train evaluate score ui preflight check test lint types campaign bench notebooks
+.PHONY: help setup demo train evaluate score ui preflight check test lint types campaign bench ablation notebooks
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -69,6 +69,9 @@ campaign: setup ## The long fault, fuzz and accuracy campaigns
 bench: setup ## Benchmarks that need nothing but this repository
 	$(BIN)/python benchmarks/backends.py
 	$(BIN)/python benchmarks/scoring_scale.py --scans 20000
+
+ablation: setup $(DEMO)/data/manifest.csv ## Sigmoid, softmax and hidden activations, on identical splits and seeds
+	$(BIN)/python benchmarks/ablation.py
 
 notebooks: setup ## Execute the notebooks
 	$(BIN)/pytest -q --nbmake notebooks

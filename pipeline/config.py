@@ -140,19 +140,28 @@ class Augmentation(Section):
     probability: Probability = Field(0.5, description="chance of each flip and of each intensity change")
 
 
-NETWORKS = ("compact", "planes", "resnet10", "resnet18", "resnet34", "resnet50", "densenet121")
+NETWORKS = ("compact", "planes", "cnn_lstm", "resnet10", "resnet18", "resnet34", "resnet50", "densenet121")
+OWN_NETWORKS = ("compact", "planes", "cnn_lstm")  # built of the same blocks
 
 
 class Network(Section):
     """The network; it always ends in one logit."""
 
-    name: Literal["compact", "planes", "resnet10", "resnet18", "resnet34", "resnet50", "densenet121"] = "compact"
+    name: Literal["compact", "planes", "cnn_lstm", "resnet10", "resnet18", "resnet34", "resnet50", "densenet121"] = (
+        "compact"
+    )
     width: PositiveInt | None = Field(
-        None, description="channels of the first stage of 'compact' and 'planes'; null is their default"
+        None, description="channels of the first stage of our own networks; null is their default"
+    )
+    activation: Literal["relu", "leaky_relu", "elu", "silu", "gelu", "tanh", "sigmoid"] = Field(
+        "relu", description="hidden units of our own networks"
+    )
+    head: Literal["sigmoid", "softmax"] = Field(
+        "sigmoid", description="one logit, or the difference of two: the same model with twice the last weights"
     )
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     pooling: Literal["mean", "center"] = Field(
-        "mean", description="of features over the image, in 'compact' and 'planes'; center: weighted towards the middle"
+        "mean", description="of features over the image, in our own networks; center: weighted towards the middle"
     )
     average_flips: bool = Field(
         default=False, description="outside training, the mean logit over all mirror images: 4 or 8 passes a case"
@@ -162,15 +171,21 @@ class Network(Section):
     )
 
     @model_validator(mode="after")
-    def _width_is_compacts(self) -> Self:
-        if self.width is not None and self.name not in ("compact", "planes"):
+    def _options_fit_the_network(self) -> Self:
+        if self.average_turns and not self.average_flips:
+            raise ValueError("average_turns: true without average_flips covers no symmetry; set average_flips: true")
+        if self.name in OWN_NETWORKS:
+            return self
+        if self.width is not None:
             raise ValueError(f"width {self.width} has no meaning for {self.name!r}; remove it or choose 'compact'")
-        if self.pooling != "mean" and self.name not in ("compact", "planes"):
+        if self.pooling != "mean":
             raise ValueError(
                 f"pooling {self.pooling!r} has no meaning for {self.name!r}; remove it or choose 'compact'"
             )
-        if self.average_turns and not self.average_flips:
-            raise ValueError("average_turns: true without average_flips covers no symmetry; set average_flips: true")
+        if self.activation != "relu":
+            raise ValueError(
+                f"activation {self.activation!r} cannot be given to {self.name!r}; set 'relu' or choose 'compact'"
+            )
         return self
 
 
@@ -221,7 +236,9 @@ class Training(Section):
     )
     soft_labels: SoftLabels | None = Field(None, description="null trains on the hard label")
     auxiliary: Auxiliary | None = Field(None, description="null trains on the label alone")
-    early_stopping: EarlyStopping = EarlyStopping()
+    early_stopping: EarlyStopping | None = Field(
+        EarlyStopping(), description="null runs all epochs and keeps the last weights: for few validation cases"
+    )
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="exponential moving average of the weights; 0 is off"
     )
@@ -345,10 +362,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _sections_fit_together(self) -> Self:
-        stop = self.training.early_stopping.patience
-        if stop >= self.training.max_epochs:
+        stop = self.training.early_stopping
+        if stop and stop.patience >= self.training.max_epochs:
             raise ValueError(
-                f"training.early_stopping.patience: {stop} is not below training.max_epochs "
+                f"training.early_stopping.patience: {stop.patience} is not below training.max_epochs "
                 f"({self.training.max_epochs}), so it could never stop early; lower it"
             )
         shifts = self.training.class_balance != "none"
@@ -375,8 +392,22 @@ class Config(Section):
                 f"network.average_turns: a quarter turn needs equal sides, and preprocessing.size is "
                 f"{list(self.preprocessing.size)}; make the first two equal, or set it to false"
             )
+        if self.network.name == "cnn_lstm":
+            self._slices_can_be_told_from_padding()
         if self.preprocessing.dimensions == 2 and 2 in self.augmentation.flip_axes:
             raise ValueError(
                 f"augmentation.flip_axes: {self.augmentation.flip_axes} names axis 2 of a 2D input; use 0 and 1"
             )
         return self
+
+    def _slices_can_be_told_from_padding(self) -> None:
+        if self.preprocessing.dimensions != 3:
+            raise ValueError(
+                "network.name: 'cnn_lstm' reads slices along the third axis, and preprocessing.dimensions is 2; "
+                "set it to 3, or choose 'compact'"
+            )
+        if self.augmentation.noise_std:
+            raise ValueError(
+                f"augmentation.noise_std: {self.augmentation.noise_std:g} would make padding look like slices to "
+                "network 'cnn_lstm', which knows them by being constant; set it to 0"
+            )

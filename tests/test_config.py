@@ -72,10 +72,12 @@ def test_overrides_are_read_as_yaml_and_win(config_file):
         ("preprocessing.dimensions=2", r"give 2"),
         ("preprocessing.intensity.lower=500", r"lower \(500\.0\) is not below upper \(400\.0\)"),
         ("preprocessing.intensity.scaling=zscore", r"lower and upper have no meaning for scaling 'zscore'"),
-        ("network.name=vit", r"network\.name: 'vit' is not accepted: input should be 'compact', 'planes', 'resnet10'"),
+        ("network.name=vit", r"network\.name: 'vit' is not accepted: input should be 'compact', 'planes', 'cnn_lstm'"),
         ("network={name: resnet18, width: 8}", r"width 8 has no meaning for 'resnet18'"),
         ("network={name: resnet18, pooling: center}", r"pooling 'center' has no meaning for 'resnet18'"),
         ("network={name: compact, average_turns: true}", r"average_turns: true without average_flips"),
+        ("network={name: resnet18, activation: tanh}", r"activation 'tanh' cannot be given to 'resnet18'"),
+        ("network.head=hinge", r"network\.head: 'hinge' is not accepted: input should be 'sigmoid' or 'softmax'"),
         ("data.splits.train=0.9", r"data\.splits: the four fractions add up to 1\.35, not 1"),
         ("operating_point.target=null", r"target is None for rule 'sensitivity'"),
         ("operating_point.rule=youden", r"target is 0\.95 for rule 'youden'"),
@@ -118,6 +120,22 @@ def test_missing_file_and_wrong_encoding(config_file):
     config_file.write_bytes(MINIMAL.replace("biopsy", "é").encode("latin-1"))
     with pytest.raises(ConfigError, match="cannot be read as UTF-8"):
         load_config(config_file)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("augmentation.noise_std=0.01", r"augmentation\.noise_std: 0\.01 would make padding look like slices"),
+        (
+            "preprocessing={dimensions: 2, region: image, size: [32, 32], spacing_mm: null}",
+            r"network\.name: 'cnn_lstm' reads slices along the third axis, and preprocessing\.dimensions is 2",
+        ),
+    ],
+)
+def test_cnn_lstm_refuses_what_would_hide_the_slices(config_file, override, says):
+    load_config(config_file, ["network.name=cnn_lstm"])
+    with pytest.raises(ConfigError, match=says):
+        load_config(config_file, ["network.name=cnn_lstm", override])
 
 
 def test_two_mistakes_are_two_lines(config_file):

@@ -149,7 +149,7 @@ def _open_study(config: Config, cohort: Cohort, manifest: Manifest) -> optuna.St
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(folder / "study.journal"))),
         study_name=sha256_json([asked, cohort.digest(manifest)])[:16],
-        direction="maximize" if config.training.early_stopping.monitor == "auroc" else "minimize",
+        direction="maximize" if _monitor(config) == "validation_auroc" else "minimize",
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=config.training.max_epochs // 4),
         load_if_exists=True,
     )
@@ -201,7 +201,8 @@ def _read_cases(config: Config, manifest: Manifest) -> Cohort:
 
 
 def _monitor(config: Config) -> str:
-    return f"validation_{config.training.early_stopping.monitor}"
+    stop = config.training.early_stopping
+    return f"validation_{stop.monitor if stop else 'log_loss'}"
 
 
 def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:

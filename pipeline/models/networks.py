@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypedDict, cast
 
 import torch
 from monai.networks.layers.factories import Conv, Norm
@@ -13,10 +14,28 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.config import Network
+from pipeline.models.cnn_lstm import CNNLSTM
+from pipeline.models.softmax import SoftmaxLinear
 
 _RESNETS = {"resnet10": resnet10, "resnet18": resnet18, "resnet34": resnet34, "resnet50": resnet50}
 _COMPACT_WIDTH = {2: 32, 3: 16}
+_SLICE_WIDTH = 16  # every slice is a picture of its own: half the width, so that ten cost what three planes do
+Activation = Callable[[], nn.Module]
+_ACTIVATIONS: dict[str, Activation] = {
+    "relu": partial(nn.ReLU, inplace=True),
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+}
 _PLANE_OFFSETS = (-2, 0, 2)  # voxels from the centre; a plane's neighbours are its channels
+
+
+class _Blocks(TypedDict):
+    pool: nn.Module
+    activation: Activation
 
 
 def build_network(config: Network, *, dimensions: int, outputs: int = 1) -> nn.Module:
@@ -28,17 +47,26 @@ def build_network(config: Network, *, dimensions: int, outputs: int = 1) -> nn.M
         outputs: 1, or more while auxiliary columns are learnt beside the logit (B, outputs); the logit is the first.
     """
     network = _build(config, dimensions, outputs)
+    if config.head == "softmax":
+        name, last = _last_linear(network)
+        network.set_submodule(name, SoftmaxLinear(last.in_features, outputs))
     return SymmetryMean(network, dimensions, turns=config.average_turns) if config.average_flips else network
 
 
 def _build(config: Network, dimensions: int, outputs: int) -> nn.Module:
+    blocks: _Blocks = {"pool": _POOLS[config.pooling](), "activation": _ACTIVATIONS[config.activation]}
     if config.name == "compact":
         width = config.width or _COMPACT_WIDTH[dimensions]
-        pool = _POOLS[config.pooling]()
-        return CompactCNN(dimensions, width=width, dropout=config.dropout, pool=pool, outputs=outputs)
+        return CompactCNN(dimensions, width=width, dropout=config.dropout, outputs=outputs, **blocks)
     if config.name == "planes":
-        width, pool = config.width or _COMPACT_WIDTH[2], _POOLS[config.pooling]()
-        return PlanesCNN(width=width, dropout=config.dropout, pool=pool, outputs=outputs)
+        width = config.width or _COMPACT_WIDTH[2]
+        return PlanesCNN(width=width, dropout=config.dropout, outputs=outputs, **blocks)
+    if config.name == "cnn_lstm":
+        encoder = CompactCNN(2, width=config.width or _SLICE_WIDTH, dropout=0.0, **blocks)
+        hidden = encoder.features // 2  # so that both directions together say as much as the encoder
+        return CNNLSTM(
+            encoder.as_encoder(), features=encoder.features, hidden=hidden, dropout=config.dropout, outputs=outputs
+        )
     if config.name == "densenet121":
         network = DenseNet121(spatial_dims=dimensions, in_channels=1, out_channels=outputs, dropout_prob=config.dropout)
         network.class_layers.pool = _GlobalMean()  # adaptive pooling exports badly to ONNX in 3D
@@ -62,13 +90,14 @@ def to_channels_last(network: nn.Module) -> nn.Module:
 
 def keep_logit(network: nn.Module) -> None:
     """Drop every output but the first from the last layer, in place: what auxiliary columns leave behind."""
-    name, last = next(
-        (name, each) for name, each in reversed(list(network.named_modules())) if isinstance(each, nn.Linear)
-    )
-    alone = nn.Linear(last.in_features, 1)
-    alone.load_state_dict({key: value[:1] for key, value in last.state_dict().items()})
-    parent, _, child = name.rpartition(".")
-    setattr(network.get_submodule(parent), child, alone)
+    name, last = _last_linear(network)
+    alone = type(last)(last.in_features, 1)
+    alone.load_state_dict({key: value[: alone.out_features] for key, value in last.state_dict().items()})
+    network.set_submodule(name, alone)
+
+
+def _last_linear(network: nn.Module) -> tuple[str, nn.Linear]:
+    return next((name, each) for name, each in reversed(list(network.named_modules())) if isinstance(each, nn.Linear))
 
 
 class CompactCNN(nn.Module):
@@ -81,25 +110,37 @@ class CompactCNN(nn.Module):
         width: channels of the first stage.
         dropout: before the linear layer.
         pool: features (B, C, R, A[, S]) → (B, C, 1, 1[, 1]).
+        activation: makes the hidden units.
         outputs: of the linear layer.
         channels: of the input.
     """
 
     def __init__(
-        self, dimensions: int, *, width: int, dropout: float, pool: nn.Module, outputs: int = 1, channels: int = 1
+        self,
+        dimensions: int,
+        *,
+        width: int,
+        dropout: float,
+        pool: nn.Module,
+        activation: Activation,
+        outputs: int = 1,
+        channels: int = 1,
     ) -> None:
         super().__init__()
         conv, norm = Conv[Conv.CONV, dimensions], Norm[Norm.BATCH, dimensions]
         widths = (width, 2 * width, 4 * width)
-        self.stem = nn.Sequential(
-            conv(channels, width, 5, stride=2, padding=2, bias=False), norm(width), nn.ReLU(inplace=True)
-        )
+        self.stem = nn.Sequential(conv(channels, width, 5, stride=2, padding=2, bias=False), norm(width), activation())
         stages = []
         for before, after in zip((width, *widths), (*widths, widths[-1]), strict=True):
-            stages.append(_ResidualBlock(before, after, stride=1 if before == after else 2, conv=conv, norm=norm))
+            stride = 1 if before == after else 2
+            stages.append(_ResidualBlock(before, after, stride=stride, conv=conv, norm=norm, activation=activation))
         self.stages = nn.Sequential(*stages)
         self.features = widths[-1]
         self.head = nn.Sequential(pool, nn.Flatten(1), nn.Dropout(dropout), nn.Linear(widths[-1], outputs))
+
+    def as_encoder(self) -> nn.Sequential:
+        """Itself without its head: images (B, channels, R, A[, S]) → (B, features)."""
+        return nn.Sequential(self.stem, self.stages, self.head[0], nn.Flatten(1))
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, channels, R, A[, S]) → (B, outputs)."""
@@ -116,10 +157,13 @@ class PlanesCNN(nn.Module):
     Source: the multi-view design of Setio et al., IEEE TMI 2016, with three planes.
     """
 
-    def __init__(self, *, width: int, dropout: float, pool: nn.Module, outputs: int = 1) -> None:
+    def __init__(
+        self, *, width: int, dropout: float, pool: nn.Module, activation: Activation, outputs: int = 1
+    ) -> None:
         super().__init__()
-        encoder = CompactCNN(2, width=width, dropout=dropout, pool=pool, channels=len(_PLANE_OFFSETS))
-        self.encoder = nn.Sequential(encoder.stem, encoder.stages, pool, nn.Flatten(1))
+        channels = len(_PLANE_OFFSETS)
+        encoder = CompactCNN(2, width=width, dropout=dropout, pool=pool, activation=activation, channels=channels)
+        self.encoder = encoder.as_encoder()
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * encoder.features, outputs))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -167,12 +211,22 @@ class SymmetryMean(nn.Module):
 
 
 class _ResidualBlock(nn.Module):
-    def __init__(self, before: int, after: int, *, stride: int, conv: type[nn.Module], norm: type[nn.Module]) -> None:
+    def __init__(
+        self,
+        before: int,
+        after: int,
+        *,
+        stride: int,
+        conv: type[nn.Module],
+        norm: type[nn.Module],
+        activation: Activation,
+    ) -> None:
         super().__init__()
+        self.activation = activation()
         self.body = nn.Sequential(
             conv(before, after, 3, stride=stride, padding=1, bias=False),
             norm(after),
-            nn.ReLU(inplace=True),
+            activation(),
             conv(after, after, 3, padding=1, bias=False),
             norm(after),
         )
@@ -182,7 +236,8 @@ class _ResidualBlock(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        return functional.relu(self.body(features) + self.shortcut(features))
+        found: Tensor = self.activation(self.body(features) + self.shortcut(features))
+        return found
 
 
 class _GlobalMean(nn.Module):

@@ -90,7 +90,8 @@ def _exported(network: nn.Module, shape: tuple[int, ...]) -> bytes:
         (example,),
         buffer,  # type: ignore[arg-type]  # the exporter takes files too
         input_names=["images"],
-        dynamic_axes={"images": {0: "batch"}},
+        output_names=["logits"],
+        dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}},
         dynamo=False,
     )
     return buffer.getvalue()

@@ -9,7 +9,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from pipeline.config import Config
+from pipeline.config import Config, EarlyStopping
 from pipeline.errors import UnfinishedError
 from pipeline.files import atomic_write
 
@@ -40,8 +40,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def best_and_last(config: Config, folder: Path) -> tuple[ModelCheckpoint, ModelCheckpoint]:
-    """The weights of the best epoch, and everything that the next epoch starts from."""
-    monitor, mode = monitored(config)
+    """The weights of the best epoch (of the last one, without early stopping), and what the next epoch starts from."""
+    stop = config.training.early_stopping
+    monitor, mode = monitored(stop) if stop else (None, "min")
     best = ModelCheckpoint(folder, Path(BEST).stem, monitor=monitor, mode=mode, enable_version_counter=False)
     last = ModelCheckpoint(
         folder, Path(LAST).stem, save_on_train_epoch_end=True, every_n_epochs=1, enable_version_counter=False
@@ -49,7 +50,6 @@ def best_and_last(config: Config, folder: Path) -> tuple[ModelCheckpoint, ModelC
     return best, last
 
 
-def monitored(config: Config) -> tuple[str, str]:
+def monitored(stop: EarlyStopping) -> tuple[str, str]:
     """The metric that chooses the epoch, and whether ``"max"`` or ``"min"`` of it is best."""
-    name = config.training.early_stopping.monitor
-    return f"validation_{name}", "max" if name == "auroc" else "min"
+    return f"validation_{stop.monitor}", "max" if stop.monitor == "auroc" else "min"

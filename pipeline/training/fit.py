@@ -86,7 +86,7 @@ def fit(
     with _quiet():
         trainer = _trainer(config, folder, callbacks, progress=progress)
         _run(trainer, module, data, folder / LAST)
-    return _load_best(module, best, epochs=trainer.current_epoch, offset=offset)
+    return _load_best(module, best, trainer, offset=offset)
 
 
 def _run(trainer: pl.Trainer, module: Classifier, data: CasesDataModule, last: Path) -> None:
@@ -105,15 +105,17 @@ def _run(trainer: pl.Trainer, module: Classifier, data: CasesDataModule, last: P
 
 
 def _callbacks(train: CaseTensors, config: Config, tracker: Tracker) -> list[Callback]:
-    monitor, mode = monitored(config)
     settings = config.training
     callbacks: list[Callback] = [
-        EarlyStopping(monitor=monitor, mode=mode, patience=settings.early_stopping.patience, check_finite=True),
         StepSeeds(config.seed),
         StopAtNonsense(train.case_ids),
         ResumedStop(),
         Report(tracker),
     ]
+    if settings.early_stopping:
+        monitor, mode = monitored(settings.early_stopping)
+        patience = settings.early_stopping.patience
+        callbacks.insert(0, EarlyStopping(monitor=monitor, mode=mode, patience=patience, check_finite=True))
     if settings.ema_decay:
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
     return callbacks
@@ -139,17 +141,19 @@ def _trainer(config: Config, folder: Path, callbacks: list[Callback], *, progres
     )
 
 
-def _load_best(module: Classifier, best: ModelCheckpoint, *, epochs: int, offset: float) -> Fitted:
+def _load_best(module: Classifier, best: ModelCheckpoint, trainer: pl.Trainer, *, offset: float) -> Fitted:
     checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     module.cpu().load_state_dict(checkpoint["state_dict"])
     keep_logit(module.network)
-    if best.best_model_score is None or best.monitor is None:
-        raise RuntimeError("a training that ended has a best epoch")
+    if best.monitor is not None and best.best_model_score is not None:
+        validation = {best.monitor: float(best.best_model_score)}
+    else:
+        validation = {key: float(value) for key, value in trainer.callback_metrics.items() if "validation" in key}
     return Fitted(
         network=module.network.eval(),
         best_epoch=int(checkpoint["epoch"]) + 1,
-        epochs=epochs,
-        validation={best.monitor: float(best.best_model_score)},
+        epochs=trainer.current_epoch,
+        validation=validation,
         prior_offset=offset,
     )
 

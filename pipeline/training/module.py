@@ -62,6 +62,12 @@ class Classifier(pl.LightningModule):
         self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=len(targets), prog_bar=True)
         return loss
 
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Tell how much of the gradient reaches the first layer, before clipping: it vanishes when units saturate."""
+        gradient = next(self.network.parameters()).grad
+        if gradient is not None:
+            self.log("first_layer_gradient", gradient.norm(), on_epoch=True, on_step=False)
+
     def validation_step(self, batch: Batch, _: int) -> None:
         """Collect logits; the epoch's metrics need all of them."""
         self._validation.append((self(batch.images).float().cpu(), batch.labels.cpu()))

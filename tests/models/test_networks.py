@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from torch.nn import functional
 
 from pipeline.config import NETWORKS, Network
 from pipeline.models.networks import build_network, keep_logit, parameter_count, predict_logits
+from pipeline.models.softmax import SoftmaxLinear
 
-_DIMENSIONS = {"planes": (3,)}
+_DIMENSIONS = {"planes": (3,), "cnn_lstm": (3,)}
 
 
 @pytest.mark.parametrize(
@@ -102,10 +104,12 @@ def test_centre_weighted_pooling_is_a_mean_that_prefers_the_middle():
     assert torch.allclose(weights, torch.outer(gaussian, gaussian) / gaussian.sum() ** 2)
 
 
+@pytest.mark.parametrize("head", ["sigmoid", "softmax"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_dropping_auxiliary_outputs_leaves_the_logit(name):
+def test_dropping_auxiliary_outputs_leaves_the_logit(name, head):
     dimensions = _DIMENSIONS.get(name, (2,))[0]
-    network = build_network(Network(name=name, average_flips=True), dimensions=dimensions, outputs=4).eval()
+    config = Network(name=name, average_flips=True, head=head)
+    network = build_network(config, dimensions=dimensions, outputs=4).eval()
     images = torch.rand(2, 1, *[32] * dimensions)
     with torch.inference_mode():
         before = network(images)
@@ -113,5 +117,42 @@ def test_dropping_auxiliary_outputs_leaves_the_logit(name):
         after = network(images)
     assert (before.shape, after.shape) == ((2, 4), (2, 1))
     torch.testing.assert_close(before[:, :1], after)
-    fresh = build_network(Network(name=name, average_flips=True), dimensions=dimensions)
+    fresh = build_network(config, dimensions=dimensions)
     fresh.load_state_dict(network.state_dict())  # it is saved and loaded as a network that never had them
+
+
+def test_softmax_of_two_logits_is_the_sigmoid_of_their_difference_in_value_loss_and_gradient():
+    torch.manual_seed(0)
+    layer, features, labels = SoftmaxLinear(5, 1), torch.randn(8, 5), torch.arange(8) % 2
+    pairs = functional.linear(features, layer.weight, layer.bias)  # (8, benign and malignant)
+    difference = layer(features).squeeze(1)
+    torch.testing.assert_close(pairs.softmax(dim=1)[:, 1], difference.sigmoid())
+    with_softmax = functional.cross_entropy(pairs, labels)
+    with_sigmoid = functional.binary_cross_entropy_with_logits(difference, labels.float())
+    torch.testing.assert_close(with_softmax, with_sigmoid)
+    gradients = [torch.autograd.grad(loss, layer.weight, retain_graph=True) for loss in (with_softmax, with_sigmoid)]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_softmax_network_with_opposite_weights_is_the_sigmoid_network(name):
+    dimensions = _DIMENSIONS.get(name, (2,))[0]
+    sigmoid, softmax = (
+        build_network(Network(name=name, head=head), dimensions=dimensions).eval() for head in ("sigmoid", "softmax")
+    )
+    weights = sigmoid.state_dict()
+    last = list(weights)[-2:]  # weight and bias of the last layer
+    weights |= {key: torch.cat([-weights[key], weights[key]]) / 2 for key in last}
+    softmax.load_state_dict(weights)
+    images = torch.rand(2, 1, *[32] * dimensions)
+    with torch.inference_mode():
+        torch.testing.assert_close(softmax(images), sigmoid(images))
+
+
+@pytest.mark.parametrize("name", ["compact", "planes", "cnn_lstm"])
+@pytest.mark.parametrize("activation", ["leaky_relu", "elu", "silu", "gelu", "tanh", "sigmoid"])
+def test_every_hidden_unit_has_the_configured_activation(name, activation):
+    network = build_network(Network(name=name, width=4, activation=activation), dimensions=3)
+    kinds = [type(each).__name__.lower() for each in network.modules()]
+    assert kinds.count(activation.replace("_", "")) >= 9  # the stem's and two in each of four blocks
+    assert "relu" not in kinds

@@ -20,8 +20,14 @@ PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 @pytest.mark.parametrize("backend", LIMITS)
 @pytest.mark.parametrize(
     ("config", "dimensions"),
-    [(Network(), 2), (Network(width=8, average_flips=True), 3), (Network(name="planes", width=8), 3)],
-    ids=["compact 2D", "compact 3D, flips", "planes"],
+    [
+        (Network(), 2),
+        (Network(width=8, average_flips=True), 3),
+        (Network(name="planes", width=8), 3),
+        (Network(name="cnn_lstm", width=4, average_flips=True), 3),
+        (Network(width=8, head="softmax", activation="gelu"), 2),
+    ],
+    ids=["compact 2D", "compact 3D, flips", "planes", "slices through an LSTM", "softmax, gelu"],
 )
 def test_a_backend_gives_the_probabilities_of_plain_pytorch_for_any_batch(backend, config, dimensions):
     pytest.importorskip(PACKAGES.get(backend, "torch"), reason=f"the extra [{backend}] is not installed")

@@ -90,6 +90,44 @@ def test_best_weights_are_the_ones_returned(tmp_path):
     assert float(loss) == pytest.approx(fitted.validation["validation_log_loss"], abs=1e-5)
 
 
+def test_without_early_stopping_the_last_weights_are_returned(tmp_path):
+    recorder, validation = Recorder(), blobs(24, seed=1)
+    settings = config(early_stopping=None, ema_decay=0.5, learning_rate=0.05, schedule="constant")  # restless
+    fitted = fit(blobs(48), validation, settings, folder=tmp_path, tracker=recorder, progress=False)
+    losses = {step: values["validation_log_loss"] for step, values in recorder.steps.items()}
+    logits = predict_logits(fitted.network, validation.images, batch_size=24)
+    loss = float(torch.nn.functional.binary_cross_entropy_with_logits(logits, validation.labels.double()))
+    assert fitted.best_epoch == fitted.epochs == max(losses) == 4
+    assert loss == pytest.approx(losses[4], abs=1e-5) == fitted.validation["validation_log_loss"]
+    assert len(set(losses.values())) == 4
+
+
+def test_gradient_at_the_first_layer_is_smaller_behind_sigmoid_units(tmp_path):
+    first = {}
+    for activation in ("relu", "sigmoid"):
+        settings, recorder = config(max_epochs=2, patience=1), Recorder()
+        network = settings.network.model_copy(update={"activation": activation})
+        settings = settings.model_copy(update={"network": network})
+        fit(blobs(24), blobs(8), settings, folder=tmp_path / activation, tracker=recorder, progress=False)
+        first[activation] = recorder.steps[1]["first_layer_gradient"]
+    assert 0 < first["sigmoid"] < first["relu"] / 3
+
+
+def test_slices_through_an_lstm_learn_which_order_the_slices_had(tmp_path):
+    rng = np.random.default_rng(0)
+    slices = np.sort(rng.random((16, 1, 1, 1, 6)), axis=-1).astype(np.float32) + np.zeros((28, 28, 1), np.float32)
+    slices[:, :, 0, 0] += 0.1  # no slice is constant, as padding would be
+    labels = np.arange(16) % 2
+    slices[labels == 1] = slices[labels == 1, ..., ::-1]  # the same slices, downwards
+    cases = CaseTensors.from_arrays(list(slices), labels.tolist(), [str(n) for n in range(16)])
+    tree = config(max_epochs=30, patience=29, schedule="constant").model_dump()
+    tree["network"] |= {"name": "cnn_lstm", "width": 4}
+    tree["preprocessing"] |= {"dimensions": 3, "size": (28, 28, 8), "spacing_mm": (1.0, 1.0, 4.0)}
+    settings = Config.model_validate(tree)
+    fitted = fit(cases, cases, settings, folder=tmp_path, tracker=NullTracker(), progress=False)
+    assert ((predict_logits(fitted.network, cases.images, batch_size=16) > 0) == (cases.labels == 1)).all()
+
+
 def test_number_of_loader_processes_changes_nothing(tmp_path):
     weights = []
     for workers in (0, 2):
