@@ -61,6 +61,7 @@ def score_on_ray(
     try:
         count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         context = ray.data.DataContext.get_current()
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # not earlier: its import sets it up
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
         given = iter(cases)
@@ -80,7 +81,6 @@ def _connect(ray: Any) -> None:
         return
     address = os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its notes are not for this project's users
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     cores = None if address else max(2, len(os.sched_getaffinity(0)))
     try:
         ray.init(address=address, num_cpus=cores, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
@@ -96,7 +96,7 @@ def _score_window(ray: Any, window: list[Case], actors: int, arguments: tuple[An
         _ScoringActor,
         fn_constructor_args=arguments,
         batch_size=1,
-        concurrency=min(actors, len(blocks)),
+        compute=ray.data.ActorPoolStrategy(size=min(actors, len(blocks))),
         num_cpus=_SHARE_OF_CPU,
     )
     for block in scored.iter_rows():
