@@ -57,7 +57,8 @@ class CNNLSTM(nn.Module):
             seen[present.flatten()] = kept
         else:
             seen = self.encoder(pictures)
-        return seen.view(-1, slices.shape[1], seen.shape[1])
+        found: Tensor = seen.view(-1, slices.shape[1], seen.shape[1])
+        return found
 
     def read(self, seen: Tensor, present: Tensor) -> Tensor:
         """What the two LSTMs say at each slice: (B, S, features) → (B, S, 2 hidden)."""
