@@ -71,7 +71,7 @@ def processor_seconds() -> float:
 
 @dataclass
 class Measured:
-    """One run: between its first rows, when all workers are warm, and its last."""
+    """One run, without its first quarter, in which workers warm up."""
 
     workers: int
     busy: int  # cores that its workers can use
@@ -99,7 +99,8 @@ def score_all(folder: Path, paths: list[Path], workers: int, args: argparse.Name
     out.mkdir()
     cases = (Case(str(n), paths[n % FILES].name, paths[n % FILES], center_mm=CENTER) for n in range(args.scans))
     engine = score_on_ray if args.engine == "ray" else score_in_processes
-    warm, settled = 64 * workers, None
+    warm, settled = max(64 * workers, args.scans // 4), None  # Ray works ahead of the rows that it hands out
+    start, used = time.perf_counter(), processor_seconds()
     with exclusive(out):
         sink = Sink(out, RunHeader(stamp, 0, "scans", 0.5))
         for number, row in enumerate(engine(setup, cases, stamp, workers=workers, batch_size=args.batch_size), 1):
