@@ -14,8 +14,8 @@ from pipeline.models.networks import build_network
 from pipeline.models.saliency import middle_planes, saliency_planes
 
 SIDE = 32
-EVERY = [(name, dimensions) for name in ("compact", "resnet10", "densenet121") for dimensions in (2, 3)]
-EVERY += [("planes", 3), ("resnet50", 2)]
+QUICK = [("compact", 2), ("compact", 3), ("planes", 3)]
+LARGE = [("resnet10", 2), ("resnet10", 3), ("resnet50", 2), ("densenet121", 2), ("densenet121", 3)]
 
 
 def spots(count, dimensions, rng):
@@ -61,7 +61,7 @@ def test_heat_of_a_global_mean_is_what_each_place_adds_to_the_logit():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "dimensions"), [("compact", 2), ("compact", 3), ("planes", 3)])
+@pytest.mark.parametrize(("name", "dimensions"), QUICK)
 @pytest.mark.parametrize("average_flips", [False, True])
 def test_heat_lies_on_the_spot_that_the_label_depends_on(name, dimensions, average_flips):
     network = trained(Network(name=name, width=8, average_flips=average_flips), dimensions)
@@ -73,8 +73,11 @@ def test_heat_lies_on_the_spot_that_the_label_depends_on(name, dimensions, avera
     assert evidence[5:11, 21:27].mean() > np.quantile(evidence, 0.9)
 
 
-@pytest.mark.parametrize(("name", "dimensions"), EVERY)
-@pytest.mark.parametrize("average_flips", [False, True])
+@pytest.mark.parametrize(
+    ("name", "dimensions", "average_flips"),
+    [(*each, flips) for each in QUICK for flips in (False, True)]
+    + [pytest.param(*each, False, marks=pytest.mark.slow) for each in LARGE],
+)
 def test_every_network_has_a_map_of_every_plane(name, dimensions, average_flips):
     torch.manual_seed(1)
     network = build_network(Network(name=name, average_flips=average_flips), dimensions=dimensions).eval()
