@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.models.cnn_lstm import CNNLSTM
 from pipeline.models.networks import CompactCNN, PadTo, PlanesCNN, SymmetryMean
 
 HeatPlanes = tuple[NDArray[np.float32], ...]
@@ -20,6 +21,7 @@ HeatPlanes = tuple[NDArray[np.float32], ...]
 _LAYERS = {
     CompactCNN: ("stages.3", "stages.2", "stages.1"),
     PlanesCNN: ("encoder.1.3", "encoder.1.2", "encoder.1.1"),
+    CNNLSTM: ("encoder.1.3", "encoder.1.2", "encoder.1.1"),
 }
 _DENSENET = ("class_layers.relu", "features.transition3", "features.transition2", "features.transition1")
 _RESNET = ("layer4", "layer3", "layer2", "layer1")
@@ -41,8 +43,7 @@ def saliency_planes(networks: Sequence[nn.Module], image: NDArray[np.float32], *
         Of a 2D input one map (R, A). Of a 3D input three, through the middle: (R, A), (R, S) and (A, S). Float32, not
         negative; the largest value over all maps is 1, or 0 where no feature moved the logit that way.
     """
-    with torch.enable_grad():
-        found = [_planes(copy.deepcopy(network).eval(), torch.from_numpy(image)[None], towards) for network in networks]
+    found = [_planes(copy.deepcopy(network).eval(), torch.from_numpy(image)[None], towards) for network in networks]
     heat = [np.mean([planes[number] for planes in found], axis=0) for number in range(len(found[0]))]
     highest = max(float(plane.max()) for plane in heat)
     return tuple((plane / highest if highest > 0 else plane).astype(np.float32) for plane in heat)
@@ -83,6 +84,8 @@ def _of_one_view(
             back = [place for place, axis in enumerate(axes) if axis in turned]
             found.append(maps[number, 0].flip(back).numpy())
         return found
+    if isinstance(network, CNNLSTM):
+        coarse = coarse.permute(1, 2, 3, 0)[None]  # (S, 1, n, n) -> (1, 1, n, n, S): slices lie along the last axis
     mode = "bilinear" if coarse.ndim == 4 else "trilinear"
     fine = functional.interpolate(coarse, size=padded.shape[2:], mode=mode, align_corners=False)
     if pads:

@@ -15,6 +15,7 @@ from pipeline.models.saliency import middle_planes, saliency_planes
 
 SIDE = 32
 QUICK = [("compact", 2), ("compact", 3), ("planes", 3)]
+LSTM = ("cnn_lstm", 3)
 LARGE = [("resnet10", 2), ("resnet10", 3), ("resnet50", 2), ("densenet121", 2), ("densenet121", 3)]
 
 
@@ -75,7 +76,7 @@ def test_heat_lies_on_the_spot_that_the_label_depends_on(name, dimensions, avera
 
 @pytest.mark.parametrize(
     ("name", "dimensions", "average_flips"),
-    [(*each, flips) for each in QUICK for flips in (False, True)]
+    [(*each, flips) for each in (*QUICK, LSTM) for flips in (False, True)]
     + [pytest.param(*each, False, marks=pytest.mark.slow) for each in LARGE],
 )
 def test_every_network_has_a_map_of_every_plane(name, dimensions, average_flips):
