@@ -162,7 +162,7 @@ def calibrate_findings(
         except CalibrationError as error:
             if len(config.data.findings) == 1:
                 raise
-            raise CalibrationError(f"finding {name!r}: {error}; or take it out of data.findings") from None
+            raise CalibrationError(f"finding {name!r}: {error}") from None
         calibrators.append(calibrator)
     return tuple(calibrators), points
 

@@ -36,6 +36,7 @@ def workspace(tmp_path_factory, manifest):
         manifest,
         folder,
         task="multilabel",
+        calibration={"method": "isotonic"},  # a few epochs may separate so few calibration cases
         data={"findings": NAMES, "splits": {"train": 0.4, "validation": 0.2, "calibration": 0.2, "test": 0.2}},
     )
     (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
@@ -73,7 +74,7 @@ def test_same_probability_of_every_finding_from_evaluation_command_and_pyfunc(in
     assert list(answered.columns) == list(scored.columns)
     for name in NAMES:
         column = scored[f"probability_{name}"]
-        assert column.nunique() > 90
+        assert column.nunique() > 5
         judged = predictions.where(finding=name).frame.set_index("case_id")["probability"]
         assert np.abs(judged - column[judged.index]).max() < 1e-6
         assert np.abs(answered[f"probability_{name}"] - column).max() < 1e-6
