@@ -42,7 +42,7 @@ def plain(network: torch.nn.Module) -> Predict:
 
     @torch.inference_mode()
     def predict(images: np.ndarray) -> np.ndarray:
-        return network(torch.from_numpy(images)).squeeze(1).double().numpy()
+        return network(torch.from_numpy(images)).double().numpy()
 
     return predict
 

@@ -97,7 +97,7 @@ def report(judged: Mapping[str, Judgement], config: Config, cohort: Cohort, also
         report_ensemble(console, list(judged.values()), config)
     if also:
         for name, judgement in judged.items():
-            part = judgement.predictions.where(split="test").frame.query(also)
+            part = judgement.of_first("test").frame.query(also)
             console.print(f"{name}, {also}: AUROC {auroc_of(Predictions.from_frame(part)):.3f}, {len(part)} cases")
     print(json.dumps(figures(list(judged.values()))))
 
@@ -118,7 +118,7 @@ def row(judgement: Judgement) -> list[str]:
 
 def report_ensemble(console: Console, judgements: Sequence[Judgement], config: Config) -> None:
     """The mean of the seeds' log odds, judged on the same cases."""
-    tests = [judgement.predictions.where(split="test").frame.sort_values("case_id") for judgement in judgements]
+    tests = [judgement.of_first("test").frame.sort_values("case_id") for judgement in judgements]
     odds = np.mean([logit(test["probability"].to_numpy()) for test in tests], axis=0)
     mean = Predictions.from_frame(tests[0].assign(logit=odds, probability=expit(odds), seed=None))
     found = evaluate_as_configured(mean, judgements[0].operating_point, config)

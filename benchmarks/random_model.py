@@ -19,7 +19,7 @@ def write_random_model(folder: Path, network: Network, *, side: int) -> Path:
     torch.manual_seed(0)
     save_model(
         folder,
-        [Member(build_network(network, dimensions=3), Calibrator("temperature", {"temperature": 1.0}))],
+        [Member(build_network(network, dimensions=3), (Calibrator("temperature", {"temperature": 1.0}),))],
         name="benchmark",
         network=network,
         preprocessing=Preprocessing(region="lesion", size=(side,) * 3, spacing_mm=(1.0,) * 3),

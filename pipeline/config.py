@@ -22,6 +22,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=
 FilePath = Annotated[Path, Field(strict=False)]
 Modality = Literal["CT", "MR", "US", "XR", "mask", "other"]
 SPLITS = ("train", "validation", "calibration", "test")
+MALIGNANT = "malignant"  # the finding that the manifest's column ``label`` holds
 
 
 class Section(BaseModel):
@@ -63,6 +64,11 @@ class Data(Section):
     modality: Modality
     label_source: str = Field(min_length=3, description="whose opinion or which test the label is")
     intensities: Literal["real", "simulated"] = "real"
+    findings: tuple[Name, ...] = Field(
+        (MALIGNANT,),
+        description="what is predicted: the label, called malignant, then columns of 0, 1 and blank",
+        strict=False,
+    )
     splits: SplitFractions = SplitFractions()
     split_seed: NonNegativeInt = 0
     cache: InputCache | None = Field(None, description="null reads every scan in every run, and keeps inputs in memory")
@@ -347,6 +353,7 @@ class Config(Section):
     """One experiment, whole."""
 
     name: Name
+    task: Literal["binary", "multilabel"] = "binary"
     seed: NonNegativeInt = 0
     output: FilePath = Field(Path("runs"), description="folder that gets one folder a run")
     data: Data
@@ -359,6 +366,31 @@ class Config(Section):
     evaluation: Evaluation = Evaluation()
     tracking: Tracking = Tracking()
     search: Search | None = Field(None, description="for malignancy search alone")
+
+    @model_validator(mode="after")
+    def _findings_fit_the_task(self) -> Self:
+        findings = self.data.findings
+        if self.task == "binary" and findings != (MALIGNANT,):
+            raise ValueError(
+                f"data.findings: {list(findings)} needs task: multilabel; set it, or leave [{MALIGNANT}] alone"
+            )
+        if self.task == "multilabel" and (len(findings) < 2 or findings[0] != MALIGNANT):
+            raise ValueError(
+                f"data.findings: {list(findings)} is no list for task multilabel, which starts with {MALIGNANT!r} "
+                "(the column 'label') and goes on with other columns of the manifest; correct it"
+            )
+        for name in findings:
+            if findings.count(name) > 1 or name in ("macro", "micro") or name.startswith("member_"):
+                raise ValueError(
+                    f"data.findings: {name!r} stands twice or is a name that score rows and summaries use themselves; "
+                    "rename the column"
+                )
+        if self.task == "multilabel" and self.training.class_balance != "none":
+            raise ValueError(
+                f"training.class_balance: {self.training.class_balance!r} balances one label and would shift every "
+                "finding; set it to none with task multilabel"
+            )
+        return self
 
     @model_validator(mode="after")
     def _sections_fit_together(self) -> Self:

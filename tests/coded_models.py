@@ -41,7 +41,9 @@ class CodedNetwork(nn.Module):
 
 def use_coded_networks(patch) -> None:
     """Let model directories load ``CodedNetwork`` where they name a network."""
-    patch.setattr("pipeline.scoring.model_directory.build_network", lambda config, *, dimensions: CodedNetwork())
+    patch.setattr(
+        "pipeline.scoring.model_directory.build_network", lambda config, *, dimensions, outputs: CodedNetwork()
+    )
 
 
 def write_pictures(folder: Path, *, patients=360, south_every=4, seed=0, shift=0.0, first=0, slope=1.8) -> Path:
@@ -81,7 +83,7 @@ def save_coded(
     point = OperatingPoint(threshold, "sensitivity", 0.9, None, 50, 50, 0.9, 0.6)
     return save_model(
         folder,
-        [Member(CodedNetwork(north, south), Calibrator("temperature", {"temperature": temperature}))],
+        [Member(CodedNetwork(north, south), (Calibrator("temperature", {"temperature": temperature}),))],
         name="coded",
         network=NETWORK,
         preprocessing=label.pop("preprocessing", PREPROCESSING),

@@ -48,6 +48,25 @@ def test_each_registered_model_name_is_used_by_one_shipped_configuration():
     assert load_config(SHIPPED[0].with_name("smoke.yaml")).tracking.registered_model is None
 
 
+@pytest.mark.parametrize(
+    ("findings", "more", "says"),
+    [
+        ("[calcified, malignant]", [], r"is no list for task multilabel, which starts with 'malignant'"),
+        ("[malignant, calcified, calcified]", [], r"data\.findings: 'calcified' stands twice"),
+        ("[malignant, macro]", [], r"'macro' stands twice or is a name that score rows and summaries use"),
+        ("[malignant, member_1]", [], r"'member_1' stands twice or is a name"),
+        (
+            "[malignant, calcified]",
+            ["training.class_balance=weighted_loss", "calibration.method=platt"],
+            r"training\.class_balance: 'weighted_loss' balances one label",
+        ),
+    ],
+)
+def test_findings_that_cannot_be_meant(config_file, findings, more, says):
+    with pytest.raises(ConfigError, match=says):
+        load_config(config_file, ["task=multilabel", f"data.findings={findings}", *more])
+
+
 def test_overrides_are_read_as_yaml_and_win(config_file):
     config = load_config(
         config_file, ["training.learning_rate=1e-4", "preprocessing.size=[40,40,40]", "network.name=resnet18"]
@@ -86,6 +105,12 @@ def test_overrides_are_read_as_yaml_and_win(config_file):
         ("operating_point.target=95", r"operating_point\.target: 95 is not accepted: input should be less than 1"),
         ("tracking.registered_model=a/b", r"tracking\.registered_model: 'a/b' is not accepted"),
         ("name=../x", r"name: '\.\./x' is not accepted"),
+        (
+            "data.findings=[malignant, calcified]",
+            r"data\.findings: \['malignant', 'calcified'\] needs task: multilabel",
+        ),
+        ("task=multilabel", r"data\.findings: \['malignant'\] is no list for task multilabel, which starts with"),
+        ("data.findings=[a/b]", r"data\.findings\.0: 'a/b' is not accepted"),
         ("training", r"override 'training': expected section\.key=value"),
         ("training.max_epochs.deep=3", r"training\.max_epochs: \{'deep': 3\} is not accepted"),
         ("name.deep=3", r"override 'name\.deep=3': 'name' is a value, not a section"),

@@ -29,21 +29,26 @@ def save_tiny(
     provenance=None,
     preprocessing=PREPROCESSING,
     refer_zone=None,
+    findings: tuple[str, ...] = ("malignant",),
 ):
-    """Save a model with random weights and a calibrator of the given method; its description."""
+    """Save a model with random weights and calibrators of the given method; its description."""
     rng = np.random.default_rng(seed)
     labels = np.arange(80) % 2
-    logits = rng.normal(labels * 2 - 1, 2)
-    calibrator = fit_calibrator(method, logits, labels)
+    logits = [rng.normal(labels * 2 - 1, 2) for _ in findings]
+    calibrators = tuple(fit_calibrator(method, column, labels) for column in logits)
     torch.manual_seed(seed)
     return save_model(
         folder,
-        [Member(build_network(NETWORK, dimensions=3), calibrator)],
+        [Member(build_network(NETWORK, dimensions=3, outputs=len(findings)), calibrators)],
         name="tiny",
         network=NETWORK,
         preprocessing=preprocessing,
         modality="CT",
-        operating_points=[choose_operating_point(labels, calibrator.apply(logits), rule="sensitivity", target=0.9)],
+        operating_points=[
+            choose_operating_point(labels, calibrator.apply(column), rule="sensitivity", target=0.9)
+            for calibrator, column in zip(calibrators, logits, strict=True)
+        ],
+        findings=findings,
         label=LabelMeaning(source="made up", intensities="simulated"),
         envelope=envelope,
         prevalence_at_calibration=0.5,

@@ -50,7 +50,7 @@ def new_frame(title: str, caption: Caption, *, probabilities: bool = True) -> tu
     figure = Figure(figsize=_SIZE)
     axes = figure.add_axes((0.135, 0.115, 0.835, 0.725))
     _head(figure, title, caption, probabilities=probabilities)
-    _tidy(axes)
+    tidy(axes)
     return figure, axes
 
 
@@ -60,8 +60,8 @@ def new_frame_with_strip(title: str, caption: Caption) -> tuple[Figure, Axes, Ax
     axes = figure.add_axes((0.135, 0.285, 0.835, 0.555))
     strip = figure.add_axes((0.135, 0.115, 0.835, 0.14))
     _head(figure, title, caption, probabilities=True)
-    _tidy(axes)
-    _tidy(strip)
+    tidy(axes)
+    tidy(strip)
     return figure, axes, strip
 
 
@@ -72,7 +72,8 @@ def _head(figure: Figure, title: str, caption: Caption, *, probabilities: bool) 
     figure.text(0.02, 0.888, f"{shown}{caption.calibration}", fontsize=8, color=MUTED, va="top")
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
+    """The look that all axes share."""
     axes.set_axisbelow(True)
     axes.grid(visible=True, color=RULE, lw=0.7)
     for side in ("top", "right"):

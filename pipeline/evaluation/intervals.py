@@ -109,7 +109,9 @@ def patient_bootstrap(
     chosen = _weighted_statistics(truth, scores, statistics, threshold=threshold, bins=bins)
     everyone = np.ones((1, truth.size))
     found = resampling.replicates(groups, chosen, resamples=resamples, rng=rng)
-    return {name: _percentile(name, float(chosen[name](everyone)[0]), found[name], level) for name in statistics}
+    return {
+        name: percentile_interval(name, float(chosen[name](everyone)[0]), found[name], level) for name in statistics
+    }
 
 
 def _weighted_statistics(
@@ -149,7 +151,12 @@ def _decisions(malignant: FloatArray, positive: FloatArray, name: str) -> tuple[
     return right, among[name]
 
 
-def _percentile(name: str, estimate: float, found: FloatArray, level: float) -> Interval:
+def percentile_interval(name: str, estimate: float, found: FloatArray, level: float = 0.95) -> Interval:
+    """Percentile interval of a statistic from its value on each resample; NaN where a resample does not define it.
+
+    Raises:
+        UndefinedMetricError: when over 5 % of the resamples do not.
+    """
     defined = _defined(name, estimate, found)
     lower, upper = np.quantile(defined, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     return Interval(estimate, float(lower), float(upper), level, "patient bootstrap, percentile")
@@ -273,7 +280,7 @@ def paired_auroc_difference(
         return first(weights) - second(weights)
 
     found = resampling.replicates(groups, {"difference": difference}, resamples=resamples, rng=rng)["difference"]
-    return _percentile("AUROC difference", float(difference(np.ones((1, truth.size)))[0]), found, level)
+    return percentile_interval("AUROC difference", float(difference(np.ones((1, truth.size)))[0]), found, level)
 
 
 def paired_auroc_difference_analytic(

@@ -66,15 +66,15 @@ class OperatingPoint:
         """Whether each case is positive, the shape of ``probabilities``."""
         return np.asarray(np.asarray(probabilities, dtype=np.float64) >= self.threshold)
 
-    def describe(self) -> str:
-        """One line: the threshold, the rule and what it rests on."""
+    def describe(self, *, positive: str = "malignant", negative: str = "benign") -> str:
+        """One line: the threshold, the rule and what it rests on, in the names of the two classes."""
         rules: dict[str, str] = {
             "sensitivity": f"at least {100 * (self.target or 0):g} % sensitivity",
             "specificity": f"at least {100 * (self.target or 0):g} % specificity",
             "youden": "largest Youden index",
             "cost": f"a miss costs {self.cost_ratio or 0:g} false alarms",
         }
-        cases = f"{self.n_positive} malignant and {self.n_negative} benign calibration cases"
+        cases = f"{self.n_positive} {positive} and {self.n_negative} {negative} calibration cases"
         return f"probability ≥ {self.threshold:.3g} ({rules[self.rule]}, on {cases})"
 
     def to_json(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pipeline.evaluation.checklist import Item
 from pipeline.evaluation.details import Details
 from pipeline.evaluation.intervals import Interval
+from pipeline.evaluation.multilabel import FindingsEvaluation
 from pipeline.evaluation.prevalence import Restated
 from pipeline.evaluation.results import Evaluation
 
@@ -32,6 +33,7 @@ FIGURE_TEXTS: Mapping[str, str] = {
     "precision_recall": "How many of the called are malignant, as more of the malignant are called.",
     "reliability": "Observed against predicted share in equal-mass bins, before and after calibration.",
     "probability_histogram": "Where the probabilities of malignant (up) and benign cases (down) lie.",
+    "findings": "Each finding by itself: sensitivity against false alarms, and observed against predicted share.",
     "decision_curve": "Worth of acting on the model at each threshold, against acting on all or none.",
 }
 
@@ -106,6 +108,7 @@ class ReportInputs:
         figures: PNG bytes by name, as ``evaluation_figures`` names them, in order.
         rivals: baseline, oracle, champion.
         no_champion: why the champion is not among them; blank where it is.
+        findings: every finding's evaluation, where there are several.
         details: subgroups, label certainty, patients, refer zone, seeds.
         restated: PPV and NPV at other prevalences.
         pictures: the most confident mistakes.
@@ -127,6 +130,7 @@ class ReportInputs:
     figures: Mapping[str, bytes] = field(default_factory=dict)
     rivals: tuple[Rival, ...] = ()
     no_champion: str = ""
+    findings: FindingsEvaluation | None = None
     details: Details = field(default_factory=Details)
     restated: tuple[Restated, ...] = ()
     pictures: tuple[Picture, ...] = ()

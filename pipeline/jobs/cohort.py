@@ -15,10 +15,11 @@ from rich.progress import track
 
 from pipeline.cases.cache import StoredInputs
 from pipeline.cases.case import Case
+from pipeline.cases.findings import finding_labels, partly_labelled, require_both_values
 from pipeline.cases.manifest import Manifest
 from pipeline.cases.prepare import prepare_cases
-from pipeline.config import SPLITS, Auxiliary, Config, SoftLabels
-from pipeline.errors import CaseError, Code, ConfigError, TableError
+from pipeline.config import MALIGNANT, SPLITS, Auxiliary, Config, SoftLabels
+from pipeline.errors import CaseError, Code, ConfigError
 from pipeline.evaluation.report import Flow, SplitCounts
 from pipeline.files import sha256_json
 from pipeline.imaging.preprocess import ModelInput
@@ -41,19 +42,33 @@ class Cohort:
 
     Attributes:
         usable: labelled cases that could be read, in the manifest's order.
-        rejected: labelled cases that could not, with the reason.
-        unlabelled: how many rows have a blank label.
+        rejected: cases that could not, with the reason.
+        unlabelled: how many rows have a blank label and no other finding to train on.
         repeated_rows: how many rows repeat an earlier one.
+        partly: cases without a label that have another finding; nothing is judged on them.
     """
 
     usable: tuple[Usable, ...]
     rejected: tuple[tuple[Case, CaseError], ...]
     unlabelled: int
     repeated_rows: int
+    partly: tuple[Usable, ...] = ()
 
     def of(self, split: str) -> list[Usable]:
         """The usable cases of one split."""
         return [each for each in self.usable if each.split == split]
+
+    def training(self) -> list[Usable]:
+        """What the weights are fitted on: the training split, and partly labelled cases of patients in no other split.
+
+        Whose patient is where is asked each time, so that it holds whatever the splits or folds are.
+        """
+        return [*self.of("train"), *self.training_alone()]
+
+    def training_alone(self) -> list[Usable]:
+        """The partly labelled among them."""
+        held_out = {each.case.patient_id for each in self.usable if each.split != "train"}
+        return [each for each in self.partly if each.case.patient_id not in held_out]
 
     def flow(self) -> Flow:
         """Where the given rows went."""
@@ -61,23 +76,26 @@ class Cohort:
         if self.repeated_rows:
             codes[Code.W_DUPLICATE_ROW] = self.repeated_rows
         splits = {}
+        training = self.training()
         for name in dict.fromkeys(each.split for each in self.usable):
-            cases = [each.case for each in self.of(name)]
+            cases = [each.case for each in (training if name == "train" else self.of(name))]
             splits[name] = SplitCounts(
                 cases=len(cases),
                 patients=len({case.patient_id for case in cases}),
                 malignant=sum(case.label == 1 for case in cases),
             )
+        idle = len(self.partly) - len(self.training_alone())
         return Flow(
-            given=len(self.usable) + self.unlabelled + codes.total(),
+            given=len(self.usable) + len(self.partly) + self.unlabelled + codes.total(),
             excluded=dict(sorted(codes.items())),
-            unlabelled=self.unlabelled,
+            unlabelled=self.unlabelled + idle,
             splits={name: splits[name] for name in sorted(splits, key=[*SPLITS, *splits].index)},
         )
 
     def digest(self, manifest: Manifest) -> str:
         """Digest of the data as used: manifest bytes, and each case's label, split and image bytes."""
-        rows = [[each.case.case_id, each.case.label, each.split, each.input.image_sha256] for each in self.usable]
+        cases = (*self.usable, *self.training_alone())
+        rows = [[each.case.case_id, each.case.label, each.split, each.input.image_sha256] for each in cases]
         return sha256_json([manifest.digest, sorted(rows)])
 
 
@@ -87,48 +105,51 @@ def prepare_cohort(manifest: Manifest, split_of: Mapping[str, str], config: Conf
     Args:
         manifest: without table faults.
         split_of: split by case_id, for every labelled case.
-        config: names the preprocessing and the modality.
+        config: names the preprocessing, the modality and the findings.
     """
-    labelled = [case for case in manifest.cases if case.label is not None]
+    wanted = [case for case in manifest.cases if case.label is not None]
+    wanted += partly_labelled(manifest.cases, config.data.findings)
     usable, rejected = [], []
     stored = StoredInputs(config.data.cache) if config.data.cache else None
     outcomes = prepare_cases(
-        labelled, config.preprocessing, modality=config.data.modality, root=manifest.root, stored=stored
+        wanted, config.preprocessing, modality=config.data.modality, root=manifest.root, stored=stored
     )
     console = Console(stderr=True)
     for case, outcome in track(
-        outcomes, description="reading scans", total=len(labelled), console=console, disable=not console.is_terminal
+        outcomes, description="reading scans", total=len(wanted), console=console, disable=not console.is_terminal
     ):
         if isinstance(outcome, CaseError):
             rejected.append((case, outcome))
         else:
-            usable.append(Usable(case, split_of[case.case_id], outcome))
+            usable.append(Usable(case, split_of.get(case.case_id, "train"), outcome))
     if stored:
         stored.report()
-    return Cohort(tuple(usable), tuple(rejected), len(manifest.cases) - len(labelled), manifest.repeated_rows)
+    return Cohort(
+        usable=tuple(each for each in usable if each.case.label is not None),
+        rejected=tuple(rejected),
+        unlabelled=len(manifest.cases) - len(wanted),
+        repeated_rows=manifest.repeated_rows,
+        partly=tuple(each for each in usable if each.case.label is None),
+    )
 
 
-def require_both_classes(cohort: Cohort, manifest: Manifest, splits: Sequence[str] = SPLITS) -> None:
-    """Refuse a cohort in which rejections left a split without a class.
+def require_both_classes(
+    cohort: Cohort, manifest: Manifest, findings: Sequence[str] = (MALIGNANT,), *, splits: Sequence[str] = SPLITS
+) -> None:
+    """Refuse a cohort in which rejections left a split without a class of one of the findings.
 
     Raises:
-        TableError: naming the split and the commonest reason.
+        TableError: naming split, finding and the commonest reason.
     """
+    codes = Counter(str(error.code) for _, error in cohort.rejected).most_common(1)
+    reason = (
+        f"; {len(cohort.rejected)} cases were rejected, most of them {codes[0][0]} (first: {cohort.rejected[0][1]})"
+        if codes
+        else ""
+    )
     for name in splits:
-        labels = [each.case.label for each in cohort.of(name)]
-        if len(set(labels)) < 2:
-            codes = Counter(str(error.code) for _, error in cohort.rejected).most_common(1)
-            reason = (
-                f"; {len(cohort.rejected)} cases were rejected, most of them {codes[0][0]} "
-                f"(first: {cohort.rejected[0][1]})"
-                if codes
-                else ""
-            )
-            raise TableError(
-                Code.E_ONE_CLASS,
-                manifest.path,
-                f"split {name!r} has {labels.count(0)} benign and {labels.count(1)} malignant usable cases{reason}",
-            )
+        cases = [each.case for each in (cohort.training() if name == "train" else cohort.of(name))]
+        require_both_values(finding_labels(cases, findings), findings, path=manifest.path, split=name, why=reason)
 
 
 def resolve_columns(config: Config, manifest: Manifest) -> Config:

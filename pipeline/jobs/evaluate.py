@@ -7,14 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.cases.case import Case
+from pipeline.cases.findings import class_names, finding_labels, require_both_values, require_findings
 from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.config import Tracking
 from pipeline.errors import Code, TableError, UsageError
 from pipeline.evaluation.certainty import RATING_COLUMN, Scale
-from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.multilabel import evaluate_findings, in_order
 from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point
 from pipeline.evaluation.predictions import Predictions, read_predictions
 from pipeline.evaluation.report import Flow, Picture, SplitCounts
@@ -58,8 +60,10 @@ def evaluate_model(
     manifest = read_manifest(manifest_path)
     manifest.require_usable()
     model = load_model(model_folder(model_name, Tracking()))
+    require_findings(manifest, model.findings)
     labelled = [case for case in manifest.cases if case.label is not None]
     unseen = [case for case in labelled if not model.description.patients.contains(str(case.patient_id))]
+    findings = _known(model, manifest, unseen)
     scorer = Scorer(model, root=manifest.root)
     rows = list(score_cases(scorer, unseen))
     judged_rows = [(case, row) for case, row in zip(unseen, rows, strict=True) if row.probability is not None]
@@ -72,11 +76,11 @@ def evaluate_model(
             "give cases of other patients",
         )
     doubtful = [each for each in _score_indeterminate(model, manifest) if each.usable]
-    judged = _judged(model, manifest, labelled, unseen, judged_rows, doubtful)
+    judged, predictions = _judged(model, manifest, labelled, unseen, judged_rows, doubtful, findings)
     cases = [case for case, _ in judged_rows]
     beside = _champion_beside(model_name, model, judged, cases, manifest.root) if champion else "not asked for"
     shown = _pictures(model, scorer, judged.predictions, cases) if pictures else ()
-    _write(replace(judged, champion=beside, pictures=shown), out)
+    _write(replace(judged, champion=beside, pictures=shown), out, all_predictions=predictions)
     print(champion_text(beside))
     for case, row in zip(unseen, rows, strict=True):
         if row.probability is None:
@@ -86,34 +90,68 @@ def evaluate_model(
 
 
 def evaluate_predictions(path: Path, out: Path) -> None:
-    """Judge a predictions file: its test split when it has one, else all its rows.
+    """Judge the test split of a predictions file, each finding by itself.
 
-    The operating point is chosen on its calibration split.
+    The operating points are chosen on its calibration split.
 
     Raises:
-        UsageError: when the file cannot be used, or has no calibration split.
+        UsageError: when the file cannot be used, or a finding lacks a class in one of the two splits.
     """
     predictions = read_predictions(path)
     seeds = seeds_of(predictions)
     first = predictions.where(seed=seeds[0]) if len(seeds) > 1 else predictions
-    calibration, test = (first.where(split=name).labelled() for name in ("calibration", "test"))
-    if not len(calibration) or not len(test):
-        raise UsageError(
-            f"{path}: has {len(calibration)} labelled calibration and {len(test)} labelled test rows; a threshold is "
-            "chosen on the one and judged on the other, so both are needed"
-        )
-    point = choose_operating_point(calibration.labels, calibration.probabilities, rule="sensitivity", target=0.95)
+    names = in_order(predictions.frame["finding"])
+    points = {name: _point(first.where(finding=name), name, path) for name in names}
+    findings = evaluate_findings(first.where(split="test"), points)
     judged = Judged(
         title=path.name,
         model="predictions of unnamed origin",
         calibration="as given",
-        predictions=first.where(split="test"),
-        evaluation=evaluate(first.where(split="test"), operating_point=point),
+        predictions=first.where(split="test", finding=names[0]),
+        evaluation=findings.first,
+        findings=findings,
         # The lowest seed number, not the best: the others are shown as a spread.
         judged_on="test split" if len(seeds) < 2 else f"test split, seed {seeds[0]} of {len(seeds)}",
-        all_seeds=predictions.where(split="test") if len(seeds) > 1 else None,
+        all_seeds=predictions.where(split="test", finding=names[0]) if len(seeds) > 1 else None,
     )
+    calibration = first.where(split="calibration", finding=names[0])
     _write(judged, out, all_predictions=predictions, calibration=calibration)
+
+
+def _point(predictions: Predictions, finding: str, path: Path) -> OperatingPoint:
+    """The threshold of one finding; both splits must have both classes, or there is nothing to choose or judge."""
+    positive, negative = class_names(finding)
+    calibration, test = (predictions.where(split=name).labelled() for name in ("calibration", "test"))
+    if not len(calibration) or not len(test):
+        raise UsageError(
+            f"{path}: has {len(calibration)} labelled calibration and {len(test)} labelled test rows of finding "
+            f"{finding!r}; a threshold is chosen on the one and judged on the other, so both are needed"
+        )
+    for name, split in (("calibration", calibration), ("test", test)):
+        present = int(split.labels.sum())
+        if present in (0, len(split)):
+            raise UsageError(
+                f"{path}: split {name!r} has {len(split) - present} {negative} and {present} {positive} rows; each "
+                "split needs both; add cases, or leave the finding out"
+            )
+    return choose_operating_point(calibration.labels, calibration.probabilities, rule="sensitivity", target=0.95)
+
+
+def _known(model: Model, manifest: Manifest, cases: Sequence[Case]) -> tuple[str, ...]:
+    """The label, and the other findings that the cases are labelled with; a column that is blank throughout is named.
+
+    Raises:
+        TableError: when one of the others has one class only.
+    """
+    first, *others = model.findings
+    labels = finding_labels(cases, model.findings)[:, 1:]
+    known = np.isfinite(labels).any(axis=0)
+    names = [name for name, has in zip(others, known, strict=True) if has]
+    require_both_values(labels[:, known], names, path=manifest.path, split="judged")
+    for name in others:
+        if name not in names:
+            print(f"finding {name} is blank in every case that may be judged, and is left out")
+    return (first, *names)
 
 
 def _judged(
@@ -123,12 +161,23 @@ def _judged(
     unseen: list[Case],
     judged: list[tuple[Case, ScoreRow]],
     doubtful: list[Scored],
-) -> Judged:
+    findings: Sequence[str],
+) -> tuple[Judged, Predictions]:
+    """What is shown, and every row that ``predictions.parquet`` holds."""
     description = model.description
-    point = OperatingPoint.from_json(dict(description.operating_points[0]))
+    points = {
+        name: point for name, point in zip(model.findings, model.operating_points, strict=True) if name in findings
+    }
     subgroups = subgroup_columns(manifest, description)
     ratings = [RATING_COLUMN] if RATING_COLUMN in manifest.columns else []
-    predictions = predictions_from([*(Scored(*each) for each in judged), *doubtful], [*subgroups, *ratings])
+    scored = [Scored(*each) for each in judged]
+    predictions = predictions_from([*scored, *doubtful], [*subgroups, *ratings])
+    every = predictions
+    if len(model.findings) > 1:
+        others = predictions_from(scored, [*subgroups, *ratings], model.findings).frame
+        others = others[others["finding"] != model.findings[0]]
+        every = Predictions.from_frame(pd.concat([predictions.frame, others], ignore_index=True))
+    judged_findings = evaluate_findings(every, points)
     cases = [case for case, _ in judged]
     codes = {"patients seen in training": len(labelled) - len(unseen), "rejected": len(unseen) - len(judged)}
     flow = Flow(
@@ -141,12 +190,13 @@ def _judged(
             )
         },
     )
-    return Judged(
+    shown = Judged(
         title=f"{description.name} on {manifest.path.name}",
         model=model.label,
-        calibration=model.members[0].calibrator.describe(),
+        calibration=model.members[0].calibrators[0].describe(),
         predictions=predictions,
-        evaluation=evaluate(predictions, operating_point=point),
+        evaluation=judged_findings.first,
+        findings=judged_findings,
         judged_on=manifest.path.name,
         label=description.label,
         flow=flow,
@@ -154,6 +204,7 @@ def _judged(
         preprocessing=preprocessing_facts(description),
         provenance=provenance_facts(description),
     )
+    return shown, every
 
 
 def _champion_beside(
@@ -200,5 +251,5 @@ def _write(
 ) -> None:
     with atomic_folder(out) as folder:
         write_evaluation(judged, folder, all_predictions=all_predictions, calibration=calibration)
-    print(evaluation_text(judged.title, judged.evaluation))
+    print(evaluation_text(judged.title, judged.evaluation, judged.findings))
     print(f"report: {out / 'report.html'}")

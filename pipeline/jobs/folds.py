@@ -11,10 +11,11 @@ import pandas as pd
 from pipeline.cases.splits import split_around_fold
 from pipeline.config import Config
 from pipeline.evaluation.metrics import auroc
-from pipeline.evaluation.operating_points import choose_operating_point
+from pipeline.evaluation.multilabel import evaluate_findings
+from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point
 from pipeline.evaluation.predictions import Predictions
 from pipeline.jobs.cohort import Cohort
-from pipeline.jobs.judge import Judgement, compare, evaluate_as_configured, refer_zone
+from pipeline.jobs.judge import Judgement, compare, refer_zone
 from pipeline.jobs.run_folder import RunRecord, read_record
 from pipeline.jobs.trained import learn
 from pipeline.tracking.runs import TrackedRun, open_run
@@ -44,7 +45,7 @@ def learn_folds(
         ) as child:
             RunRecord(child.run_id, f"{name}, {fold}", {}, None, "").write(folder / fold)
             fitted, judgement = learn(around_fold(cohort, fold, config), each_fold, folder / fold, child)
-            child.metrics(judgement.evaluation.metrics("test_"))
+            child.metrics(judgement.evaluation.metrics("test_") | judgement.findings.metrics("test_"))
         outcomes.append((fitted, judgement))
     return tuple(fitted for fitted, _ in outcomes), pool_judgements([judgement for _, judgement in outcomes], config)
 
@@ -72,35 +73,49 @@ def around_fold(cohort: Cohort, fold: str, config: Config) -> Cohort:
 def pool_judgements(judgements: Sequence[Judgement], config: Config) -> Judgement:
     """One judgement of all test cases; each fold was calibrated before, so that probabilities may be pooled.
 
-    The threshold is chosen on the calibration cases of all folds, each case once.
+    Each finding's threshold is chosen on the calibration cases of all folds, each case once.
     """
-    tests = [each.predictions.where(split="test") for each in judgements]
-    test = _stack(tests)
+    test = _stack([each.predictions.where(split="test") for each in judgements])
     calibration = _stack([each.predictions.where(split="calibration") for each in judgements], once=True)
+    points = {name: _point(calibration.where(finding=name).labelled(), config) for name in config.data.findings}
+    first = config.data.findings[0]
+    calibrated = calibration.where(finding=first)
+    tests = [each.of_first("test") for each in judgements]
+    settings = config.evaluation
+    return Judgement(
+        calibrators=tuple(calibrators for each in judgements for calibrators in each.calibrators),
+        operating_points=points,
+        predictions=Predictions.from_frame(pd.concat([calibration.frame, test.frame], ignore_index=True)),
+        findings=evaluate_findings(test, points, resamples=settings.resamples, seed=config.seed),
+        comparisons=tuple(
+            compare(
+                same[0].name,
+                same[0].columns,
+                test.where(finding=first),
+                _stack([each.predictions for each in same]),
+                points[first],
+                config,
+            )
+            for same in zip(*(each.comparisons for each in judgements), strict=True)
+        ),
+        prevalence_at_calibration=float(calibrated.labels.mean()),
+        refer_zone=refer_zone(calibrated.labels, calibrated.probabilities, config),
+        fold_aurocs=tuple(auroc(part.labels, part.probabilities) for part in tests),
+    )
+
+
+def _point(calibration: Predictions, config: Config) -> OperatingPoint:
     rule = config.operating_point
-    point = choose_operating_point(
+    return choose_operating_point(
         calibration.labels,
         calibration.probabilities,
         rule=rule.rule,
         target=rule.target,
         cost_ratio=rule.cost_ratio,
     )
-    return Judgement(
-        calibrators=tuple(calibrator for each in judgements for calibrator in each.calibrators),
-        operating_point=point,
-        predictions=Predictions.from_frame(pd.concat([calibration.frame, test.frame], ignore_index=True)),
-        evaluation=evaluate_as_configured(test, point, config),
-        comparisons=tuple(
-            compare(same[0].name, same[0].columns, test, _stack([each.predictions for each in same]), point, config)
-            for same in zip(*(each.comparisons for each in judgements), strict=True)
-        ),
-        prevalence_at_calibration=float(calibration.labels.mean()),
-        refer_zone=refer_zone(calibration.labels, calibration.probabilities, config),
-        fold_aurocs=tuple(auroc(part.labels, part.probabilities) for part in tests),
-    )
 
 
 def _stack(parts: Sequence[Predictions], *, once: bool = False) -> Predictions:
-    """The folds' predictions, one below the other; optionally only the first of each case."""
+    """The folds' predictions, one below the other; optionally only the first of each case and finding."""
     frame = pd.concat([part.frame.assign(fold=fold) for fold, part in enumerate(parts)], ignore_index=True)
-    return Predictions.from_frame(frame.drop_duplicates("case_id") if once else frame)
+    return Predictions.from_frame(frame.drop_duplicates(["case_id", "finding"]) if once else frame)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.cases.case import Case
-from pipeline.config import Config
+from pipeline.cases.findings import finding_labels
+from pipeline.config import MALIGNANT, Config
 from pipeline.errors import CalibrationError, UndefinedMetricError, UsageError
 from pipeline.evaluation.baselines import fit_baseline
 from pipeline.evaluation.calibration import fit_calibrator
@@ -19,6 +20,7 @@ from pipeline.evaluation.certainty import RATING_COLUMN
 from pipeline.evaluation.conformal import ReferZone, fit_refer_zone
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.intervals import Interval, paired_auroc_difference
+from pipeline.evaluation.multilabel import FindingsEvaluation, evaluate_findings
 from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.results import Evaluation
@@ -51,34 +53,53 @@ class Comparison:
         return f"logistic regression on {', '.join(self.columns)}"
 
 
-def describe_calibrators(calibrators: Sequence[Calibrator]) -> str:
-    """What was fitted, in a few words; one a network."""
-    return "; ".join(dict.fromkeys(calibrator.describe() for calibrator in calibrators))
-
-
 @dataclass(frozen=True, eq=False)
 class Judgement:
     """Everything that is known of a model after training.
 
     Attributes:
-        calibrators: fitted on the calibration split; one a network.
-        operating_point: chosen on the calibration split.
-        predictions: of the validation, calibration and test splits.
-        evaluation: of the test split.
-        comparisons: baseline first, then the oracle, where configured.
+        calibrators: fitted on the calibration split; for each network, one a finding.
+        operating_points: by finding, chosen on the calibration split.
+        predictions: of the validation, calibration and test splits, all findings.
+        findings: the test split's evaluation, finding by finding.
+        comparisons: baseline first, then the oracle, where configured; of the first finding.
         prevalence_at_calibration: share of malignant cases in the calibration split.
-        refer_zone: fitted on the calibration split, where configured.
-        fold_aurocs: within each fold, when every case was judged by the network of its fold.
+        refer_zone: of the first finding, fitted on the calibration split, where configured.
+        fold_aurocs: within each fold, when every case was judged by the network of its fold; of the first finding.
     """
 
-    calibrators: tuple[Calibrator, ...]
-    operating_point: OperatingPoint
+    calibrators: tuple[tuple[Calibrator, ...], ...]
+    operating_points: Mapping[str, OperatingPoint]
     predictions: Predictions
-    evaluation: Evaluation
+    findings: FindingsEvaluation
     comparisons: tuple[Comparison, ...]
     prevalence_at_calibration: float
     refer_zone: ReferZone | None = None
     fold_aurocs: tuple[float, ...] = ()
+
+    @property
+    def first_finding(self) -> str:
+        """The label's name."""
+        return next(iter(self.operating_points))
+
+    @property
+    def operating_point(self) -> OperatingPoint:
+        """Of the first finding."""
+        return self.operating_points[self.first_finding]
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """Of the first finding."""
+        return self.findings.first
+
+    @property
+    def calibration(self) -> str:
+        """How the first finding was calibrated, in a few words."""
+        return "; ".join(dict.fromkeys(each[0].describe() for each in self.calibrators))
+
+    def of_first(self, split: str) -> Predictions:
+        """Predictions of one split and the first finding."""
+        return self.predictions.where(split=split, finding=self.first_finding)
 
 
 def require_refer_zone(labels: NDArray[np.int64], config: Config) -> None:
@@ -107,7 +128,7 @@ def refer_zone(labels: NDArray[np.int64], probabilities: LogitArray, config: Con
 def calibrate(
     logits: LogitArray, labels: NDArray[np.int64], config: Config, *, prior_offset: float
 ) -> tuple[Calibrator, OperatingPoint]:
-    """Fit the calibrator and choose the operating point, both on the calibration split."""
+    """Fit one finding's calibrator and choose its operating point, both on the calibration split."""
     settings = config.calibration
     offset = prior_offset if settings.prior_correction else 0.0
     calibrator = fit_calibrator(settings.method, logits, labels, prior_offset=offset)
@@ -118,6 +139,34 @@ def calibrate(
     return calibrator, point
 
 
+def calibrate_findings(
+    logits: LogitArray, labels: LogitArray, config: Config, *, prior_offset: float
+) -> tuple[tuple[Calibrator, ...], dict[str, OperatingPoint]]:
+    """A calibrator for each finding, and operating points by finding, each on the cases where that finding is known.
+
+    Args:
+        logits: (N, F) of the calibration split.
+        labels: (N, F), NaN where unknown.
+        config: names the findings and how to calibrate.
+        prior_offset: what class balancing added to the logits.
+
+    Raises:
+        CalibrationError: naming the finding, where there are several.
+    """
+    calibrators, points = [], {}
+    for column, name in enumerate(config.data.findings):
+        known = np.isfinite(labels[:, column])
+        truth = labels[known, column].astype(np.int64)
+        try:
+            calibrator, points[name] = calibrate(logits[known, column], truth, config, prior_offset=prior_offset)
+        except CalibrationError as error:
+            if len(config.data.findings) == 1:
+                raise
+            raise CalibrationError(f"finding {name!r}: {error}") from None
+        calibrators.append(calibrator)
+    return tuple(calibrators), points
+
+
 def predictions_of(
     cases: Sequence[Case],
     splits: Sequence[str],
@@ -126,20 +175,37 @@ def predictions_of(
     columns: Sequence[str],
     *,
     seed: int,
+    findings: Sequence[str] = (MALIGNANT,),
 ) -> Predictions:
-    """The waist of the design: one row a case, with the columns that subgroups and baselines need."""
-    frame = pd.DataFrame(
-        {
-            "case_id": [case.case_id for case in cases],
-            "patient_id": [case.patient_id for case in cases],
-            "split": list(splits),
-            "seed": seed,
-            "label": [case.label for case in cases],
-            "logit": logits,
-            "probability": probabilities,
-        }
-    )
-    return Predictions.from_frame(pd.concat([frame, extra_frame(cases, columns)], axis=1))
+    """The waist of the design: one row a case and finding, with the columns that subgroups and baselines need.
+
+    Args:
+        cases: N cases.
+        splits: of each case.
+        logits: (N, F), or (N,) of a single finding.
+        probabilities: of the same shape.
+        columns: extra columns to keep.
+        seed: of the training.
+        findings: F names, the label's first.
+    """
+    logits, probabilities = (values.reshape(len(cases), len(findings)) for values in (logits, probabilities))
+    labels, extra = finding_labels(cases, findings), extra_frame(cases, columns)
+    frames = []
+    for column, name in enumerate(findings):
+        frame = pd.DataFrame(
+            {
+                "case_id": [case.case_id for case in cases],
+                "patient_id": [case.patient_id for case in cases],
+                "split": list(splits),
+                "finding": name,
+                "seed": seed,
+                "label": labels[:, column],
+                "logit": logits[:, column],
+                "probability": probabilities[:, column],
+            }
+        )
+        frames.append(pd.concat([frame, extra], axis=1))
+    return Predictions.from_frame(pd.concat(frames, ignore_index=True))
 
 
 def used_columns(config: Config, *, available: Collection[str] = ()) -> list[str]:
@@ -154,39 +220,42 @@ def judge(usable: Sequence[Usable], logits: LogitArray, config: Config, *, prior
 
     Args:
         usable: cases of the validation, calibration and test splits; training cases only feed the comparisons.
-        logits: (N,) of ``usable``; NaN for training cases, which nothing here looks at.
+        logits: (N, F) of ``usable``; NaN for training cases, which nothing here looks at.
         config: the experiment.
         prior_offset: what class balancing added to the logits.
     """
+    findings, cases = config.data.findings, [each.case for each in usable]
     splits = np.array([each.split for each in usable])
-    labels = np.array([each.case.label for each in usable])
+    labels = finding_labels(cases, findings)  # (N, F)
     at = splits == "calibration"
-    calibrator, point = calibrate(logits[at], labels[at], config, prior_offset=prior_offset)
+    calibrators, points = calibrate_findings(logits[at], labels[at], config, prior_offset=prior_offset)
     held_out = np.flatnonzero(splits != "train").tolist()
+    pairs = zip(calibrators, logits[held_out].T, strict=True)
     predictions = predictions_of(
-        [usable[index].case for index in held_out],
+        [cases[index] for index in held_out],
         [usable[index].split for index in held_out],
         logits[held_out],
-        calibrator.apply(logits[held_out]),
-        used_columns(config, available=usable[0].case.extra),
+        np.stack([calibrator.apply(column) for calibrator, column in pairs], axis=1),
+        used_columns(config, available=cases[0].extra),
         seed=config.seed,
+        findings=findings,
     )
     test = predictions.where(split="test")
     return Judgement(
-        calibrators=(calibrator,),
-        operating_point=point,
+        calibrators=(calibrators,),
+        operating_points=points,
         predictions=predictions,
-        evaluation=evaluate_as_configured(test, point, config),
+        findings=evaluate_findings(test, points, resamples=config.evaluation.resamples, seed=config.seed),
         comparisons=tuple(
-            _compare(name, columns, usable, test, config)
+            _compare(name, columns, usable, test.where(finding=findings[0]), config)
             for name, columns in (
                 ("baseline", config.evaluation.baseline_columns),
                 ("oracle", config.evaluation.oracle_columns),
             )
             if columns
         ),
-        prevalence_at_calibration=float(labels[at].mean()),
-        refer_zone=refer_zone(labels[at], calibrator.apply(logits[at]), config),
+        prevalence_at_calibration=float(labels[at, 0].mean()),
+        refer_zone=refer_zone(labels[at, 0].astype(np.int64), calibrators[0].apply(logits[at, 0]), config),
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.cases.case import Case
 from pipeline.cases.manifest import Manifest
+from pipeline.config import MALIGNANT
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.subgroups import SUBGROUP_COLUMNS
 from pipeline.files import sha256_json
@@ -54,13 +55,27 @@ def score_labelled(model: Model, cases: Sequence[Case], *, root: Path) -> list[S
     return [Scored(case, row) for case, row in zip(cases, rows, strict=True)]
 
 
-def predictions_from(scored: Sequence[Scored], columns: Sequence[str]) -> Predictions:
-    """Usable rows as predictions of the split ``test``, with subgroup columns."""
+def predictions_from(
+    scored: Sequence[Scored], columns: Sequence[str], findings: Sequence[str] = (MALIGNANT,)
+) -> Predictions:
+    """Usable rows as predictions of the split ``test``, with subgroup columns.
+
+    Args:
+        scored: cases with rows that have a probability.
+        columns: subgroup columns.
+        findings: the model's, whose columns the cases have, or its first alone.
+    """
     logits, probabilities = (
-        np.array([getattr(each.row, name) for each in scored], dtype=np.float64) for name in ("logit", "probability")
+        np.array([_scores(each.row, name, len(findings)) for each in scored], dtype=np.float64)
+        for name in ("logit", "probability")
     )
     cases = [each.case for each in scored]
-    return predictions_of(cases, ["test"] * len(cases), logits, probabilities, columns, seed=0)
+    return predictions_of(cases, ["test"] * len(cases), logits, probabilities, columns, seed=0, findings=findings)
+
+
+def _scores(row: ScoreRow, name: str, findings: int) -> list[float]:
+    """Logits or probabilities of a row's first findings."""
+    return [getattr(each, name) for each in (row.findings[:findings] or (row,))]
 
 
 def subgroup_columns(manifest: Manifest, *descriptions: ModelDescription) -> list[str]:

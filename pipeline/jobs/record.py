@@ -13,6 +13,7 @@ from pipeline.config import Config
 from pipeline.jobs.candidates import ChampionBeside
 from pipeline.jobs.provenance import git_commit
 from pipeline.jobs.summary import note
+from pipeline.scoring.model_directory import ModelDescription
 from pipeline.scoring.rows import schema
 from pipeline.tracking.registry import RegisteredVersion, log_model, package_versions, register
 from pipeline.tracking.runs import TrackedRun
@@ -51,8 +52,7 @@ def record_model(run: TrackedRun, trained: Trained, manifest: Manifest) -> Regis
         run.artifact(trained.folder / name, "figures" if name == "figures" else None)
     run.text(trained.description.model_dump_json(indent=1), "model.json")
     example = _input_example(trained.cohort.usable[0].case)
-    members = len(trained.fitted) if len(trained.fitted) > 1 else 0
-    log_model(run, trained.folder / "model", input_example=example, columns=tuple(schema(members).names))
+    log_model(run, trained.folder / "model", input_example=example, columns=row_columns(trained.description))
     registered = trained.config.tracking.registered_model
     if registered is None:
         return None
@@ -62,7 +62,7 @@ def record_model(run: TrackedRun, trained: Trained, manifest: Manifest) -> Regis
 def final_metrics(trained: Trained) -> dict[str, float]:
     """Flat names and numbers: the model's, each comparison's, and the best epoch's (mean over folds)."""
     judgement = trained.judgement
-    metrics = judgement.evaluation.metrics("test_")
+    metrics = judgement.evaluation.metrics("test_") | judgement.findings.metrics("test_")
     others = [(other.name, other.evaluation, other.gain) for other in judgement.comparisons]
     if isinstance(trained.champion, ChampionBeside):
         others.append(("champion", trained.champion.evaluation, trained.champion.gain))
@@ -78,6 +78,13 @@ def final_metrics(trained: Trained) -> dict[str, float]:
         metrics["mean_fold_auroc"] = float(np.mean(judgement.fold_aurocs))
     best = [{"best_epoch": fitted.best_epoch, **fitted.validation} for fitted in trained.fitted]
     return metrics | {name: float(np.mean([each[name] for each in best])) for name in best[0]}
+
+
+def row_columns(description: ModelDescription) -> tuple[str, ...]:
+    """Columns of the rows that a model gives."""
+    members, findings = len(description.members), description.findings
+    several = findings if len(findings) > 1 else ()
+    return tuple(schema(members if members > 1 else 0, several).names)
 
 
 def _dataset_table(trained: Trained) -> pd.DataFrame:
@@ -97,6 +104,7 @@ def _version_tags(trained: Trained) -> dict[str, str]:
     description = trained.description
     return {
         "label_source": description.label.source,
+        "findings": ", ".join(description.findings),
         "intensities": description.label.intensities,
         "input_contract": description.input_contract,
         "model_digest": description.digests.model,

@@ -10,6 +10,8 @@ from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.details import Details, evaluate_details
 from pipeline.evaluation.figure_frame import Caption, to_png
 from pipeline.evaluation.figures import evaluation_figures
+from pipeline.evaluation.finding_figures import findings_figure
+from pipeline.evaluation.multilabel import FindingsEvaluation
 from pipeline.evaluation.predictions import Predictions, write_predictions
 from pipeline.evaluation.prevalence import Restated, restate_prevalence
 from pipeline.evaluation.report import Flow, Picture, ReportInputs, Rival, render_report
@@ -31,8 +33,9 @@ class Judged:
         title: of the page.
         model: name and short digest.
         calibration: the calibrator in a few words.
-        predictions: the cases that were judged.
+        predictions: the cases that were judged, of the first finding.
         evaluation: of them.
+        findings: every finding's; None where there is one alone.
         judged_on: which cases these are.
         label: what the label means; None for predictions of unknown origin.
         flow: where the given cases went; None when that is unknown.
@@ -50,6 +53,7 @@ class Judged:
     predictions: Predictions
     evaluation: Evaluation
     judged_on: str = "test split"
+    findings: FindingsEvaluation | None = None
     label: LabelMeaning | None = None
     flow: Flow | None = None
     comparisons: Sequence[Comparison] = ()
@@ -89,14 +93,19 @@ def write_evaluation(
         all_seeds=judged.all_seeds,
     )
     champion = judged.champion if isinstance(judged.champion, str) else judged.champion.to_json()
-    write_json(folder / "evaluation.json", {**judged.evaluation.to_json(), **details.to_json(), "champion": champion})
+    several = judged.findings.to_json() if judged.findings else {}
+    found = {**judged.evaluation.to_json(), **details.to_json(), "champion": champion, **several}
+    write_json(folder / "evaluation.json", found)
     cases = f"{judged.judged_on}, {judged.evaluation.n_cases} cases of {judged.evaluation.n_patients} patients"
+    caption = Caption(judged.model, judged.calibration, cases)
     figures = evaluation_figures(
         judged.predictions,
         judged.evaluation,
-        caption=Caption(judged.model, judged.calibration, cases),
+        caption=caption,
         rivals={other.name: other.predictions.probabilities for other in judged.comparisons},
     )
+    if judged.findings and (picture := findings_figure(judged.findings, caption=caption)):
+        figures["findings"] = picture
     pictures = {name: to_png(figure) for name, figure in figures.items()}
     (folder / "figures").mkdir(exist_ok=True)
     for name, png in pictures.items():
@@ -122,6 +131,7 @@ def _report(judged: Judged, details: Details, pictures: Mapping[str, bytes]) -> 
         rivals=_rivals(judged),
         no_champion=judged.champion if isinstance(judged.champion, str) else "",
         details=details,
+        findings=judged.findings,
         restated=_restated(evaluation),
         pictures=judged.pictures,
         data=judged.data,

@@ -99,7 +99,7 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions) -> in
     out.mkdir(parents=True, exist_ok=True)
     started, clock = now(), perf_counter()
     with exclusive(out), _saying_what_a_full_disk_keeps(out):
-        sink = Sink(out, header, restart=options.restart)
+        sink = Sink(out, header, findings=scorer.finding_columns, restart=options.restart)
         before = compare(inputs, sink.finished)
         if before.changed and not options.rescore_changed:
             raise UsageError(

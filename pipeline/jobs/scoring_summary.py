@@ -61,7 +61,8 @@ def summarise(run: ScoringRun, tables: Iterable[pa.Table], *, drift_alert: float
         probabilities = [value for value in table.column("probability").to_pylist() if value is not None]
         histogram += np.histogram(probabilities, bins=_HISTOGRAM_BINS, range=(0.0, 1.0))[0]
         decisions.update(value for value in table.column("decision").to_pylist() if value is not None)
-        meter.add(PROBABILITY, probabilities)
+        for name in (name for name in table.column_names if name.startswith(PROBABILITY)):
+            meter.add(name, table.column(name).to_pylist())
         for name, values in measures_of(table).items():
             meter.add(name, values)
         if len(first) < _SHOWN:
@@ -126,6 +127,9 @@ def summary_text(run: ScoringRun, summary: Mapping[str, Any], out: Path) -> str:
         f"model {run.stamp.model}: probability of malignancy ({summary['label_source']}), "
         f"{calibrators}, {summary['intensities']} intensities"
     )
+    if len(run.descriptions[0].findings) > 1:
+        findings = ", ".join(run.descriptions[0].findings)
+        lines.append(f"findings, each with its own probability, which do not sum to 1: {findings}")
     for row in summary["first_rows"]:
         shown = f"{row['probability']:.3f} {row['decision']}" if row["probability"] is not None else row["code"]
         lines.append(f"  {row['case_id']}: {shown} ({row['status']})")

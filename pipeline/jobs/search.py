@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.cases.findings import require_findings
 from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.cases.splits import assign_splits
 from pipeline.config import Config, Range, Search
@@ -54,6 +55,7 @@ def search(config_path: Path, overrides: Sequence[str] = ()) -> int:
     manifest = read_manifest(config.data.manifest, config.data.extra_columns)
     manifest.require_usable()
     config = resolve_columns(config, manifest)
+    require_findings(manifest, config.data.findings)
     cohort = _read_cases(config, manifest)
     study = _open_study(config, cohort, manifest)
     started = datetime.now(UTC)
@@ -196,7 +198,7 @@ def _read_cases(config: Config, manifest: Manifest) -> Cohort:
     splits = assign_splits(manifest, config.data.splits, seed=config.data.split_seed)
     seen = [case for case in manifest.cases if splits.of.get(case.case_id) in _SPLITS]
     cohort = prepare_cohort(replace(manifest, cases=tuple(seen)), splits.of, config)
-    require_both_classes(cohort, manifest, _SPLITS)
+    require_both_classes(cohort, manifest, config.data.findings, splits=_SPLITS)
     return cohort
 
 

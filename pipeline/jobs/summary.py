@@ -9,10 +9,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.evaluation.multilabel import FindingsEvaluation
 from pipeline.evaluation.report import STATISTIC_NAMES
 from pipeline.evaluation.results import Evaluation
 from pipeline.jobs.candidates import ChampionBeside
-from pipeline.jobs.judge import describe_calibrators
+from pipeline.jobs.findings_text import findings_lines, findings_markdown
 from pipeline.tracking.registry import RegisteredVersion
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def summary_text(trained: Trained, version: RegisteredVersion | None) -> str:
         "",
         _table(trained),
         *_folds(trained),
+        *findings_lines(judgement.findings),
         f"calibrated: {_calibration(evaluation)}",
         champion_text(trained.champion),
         f"operating point: {judgement.operating_point.describe()}",
@@ -74,11 +76,12 @@ def note(trained: Trained) -> str:
             f"AUROC gain over the {other.name} ({', '.join(other.columns)}): {other.gain or 'undefined'}, by patient.",
         ]
     rows += ["", champion_text(trained.champion)]
-    rows += ["", f"Calibration ({describe_calibrators(trained.judgement.calibrators)}): {_calibration(evaluation)}."]
+    rows += ["", f"Calibration ({trained.judgement.calibration}): {_calibration(evaluation)}."]
     rows += [line for text in _folds(trained) for line in ("", f"{text}.")]
     rows += ["", f"Operating point: {trained.judgement.operating_point.describe()}."]
     if trained.judgement.refer_zone:
         rows += ["", f"Refer zone: {trained.judgement.refer_zone.describe()}."]
+    rows += findings_markdown(trained.judgement.findings)
     return "\n".join(rows)
 
 
@@ -149,10 +152,10 @@ def champion_text(champion: ChampionBeside | str) -> str:
     return f"AUROC gain over the champion: {champion.gain or 'undefined'}, by patient; {champion.note}, AUROC {theirs}."
 
 
-def evaluation_text(title: str, evaluation: Evaluation) -> str:
+def evaluation_text(title: str, evaluation: Evaluation, findings: FindingsEvaluation | None = None) -> str:
     """What ``malignancy evaluate`` prints."""
     rows = [f"{title}: {evaluation.n_patients} patients, {evaluation.n_cases} cases, {evaluation.n_positive} malignant"]
     rows += [f"  {label}: {_cell(evaluation, name)}" for name, label in STATISTIC_NAMES.items()]
     rows += [f"  operating point: {evaluation.operating_point.describe()}"]
-    rows += [f"  calibration {_calibration(evaluation)}"]
+    rows += [f"  calibration {_calibration(evaluation)}", *findings_lines(findings)]
     return "\n".join(rows)

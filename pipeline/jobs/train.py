@@ -8,13 +8,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipeline.cases.findings import require_findings, require_findings_in_splits
 from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.cases.splits import Splits, assign_folds, assign_splits
 from pipeline.config import Config
 from pipeline.config_file import load_config
 from pipeline.files import write_text
 from pipeline.jobs.cohort import Cohort, prepare_cohort, require_both_classes, resolve_columns
-from pipeline.jobs.folds import learn_folds
+from pipeline.jobs.folds import around_fold, fold_names, learn_folds
 from pipeline.jobs.record import record_model, record_start
 from pipeline.jobs.run_folder import SUMMARY, RunRecord, find_run, new_folder
 from pipeline.jobs.summary import summary_text
@@ -42,10 +43,13 @@ def train(
     manifest = read_manifest(config.data.manifest, config.data.extra_columns)
     manifest.require_usable()
     config = resolve_columns(config, manifest)
-    seed = config.data.split_seed
+    findings, seed = config.data.findings, config.data.split_seed
+    require_findings(manifest, findings)
     splits = (
         assign_folds(manifest, folds, seed=seed) if folds else assign_splits(manifest, config.data.splits, seed=seed)
     )
+    if not folds:
+        require_findings_in_splits(manifest, findings, splits.of)
     started = datetime.now(UTC)
     name = _run_name(config, started, folds)
     record = RunRecord(None, name, config.model_dump(mode="json"), folds, manifest.digest)
@@ -57,12 +61,13 @@ def train(
         replace(record, run_id=run.run_id).write(folder)
         record_start(run, config)
         cohort = _read_cases(config, manifest, splits)
+        for parts in [around_fold(cohort, fold, config) for fold in fold_names(cohort)] if folds else [cohort]:
+            require_both_classes(parts, manifest, findings)
         if folds:
             fitted, judgement = learn_folds(
                 cohort, config, folder / "checkpoints", run, name=record.name, tags=_tags(config)
             )
         else:
-            require_both_classes(cohort, manifest)
             only, judgement = learn(cohort, config, folder / "checkpoints", run)
             fitted = (only,)
         trained = finish(config, manifest, splits, cohort, fitted, judgement, folder, run)

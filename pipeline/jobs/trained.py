@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipeline.cases.findings import finding_labels
 from pipeline.cases.manifest import Manifest
 from pipeline.cases.splits import Splits
 from pipeline.config import Config
@@ -19,7 +20,7 @@ from pipeline.files import atomic_write
 from pipeline.imaging.envelope import fit_envelope
 from pipeline.jobs.candidates import ChampionBeside, champion_beside
 from pipeline.jobs.cohort import Cohort, auxiliary_targets, soft_targets
-from pipeline.jobs.judge import Judgement, describe_calibrators, judge, require_refer_zone
+from pipeline.jobs.judge import Judgement, judge, require_refer_zone
 from pipeline.jobs.mistakes import mistake_pictures
 from pipeline.jobs.provenance import provenance
 from pipeline.jobs.reporting import Judged, preprocessing_facts, provenance_facts, write_evaluation
@@ -74,20 +75,24 @@ def learn(cohort: Cohort, config: Config, folder: Path, tracker: Tracker) -> tup
 
 
 def case_tensors(cohort: Cohort, split: str, config: Config) -> CaseTensors:
-    """Inputs, hard labels and the targets of the loss of one split's cases."""
-    cases = [each.case for each in cohort.of(split)]
-    labels = [case.label for case in cases if case.label is not None]
-    targets = soft_targets(cases, config.training.soft_labels) if config.training.soft_labels else None
+    """Inputs, hard labels (N, F) and the targets of the loss of one split's cases."""
+    usable = cohort.training() if split == "train" else cohort.of(split)
+    cases = [each.case for each in usable]
+    labels = finding_labels(cases, config.data.findings)
+    targets = labels.copy()
+    if config.training.soft_labels:
+        soft = np.array(soft_targets(cases, config.training.soft_labels))
+        targets[:, 0] = np.where(np.isfinite(labels[:, 0]), soft, np.nan)
     columns = config.training.auxiliary if split == "train" else None
     auxiliary = auxiliary_targets(cases, columns) if columns else None
-    inputs = ImageRows([each.input.voxels for each in cohort.of(split)])
+    inputs = ImageRows([each.input.voxels for each in usable])
     ids = [case.case_id for case in cases]
     return CaseTensors.from_arrays(inputs, labels, ids, targets=targets, auxiliary=auxiliary)
 
 
 def held_out_logits(cohort: Cohort, fitted: Fitted, config: Config) -> np.ndarray:
-    """Logits (N,) float64 of all usable cases but the training ones, which stay NaN."""
-    logits = np.full(len(cohort.usable), np.nan)
+    """Logits (N, F) float64 of all usable cases but the training ones, which stay NaN."""
+    logits = np.full((len(cohort.usable), len(config.data.findings)), np.nan)
     held_out = [index for index, each in enumerate(cohort.usable) if each.split != "train"]
     images, size = ImageRows([each.input.voxels for each in cohort.usable]), config.training.batch_size
     for places in torch.split(torch.tensor(held_out), size):
@@ -114,7 +119,7 @@ def finish(
         _judged(trained, manifest),
         folder,
         all_predictions=judgement.predictions,
-        calibration=judgement.predictions.where(split="calibration"),
+        calibration=judgement.of_first("calibration"),
         refer_coverage=config.operating_point.refer_coverage,
     )
     _write_splits(trained)
@@ -127,9 +132,10 @@ def _judged(trained: Trained, manifest: Manifest) -> Judged:
     return Judged(
         title=f"{config.name}{simulated}",
         model=f"{description.name}@{description.digests.model[:12]}",
-        calibration=describe_calibrators(judgement.calibrators),
-        predictions=judgement.predictions.where(split="test"),
+        calibration=judgement.calibration,
+        predictions=judgement.of_first("test"),
         evaluation=judgement.evaluation,
+        findings=judgement.findings,
         judged_on=trained.judged_on,
         label=description.label,
         flow=trained.cohort.flow(),
@@ -154,7 +160,7 @@ def _champion_beside(
 ) -> ChampionBeside | str:
     if not config.evaluation.champion:
         return "not asked for (evaluation.champion: false)"
-    test = judgement.predictions.where(split="test")
+    test = judgement.of_first("test")
     cases = {each.case.case_id: each.case for each in cohort.usable}
     return champion_beside(
         description,
@@ -171,7 +177,7 @@ def _pictures(trained: Trained) -> tuple[Picture, ...]:
     if not trained.config.evaluation.pictures:
         return ()
     inputs = {each.case.case_id: each.input.voxels for each in trained.cohort.usable}
-    test = trained.judgement.predictions.where(split="test")
+    test = trained.judgement.of_first("test")
     # Out of fold, the network that gave the answer is the one to ask; the others were trained on the case.
     folds = dict(zip(test.case_ids, test.frame["fold"].fillna(0).astype(int), strict=True))
     return mistake_pictures(test, lambda case_id: [trained.fitted[folds[case_id]].network], inputs.get)
@@ -185,7 +191,8 @@ def _write_splits(trained: Trained) -> None:
     ):
         rows = csv.writer(handle, lineterminator="\n")
         rows.writerow(("case_id", "patient_id", "split"))
-        rows.writerows((each.case.case_id, each.case.patient_id, each.split) for each in trained.cohort.usable)
+        cases = (*trained.cohort.usable, *trained.cohort.training_alone())
+        rows.writerows((each.case.case_id, each.case.patient_id, each.split) for each in cases)
 
 
 def _save(
@@ -199,19 +206,20 @@ def _save(
     folder: Path,
     run: TrackedRun,
 ) -> ModelDescription:
-    seen = {name: cohort.of(name) for name in ("train", "validation", "calibration")}
+    seen = {"train": cohort.training(), "validation": cohort.of("validation"), "calibration": cohort.of("calibration")}
     if len(fitted) > 1:  # each case trained all networks but one
-        seen = {"train": list(cohort.usable), "validation": [], "calibration": []}
+        seen = {"train": [*cohort.usable, *cohort.partly], "validation": [], "calibration": []}
     patients = {name: [str(each.case.patient_id) for each in cases] for name, cases in seen.items()}
     measures = [each.input.measures for each in seen["train"]]
     description = save_model(
         folder / "model",
-        [Member(each.network, calibrator) for each, calibrator in zip(fitted, judgement.calibrators, strict=True)],
+        [Member(each.network, calibrators) for each, calibrators in zip(fitted, judgement.calibrators, strict=True)],
         name=config.name,
         network=config.network,
         preprocessing=config.preprocessing,
         modality=config.data.modality,
-        operating_points=[judgement.operating_point],
+        findings=config.data.findings,
+        operating_points=list(judgement.operating_points.values()),
         label=LabelMeaning(source=config.data.label_source, intensities=config.data.intensities),
         envelope=fit_envelope(measures, modality=config.data.modality),
         prevalence_at_calibration=judgement.prevalence_at_calibration,
@@ -229,4 +237,7 @@ def _drift_references(measures: Sequence[Mapping[str, float]], judgement: Judgem
     names = set.intersection(*(set(case) for case in measures))
     values = {name: [case[name] for case in measures] for name in names}
     calibration = judgement.predictions.where(split="calibration")
-    return fit_references(values | {PROBABILITY: calibration.probabilities.tolist()})
+    for name in judgement.operating_points:
+        column = PROBABILITY if name == judgement.first_finding else f"{PROBABILITY}_{name}"
+        values[column] = calibration.where(finding=name).probabilities.tolist()
+    return fit_references(values)

@@ -1,4 +1,4 @@
-"""Networks that end in one logit: compact CNNs for CPUs, and MONAI's ResNets and DenseNet."""
+"""Networks that end in a logit for each finding: compact CNNs for CPUs, and MONAI's ResNets and DenseNet."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class _Blocks(TypedDict):
 
 
 def build_network(config: Network, *, dimensions: int, outputs: int = 1) -> nn.Module:
-    """A network from images (B, 1, R, A[, S]) to one logit each (B, 1); every side at least 28 voxels.
+    """A network from images (B, 1, R, A[, S]) to a logit for each finding (B, outputs); every side at least 28 voxels.
 
     Args:
         config: which network.
         dimensions: 2 or 3.
-        outputs: 1, or more while auxiliary columns are learnt beside the logit (B, outputs); the logit is the first.
+        outputs: logits, and while auxiliary columns are learnt these after them.
     """
     network = _build(config, dimensions, outputs)
     if config.head == "softmax":
@@ -88,10 +88,10 @@ def to_channels_last(network: nn.Module) -> nn.Module:
     return network
 
 
-def keep_logit(network: nn.Module) -> None:
-    """Drop every output but the first from the last layer, in place: what auxiliary columns leave behind."""
+def keep_outputs(network: nn.Module, count: int) -> None:
+    """Drop every output but the first ones from the last layer, in place: what auxiliary columns leave behind."""
     name, last = _last_linear(network)
-    alone = type(last)(last.in_features, 1)
+    alone = type(last)(last.in_features, count)
     alone.load_state_dict({key: value[: alone.out_features] for key, value in last.state_dict().items()})
     network.set_submodule(name, alone)
 
@@ -294,8 +294,8 @@ def parameter_count(network: nn.Module) -> int:
 
 @torch.inference_mode()
 def predict_logits(network: nn.Module, images: Tensor, *, batch_size: int) -> Tensor:
-    """Logits (N,) in float64 of images (N, 1, R, A[, S]), in evaluation mode, batch by batch."""
+    """Logits (N, F) in float64 of images (N, 1, R, A[, S]), in evaluation mode, batch by batch."""
     network.eval()
     device = next(network.parameters()).device
-    batches = [network(batch.to(device)).squeeze(1) for batch in torch.split(images, batch_size)]  # (B, 1) -> (B,)
+    batches = [network(batch.to(device)) for batch in torch.split(images, batch_size)]
     return torch.cat(batches).double().cpu()

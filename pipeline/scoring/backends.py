@@ -24,7 +24,7 @@ Predict = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 
 
 def build_predict(network: nn.Module, backend: Backend, *, shape: tuple[int, ...], device: str = "cpu") -> Predict:
-    """A function from images (B, 1, R, A[, S]) float32 to logits (B,) float64.
+    """A function from images (B, 1, R, A[, S]) float32 to logits (B, F) float64.
 
     Args:
         network: in evaluation mode.
@@ -48,7 +48,7 @@ def build_predict(network: nn.Module, backend: Backend, *, shape: tuple[int, ...
             batch = batch.pin_memory()
         batch = batch.to(device=device, non_blocking=True)
         with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=backend == "bf16"):
-            logits = network(batch).squeeze(1)  # (B, 1) -> (B,)
+            logits = network(batch)
         found: NDArray[np.float64] = logits.double().cpu().numpy()
         return found
 
@@ -65,7 +65,7 @@ def _onnx(network: nn.Module, shape: tuple[int, ...]) -> Predict:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(_exported(network, shape), options, providers=["CPUExecutionProvider"])
-    return lambda images: session.run(None, {"images": images})[0].astype(np.float64).squeeze(1)
+    return lambda images: session.run(None, {"images": images})[0].astype(np.float64)
 
 
 def _openvino(network: nn.Module, shape: tuple[int, ...]) -> Predict:
@@ -78,7 +78,7 @@ def _openvino(network: nn.Module, shape: tuple[int, ...]) -> Predict:
     core = openvino.Core()
     settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(core.read_model(_exported(network, shape)), "CPU", settings)
-    return lambda images: np.asarray(compiled(images)[0], np.float64).squeeze(1)
+    return lambda images: np.asarray(compiled(images)[0], np.float64)
 
 
 def _exported(network: nn.Module, shape: tuple[int, ...]) -> bytes:

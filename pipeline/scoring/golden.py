@@ -67,7 +67,7 @@ def golden_drift(scorer: Scorer, models: Sequence[Path]) -> float:
             names, expected = _read(model / FOLDER)
             inputs = _inputs(model / FOLDER, names, description.preprocessing, description.modality)
             found = scorer.member_probabilities(inputs)[:, member : member + count]
-            drift = max(drift, float(np.abs(found - expected).max()))
+            drift = max(drift, float(np.abs(found.ravel() - expected.ravel()).max()))
         member += count
     return drift
 

@@ -10,15 +10,15 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from pipeline.config import Modality, Network, Preprocessing, Section
+from pipeline.config import MALIGNANT, Modality, Network, Preprocessing, Section
 from pipeline.errors import CalibrationError, ModelError
 from pipeline.evaluation.calibrator import Calibrator
 from pipeline.evaluation.conformal import ReferZone
@@ -32,7 +32,7 @@ _JSON = "model.json"
 
 
 class LabelMeaning(Section):
-    """What a probability is the probability of."""
+    """What the first finding's probability is the probability of, and whose opinion all labels are."""
 
     positive: Literal["malignant"] = "malignant"
     negative: Literal["benign"] = "benign"
@@ -41,11 +41,17 @@ class LabelMeaning(Section):
 
 
 class MemberDescription(Section):
-    """One network: its weights file and the calibrator fitted to it."""
+    """One network: its weights file and the calibrators fitted to it, the first finding's and those of the others."""
 
     weights: str
     weights_sha256: str
     calibrator: dict[str, Any]
+    other_calibrators: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def calibrators(self) -> tuple[dict[str, Any], ...]:
+        """One for each finding, in order."""
+        return (self.calibrator, *self.other_calibrators)
 
 
 class PatientHashes(Section):
@@ -85,10 +91,11 @@ class Digests(Section):
 
 
 class ModelDescription(Section):
-    """``model.json``."""
+    """``model.json``; ``operating_points`` has one for each finding, in order."""
 
     schema_version: Literal[1] = 1
     name: str
+    findings: tuple[str, ...] = (MALIGNANT,)
     members: tuple[MemberDescription, ...]
     network: Network
     dimensions: Literal[2, 3]
@@ -105,13 +112,20 @@ class ModelDescription(Section):
     drift_reference: dict[str, Any] = Field(default_factory=dict)  # changes no probability
     refer_zone: dict[str, Any] | None = None
 
+    @model_validator(mode="after")
+    def _one_of_each_for_every_finding(self) -> Self:
+        counts = {len(self.operating_points), *(len(member.calibrators) for member in self.members)}
+        if counts != {len(self.findings)}:
+            raise ValueError(f"{len(self.findings)} findings have {sorted(counts)} calibrators or operating points")
+        return self
+
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """A network in evaluation mode, with its calibrator."""
+    """A network in evaluation mode, with a calibrator for each finding."""
 
     network: nn.Module
-    calibrator: Calibrator
+    calibrators: tuple[Calibrator, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,9 +134,19 @@ class Model:
 
     description: ModelDescription
     members: tuple[Member, ...]
-    operating_point: OperatingPoint
+    operating_points: tuple[OperatingPoint, ...]
     envelope: Envelope | None
     refer_zone: ReferZone | None = None
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What it gives probabilities of, the label first."""
+        return self.description.findings
+
+    @property
+    def operating_point(self) -> OperatingPoint:
+        """Of the first finding."""
+        return self.operating_points[0]
 
     @property
     def label(self) -> str:
@@ -144,24 +168,34 @@ def input_contract(preprocessing: Preprocessing, modality: str) -> str:
 
 def model_digest(
     weights_sha256: Sequence[str],
-    calibrators: Sequence[Calibrator],
+    calibrators: Sequence[Mapping[str, Any]],
     network: Network,
     preprocessing: Preprocessing,
     modality: str,
     envelope: Envelope | None,
+    *,
     refer_zone: Mapping[str, Any] | None = None,
+    findings: Sequence[str] = (MALIGNANT,),
+    operating_points: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """Digest of the weights and of whatever else changes a probability, or withholds it or a decision."""
+    """Digest of the weights and of whatever else changes a probability, or withholds it or a decision.
+
+    With several findings also of their names and operating points, so that none can be taken for another.
+    """
     covered = {
         "weights": list(weights_sha256),
-        "calibrators": [calibrator.to_json() for calibrator in calibrators],
+        "calibrators": [dict(calibrator) for calibrator in calibrators],
         "network": network.model_dump(mode="json"),
         "preprocessing": preprocessing.model_dump(mode="json"),
         "modality": modality,
         "envelope": None if envelope is None else envelope.to_json(),
     }
-    # Absent, not null, without a zone: the digests of models that refer no case stay what they were.
-    return sha256_json(covered if refer_zone is None else {**covered, "refer_zone": dict(refer_zone)})
+    # Absent, not null, where there is none: the digests of other models stay what they were.
+    if refer_zone is not None:
+        covered["refer_zone"] = dict(refer_zone)
+    if len(findings) > 1:
+        covered |= {"findings": list(findings), "operating_points": [dict(point) for point in operating_points]}
+    return sha256_json(covered)
 
 
 def save_model(
@@ -180,8 +214,12 @@ def save_model(
     provenance: Mapping[str, Any],
     drift_reference: Mapping[str, Any] | None = None,
     refer_zone: ReferZone | None = None,
+    findings: Sequence[str] = (MALIGNANT,),
 ) -> ModelDescription:
-    """Write a model directory, whole or not at all, and return its description."""
+    """Write a model directory, whole or not at all, and return its description.
+
+    Members have a calibrator, and ``operating_points`` a point, for each of ``findings``.
+    """
     blobs = [
         save_tensors({key: value.contiguous() for key, value in member.network.state_dict().items()})
         for member in members
@@ -191,25 +229,36 @@ def save_model(
     ]
     digests = [sha256_bytes(blob) for blob in blobs]
     zone = None if refer_zone is None else refer_zone.to_json()
+    calibrators = [[calibrator.to_json() for calibrator in member.calibrators] for member in members]
+    points = tuple(point.to_json() for point in operating_points)
     description = ModelDescription(
         name=name,
+        findings=tuple(findings),
         members=tuple(
-            MemberDescription(weights=file, weights_sha256=digest, calibrator=member.calibrator.to_json())
-            for file, digest, member in zip(names, digests, members, strict=True)
+            MemberDescription(weights=file, weights_sha256=digest, calibrator=first, other_calibrators=tuple(others))
+            for file, digest, (first, *others) in zip(names, digests, calibrators, strict=True)
         ),
         network=network,
         dimensions=preprocessing.dimensions,
         preprocessing=preprocessing,
         modality=modality,
         input_contract=input_contract(preprocessing, modality),
-        operating_points=tuple(point.to_json() for point in operating_points),
+        operating_points=points,
         label=label,
         envelope=None if envelope is None else envelope.to_json(),
         prevalence_at_calibration=prevalence_at_calibration,
         patients=patients,
         digests=Digests(
             model=model_digest(
-                digests, [member.calibrator for member in members], network, preprocessing, modality, envelope, zone
+                digests,
+                [each for member in calibrators for each in member],
+                network,
+                preprocessing,
+                modality,
+                envelope,
+                refer_zone=zone,
+                findings=findings,
+                operating_points=points,
             ),
             preprocessing=sha256_json(preprocessing.model_dump(mode="json")),
         ),
@@ -235,12 +284,14 @@ def load_model(folder: Path) -> Model:
     envelope = None if description.envelope is None else Envelope.from_json(description.envelope)
     expected = model_digest(
         [member.weights_sha256 for member in description.members],
-        [member.calibrator for member in members],
+        [each for member in description.members for each in member.calibrators],
         description.network,
         description.preprocessing,
         description.modality,
         envelope,
-        description.refer_zone,
+        refer_zone=description.refer_zone,
+        findings=description.findings,
+        operating_points=description.operating_points,
     )
     if expected != description.digests.model:
         raise ModelError(
@@ -249,7 +300,7 @@ def load_model(folder: Path) -> Model:
     return Model(
         description=description,
         members=members,
-        operating_point=OperatingPoint.from_json(dict(description.operating_points[0])),
+        operating_points=tuple(OperatingPoint.from_json(dict(each)) for each in description.operating_points),
         envelope=envelope,
         refer_zone=None if description.refer_zone is None else ReferZone.from_json(description.refer_zone),
     )
@@ -274,7 +325,7 @@ def read_description(folder: Path) -> ModelDescription:
     except (FileNotFoundError, NotADirectoryError):
         raise ModelError(f"{folder}: holds no {_JSON}; give a model directory or an MLflow model URI") from None
     except ValidationError as error:
-        key = ".".join(str(part) for part in error.errors()[0]["loc"])
+        key = ".".join(str(part) for part in error.errors()[0]["loc"]) or "findings"
         raise ModelError(f"{path}: {key}: {error.errors()[0]['msg']}; the file is damaged") from None
     except (ValueError, AttributeError):
         raise ModelError(f"{path}: is not a JSON object; the file is damaged") from None
@@ -290,13 +341,13 @@ def _load_member(folder: Path, member: MemberDescription, description: ModelDesc
         raise ModelError(
             f"{path}: its bytes are not those that were trained (SHA-256 differs); copy the model directory again"
         )
-    network = build_network(description.network, dimensions=description.dimensions)
+    network = build_network(description.network, dimensions=description.dimensions, outputs=len(description.findings))
     try:
         network.load_state_dict(_tensors(blob))
-        calibrator = Calibrator.from_json(dict(member.calibrator))
+        calibrators = tuple(Calibrator.from_json(dict(each)) for each in member.calibrators)
     except (RuntimeError, SafetensorError, CalibrationError) as error:
         raise ModelError(f"{path}: does not fit {folder / _JSON} ({str(error).splitlines()[0]})") from None
-    return Member(network=network.eval(), calibrator=calibrator)
+    return Member(network=network.eval(), calibrators=calibrators)
 
 
 def _tensors(blob: bytes) -> dict[str, Tensor]:

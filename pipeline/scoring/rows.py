@@ -17,7 +17,17 @@ from pipeline.errors import Code
 from pipeline.files import atomic_write
 
 Status = Literal["scored", "flagged", "rejected", "failed"]
+Decision = Literal["positive", "negative", "refer"]
 STATUSES: tuple[Status, ...] = ("scored", "flagged", "rejected", "failed")
+
+
+@dataclass(frozen=True)
+class FindingScore:
+    """One of several findings in a case: uncalibrated logit, calibrated probability, decision at its own threshold."""
+
+    logit: float
+    probability: float
+    decision: Decision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +46,8 @@ class ScoreRow:
         seconds: from opening the scan to the row's completion, waiting for the batch included.
         members: each member's own calibrated probability; empty for a single model. Written as
             ``probability_member_<n>``, n from 1.
+        findings: of a multi-label model, every finding in order, the first repeating ``probability``; else empty.
+            Written as ``probability_<finding>`` and ``decision_<finding>``.
         measures: of the region, as the envelope judges them; for drift, and not in the tables.
         signature: of the input before it was opened (see `pipeline.cases.signature`); not in the tables.
     """
@@ -48,7 +60,7 @@ class ScoreRow:
     reason: str = ""
     warnings: str = ""
     probability: float | None = None
-    decision: Literal["positive", "negative", "refer"] | None = None
+    decision: Decision | None = None
     threshold: float | None = None
     logit: float | None = None
     model: str
@@ -58,6 +70,7 @@ class ScoreRow:
     scored_at: str
     seconds: float
     members: tuple[float, ...] = ()
+    findings: tuple[FindingScore, ...] = ()
     measures: Mapping[str, float] = field(default_factory=dict)
     signature: str = ""
 
@@ -103,16 +116,21 @@ def refusal(
 
 
 _TYPES = {"probability": pa.float64(), "threshold": pa.float64(), "logit": pa.float64(), "seconds": pa.float64()}
-_COLUMNS = tuple(each.name for each in fields(ScoreRow) if each.name not in ("members", "measures", "signature"))
+_COLUMNS = tuple(
+    each.name for each in fields(ScoreRow) if each.name not in ("members", "findings", "measures", "signature")
+)
 
 
-def schema(members: int = 0) -> pa.Schema:
+def schema(members: int = 0, findings: Sequence[str] = ()) -> pa.Schema:
     """The columns of a table of rows.
 
     Args:
         members: of the ensemble; 0 for a single model.
+        findings: of a multi-label model; none for a single finding.
     """
     columns = [(name, _TYPES.get(name, pa.string())) for name in _COLUMNS]
+    for name in findings:
+        columns += [(f"probability_{name}", pa.float64()), (f"decision_{name}", pa.string())]
     return pa.schema(columns + [(f"probability_member_{number}", pa.float64()) for number in range(1, members + 1)])
 
 
@@ -121,12 +139,15 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def rows_table(rows: Sequence[ScoreRow], *, members: int = 0) -> pa.Table:
-    """Rows as an Arrow table with the contract's columns; a row without a score has blank members."""
+def rows_table(rows: Sequence[ScoreRow], *, members: int = 0, findings: Sequence[str] = ()) -> pa.Table:
+    """Rows as an Arrow table with the contract's columns; a row without a score has blank members and findings."""
     columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in _COLUMNS}
+    for place, name in enumerate(findings):
+        for part in ("probability", "decision"):
+            columns[f"{part}_{name}"] = [getattr(row.findings[place], part) if row.findings else None for row in rows]
     for number in range(members):
         columns[f"probability_member_{number + 1}"] = [row.members[number] if row.members else None for row in rows]
-    return pa.table(columns, schema=schema(members))
+    return pa.table(columns, schema=schema(members, findings))
 
 
 def write_tables(tables: Iterable[pa.Table], folder: Path, *, columns: pa.Schema) -> None:

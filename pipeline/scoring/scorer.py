@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -16,14 +16,14 @@ from pipeline.cases.case import Case
 from pipeline.cases.prepare import Outcome, prepare_case
 from pipeline.cases.signature import input_signature
 from pipeline.errors import CaseError, Code, UsageError
+from pipeline.evaluation.calibrator import Calibrator, sigmoid
 from pipeline.evaluation.calibrator import logit as log_odds
-from pipeline.evaluation.calibrator import sigmoid
 from pipeline.evaluation.conformal import Decision
 from pipeline.files import sha256_json
 from pipeline.imaging.preprocess import ModelInput
 from pipeline.scoring.backends import Backend, build_predict
 from pipeline.scoring.model_directory import Member, Model, ModelDescription
-from pipeline.scoring.rows import ScoreRow, Stamp, first_code, identity, now, refusal
+from pipeline.scoring.rows import FindingScore, ScoreRow, Stamp, first_code, identity, now, refusal
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +69,9 @@ class Scorer:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         shape = (1, *self._preprocessing.size)
         self._predict = [build_predict(each.network, backend, shape=shape, device=device) for each in self._members]
-        points = [model.operating_point.threshold for model in models for _ in model.members]
-        self.threshold = _mean_threshold(self._members, points)
+        points = [[point.threshold for point in model.operating_points] for model in models for _ in model.members]
+        self._thresholds = _mean_thresholds(self._members, points)
+        self.threshold = self._thresholds[0]
         self._refer_zone = models[0].refer_zone  # of several models none has one
         self.stamp = stamp_of(self.descriptions, backend)
 
@@ -78,6 +79,11 @@ class Scorer:
     def member_columns(self) -> int:
         """How many ``probability_member_<n>`` columns its rows have; 0 for a single network."""
         return len(self._members) if len(self._members) > 1 else 0
+
+    @property
+    def finding_columns(self) -> tuple[str, ...]:
+        """Findings whose ``probability_<finding>`` and ``decision_<finding>`` its rows have; empty for one finding."""
+        return self._models[0].findings if len(self._models[0].findings) > 1 else ()
 
     def prepare(self, case: Case) -> Prepared:
         """Read, check and preprocess one case; never raises for the case's sake."""
@@ -110,35 +116,47 @@ class Scorer:
         ]
 
     def predict(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean logits and calibrated probabilities, each (B,), of images (B, 1, R, A[, S])."""
+        """Mean logits and calibrated probabilities, each (B, F), of images (B, 1, R, A[, S])."""
         logits, probabilities, _ = self._scores(images)
         return logits, probabilities
 
     def member_probabilities(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Each member's own calibrated probability (B, M) of images (B, 1, R, A[, S])."""
+        """Each member's own calibrated probabilities (B, M, F) of images (B, 1, R, A[, S])."""
         return self._scores(images)[2]
 
     def _scores(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float64], ...]:
-        """Mean logit (B,), probability (B,) and members' probabilities (B, M) of images (B, 1, R, A[, S])."""
-        logits = np.stack([predict(images) for predict in self._predict])  # (M, B)
-        each = np.stack([member.calibrator.apply(row) for member, row in zip(self._members, logits, strict=True)])
-        return logits.mean(axis=0), combine(self._members, logits), each.T
+        """Mean logits (B, F), probabilities (B, F) and members' probabilities (B, M, F) of images (B, 1, R, A[, S])."""
+        logits = np.stack([predict(images) for predict in self._predict])  # (M, B, F)
+        each = np.stack([calibrated(member, rows) for member, rows in zip(self._members, logits, strict=True)])
+        return logits.mean(axis=0), combine(self._members, logits), each.swapaxes(0, 1)
 
-    def _row(self, item: Prepared, logit: float, probability: float, members: NDArray[np.float64]) -> ScoreRow:
+    def _row(
+        self,
+        item: Prepared,
+        logits: NDArray[np.float64],
+        probabilities: NDArray[np.float64],
+        members: NDArray[np.float64],
+    ) -> ScoreRow:
         assert isinstance(item.outcome, ModelInput)
         codes = [warning.code for warning in item.outcome.warnings]
+        found = [
+            FindingScore(float(logit), float(probability), "positive" if probability >= threshold else "negative")
+            for logit, probability, threshold in zip(logits, probabilities, self._thresholds, strict=True)
+        ]
+        found[0] = replace(found[0], decision=self._decide(found[0].probability))
         return ScoreRow(
             **identity(item.case),
             status="flagged" if codes else "scored",
             code=first_code(codes),
             reason="; ".join(warning.detail for warning in item.outcome.warnings),
             warnings=";".join(codes),
-            probability=float(probability),
-            decision=self._decide(float(probability)),
+            probability=found[0].probability,
+            decision=found[0].decision,
             threshold=self.threshold,
-            logit=float(logit),
+            logit=found[0].logit,
             image_sha256=item.outcome.image_sha256,
-            members=tuple(members.tolist()) if self.member_columns else (),
+            members=tuple(members[:, 0].tolist()) if self.member_columns else (),
+            findings=tuple(found) if self.finding_columns else (),
             measures=item.outcome.measures,
             signature=item.signature,
             **asdict(self.stamp),
@@ -180,6 +198,7 @@ def require_one_input(models: Sequence[ModelDescription]) -> None:
         pairs = {
             "preprocessing": (first.preprocessing, other.preprocessing),
             "modality": (first.modality, other.modality),
+            "findings": (first.findings, other.findings),
             "label source": (first.label.source, other.label.source),
             "intensities": (first.label.intensities, other.label.intensities),
         }
@@ -204,22 +223,43 @@ def stamp_of(models: Sequence[ModelDescription], backend: Backend) -> Stamp:
     )
 
 
+def calibrated(member: Member, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A member's own probabilities (B, F) of its logits (B, F)."""
+    return _by_finding(Calibrator.apply, member, logits)
+
+
 def combine(members: Sequence[Member], logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probability (B,) of logits (M, B): mean of calibrated logits, or, with an isotonic member, of probabilities."""
-    pairs = list(zip((member.calibrator for member in members), logits, strict=True))
+    """Probabilities (B, F) of logits (M, B, F).
+
+    They are the mean of calibrated logits, or, with an isotonic member, of calibrated probabilities.
+    """
     if _averages_probabilities(members):
-        return np.asarray(np.mean([calibrator.apply(row) for calibrator, row in pairs], axis=0))
-    return sigmoid(np.mean([calibrator.calibrated_logit(row) for calibrator, row in pairs], axis=0))
+        return np.asarray(np.mean([calibrated(*pair) for pair in zip(members, logits, strict=True)], axis=0))
+    pairs = zip(members, logits, strict=True)
+    return sigmoid(np.mean([_by_finding(Calibrator.calibrated_logit, *pair) for pair in pairs], axis=0))
+
+
+def _by_finding(
+    apply: Callable[[Calibrator, NDArray[np.float64]], NDArray[np.float64]],
+    member: Member,
+    logits: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    columns = [apply(calibrator, column) for calibrator, column in zip(member.calibrators, logits.T, strict=True)]
+    return np.stack(columns, axis=1)
 
 
 def _averages_probabilities(members: Sequence[Member]) -> bool:
-    return any(member.calibrator.method == "isotonic" for member in members)
+    return any(calibrator.method == "isotonic" for member in members for calibrator in member.calibrators)
 
 
-def _mean_threshold(members: Sequence[Member], thresholds: Sequence[float]) -> float:
-    """The members' thresholds, averaged on the scale on which their scores are."""
-    if len(set(thresholds)) == 1:
-        return thresholds[0]
-    if _averages_probabilities(members):
-        return float(np.mean(thresholds))
-    return float(sigmoid(np.mean(log_odds(np.clip(thresholds, 1e-12, 1 - 1e-12)))))
+def _mean_thresholds(members: Sequence[Member], thresholds: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """For each finding the members' thresholds, averaged on the scale on which their scores are."""
+    means = []
+    for found in zip(*thresholds, strict=True):
+        if len(set(found)) == 1:
+            means.append(found[0])
+        elif _averages_probabilities(members):
+            means.append(float(np.mean(found)))
+        else:
+            means.append(float(sigmoid(np.mean(log_odds(np.clip(found, 1e-12, 1 - 1e-12))))))
+    return tuple(means)

@@ -89,6 +89,7 @@ class Sink:
     Args:
         folder: exists; its lock is held by this process.
         header: of this run.
+        findings: of a multi-label model, which the header's digest implies; none for a single finding.
         restart: set aside what the folder holds, instead of going on with it.
 
     Attributes:
@@ -100,8 +101,8 @@ class Sink:
         ModelError: when a committed part is damaged.
     """
 
-    def __init__(self, folder: Path, header: RunHeader, *, restart: bool = False) -> None:
-        self.folder, self._parts, self._header = folder, folder / PARTS, header
+    def __init__(self, folder: Path, header: RunHeader, *, findings: Sequence[str] = (), restart: bool = False) -> None:
+        self.folder, self._parts, self._header, self._findings = folder, folder / PARTS, header, findings
         if restart and self._parts.exists():
             self._parts.rename(folder / f"{PARTS}-before-{now().replace(':', '')}-{time.monotonic_ns()}")
         self._parts.mkdir(exist_ok=True)
@@ -179,7 +180,7 @@ class Sink:
         self._waiting = []
 
     def _table(self, rows: Sequence[ScoreRow]) -> pa.Table:
-        table = rows_table(rows, members=self._header.members)
+        table = rows_table(rows, members=self._header.members, findings=self._findings)
         table = table.append_column(_SIGNATURE, pa.array([row.signature for row in rows], pa.string()))
         for name in sorted({name for row in rows for name in row.measures}):
             values = pa.array([row.measures.get(name) for row in rows], pa.float64())
@@ -210,7 +211,7 @@ class Sink:
     def finish(self) -> Counts:
         """Commit what waits and write ``scores.parquet`` and ``scores.csv``, whole; how many rows of which kind."""
         self.commit()
-        columns = schema(self._header.members)
+        columns = schema(self._header.members, self._findings)
         statuses: Counter[str] = Counter()
         codes: Counter[str] = Counter()
 

@@ -35,7 +35,9 @@ class MalignancyModel(mlflow.pyfunc.PythonModel):
             for row, record in enumerate(model_input.to_dict("records"), start=1)
         ]
         scorer = Scorer(self._model, root=self._root)
-        frame: pd.DataFrame = rows_table(list(score_cases(scorer, cases)), members=scorer.member_columns).to_pandas()
+        rows = list(score_cases(scorer, cases))
+        table = rows_table(rows, members=scorer.member_columns, findings=scorer.finding_columns)
+        frame: pd.DataFrame = table.to_pandas()
         return frame
 
 

@@ -101,7 +101,7 @@ def _signature(input_example: Mapping[str, Any], columns: tuple[str, ...]) -> Mo
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    numbers = {"probability", "threshold", "logit", "seconds"}
+    numbers = {"threshold", "logit", "seconds", *(name for name in columns if name.startswith("probability"))}
     optional = {"case_id", "patient_id"}
     inputs = [
         ColSpec("double" if isinstance(value, float) else "string", name, required=name not in optional)

@@ -39,8 +39,8 @@ class CaseTensors:
 
     Attributes:
         images: (N, 1, R, A[, S]) float32; gives a batch for a tensor of places.
-        labels: (N,) float32, 0 or 1.
-        targets: (N,) float32 in [0, 1], what the loss aims at; the labels, unless soft labels are configured.
+        labels: (N, F) float32, 0 or 1 for each finding, NaN where unknown.
+        targets: (N, F) float32 in [0, 1], what the loss aims at; the labels, unless soft labels are configured.
         case_ids: N ids.
         auxiliary: (N, K) float32, what is learnt beside the logit, each column of mean 0 and variance 1; NaN where a
             cell is blank. K is 0 without auxiliary columns.
@@ -56,19 +56,27 @@ class CaseTensors:
     def from_arrays(
         cls,
         images: Sequence[np.ndarray] | ImageRows,
-        labels: Sequence[int],
+        labels: npt.ArrayLike,
         case_ids: Sequence[str],
         *,
-        targets: Sequence[float] | None = None,
+        targets: npt.ArrayLike | None = None,
         auxiliary: npt.NDArray[np.float64] | None = None,
     ) -> CaseTensors:
-        """Stack preprocessed inputs (1, R, A[, S]); :class:`ImageRows` stay as they are."""
+        """Stack preprocessed inputs (1, R, A[, S]); :class:`ImageRows` stay as they are.
+
+        Labels and targets are (N, F), or (N,) of one finding.
+        """
+        count = len(case_ids)
+        hard, aims = (
+            torch.from_numpy(np.array(values, np.float32).reshape(count, -1))
+            for values in (labels, labels if targets is None else targets)
+        )
         return cls(
             images=images if isinstance(images, ImageRows) else torch.from_numpy(np.stack(images)),
-            labels=torch.tensor(labels, dtype=torch.float32),
-            targets=torch.tensor(labels if targets is None else targets, dtype=torch.float32),
+            labels=hard,
+            targets=aims,
             case_ids=tuple(case_ids),
-            auxiliary=torch.zeros(len(labels), 0) if auxiliary is None else torch.from_numpy(auxiliary).float(),
+            auxiliary=torch.zeros(count, 0) if auxiliary is None else torch.from_numpy(auxiliary).float(),
         )
 
     def __len__(self) -> int:
@@ -80,9 +88,9 @@ class Batch(NamedTuple):
 
     Attributes:
         images: (B, 1, R, A[, S]) float32.
-        targets: (B,) as in :class:`CaseTensors`.
+        targets: (B, F) as in :class:`CaseTensors`.
         auxiliary: (B, K) as in :class:`CaseTensors`.
-        labels: (B,) 0 or 1.
+        labels: (B, F) as in :class:`CaseTensors`.
         cases: (B,) int64, places in :class:`CaseTensors`.
     """
 
@@ -157,7 +165,7 @@ class CasesDataModule(pl.LightningDataModule):
             build_augmentation(config.augmentation, dimensions=config.preprocessing.dimensions), seed=config.seed
         )
         self.batches = EpochBatches(
-            train.labels,
+            train.labels[:, 0],
             batch_size=self._settings.batch_size,
             seed=config.seed,
             balanced=self._settings.class_balance == "balanced_sampler",

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAverag
 from torch import nn
 
 from pipeline.config import Config
-from pipeline.models.networks import build_network, keep_logit, to_channels_last
+from pipeline.models.networks import build_network, keep_outputs, to_channels_last
 from pipeline.training.callbacks import Report, ResumedStop, StepSeeds, StopAtNonsense
 from pipeline.training.checkpoints import LAST, AtomicCheckpointIO, best_and_last, monitored
 from pipeline.training.data import CasesDataModule, CaseTensors
@@ -72,12 +72,14 @@ def fit(
     pl.seed_everything(config.seed, workers=True, verbose=False)
     settings, dimensions = config.training, config.preprocessing.dimensions
     data = CasesDataModule(train, validation, config)
-    offset = prior_offset(train.labels, settings.class_balance)
-    network = build_network(config.network, dimensions=dimensions, outputs=1 + train.auxiliary.shape[1])
+    findings = train.labels.shape[1]
+    offset = prior_offset(train.labels[:, 0], settings.class_balance)
+    network = build_network(config.network, dimensions=dimensions, outputs=findings + train.auxiliary.shape[1])
     to_channels_last(network)
     module = Classifier(
         network,
         settings,
+        findings=findings,
         steps=settings.max_epochs * len(data.batches),
         positive_weight=math.exp(offset) if settings.class_balance == "weighted_loss" else 1.0,
     )
@@ -144,7 +146,7 @@ def _trainer(config: Config, folder: Path, callbacks: list[Callback], *, progres
 def _load_best(module: Classifier, best: ModelCheckpoint, trainer: pl.Trainer, *, offset: float) -> Fitted:
     checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     module.cpu().load_state_dict(checkpoint["state_dict"])
-    keep_logit(module.network)
+    keep_outputs(module.network, module.findings)
     if best.monitor is not None and best.best_model_score is not None:
         validation = {best.monitor: float(best.best_model_score)}
     else:

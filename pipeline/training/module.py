@@ -31,34 +31,37 @@ def prior_offset(labels: Tensor, class_balance: str) -> float:
 
 
 class Classifier(pl.LightningModule):
-    """Trains a network with one logit.
+    """Trains a network with a logit for each of F findings; each is a sigmoid of its own, whatever the others say.
 
     Args:
-        network: images (B, 1, R, A[, S]) → (B, 1 + K), the logit and K auxiliary values.
+        network: images (B, 1, R, A[, S]) → (B, F + K), the logits and K auxiliary values.
         config: optimiser and schedule.
+        findings: F.
         steps: optimiser steps of the whole training.
         positive_weight: of a malignant case in the loss.
     """
 
-    def __init__(self, network: nn.Module, config: Training, *, steps: int, positive_weight: float = 1.0) -> None:
+    def __init__(
+        self, network: nn.Module, config: Training, *, steps: int, findings: int = 1, positive_weight: float = 1.0
+    ) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.findings = network, findings
         self._config, self._steps = config, steps
         self.register_buffer("positive_weight", torch.tensor(positive_weight), persistent=False)
         self._validation: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B,)."""
-        logits: Tensor = self.network(images)[:, 0]  # (B, 1 + K) -> (B,)
+        """Logits (B, F)."""
+        logits: Tensor = self.network(images)[:, : self.findings]  # (B, F + K) -> (B, F)
         return logits
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        """Loss of one batch: of the logit, and of what the auxiliary columns hold."""
+        """Loss of one batch: of the logits, and of what the auxiliary columns hold; what is unknown is left out."""
         targets, auxiliary = batch.targets, batch.auxiliary
-        outputs = self.network(batch.images)  # (B, 1 + K)
-        loss = binary_cross_entropy_with_logits(outputs[:, 0], targets, pos_weight=self.positive_weight)
+        outputs = self.network(batch.images)  # (B, F + K)
+        loss = _log_loss(outputs[:, : self.findings], targets, self.positive_weight)
         if self._config.auxiliary and bool((known := auxiliary.isfinite()).any()):
-            loss = loss + self._config.auxiliary.weight * mse_loss(outputs[:, 1:][known], auxiliary[known])
+            loss = loss + self._config.auxiliary.weight * mse_loss(outputs[:, self.findings :][known], auxiliary[known])
         self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=len(targets), prog_bar=True)
         return loss
 
@@ -73,14 +76,14 @@ class Classifier(pl.LightningModule):
         self._validation.append((self(batch.images).float().cpu(), batch.labels.cpu()))
 
     def on_validation_epoch_end(self) -> None:
-        """Unweighted log loss and AUROC of the validation split."""
+        """Unweighted log loss of all known labels, and mean AUROC over findings, of the validation split."""
         logits, labels = (torch.cat(parts) for parts in zip(*self._validation, strict=True))
         self._validation.clear()
         if not bool(torch.isfinite(logits).all()):
             raise UnfinishedError("the network gives logits that are not finite; lower training.learning_rate")
         values = {
-            "validation_log_loss": float(binary_cross_entropy_with_logits(logits, labels)),
-            "validation_auroc": float(roc_auc_score(labels.numpy(), logits.numpy())),
+            "validation_log_loss": float(_log_loss(logits, labels)),
+            "validation_auroc": _mean_auroc(labels, logits),
         }
         self.log_dict(values, prog_bar=True)
 
@@ -92,6 +95,24 @@ class Classifier(pl.LightningModule):
         if schedule is None:
             return {"optimizer": optimizer}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _log_loss(logits: Tensor, targets: Tensor, positive_weight: Tensor | None = None) -> Tensor:
+    """Mean over the labels of (B, F) that are known, so that a missing one neither pulls nor counts."""
+    known = targets.isfinite().to(logits.dtype)
+    total = binary_cross_entropy_with_logits(
+        logits, targets.nan_to_num(), weight=known, pos_weight=positive_weight, reduction="sum"
+    )
+    return total / known.sum()
+
+
+def _mean_auroc(labels: Tensor, logits: Tensor) -> float:
+    known = labels.isfinite()
+    areas = [
+        roc_auc_score(column[at].numpy(), scores[at].numpy())
+        for column, scores, at in zip(labels.T, logits.T, known.T, strict=True)
+    ]
+    return sum(map(float, areas)) / len(areas)
 
 
 def _schedule(optimizer: Optimizer, config: Training, steps: int) -> LRScheduler | None:

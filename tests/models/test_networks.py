@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from pipeline.config import NETWORKS, Network
-from pipeline.models.networks import build_network, keep_logit, parameter_count, predict_logits
+from pipeline.models.networks import build_network, keep_outputs, parameter_count, predict_logits
 from pipeline.models.softmax import SoftmaxLinear
 
 _DIMENSIONS = {"planes": (3,), "cnn_lstm": (3,)}
@@ -104,20 +104,21 @@ def test_centre_weighted_pooling_is_a_mean_that_prefers_the_middle():
     assert torch.allclose(weights, torch.outer(gaussian, gaussian) / gaussian.sum() ** 2)
 
 
+@pytest.mark.parametrize("findings", [1, 3])
 @pytest.mark.parametrize("head", ["sigmoid", "softmax"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_dropping_auxiliary_outputs_leaves_the_logit(name, head):
+def test_dropping_auxiliary_outputs_leaves_the_logits(name, head, findings):
     dimensions = _DIMENSIONS.get(name, (2,))[0]
     config = Network(name=name, average_flips=True, head=head)
     network = build_network(config, dimensions=dimensions, outputs=4).eval()
     images = torch.rand(2, 1, *[32] * dimensions)
     with torch.inference_mode():
         before = network(images)
-        keep_logit(network)
+        keep_outputs(network, findings)
         after = network(images)
-    assert (before.shape, after.shape) == ((2, 4), (2, 1))
-    torch.testing.assert_close(before[:, :1], after)
-    fresh = build_network(config, dimensions=dimensions)
+    assert (before.shape, after.shape) == ((2, 4), (2, findings))
+    torch.testing.assert_close(before[:, :findings], after)
+    fresh = build_network(config, dimensions=dimensions, outputs=findings)
     fresh.load_state_dict(network.state_dict())  # it is saved and loaded as a network that never had them
 
 

@@ -32,12 +32,12 @@ PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 def test_a_backend_gives_the_probabilities_of_plain_pytorch_for_any_batch(backend, config, dimensions):
     pytest.importorskip(PACKAGES.get(backend, "torch"), reason=f"the extra [{backend}] is not installed")
     torch.manual_seed(0)
-    network = build_network(config, dimensions=dimensions).eval()
+    network = build_network(config, dimensions=dimensions, outputs=2).eval()
     images = np.random.default_rng(0).random((5, 1, *[28] * dimensions), np.float32)
     with torch.inference_mode():
-        expected = sigmoid(network(torch.from_numpy(images)).squeeze(1).numpy())
+        expected = sigmoid(network(torch.from_numpy(images)).numpy())
     predict = build_predict(copy.deepcopy(network), backend, shape=(1, *[28] * dimensions))
     for part in (images, images[:1]):
         logits = predict(part)
-        assert (logits.shape, logits.dtype) == ((len(part),), np.float64)
+        assert (logits.shape, logits.dtype) == ((len(part), 2), np.float64)
         np.testing.assert_allclose(sigmoid(logits), expected[: len(part)], atol=LIMITS[backend])

@@ -84,6 +84,34 @@ def test_edited_calibrator_is_noticed(tmp_path):
         load_model(tmp_path / "model")
 
 
+def edit_second(value, change):
+    if change == "calibrator":
+        value["members"][0]["other_calibrators"][0]["parameters"]["temperature"] *= 1.01
+    elif change == "threshold":
+        value["operating_points"][1]["threshold"] *= 0.99
+    else:
+        value["findings"] = ["malignant", "calcified"]
+
+
+@pytest.mark.parametrize("change", ["calibrator", "threshold", "name"])
+def test_digest_covers_every_finding(tmp_path, change):
+    save_tiny(tmp_path / "model", findings=("malignant", "spiculated"))
+    load_model(tmp_path / "model")
+    path = tmp_path / "model" / "model.json"
+    value = json.loads(path.read_text())
+    edit_second(value, change)
+    path.write_text(json.dumps(value))
+    with pytest.raises(ModelError, match="was edited after training"):
+        load_model(tmp_path / "model")
+
+
+def test_a_finding_without_calibrator_is_damage(tmp_path):
+    save_tiny(tmp_path / "model", findings=("malignant", "spiculated"))
+    edit(tmp_path / "model", findings=["malignant", "spiculated", "calcified"])
+    with pytest.raises(ModelError, match=r"findings: .*3 findings have \[2\] calibrators or operating points"):
+        load_model(tmp_path / "model")
+
+
 def test_existing_directory_is_never_overwritten(tmp_path):
     save_tiny(tmp_path / "model")
     with pytest.raises(FileExistsError, match="not an empty folder"):

@@ -20,7 +20,7 @@ def order(batches):
 def test_a_batch_holds_the_named_cases_in_their_order(cases):
     batch = CaseBatches(cases)[[4, 1]]
     assert torch.equal(batch.images, torch.stack([cases.images[4], cases.images[1]]))
-    assert batch.labels.tolist() == [0, 1]
+    assert batch.labels.tolist() == [[0], [1]]
     assert batch.cases.tolist() == [4, 1]
 
 

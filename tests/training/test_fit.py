@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from pipeline.config import Config
 from pipeline.errors import UnfinishedError
 from pipeline.models.networks import predict_logits
-from pipeline.training.data import CaseTensors
+from pipeline.training.data import Batch, CaseTensors
 from pipeline.training.fit import fit
-from pipeline.training.module import prior_offset
+from pipeline.training.module import Classifier, prior_offset
 from pipeline.training.tracker import NullTracker
 
 
@@ -186,3 +187,51 @@ def test_balanced_training_shifts_the_logit_by_the_offset_it_reports(tmp_path, b
     fitted = fit(cases, cases, settings, folder=tmp_path, tracker=NullTracker(), progress=False)
     corrected = predict_logits(fitted.network, cases.images, batch_size=50) - fitted.prior_offset
     assert float(torch.sigmoid(corrected).mean()) == pytest.approx(0.2, abs=0.08)
+
+
+def several(count, seed=0, *, known=1.0):
+    """Blobs whose second finding is a bright stripe, independent of the first, known for a share of the cases."""
+    rng = np.random.default_rng(seed)
+    cases = blobs(count, seed)
+    stripe = np.arange(count) // 2 % 2
+    cases.images[torch.from_numpy(stripe == 1), :, 2:5] += 0.4
+    second = np.where(rng.random(count) < known, stripe, np.nan)
+    return replace(cases, labels=torch.stack([cases.labels[:, 0], torch.from_numpy(second).float()], dim=1)), stripe
+
+
+def fit_several(tmp_path, train, validation):
+    train, validation = (replace(each, targets=each.labels) for each in (train, validation))
+    return fit(
+        train, validation, config(max_epochs=6, patience=5), folder=tmp_path, tracker=NullTracker(), progress=False
+    )
+
+
+def test_each_finding_is_learnt_from_the_cases_that_have_it(tmp_path):
+    train, _ = several(64, known=0.5)
+    train.labels[5, 0] = math.nan  # without the label: it trains on what else it has
+    validation, _ = several(32, seed=1)
+    fitted = fit_several(tmp_path, train, validation)
+    logits = predict_logits(fitted.network, validation.images, batch_size=32)
+    assert logits.shape == (32, 2)
+    for column in range(2):
+        assert roc_auc_score(validation.labels[:, column], logits[:, column]) > 0.95
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, validation.labels.double())
+    assert float(loss) == pytest.approx(fitted.validation["validation_log_loss"], abs=1e-5)
+
+
+def test_a_missing_label_has_no_gradient_and_no_weight():
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    module = Classifier(network, config().training, steps=1, findings=2)
+    module.log = lambda *_, **__: None
+    images = torch.rand(3, 1, 2, 2)
+    targets = torch.tensor([[1.0, math.nan], [0.0, math.nan], [math.nan, 1.0]])
+    batch = Batch(images, targets, torch.zeros(3, 0), targets, torch.arange(3))
+    loss = module.training_step(batch, 0)
+    logits = network(images)
+    known = torch.nn.functional.binary_cross_entropy_with_logits(
+        torch.stack([logits[0, 0], logits[1, 0], logits[2, 1]]), torch.tensor([1.0, 0.0, 1.0])
+    )
+    assert float(loss.detach()) == pytest.approx(float(known.detach()))
+    (gradient,) = torch.autograd.grad(loss, logits_of := network[1].weight, retain_graph=True)
+    alone = torch.autograd.grad(known, logits_of)[0]
+    torch.testing.assert_close(gradient, alone)

@@ -1,0 +1,129 @@
+"""Findings: what each case is labelled with. The first is the label itself; others are columns of 0, 1 and blank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.cases.case import LABEL_VALUES, Case
+from pipeline.cases.manifest import Manifest
+from pipeline.config import MALIGNANT, SPLITS
+from pipeline.errors import Code, TableError
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def class_names(finding: str) -> tuple[str, str]:
+    """What 1 and 0 mean: ``("malignant", "benign")``, or ``("calcified", "not calcified")``."""
+    return (finding, "benign" if finding == MALIGNANT else f"not {finding}")
+
+
+def finding_labels(cases: Sequence[Case], findings: Sequence[str]) -> FloatArray:
+    """Labels (N, F): 1 present, 0 absent, NaN unknown; the first column is the cases' own label.
+
+    Args:
+        cases: of a manifest whose columns were checked (`require_findings`); of one that lacks a column, all unknown.
+        findings: names, the label's first.
+    """
+    columns = [[np.nan if case.label is None else float(case.label) for case in cases]]
+    columns += [[_value(case.extra.get(name, "")) for case in cases] for name in findings[1:]]
+    return np.array(columns, dtype=np.float64).T
+
+
+def _value(text: str) -> float:
+    return float(text) if text.strip() in LABEL_VALUES else np.nan
+
+
+def require_findings(manifest: Manifest, findings: Sequence[str]) -> None:
+    """Refuse a table that lacks a finding's column, holds anything but 0, 1 and blank there, or contradicts itself.
+
+    Raises:
+        TableError: at the first fault.
+    """
+    for name in findings[1:]:
+        if name not in manifest.columns:
+            found = ", ".join(manifest.columns) or "none"
+            raise TableError(
+                Code.E_LABEL_COLUMNS,
+                manifest.path,
+                f"has no column {name!r}, which is one of the findings (extra columns: {found}); "
+                "add it, blank where it is unknown",
+            )
+        for case in manifest.cases:
+            text = case.extra[name].strip()
+            if text and text not in LABEL_VALUES:
+                raise TableError(
+                    Code.E_LABEL_VALUE,
+                    manifest.path,
+                    f"case {case.case_id!r}: {name} is {text!r}, expected 1 (present), 0 (absent) or blank (unknown)",
+                )
+    if len(findings) > 1 and findings[0] in manifest.columns:
+        _require_same_label(manifest, findings[0])
+
+
+def _require_same_label(manifest: Manifest, name: str) -> None:
+    for case in manifest.cases:
+        text = case.extra[name].strip()
+        if (int(float(text)) if text in LABEL_VALUES else text or None) != case.label:
+            raise TableError(
+                Code.E_LABEL_CONFLICT,
+                manifest.path,
+                f"case {case.case_id!r}: column {name!r} holds {text!r} and column 'label' "
+                f"{'a blank' if case.label is None else case.label}; both mean the label: correct or remove {name!r}",
+            )
+
+
+def require_both_values(labels: FloatArray, findings: Sequence[str], *, path: Path, split: str, why: str = "") -> None:
+    """Refuse a split in which a finding is never present, or never absent.
+
+    Args:
+        labels: (N, F) of the split's cases, NaN where unknown.
+        findings: F names.
+        path: of the table.
+        split: its name.
+        why: appended to the message, as how many cases were rejected.
+
+    Raises:
+        TableError: naming finding and split.
+    """
+    for name, column in zip(findings, labels.T, strict=True):
+        present, absent = int((column == 1).sum()), int((column == 0).sum())
+        if not present or not absent:
+            positive, negative = class_names(name)
+            raise TableError(
+                Code.E_ONE_CLASS,
+                path,
+                f"split {split!r} has {absent} {negative} and {present} {positive} cases, each split needs both{why}",
+            )
+
+
+def partly_labelled(cases: Sequence[Case], findings: Sequence[str]) -> list[Case]:
+    """Cases without a label that have another finding, and so may train: named patient, split blank or ``train``."""
+    found = []
+    for case in cases:
+        may_train = case.label is None and case.patient_id is not None and case.split in (None, "train")
+        if may_train and any(case.extra[name].strip() for name in findings[1:]):
+            found.append(case)
+    return found
+
+
+def require_findings_in_splits(manifest: Manifest, findings: Sequence[str], split_of: Mapping[str, str]) -> None:
+    """Refuse splits in which a finding has one class only, before any scan is read.
+
+    Args:
+        manifest: with the findings' columns (`require_findings`).
+        findings: the label's name first.
+        split_of: split of each labelled case by case_id.
+
+    Raises:
+        TableError: naming finding and split.
+    """
+    held_out = {case.patient_id for case in manifest.cases if split_of.get(case.case_id, "train") != "train"}
+    partly = [case for case in partly_labelled(manifest.cases, findings) if case.patient_id not in held_out]
+    for split in SPLITS:
+        cases = [case for case in manifest.cases if split_of.get(case.case_id) == split]
+        cases += partly if split == "train" else []
+        require_both_values(finding_labels(cases, findings), findings, path=manifest.path, split=split)
