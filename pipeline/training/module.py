@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 from pipeline.config import Training
 from pipeline.errors import UnfinishedError
 from pipeline.training.data import Batch
+from pipeline.training.processes import processes
 
 
 def prior_offset(labels: Tensor, class_balance: str) -> float:
@@ -59,7 +60,9 @@ class Classifier(pl.LightningModule):
         loss = binary_cross_entropy_with_logits(outputs[:, 0], targets, pos_weight=self.positive_weight)
         if self._config.auxiliary and bool((known := auxiliary.isfinite()).any()):
             loss = loss + self._config.auxiliary.weight * mse_loss(outputs[:, 1:][known], auxiliary[known])
-        self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=len(targets), prog_bar=True)
+        self.log(
+            "train_loss", loss, on_epoch=True, on_step=False, batch_size=len(targets), prog_bar=True, sync_dist=True
+        )
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
@@ -74,8 +77,9 @@ class Classifier(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Unweighted log loss and AUROC of the validation split."""
-        logits, labels = (torch.cat(parts) for parts in zip(*self._validation, strict=True))
-        self._validation.clear()
+        everyone = [each for part in processes().gather(self._validation) for each in part]
+        logits, labels = (torch.cat(parts) for parts in zip(*everyone, strict=True))
+        self._validation = []
         if not bool(torch.isfinite(logits).all()):
             raise UnfinishedError("the network gives logits that are not finite; lower training.learning_rate")
         values = {
