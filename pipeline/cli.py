@@ -86,11 +86,12 @@ def train(
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Go on with a run that was killed: its folder or MLflow run id.")
     ] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Print and track where the time goes.")] = False,
 ) -> None:
     """Train, calibrate, evaluate, track and register a model; the last line names it."""
     from pipeline.jobs.train import train as job
 
-    raise typer.Exit(job(config, overrides or [], folds=folds, resume=resume))
+    raise typer.Exit(job(config, overrides or [], folds=folds, resume=resume, profile=profile))
 
 
 @app.command()

@@ -233,7 +233,8 @@ class Training(Section):
     """How the weights are found."""
 
     max_epochs: PositiveInt = 30
-    batch_size: PositiveInt = 32
+    batch_size: PositiveInt = Field(32, description="cases of one step, on all devices together")
+    accumulate_batches: PositiveInt = Field(1, description="batches whose gradients make one optimiser step")
     learning_rate: PositiveFloat = 1e-3
     weight_decay: NonNegativeFloat = 1e-2
     schedule: Literal["constant", "cosine", "one_cycle"] = "one_cycle"
@@ -251,6 +252,8 @@ class Training(Section):
     gradient_clip: NonNegativeFloat = Field(1.0, description="largest gradient norm; 0 is off")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: PositiveInt = Field(1, description="of each node; more than one process is started by torchrun")
+    num_nodes: PositiveInt = 1
     loader_workers: NonNegativeInt = Field(0, description="processes that read batches ahead; 0 reads between steps")
 
 

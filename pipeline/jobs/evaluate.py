@@ -100,7 +100,7 @@ def evaluate_predictions(path: Path, out: Path) -> None:
     predictions = read_predictions(path)
     seeds = seeds_of(predictions)
     first = predictions.where(seed=seeds[0]) if len(seeds) > 1 else predictions
-    names = in_order(predictions.frame["finding"])
+    names = in_order(predictions.frame["finding"].tolist())
     points = {name: _point(first.where(finding=name), name, path) for name in names}
     findings = evaluate_findings(first.where(split="test"), points)
     judged = Judged(
@@ -145,7 +145,7 @@ def _known(model: Model, manifest: Manifest, cases: Sequence[Case]) -> tuple[str
     """
     first, *others = model.findings
     labels = finding_labels(cases, model.findings)[:, 1:]
-    known = np.isfinite(labels).any(axis=0)
+    known: NDArray[np.bool_] = np.asarray(np.isfinite(labels).any(axis=0))
     names = [name for name, has in zip(others, known, strict=True) if has]
     require_both_values(labels[:, known], names, path=manifest.path, split="judged")
     for name in others:

@@ -23,7 +23,14 @@ from pipeline.training.fit import Fitted
 
 
 def learn_folds(
-    cohort: Cohort, config: Config, folder: Path, run: TrackedRun, *, name: str, tags: Mapping[str, str]
+    cohort: Cohort,
+    config: Config,
+    folder: Path,
+    run: TrackedRun,
+    *,
+    name: str,
+    tags: Mapping[str, str],
+    profile: bool = False,
 ) -> tuple[tuple[Fitted, ...], Judgement]:
     """Learn each fold in a tracked run of its own, below ``run``, and pool what they say of their test cases.
 
@@ -34,6 +41,7 @@ def learn_folds(
         run: the parent.
         name: of the parent; a child's adds the fold.
         tags: of each child.
+        profile: print and track where the time of each fold goes.
     """
     outcomes = []
     each_fold = _without_refer_zone(config)  # a fold's calibration split may be too small for what all of them can do
@@ -44,7 +52,8 @@ def learn_folds(
             config.tracking, name=f"{name}, {fold}", tags=nested, resume=earlier.run_id if earlier else None
         ) as child:
             RunRecord(child.run_id, f"{name}, {fold}", {}, None, "").write(folder / fold)
-            fitted, judgement = learn(around_fold(cohort, fold, config), each_fold, folder / fold, child)
+            part = around_fold(cohort, fold, config)
+            fitted, judgement = learn(part, each_fold, folder / fold, child, profile=profile)
             child.metrics(judgement.evaluation.metrics("test_") | judgement.findings.metrics("test_"))
         outcomes.append((fitted, judgement))
     return tuple(fitted for fitted, _ in outcomes), pool_judgements([judgement for _, judgement in outcomes], config)

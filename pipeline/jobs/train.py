@@ -19,12 +19,19 @@ from pipeline.jobs.folds import around_fold, fold_names, learn_folds
 from pipeline.jobs.record import record_model, record_start
 from pipeline.jobs.run_folder import SUMMARY, RunRecord, find_run, new_folder
 from pipeline.jobs.summary import summary_text
-from pipeline.jobs.trained import finish, learn
+from pipeline.jobs.trained import finish, fit_cohort, learn
 from pipeline.tracking.runs import open_run
+from pipeline.training.processes import Processes, join
+from pipeline.training.tracker import NullTracker
 
 
 def train(
-    config_path: Path, overrides: Sequence[str] = (), *, folds: int | None = None, resume: str | None = None
+    config_path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    folds: int | None = None,
+    resume: str | None = None,
+    profile: bool = False,
 ) -> int:
     """Train as configured and print what came of it; the last line is ``model: <URI>``.
 
@@ -35,6 +42,7 @@ def train(
             all of them; None trains one network on the configured splits.
         resume: folder or MLflow id of a run that was killed; it goes on to what it would have been, at most one epoch
             being trained again. None starts a new run.
+        profile: print and track where the time of the training goes.
 
     Returns:
         0, or 1 when cases were rejected.
@@ -43,6 +51,7 @@ def train(
     manifest = read_manifest(config.data.manifest, config.data.extra_columns)
     manifest.require_usable()
     config = resolve_columns(config, manifest)
+    group = join(config.training)
     findings, seed = config.data.findings, config.data.split_seed
     require_findings(manifest, findings)
     splits = (
@@ -50,6 +59,8 @@ def train(
     )
     if not folds:
         require_findings_in_splits(manifest, findings, splits.of)
+    if group.rank > 0:
+        return _follow(config, manifest, splits, folds, group)
     started = datetime.now(UTC)
     name = _run_name(config, started, folds)
     record = RunRecord(None, name, config.model_dump(mode="json"), folds, manifest.digest)
@@ -63,12 +74,19 @@ def train(
         cohort = _read_cases(config, manifest, splits)
         for parts in [around_fold(cohort, fold, config) for fold in fold_names(cohort)] if folds else [cohort]:
             require_both_classes(parts, manifest, findings)
+        group.from_first(folder)
         if folds:
             fitted, judgement = learn_folds(
-                cohort, config, folder / "checkpoints", run, name=record.name, tags=_tags(config)
+                cohort,
+                config,
+                folder / "checkpoints",
+                run,
+                name=record.name,
+                tags=_tags(config),
+                profile=profile,
             )
         else:
-            only, judgement = learn(cohort, config, folder / "checkpoints", run)
+            only, judgement = learn(cohort, config, folder / "checkpoints", run, profile=profile)
             fitted = (only,)
         trained = finish(config, manifest, splits, cohort, fitted, judgement, folder, run)
         version = record_model(run, trained, manifest)
@@ -77,6 +95,16 @@ def train(
     print(text)
     print(f"model: {version.uri if version else f'runs:/{run.run_id}/model'}")
     return int(bool(cohort.rejected))
+
+
+def _follow(config: Config, manifest: Manifest, splits: Splits, folds: int | None, group: Processes) -> int:
+    """What the other processes of a training do: the steps, and nothing that anyone sees."""
+    folder = group.from_first(Path()) / "checkpoints"  # comes when the first process has read, and cached, every scan
+    cohort = prepare_cohort(manifest, splits.of, config)
+    parts = {fold: around_fold(cohort, fold, config) for fold in fold_names(cohort)} if folds else {"": cohort}
+    for fold, part in parts.items():
+        fit_cohort(part, config, folder / fold, NullTracker())
+    return 0
 
 
 def _read_cases(config: Config, manifest: Manifest, splits: Splits) -> Cohort:

@@ -65,13 +65,21 @@ class Trained:
         return "test split" if len(self.fitted) == 1 else f"out of fold, {len(self.fitted)} folds"
 
 
-def learn(cohort: Cohort, config: Config, folder: Path, tracker: Tracker) -> tuple[Fitted, Judgement]:
+def learn(
+    cohort: Cohort, config: Config, folder: Path, tracker: Tracker, *, profile: bool = False
+) -> tuple[Fitted, Judgement]:
     """Fit a network on one split of the cases, calibrate it, and judge it on the test cases."""
     require_refer_zone(np.array([each.case.label for each in cohort.of("calibration")]), config)
-    train_cases, validation_cases = (case_tensors(cohort, name, config) for name in ("train", "validation"))
-    fitted = fit(train_cases, validation_cases, config, folder=folder, tracker=tracker, progress=sys.stderr.isatty())
+    fitted = fit_cohort(cohort, config, folder, tracker, profile=profile)
     logits = held_out_logits(cohort, fitted, config)
     return fitted, judge(cohort.usable, logits, config, prior_offset=fitted.prior_offset)
+
+
+def fit_cohort(cohort: Cohort, config: Config, folder: Path, tracker: Tracker, *, profile: bool = False) -> Fitted:
+    """Fit a network on the training cases."""
+    train, validation = (case_tensors(cohort, name, config) for name in ("train", "validation"))
+    progress = sys.stderr.isatty()
+    return fit(train, validation, config, folder=folder, tracker=tracker, progress=progress, profile=profile)
 
 
 def case_tensors(cohort: Cohort, split: str, config: Config) -> CaseTensors:

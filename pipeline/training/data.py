@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from pipeline.config import Config
 from pipeline.imaging.augmentation import build_augmentation
 from pipeline.imaging.batch_augmentation import BatchAugmentation
+from pipeline.training.processes import Processes, processes
 
 
 class ImageRows:
@@ -115,16 +117,26 @@ class CaseBatches(Dataset[Batch]):
 class EpochBatches(Sampler[list[int]]):
     """Yields the places of each batch, in an order drawn from (seed, epoch).
 
-    A last batch of one case is left out: batch normalisation cannot use it.
+    A last batch that would leave a process one case is left out: batch normalisation cannot use it.
 
     Args:
         labels: (N,) 0 or 1.
         batch_size: of all batches but the last.
         seed: of the run.
         balanced: draw with replacement so that both classes are equally likely, else each case once.
+        processes: among which each batch is divided.
     """
 
-    def __init__(self, labels: Tensor, *, batch_size: int, seed: int, balanced: bool) -> None:
+    def __init__(
+        self,
+        labels: Tensor,
+        *,
+        batch_size: int,
+        seed: int,
+        balanced: bool,
+        processes: Processes = Processes(),  # noqa: B008  # frozen
+    ) -> None:
+        self._processes = processes
         self._seed, self._size, self._batch_size, self._epoch = seed, len(labels), batch_size, 0
         positive = labels.mean()
         self._weights = torch.where(labels == 1, 0.5 / positive, 0.5 / (1 - positive)).double() if balanced else None
@@ -135,7 +147,7 @@ class EpochBatches(Sampler[list[int]]):
 
     def __len__(self) -> int:
         whole, rest = divmod(self._size, self._batch_size)
-        return whole + int(rest > 1)
+        return whole + int(rest >= 2 * self._processes.count)
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(
@@ -146,7 +158,7 @@ class EpochBatches(Sampler[list[int]]):
         else:
             order = torch.multinomial(self._weights, self._size, replacement=True, generator=generator)
         for batch in torch.split(order, self._batch_size)[: len(self)]:
-            yield batch.tolist()
+            yield self._processes.share(batch.tolist())
 
 
 class CasesDataModule(pl.LightningDataModule):
@@ -169,6 +181,7 @@ class CasesDataModule(pl.LightningDataModule):
             batch_size=self._settings.batch_size,
             seed=config.seed,
             balanced=self._settings.class_balance == "balanced_sampler",
+            processes=processes(),
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -176,10 +189,11 @@ class CasesDataModule(pl.LightningDataModule):
         return self._loader(self._train, self.batches)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Batches in the order of the cases."""
-        places = range(len(self._validation))
-        size = self._settings.batch_size
-        return self._loader(self._validation, [list(places[start : start + size]) for start in places[::size]])
+        """Each process's part of the cases, none of them twice; all processes have as many batches."""
+        here, cases = processes(), len(self._validation)
+        batches = max(min(math.ceil(cases / self._settings.batch_size), cases // here.count), 1)
+        parts = np.array_split(np.arange(cases), batches * here.count)[here.rank :: here.count]
+        return self._loader(self._validation, [part.tolist() for part in parts])
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment what training sees."""

@@ -23,6 +23,8 @@ from pipeline.training.callbacks import Report, ResumedStop, StepSeeds, StopAtNo
 from pipeline.training.checkpoints import LAST, AtomicCheckpointIO, best_and_last, monitored
 from pipeline.training.data import CasesDataModule, CaseTensors
 from pipeline.training.module import Classifier, prior_offset
+from pipeline.training.processes import processes, share_batch_norm
+from pipeline.training.timing import Pace, Shares, report_shares
 from pipeline.training.tracker import Tracker
 
 
@@ -53,6 +55,7 @@ def fit(
     folder: Path,
     tracker: Tracker,
     progress: bool = True,
+    profile: bool = False,
 ) -> Fitted:
     """Train a network; deterministic for a configuration on one kind of processor.
 
@@ -64,6 +67,7 @@ def fit(
             weights that it would have reached without the interruption (the same to the bit, on one kind of CPU).
         tracker: is told each epoch's metrics.
         progress: show a progress bar.
+        profile: print and track where the time goes.
 
     Raises:
         UnfinishedError: when the loss or a logit is not finite.
@@ -76,18 +80,23 @@ def fit(
     offset = prior_offset(train.labels[:, 0], settings.class_balance)
     network = build_network(config.network, dimensions=dimensions, outputs=findings + train.auxiliary.shape[1])
     to_channels_last(network)
+    if processes().count > 1:
+        share_batch_norm(network)
     module = Classifier(
         network,
         settings,
         findings=findings,
-        steps=settings.max_epochs * len(data.batches),
+        steps=settings.max_epochs * math.ceil(len(data.batches) / settings.accumulate_batches),
         positive_weight=math.exp(offset) if settings.class_balance == "weighted_loss" else 1.0,
     )
     best, last = best_and_last(config, folder)
-    callbacks = [*_callbacks(train, config, tracker), best, last]
+    shares = Shares(exact=profile)
+    callbacks = [*_callbacks(train, config), Pace(shares), Report(tracker), best, last]
     with _quiet():
-        trainer = _trainer(config, folder, callbacks, progress=progress)
+        trainer = _trainer(config, folder, callbacks, shares, progress=progress)
         _run(trainer, module, data, folder / LAST)
+    if profile:
+        report_shares(shares.shares(), tracker, step=trainer.current_epoch)
     return _load_best(module, best, trainer, offset=offset)
 
 
@@ -106,13 +115,12 @@ def _run(trainer: pl.Trainer, module: Classifier, data: CasesDataModule, last: P
         raise KeyboardInterrupt
 
 
-def _callbacks(train: CaseTensors, config: Config, tracker: Tracker) -> list[Callback]:
+def _callbacks(train: CaseTensors, config: Config) -> list[Callback]:
     settings = config.training
     callbacks: list[Callback] = [
         StepSeeds(config.seed),
         StopAtNonsense(train.case_ids),
         ResumedStop(),
-        Report(tracker),
     ]
     if settings.early_stopping:
         monitor, mode = monitored(settings.early_stopping)
@@ -123,11 +131,16 @@ def _callbacks(train: CaseTensors, config: Config, tracker: Tracker) -> list[Cal
     return callbacks
 
 
-def _trainer(config: Config, folder: Path, callbacks: list[Callback], *, progress: bool) -> pl.Trainer:
+def _trainer(config: Config, folder: Path, callbacks: list[Callback], shares: Shares, *, progress: bool) -> pl.Trainer:
     settings = config.training
     return pl.Trainer(
         accelerator=settings.accelerator,
-        devices=1,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        strategy="ddp" if settings.devices * settings.num_nodes > 1 else "auto",
+        use_distributed_sampler=False,  # batches are divided where they are drawn
+        accumulate_grad_batches=settings.accumulate_batches,
+        profiler=shares,
         precision=settings.precision,
         max_epochs=settings.max_epochs,
         gradient_clip_val=settings.gradient_clip or None,

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 from pipeline.config import Training
 from pipeline.errors import UnfinishedError
 from pipeline.training.data import Batch
+from pipeline.training.processes import processes
 
 
 def prior_offset(labels: Tensor, class_balance: str) -> float:
@@ -62,7 +63,9 @@ class Classifier(pl.LightningModule):
         loss = _log_loss(outputs[:, : self.findings], targets, self.positive_weight)
         if self._config.auxiliary and bool((known := auxiliary.isfinite()).any()):
             loss = loss + self._config.auxiliary.weight * mse_loss(outputs[:, self.findings :][known], auxiliary[known])
-        self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=len(targets), prog_bar=True)
+        self.log(
+            "train_loss", loss, on_epoch=True, on_step=False, batch_size=len(targets), prog_bar=True, sync_dist=True
+        )
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
@@ -77,8 +80,9 @@ class Classifier(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Unweighted log loss of all known labels, and mean AUROC over findings, of the validation split."""
-        logits, labels = (torch.cat(parts) for parts in zip(*self._validation, strict=True))
-        self._validation.clear()
+        everyone = [each for part in processes().gather(self._validation) for each in part]
+        logits, labels = (torch.cat(parts) for parts in zip(*everyone, strict=True))
+        self._validation = []
         if not bool(torch.isfinite(logits).all()):
             raise UnfinishedError("the network gives logits that are not finite; lower training.learning_rate")
         values = {

@@ -52,7 +52,7 @@ class Recorder:
         self.steps = {}
 
     def metrics(self, values, *, step):
-        self.steps[step] = dict(values)
+        self.steps.setdefault(step, {}).update(values)
 
 
 def test_eight_cases_can_be_overfitted(tmp_path):

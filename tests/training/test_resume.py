@@ -6,6 +6,7 @@ import random
 import resource
 import signal
 import time
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -110,6 +111,18 @@ def test_decision_to_stop_survives_the_kill(tmp_path, patience):
     again, same = train(stopped, patience)  # from the last checkpoint of a training that had ended
     assert (again.best_epoch, again.epochs, again.validation) == (fitted.best_epoch, fitted.epochs, fitted.validation)
     assert torch.equal(same, weights)
+
+
+def test_without_early_stopping_the_last_epoch_goes_on_too(tmp_path):
+    settings = config(max_epochs=3, patience=2)
+    settings = settings.model_copy(update={"training": settings.training.model_copy(update={"early_stopping": None})})
+    found = []
+    for name, tracker in (("whole", NullTracker()), ("killed", KillingTracker(2))):
+        with pytest.raises(KilledError) if name == "killed" else nullcontext():
+            fit(blobs(24), blobs(8), settings, folder=tmp_path / name, tracker=tracker, progress=False)
+        fitted = fit(blobs(24), blobs(8), settings, folder=tmp_path / name, tracker=NullTracker(), progress=False)
+        found.append(torch.cat([value.flatten().float() for value in fitted.network.state_dict().values()]))
+    assert torch.equal(*found)
 
 
 def test_epoch_of_the_kill_alone_is_trained_again(tmp_path):
