@@ -46,8 +46,7 @@ class _LastCheckpoint(ModelCheckpoint):
 def best_and_last(config: Config, folder: Path) -> tuple[ModelCheckpoint, ModelCheckpoint]:
     """The weights of the best epoch (of the last one, without early stopping), and what the next epoch starts from."""
     stop = config.training.early_stopping
-    # Lightning tells two checkpoints apart by monitor and mode: without a monitor, by the mode alone.
-    monitor, mode = monitored(stop) if stop else (None, "max")
+    monitor, mode = monitored(stop) if stop else (None, "min")
     best = ModelCheckpoint(folder, Path(BEST).stem, monitor=monitor, mode=mode, enable_version_counter=False)
     last = _LastCheckpoint(
         folder, Path(LAST).stem, save_on_train_epoch_end=True, every_n_epochs=1, enable_version_counter=False
