@@ -9,7 +9,7 @@ from tiny_models import save_tiny
 from pipeline.errors import ModelError
 from pipeline.evaluation.conformal import ReferZone
 from pipeline.imaging.envelope import Envelope
-from pipeline.scoring.model_directory import load_model
+from pipeline.scoring.model_directory import load_model, model_digest
 from pipeline.scoring.scorer import Scorer
 
 
@@ -26,6 +26,24 @@ def test_digest_covers_what_changes_a_probability_and_nothing_else(tmp_path):
     assert save_tiny(tmp_path / "2", provenance={"host": "b"}).digests.model == first
     assert save_tiny(tmp_path / "3", seed=1).digests.model != first
     assert save_tiny(tmp_path / "4", envelope=Envelope(modality="CT", cases=3, limits={})).digests.model != first
+
+
+def test_a_model_of_before_a_configuration_key_existed_still_loads(tmp_path):
+    description = save_tiny(tmp_path / "model")
+    older = {key: value for key, value in description.network.model_dump(mode="json").items() if key != "pooling"}
+    digest = model_digest(
+        [member.weights_sha256 for member in description.members],
+        [each for member in description.members for each in member.calibrators],
+        older,
+        description.preprocessing.model_dump(mode="json"),
+        description.modality,
+        None,
+    )
+    edit(tmp_path / "model", network=older)
+    with pytest.raises(ModelError, match="was edited after training"):  # a key that was covered may not go away
+        load_model(tmp_path / "model")
+    edit(tmp_path / "model", digests={**description.digests.model_dump(), "model": digest})
+    assert load_model(tmp_path / "model").description.network.pooling == "mean"
 
 
 def test_a_refer_zone_is_saved_loaded_and_under_the_digest(tmp_path):
