@@ -46,7 +46,9 @@ def killed_after_fitting(monkeypatch):
     monkeypatch.setattr(trained, "fit", fitting)
 
 
-@pytest.mark.parametrize("options", [[], pytest.param(["--folds", "2"], marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "options", [[], pytest.param(["--folds", "2", "calibration.method=isotonic"], marks=pytest.mark.slow)]
+)
 def test_resumed_command_leaves_one_whole_run_with_the_same_weights(inside, options):
     import mlflow
 

@@ -74,7 +74,7 @@ def test_same_probability_of_every_finding_from_evaluation_command_and_pyfunc(in
     assert list(answered.columns) == list(scored.columns)
     for name in NAMES:
         column = scored[f"probability_{name}"]
-        assert column.nunique() > 5
+        assert column.nunique() > 1  # isotonic: a few steps
         judged = predictions.where(finding=name).frame.set_index("case_id")["probability"]
         assert np.abs(judged - column[judged.index]).max() < 1e-6
         assert np.abs(answered[f"probability_{name}"] - column).max() < 1e-6

@@ -121,7 +121,7 @@ def test_changed_weights_under_golden_scans_end_the_run(model, cases, tmp_path):
     shutil.copytree(model, tmp_path / "model")
     path = tmp_path / "model" / "golden" / "golden.json"
     golden = json.loads(path.read_text())
-    golden["member_probabilities"][0][0] += 2e-4
+    golden["member_probabilities"][0][0][0] += 2e-4  # first member, scan and finding
     path.write_text(json.dumps(golden))
     with pytest.raises(UnfinishedError, match=r"golden scans before the first scan: .* 0\.0002 .*limit 0\.0001"):
         list(engine(tmp_path / "model", cases, workers=1))
