@@ -236,7 +236,7 @@ def network_alone(args: argparse.Namespace) -> float:
 
 def _truth(cases: list[Case], logits: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     patients = np.array([str(case.patient_id) for case in cases])
-    return np.array([case.label for case in cases]), logits, patients
+    return np.array([case.label for case in cases]), logits.reshape(len(cases), -1)[:, 0], patients
 
 
 if __name__ == "__main__":

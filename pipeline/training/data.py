@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from pipeline.config import Config
 from pipeline.imaging.augmentation import build_augmentation
@@ -104,14 +104,26 @@ class Batch(NamedTuple):
 
 
 class CaseBatches(Dataset[Batch]):
-    """Whole batches of cases: one indexing operation each, where a loader would collate case by case."""
+    """Whole batches of cases: one indexing operation each, where a loader would collate case by case.
 
-    def __init__(self, cases: CaseTensors) -> None:
-        self._cases = cases
+    Args:
+        cases: to take them from.
+        held: (workers, largest batch) in shared memory, where each worker writes what it is reading; -1 elsewhere.
+    """
+
+    def __init__(self, cases: CaseTensors, held: Tensor | None = None) -> None:
+        self._cases, self._held = cases, held
 
     def __getitem__(self, places: list[int]) -> Batch:
         cases, chosen = self._cases, torch.tensor(places)
-        return Batch(cases.images[chosen], cases.targets[chosen], cases.auxiliary[chosen], cases.labels[chosen], chosen)
+        worker = get_worker_info()
+        if worker is None or self._held is None:
+            images = cases.images[chosen]
+        else:
+            self._held[worker.id, : len(places)] = chosen
+            images = cases.images[chosen]
+            self._held[worker.id] = -1
+        return Batch(images, cases.targets[chosen], cases.auxiliary[chosen], cases.labels[chosen], chosen)
 
 
 class EpochBatches(Sampler[list[int]]):
@@ -172,6 +184,7 @@ class CasesDataModule(pl.LightningDataModule):
 
     def __init__(self, train: CaseTensors, validation: CaseTensors, config: Config) -> None:
         super().__init__()
+        self._held: list[tuple[CaseTensors, Tensor]] = []
         self._train, self._validation, self._settings = train, validation, config.training
         self._augmentation = BatchAugmentation(
             build_augmentation(config.augmentation, dimensions=config.preprocessing.dimensions), seed=config.seed
@@ -195,6 +208,10 @@ class CasesDataModule(pl.LightningDataModule):
         parts = np.array_split(np.arange(cases), batches * here.count)[here.rank :: here.count]
         return self._loader(self._validation, [part.tolist() for part in parts])
 
+    def being_read(self) -> list[str]:
+        """Cases that loader processes have in their hands, for when one of them dies."""
+        return [cases.case_ids[place] for cases, held in self._held for place in held.flatten().tolist() if place >= 0]
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment what training sees."""
         if self.trainer is None or not self.trainer.training:
@@ -204,6 +221,14 @@ class CasesDataModule(pl.LightningDataModule):
 
     def _loader(self, cases: CaseTensors, batches: Sampler[list[int]] | list[list[int]]) -> DataLoader[Batch]:
         workers = self._settings.loader_workers
+        held = torch.full((workers, self._settings.batch_size), -1) if workers else None
+        if held is not None:
+            held.share_memory_()  # type: ignore[no-untyped-call]
+            self._held.append((cases, held))
         return DataLoader(
-            CaseBatches(cases), sampler=batches, batch_size=None, num_workers=workers, persistent_workers=workers > 0
+            CaseBatches(cases, held),
+            sampler=batches,
+            batch_size=None,
+            num_workers=workers,
+            persistent_workers=workers > 0,
         )

@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAverag
 from torch import nn
 
 from pipeline.config import Config
+from pipeline.errors import UnfinishedError
 from pipeline.models.networks import build_network, keep_outputs, to_channels_last
 from pipeline.training.callbacks import Report, ResumedStop, StepSeeds, StopAtNonsense
 from pipeline.training.checkpoints import LAST, AtomicCheckpointIO, best_and_last, monitored
@@ -70,7 +71,7 @@ def fit(
         profile: print and track where the time goes.
 
     Raises:
-        UnfinishedError: when the loss or a logit is not finite.
+        UnfinishedError: when a loss or logit is not finite, a checkpoint cannot be written, or a loader process dies.
         KeyboardInterrupt: on Ctrl-C, after ``last.ckpt`` of the last whole epoch is on disk.
     """
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -108,6 +109,13 @@ def _run(trainer: pl.Trainer, module: Classifier, data: CasesDataModule, last: P
     except SystemExit:
         if not trainer.interrupted:
             raise
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UnfinishedError(
+            f"a loader process died ({str(error).splitlines()[0]}) while these cases were read: "
+            f"{', '.join(data.being_read()) or 'none'}; look at them and continue with --resume"
+        ) from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, handler)

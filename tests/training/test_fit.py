@@ -1,12 +1,15 @@
 """Training: it learns, it repeats itself, it picks by validation, and it stops on nonsense."""
 
 import math
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
+from torch.utils.data import get_worker_info
 
 from pipeline.config import Config
 from pipeline.errors import UnfinishedError
@@ -166,6 +169,26 @@ def test_loss_that_explodes_keeps_the_last_good_checkpoint(tmp_path):
     kept = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert kept["epoch"] == 1
     assert all(bool(value.isfinite().all()) for value in kept["state_dict"].values())
+
+
+class Deadly:
+    """Images of which one kills the process that reads it, as a fault in a decoder would."""
+
+    def __init__(self, images):
+        self._images = images
+
+    def __getitem__(self, places):
+        if 5 in places.tolist() and get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self._images[places]
+
+
+def test_dead_loader_process_names_the_cases_that_it_held(tmp_path):
+    cases = blobs(16)
+    deadly = replace(cases, images=Deadly(cases.images))
+    settings = config(loader_workers=1, batch_size=2)
+    with pytest.raises(UnfinishedError, match=r"a loader process died .* these cases were read: .*\b5\b.*--resume"):
+        fit(deadly, blobs(8), settings, folder=tmp_path, tracker=NullTracker(), progress=False)
 
 
 def test_prior_offset_undoes_class_balancing():
