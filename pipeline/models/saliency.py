@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
@@ -28,7 +29,19 @@ _RESNET = ("layer4", "layer3", "layer2", "layer1")
 _FEWEST_CELLS = 4  # along a side
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """With several, the backward pass through MONAI's hooks ends the process (torch 2.13.0, three planes, CPU)."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 @torch.enable_grad()
+@_one_thread()
 def saliency_planes(networks: Sequence[nn.Module], image: NDArray[np.float32], *, towards: int) -> HeatPlanes:
     """Grad-CAM of one input, in the planes that a reader is shown.
 
