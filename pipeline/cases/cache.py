@@ -28,7 +28,7 @@ import torch
 from isal import isal_zlib
 
 from pipeline.cases.case import Case
-from pipeline.config import InputCache, Preprocessing
+from pipeline.config_inputs import InputCache, Preprocessing
 from pipeline.errors import Code
 from pipeline.files import atomic_write, sha256_bytes, sha256_file, sha256_json
 from pipeline.imaging.image import FloatArray, Warning

@@ -24,7 +24,7 @@ from typing import Final
 import numpy as np
 
 from pipeline.cases.lidc import LidcNodule, load_nodules
-from pipeline.config import Limits
+from pipeline.config_inputs import Limits
 from pipeline.errors import CaseError, UsageError
 from pipeline.files import atomic_write
 from pipeline.imaging.checks import file_kind

@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline.cases.cache import StoredInputs, look
 from pipeline.cases.case import Case
 from pipeline.cases.remote import local_copy
-from pipeline.config import Preprocessing
+from pipeline.config_inputs import Preprocessing
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import within_root
 from pipeline.imaging.envelope import Envelope

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import Limits
+from pipeline.config_inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.files import sha256_bytes, sha256_file
 from pipeline.imaging.checks import file_kind

@@ -18,7 +18,7 @@ from typing import IO, Final
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
-from pipeline.config import Limits
+from pipeline.config_inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import open_regular
 from pipeline.imaging.dicom_fragments import EXPLICIT_BIG, EXPLICIT_DEFLATED, EXPLICIT_LITTLE, IMPLICIT

@@ -9,7 +9,7 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
-from pipeline.config import Limits
+from pipeline.config_inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.files import sha256_bytes
 from pipeline.imaging.dicom_file import PARSE_FAULTS, PIXEL_DATA, DataSet, PixelPlace, begin, opened, parse, quiet

@@ -9,7 +9,7 @@ from typing import IO, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import Limits
+from pipeline.config_inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.dicom_codestream import (
     Codestream,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config import Limits
+from pipeline.config_inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import check_size
 from pipeline.imaging.dicom_geometry import check_places, flat_affine, is_projection, place_slices

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.config import Limits
+from pipeline.config_inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.files import sha256_bytes
 from pipeline.imaging.checks import file_kind

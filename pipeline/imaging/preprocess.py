@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from monai.transforms import Compose, NormalizeIntensityd, ScaleIntensityd, ScaleIntensityRanged
 
-from pipeline.config import Intensity, Preprocessing
+from pipeline.config_inputs import Intensity, Preprocessing
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import within_root
 from pipeline.imaging.envelope import Envelope

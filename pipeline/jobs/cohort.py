@@ -18,7 +18,9 @@ from pipeline.cases.case import Case
 from pipeline.cases.findings import finding_labels, partly_labelled, require_both_values
 from pipeline.cases.manifest import Manifest
 from pipeline.cases.prepare import prepare_cases
-from pipeline.config import MALIGNANT, SPLITS, Auxiliary, Config, SoftLabels
+from pipeline.config import Config
+from pipeline.config_inputs import MALIGNANT, SPLITS
+from pipeline.config_training import Auxiliary, SoftLabels
 from pipeline.errors import CaseError, Code, ConfigError
 from pipeline.evaluation.report import Flow, SplitCounts
 from pipeline.files import sha256_json

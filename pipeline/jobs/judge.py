@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from pipeline.cases.case import Case
 from pipeline.cases.findings import finding_labels
-from pipeline.config import MALIGNANT, Config
+from pipeline.config import Config
+from pipeline.config_inputs import MALIGNANT
 from pipeline.errors import CalibrationError, UndefinedMetricError, UsageError
 from pipeline.evaluation.baselines import fit_baseline
 from pipeline.evaluation.calibration import fit_calibrator

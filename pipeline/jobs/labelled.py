@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.cases.case import Case
 from pipeline.cases.manifest import Manifest
-from pipeline.config import MALIGNANT
+from pipeline.config_inputs import MALIGNANT
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.subgroups import SUBGROUP_COLUMNS
 from pipeline.files import sha256_json

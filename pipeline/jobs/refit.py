@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.config import MALIGNANT
+from pipeline.config_inputs import MALIGNANT
 from pipeline.errors import CalibrationError, UndefinedMetricError, UsageError
 from pipeline.evaluation.arrays import FloatArray
 from pipeline.evaluation.calibrator import Calibrator

@@ -18,8 +18,9 @@ from rich.table import Table
 from pipeline.cases.findings import require_findings
 from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.cases.splits import assign_splits
-from pipeline.config import Config, Range, Search
+from pipeline.config import Config
 from pipeline.config_file import load_config
+from pipeline.config_training import Range, Search
 from pipeline.errors import ConfigError, UnfinishedError
 from pipeline.files import atomic_write, sha256_json
 from pipeline.jobs.cohort import Cohort, prepare_cohort, require_both_classes, resolve_columns

@@ -13,7 +13,7 @@ from monai.networks.nets import DenseNet121, resnet10, resnet18, resnet34, resne
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.config import Network
+from pipeline.config_training import Network
 from pipeline.models.cnn_lstm import CNNLSTM
 from pipeline.models.softmax import SoftmaxLinear
 

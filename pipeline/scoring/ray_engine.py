@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
-import pickle
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -91,16 +91,16 @@ def _connect(ray: Any) -> None:
 
 
 def _score_window(ray: Any, window: list[Case], actors: int, arguments: tuple[Any, ...]) -> Iterator[ScoreRow]:
-    blocks = [{"cases": pickle.dumps(window[start : start + _BLOCK])} for start in range(0, len(window), _BLOCK)]
-    scored = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
+    blocks = math.ceil(len(window) / _BLOCK)
+    scored = ray.data.from_items([{"case": case} for case in window], override_num_blocks=blocks).map_batches(
         _ScoringActor,
         fn_constructor_args=arguments,
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(actors, len(blocks))),
+        batch_size=_BLOCK,
+        compute=ray.data.ActorPoolStrategy(size=min(actors, blocks)),
         num_cpus=_SHARE_OF_CPU,
     )
     for block in scored.iter_rows():
-        yield from pickle.loads(block["rows"])  # noqa: S301  # written by our own actor, in this run
+        yield block["row"]
 
 
 class _ScoringActor:
@@ -110,13 +110,5 @@ class _ScoringActor:
         self._batch_size = batch_size
         self._crew = Crew(setup, stamp, workers=1, timeout_seconds=timeout_seconds)
 
-    def __call__(self, blocks: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "rows": [
-                pickle.dumps(list(self._crew.score(self._cases(block), self._batch_size))) for block in blocks["cases"]
-            ]
-        }
-
-    def _cases(self, block: bytes) -> list[Case]:
-        cases: list[Case] = pickle.loads(block)  # noqa: S301  # written by the process that started the run
-        return cases
+    def __call__(self, block: dict[str, Any]) -> dict[str, Any]:
+        return {"row": list(self._crew.score(block["case"].tolist(), self._batch_size))}

@@ -14,10 +14,10 @@ import pyarrow.parquet
 
 from pipeline.cases.case import Case
 from pipeline.errors import Code
+from pipeline.evaluation.conformal import Decision
 from pipeline.files import atomic_write
 
 Status = Literal["scored", "flagged", "rejected", "failed"]
-Decision = Literal["positive", "negative", "refer"]
 STATUSES: tuple[Status, ...] = ("scored", "flagged", "rejected", "failed")
 
 

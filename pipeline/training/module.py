@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
-from pipeline.config import Training
+from pipeline.config_training import Training
 from pipeline.errors import UnfinishedError
 from pipeline.training.data import Batch
 from pipeline.training.processes import processes

@@ -13,7 +13,7 @@ from pipeline.cases import cache, prepare
 from pipeline.cases.cache import StoredInputs
 from pipeline.cases.manifest import read_manifest
 from pipeline.cases.prepare import prepare_cases
-from pipeline.config import InputCache, Preprocessing
+from pipeline.config_inputs import InputCache, Preprocessing
 from pipeline.errors import CaseError
 from pipeline.imaging.preprocess import preprocess
 

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline.config import Limits, Preprocessing
+from pipeline.config_inputs import Limits, Preprocessing
 from pipeline.imaging.image import Warning
 from pipeline.imaging.nifti import NiftiScan, open_nifti
 from pipeline.imaging.preprocess import ModelInput, ScanRequest, preprocess

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scan_files import CENTER_MM, codes, shared
 
-from pipeline.config import Preprocessing
+from pipeline.config_inputs import Preprocessing
 from pipeline.errors import CaseError
 from pipeline.imaging.envelope import Envelope, fit_envelope
 from pipeline.imaging.preprocess import ModelInput, ScanRequest, preprocess

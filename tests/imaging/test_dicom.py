@@ -30,7 +30,7 @@ from dicom_writing import (
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from pipeline.config import Limits
+from pipeline.config_inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.dicom import DicomScan, open_series
 
@@ -546,7 +546,7 @@ def test_nothing_is_printed_and_no_patient_is_named(tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes().replace(b"CANARY^ANNE ", b"\xffCANARY\x80ANN "))
     script = (
         "import logging, sys; from pathlib import Path; logging.basicConfig(level=0)\n"
-        "from pipeline.config import Limits; from pipeline.imaging.dicom import open_series\n"
+        "from pipeline.config_inputs import Limits; from pipeline.imaging.dicom import open_series\n"
         "scan = open_series(Path(sys.argv[1]), limits=Limits())\n"
         "scan.read((slice(None),) * 3); scan.digest; repr(scan)\n"
         "print('torch' in sys.modules, 'monai' in sys.modules)"

@@ -21,7 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
-from pipeline.config import Limits
+from pipeline.config_inputs import Limits
 from pipeline.errors import CaseError
 from pipeline.imaging.dicom import open_series
 from pipeline.imaging.dicom_codestream import CodestreamError, inspect_jpeg, inspect_jpeg_2000, unpack_rle

@@ -27,7 +27,7 @@ from pydicom.uid import (
     RLELossless,
 )  # fmt: skip
 
-from pipeline.config import Limits
+from pipeline.config_inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.dicom import open_series
 from pipeline.imaging.dicom_codestream import CodestreamError, inspect_jpeg, inspect_jpeg_2000, unpack_rle

@@ -10,7 +10,7 @@ import pytest
 from dicom_writing import ALL, SERIES, SHARED, blank, ct_slice, phantom, save, write_multiframe, write_series
 from pydicom.dataset import Dataset
 
-from pipeline.config import Limits
+from pipeline.config_inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.files import sha256_bytes
 from pipeline.imaging.dicom import open_series

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 from scan_files import AFFINE, CENTER_MM, LESION, lesion, phantom, save
 
-from pipeline.config import Limits, Preprocessing
+from pipeline.config_inputs import Limits, Preprocessing
 from pipeline.errors import CaseError
 from pipeline.imaging.preprocess import ScanRequest, preprocess
 
@@ -203,7 +203,7 @@ def test_a_leak_of_two_kilobytes_an_input_would_be_seen(tmp_path: Path) -> None:
 MEASURE = """
 import resource, sys, time
 from pathlib import Path
-from pipeline.config import Limits, Preprocessing
+from pipeline.config_inputs import Limits, Preprocessing
 from pipeline.errors import CaseError
 from pipeline.imaging.preprocess import ScanRequest, preprocess
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

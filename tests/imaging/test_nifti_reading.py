@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from scan_files import AFFINE, LIMITS, SHAPE, WHOLE, codes, lesion, phantom, read, save
 
-from pipeline.config import Limits
+from pipeline.config_inputs import Limits
 from pipeline.errors import CaseError
 from pipeline.imaging.envelope import fit_envelope
 from pipeline.imaging.nifti import open_nifti

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scan_files import LIMITS, WHOLE, shared
 
-from pipeline.config import Preprocessing
+from pipeline.config_inputs import Preprocessing
 from pipeline.errors import CaseError
 from pipeline.imaging.envelope import fit_envelope
 from pipeline.imaging.nifti import open_nifti

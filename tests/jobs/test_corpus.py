@@ -14,7 +14,7 @@ from conftest import SHARED
 from tiny_models import write_model, write_scans
 
 from pipeline.cli import run
-from pipeline.config import Limits, Preprocessing
+from pipeline.config_inputs import Limits, Preprocessing
 from pipeline.imaging.read import read_image
 
 CORPUS = SHARED / "bad_scans"

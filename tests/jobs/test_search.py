@@ -60,7 +60,7 @@ def test_a_search_goes_on_where_it_was(inside, capsys):
 def test_only_training_and_validation_scans_are_opened(inside, monkeypatch, cohort_manifest):
     from pipeline.cases import manifest as module
     from pipeline.cases.splits import assign_splits
-    from pipeline.config import SplitFractions
+    from pipeline.config_inputs import SplitFractions
     from pipeline.jobs import cohort as opened
 
     seen = []

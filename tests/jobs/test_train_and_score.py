@@ -218,7 +218,7 @@ def test_soft_targets_lie_between_the_ends_and_fall_back_to_the_label():
     from pathlib import Path
 
     from pipeline.cases.case import Case
-    from pipeline.config import SoftLabels
+    from pipeline.config_training import SoftLabels
     from pipeline.errors import ConfigError
     from pipeline.jobs.cohort import soft_targets
 

@@ -110,7 +110,7 @@ def test_cases_without_the_label_train_and_are_never_judged(workspace, manifest)
 def test_splits_are_those_of_the_binary_task(workspace, manifest):
     from pipeline.cases.manifest import read_manifest
     from pipeline.cases.splits import assign_splits
-    from pipeline.config import SplitFractions
+    from pipeline.config_inputs import SplitFractions
 
     fractions = SplitFractions(train=0.4, validation=0.2, calibration=0.2, test=0.2)
     expected = assign_splits(read_manifest(manifest), fractions, seed=0).of

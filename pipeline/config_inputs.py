@@ -1,0 +1,128 @@
+"""Configuration of the inputs: where cases lie, how they are split, and how a scan becomes a network's input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+FilePath = Annotated[Path, Field(strict=False)]
+Modality = Literal["CT", "MR", "US", "XR", "mask", "other"]
+SPLITS = ("train", "validation", "calibration", "test")
+MALIGNANT = "malignant"  # the finding that the manifest's column ``label`` holds
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration; unknown keys and silent type changes are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class SplitFractions(Section):
+    """Share of the patients in each split, used when the manifest has no ``split`` column."""
+
+    train: Fraction = 0.55
+    validation: Fraction = 0.15
+    calibration: Fraction = 0.15
+    test: Fraction = 0.15
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Self:
+        total = self.train + self.validation + self.calibration + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the four fractions add up to {total:g}, not 1; change one of them")
+        return self
+
+
+class InputCache(Section):
+    """Prepared inputs on disk, shared by all runs, folds and processes that name the folder."""
+
+    folder: FilePath
+    max_gb: PositiveFloat = Field(20.0, description="above it, the inputs that were not used longest are removed")
+
+
+class Data(Section):
+    """Where the cases are and what their labels mean."""
+
+    manifest: FilePath
+    extra_columns: FilePath | None = Field(
+        None, description="a table with a case_id column; its other columns are added to the manifest's, for training"
+    )
+    modality: Modality
+    label_source: str = Field(min_length=3, description="whose opinion or which test the label is")
+    intensities: Literal["real", "simulated"] = "real"
+    findings: tuple[Name, ...] = Field(
+        (MALIGNANT,),
+        description="what is predicted: the label, called malignant, then columns of 0, 1 and blank",
+        strict=False,
+    )
+    splits: SplitFractions = SplitFractions()
+    split_seed: NonNegativeInt = 0
+    cache: InputCache | None = Field(None, description="null reads every scan in every run, and keeps inputs in memory")
+
+
+class Intensity(Section):
+    """How voxel values become the network's input."""
+
+    scaling: Literal["window", "zscore", "range"] = "window"
+    lower: float | None = Field(-1000.0, description="window: this value becomes 0 (for CT, in HU)")
+    upper: float | None = Field(400.0, description="window: this value becomes 1 (for CT, in HU)")
+
+    @model_validator(mode="after")
+    def _limits_fit_the_scaling(self) -> Self:
+        if self.scaling == "window":
+            if self.lower is None or self.upper is None or not self.lower < self.upper:
+                raise ValueError(
+                    f"lower ({self.lower}) is not below upper ({self.upper}); a window needs both, in order"
+                )
+        elif self.lower is not None or self.upper is not None:
+            raise ValueError(f"lower and upper have no meaning for scaling {self.scaling!r}; set both to null")
+        return self
+
+
+class Limits(Section):
+    """What a reader may allocate before it refuses a file."""
+
+    max_voxels: PositiveInt = Field(1_000_000_000, description="voxels that a header may claim")
+    max_bytes: PositiveInt = Field(4_000_000_000, description="bytes of a decompressed file")
+    max_ratio: PositiveInt = Field(200, description="decompressed bytes per compressed byte, above the first 16 MiB")
+
+
+class Preprocessing(Section):
+    """From a scan on disk to the network's input; the same for training, evaluation and scoring."""
+
+    dimensions: Literal[2, 3] = 3
+    region: Literal["lesion", "image"] = Field(description="a cube around the lesion centre, or the whole image")
+    size: tuple[PositiveInt, ...] = Field(description="voxels of the input along R, A (and S)", strict=False)
+    spacing_mm: tuple[PositiveFloat, ...] | None = Field(
+        description="millimetres between voxels along R, A (and S); null resizes the whole image to size", strict=False
+    )
+    intensity: Intensity = Intensity()
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for name, value in (("size", self.size), ("spacing_mm", self.spacing_mm)):
+            if value is not None and len(value) != self.dimensions:
+                raise ValueError(
+                    f"{name} has {len(value)} values for dimensions={self.dimensions}; give {self.dimensions}"
+                )
+        if min(self.size) < 8:
+            raise ValueError(f"size {self.size} is below 8 voxels; no network here accepts that")
+        if self.region == "lesion" and self.spacing_mm is None:
+            raise ValueError("region 'lesion' needs spacing_mm, because its size is a length in millimetres")
+        if self.region == "lesion" and self.dimensions == 2:
+            raise ValueError("region 'lesion' needs dimensions 3; for slices cut around the lesion use region 'image'")
+        return self
