@@ -7,7 +7,10 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
+import yaml
 
+from pipeline.cli import run
 from pipeline.config import Config
 
 
@@ -103,3 +106,19 @@ def tiny_config(manifest: Path, folder: Path, **sections) -> dict:
         base[section] = {**base[section], **values} if isinstance(values, dict) else values
     Config.model_validate(base)
     return base
+
+
+def train_tiny(folder, config, *options):
+    """Train a configuration inside a folder, with whatever else the command line holds, and give the folder back."""
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        assert run(["train", "tiny.yaml", *options]) == 0
+    return folder
+
+
+def run_folder(workspace):
+    """The folder of the only run of a workspace."""
+    (folder,) = (workspace / "runs").iterdir()
+    return folder

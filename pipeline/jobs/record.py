@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from pipeline.cases.case import Case
-from pipeline.cases.manifest import Manifest
 from pipeline.config import Config
 from pipeline.jobs.candidates import ChampionBeside
 from pipeline.jobs.provenance import git_commit
@@ -31,14 +30,14 @@ def record_start(run: TrackedRun, config: Config) -> None:
         run.tags({"mlflow.source.git.commit": commit, "git_commit": commit})
 
 
-def record_model(run: TrackedRun, trained: Trained, manifest: Manifest) -> RegisteredVersion | None:
+def record_model(run: TrackedRun, trained: Trained) -> RegisteredVersion | None:
     """Record results, data and model; register the model when the configuration names one."""
     run.metrics(final_metrics(trained))
     run.dataset(
         _dataset_table(trained),
         name=trained.config.name,
         digest=trained.dataset_digest,
-        source=str(manifest.path),
+        source=str(trained.manifest.path),
         context="training",
     )
     run.tags(

@@ -19,7 +19,7 @@ from pipeline.jobs.folds import around_fold, fold_names, learn_folds
 from pipeline.jobs.record import record_model, record_start
 from pipeline.jobs.run_folder import SUMMARY, RunRecord, find_run, new_folder
 from pipeline.jobs.summary import summary_text
-from pipeline.jobs.trained import finish, fit_cohort, learn
+from pipeline.jobs.trained import Learnt, finish, fit_cohort, learn
 from pipeline.tracking.runs import open_run
 from pipeline.training.processes import Processes, join
 from pipeline.training.tracker import NullTracker
@@ -88,8 +88,8 @@ def train(
         else:
             only, judgement = learn(cohort, config, folder / "checkpoints", run, profile=profile)
             fitted = (only,)
-        trained = finish(config, manifest, splits, cohort, fitted, judgement, folder, run)
-        version = record_model(run, trained, manifest)
+        trained = finish(Learnt(folder, config, manifest, splits, cohort, fitted, judgement), run)
+        version = record_model(run, trained)
     text = summary_text(trained, version)
     write_text(folder / SUMMARY, text)
     print(text)

@@ -35,26 +35,37 @@ from pipeline.training.tracker import Tracker
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
-    """A finished training.
+class Learnt:
+    """Networks that are fitted and judged, and not saved yet.
 
     Attributes:
         folder: of the run: ``model``, ``predictions.parquet``, ``report.html``, ``summary.txt``, checkpoints.
+        manifest: the table.
         splits: which case was used for what.
         cohort: what was used and what was not.
         fitted: one network, or one a fold.
         judgement: on the test split, or on every case by the network that never saw its patient.
+    """
+
+    folder: Path
+    config: Config
+    manifest: Manifest
+    splits: Splits
+    cohort: Cohort
+    fitted: tuple[Fitted, ...]
+    judgement: Judgement
+
+
+@dataclass(frozen=True, eq=False)
+class Trained(Learnt):
+    """A finished training.
+
+    Attributes:
         description: the model directory's.
         dataset_digest: of the data as used.
         champion: on the same judged cases, or why it is not beside the model.
     """
 
-    folder: Path
-    config: Config
-    splits: Splits
-    cohort: Cohort
-    fitted: tuple[Fitted, ...]
-    judgement: Judgement
     description: ModelDescription
     dataset_digest: str
     champion: ChampionBeside | str
@@ -108,33 +119,24 @@ def held_out_logits(cohort: Cohort, fitted: Fitted, config: Config) -> np.ndarra
     return logits
 
 
-def finish(
-    config: Config,
-    manifest: Manifest,
-    splits: Splits,
-    cohort: Cohort,
-    fitted: tuple[Fitted, ...],
-    judgement: Judgement,
-    folder: Path,
-    run: TrackedRun,
-) -> Trained:
+def finish(learnt: Learnt, run: TrackedRun) -> Trained:
     """Save the model directory and write the report; everything but the registry."""
-    digest = cohort.digest(manifest)
-    description = _save(config, manifest, splits, cohort, fitted, judgement, digest, folder, run)
-    champion = _champion_beside(cohort, judgement, description, config, root=manifest.root)
-    trained = Trained(folder, config, splits, cohort, fitted, judgement, description, digest, champion)
+    digest = learnt.cohort.digest(learnt.manifest)
+    description = _save(learnt, digest, run)
+    champion = _champion_beside(learnt, description)
+    trained = Trained(**vars(learnt), description=description, dataset_digest=digest, champion=champion)
     write_evaluation(
-        _judged(trained, manifest),
-        folder,
-        all_predictions=judgement.predictions,
-        calibration=judgement.of_first("calibration"),
-        refer_coverage=config.operating_point.refer_coverage,
+        _judged(trained),
+        trained.folder,
+        all_predictions=trained.judgement.predictions,
+        calibration=trained.judgement.of_first("calibration"),
+        refer_coverage=trained.config.operating_point.refer_coverage,
     )
     _write_splits(trained)
     return trained
 
 
-def _judged(trained: Trained, manifest: Manifest) -> Judged:
+def _judged(trained: Trained) -> Judged:
     config, description, judgement = trained.config, trained.description, trained.judgement
     simulated = ": simulated intensities" if config.data.intensities == "simulated" else ""
     return Judged(
@@ -152,7 +154,7 @@ def _judged(trained: Trained, manifest: Manifest) -> Judged:
         pictures=_pictures(trained),
         subgroups=config.evaluation.subgroups,
         data={
-            "manifest": manifest.path.name,
+            "manifest": trained.manifest.path.name,
             "modality": config.data.modality,
             "label": f"1 = malignant; {config.data.label_source}",
             "intensities": config.data.intensities,
@@ -163,9 +165,8 @@ def _judged(trained: Trained, manifest: Manifest) -> Judged:
     )
 
 
-def _champion_beside(
-    cohort: Cohort, judgement: Judgement, description: ModelDescription, config: Config, *, root: Path
-) -> ChampionBeside | str:
+def _champion_beside(learnt: Learnt, description: ModelDescription) -> ChampionBeside | str:
+    config, cohort, judgement = learnt.config, learnt.cohort, learnt.judgement
     if not config.evaluation.champion:
         return "not asked for (evaluation.champion: false)"
     test = judgement.of_first("test")
@@ -175,7 +176,7 @@ def _champion_beside(
         test,
         [cases[case_id] for case_id in test.case_ids],
         judgement.operating_point,
-        root=root,
+        root=learnt.manifest.root,
         registered=config.tracking.registered_model,
         tracking=config.tracking,
     )
@@ -203,24 +204,15 @@ def _write_splits(trained: Trained) -> None:
         rows.writerows((each.case.case_id, each.case.patient_id, each.split) for each in cases)
 
 
-def _save(
-    config: Config,
-    manifest: Manifest,
-    splits: Splits,
-    cohort: Cohort,
-    fitted: tuple[Fitted, ...],
-    judgement: Judgement,
-    dataset_digest: str,
-    folder: Path,
-    run: TrackedRun,
-) -> ModelDescription:
+def _save(learnt: Learnt, dataset_digest: str, run: TrackedRun) -> ModelDescription:
+    config, cohort, fitted, judgement = learnt.config, learnt.cohort, learnt.fitted, learnt.judgement
     seen = {"train": cohort.training(), "validation": cohort.of("validation"), "calibration": cohort.of("calibration")}
     if len(fitted) > 1:  # each case trained all networks but one
         seen = {"train": [*cohort.usable, *cohort.partly], "validation": [], "calibration": []}
     patients = {name: [str(each.case.patient_id) for each in cases] for name, cases in seen.items()}
     measures = [each.input.measures for each in seen["train"]]
     description = save_model(
-        folder / "model",
+        learnt.folder / "model",
         [Member(each.network, calibrators) for each, calibrators in zip(fitted, judgement.calibrators, strict=True)],
         name=config.name,
         network=config.network,
@@ -232,11 +224,11 @@ def _save(
         envelope=fit_envelope(measures, modality=config.data.modality),
         prevalence_at_calibration=judgement.prevalence_at_calibration,
         patients=PatientHashes.of(run.run_id, patients),
-        provenance=provenance(config, manifest, splits, dataset_digest, run.run_id),
+        provenance=provenance(config, learnt.manifest, learnt.splits, dataset_digest, run.run_id),
         drift_reference=references_to_json(_drift_references(measures, judgement)),
         refer_zone=judgement.refer_zone,
     )
-    add_golden(folder / "model")
+    add_golden(learnt.folder / "model")
     return description
 
 

@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
-from cohorts import tiny_config
+from cohorts import run_folder, tiny_config, train_tiny
 from mlflow.tracking import MlflowClient
 
 from pipeline.cli import run
@@ -18,21 +17,15 @@ from pipeline.scoring.model_directory import read_description
 def workspace(tmp_path_factory, cohort_manifest):
     folder = tmp_path_factory.mktemp("folds")
     config = tiny_config(cohort_manifest, folder)
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        # A fold's calibration split holds 8 cases here, which a few epochs separate: no finite temperature fits.
-        assert run(["train", "tiny.yaml", "--folds", "3", "training.max_epochs=3", "calibration.method=isotonic"]) == 0
-    return folder
+    # A fold's calibration split holds 8 cases here, which a few epochs separate: no finite temperature fits.
+    return train_tiny(folder, config, "--folds", "3", "training.max_epochs=3", "calibration.method=isotonic")
 
 
 @pytest.fixture
 def finished(workspace, monkeypatch):
     """The folder of the run, inside the workspace."""
     monkeypatch.chdir(workspace)
-    (folder,) = (workspace / "runs").iterdir()
-    return folder
+    return run_folder(workspace)
 
 
 def test_every_case_is_judged_once_by_a_network_that_never_saw_its_patient(finished):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from cohorts import tiny_config
+from cohorts import run_folder, tiny_config, train_tiny
 
 from pipeline.cli import run
 from pipeline.evaluation.predictions import read_predictions
@@ -18,23 +18,13 @@ from pipeline.evaluation.predictions import read_predictions
 def workspace(tmp_path_factory, cohort_manifest):
     """A trained and registered tiny model, with the folder that everything was written to."""
     folder = tmp_path_factory.mktemp("work")
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny_config(cohort_manifest, folder)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        assert run(["train", "tiny.yaml"]) == 0
-    return folder
+    return train_tiny(folder, tiny_config(cohort_manifest, folder))
 
 
 @pytest.fixture
 def inside(workspace, monkeypatch):
     monkeypatch.chdir(workspace)
     return workspace
-
-
-def run_folder(workspace):
-    (folder,) = (workspace / "runs").iterdir()
-    return folder
 
 
 def scores(path):

@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
-from cohorts import tiny_config
+from cohorts import run_folder, tiny_config, train_tiny
 
 from pipeline.cli import run
 from pipeline.evaluation.predictions import read_predictions, write_predictions
@@ -39,23 +38,13 @@ def workspace(tmp_path_factory, manifest):
         calibration={"method": "isotonic"},  # a few epochs may separate so few calibration cases
         data={"findings": NAMES, "splits": {"train": 0.4, "validation": 0.2, "calibration": 0.2, "test": 0.2}},
     )
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        assert run(["train", "tiny.yaml"]) == 0
-    return folder
+    return train_tiny(folder, config)
 
 
 @pytest.fixture
 def inside(workspace, monkeypatch):
     monkeypatch.chdir(workspace)
     return workspace
-
-
-def run_folder(workspace):
-    (folder,) = (workspace / "runs").iterdir()
-    return folder
 
 
 def test_same_probability_of_every_finding_from_evaluation_command_and_pyfunc(inside, manifest):
