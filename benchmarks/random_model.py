@@ -12,7 +12,8 @@ from pipeline.evaluation.calibrator import Calibrator
 from pipeline.evaluation.operating_points import OperatingPoint
 from pipeline.models.networks import build_network
 from pipeline.scoring.golden import add_golden
-from pipeline.scoring.model_directory import LabelMeaning, Member, PatientHashes, save_model
+from pipeline.scoring.model_description import LabelMeaning, PatientHashes
+from pipeline.scoring.model_directory import Member, save_model
 
 
 def write_random_model(folder: Path, network: Network, *, side: int) -> Path:

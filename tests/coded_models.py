@@ -16,7 +16,8 @@ from pipeline.config_training import Network
 from pipeline.evaluation.calibrator import Calibrator, logit, sigmoid
 from pipeline.evaluation.operating_points import OperatingPoint
 from pipeline.imaging.envelope import Envelope
-from pipeline.scoring.model_directory import LabelMeaning, Member, PatientHashes, save_model
+from pipeline.scoring.model_description import LabelMeaning, PatientHashes
+from pipeline.scoring.model_directory import Member, save_model
 from pipeline.scoring.rows import schema
 from pipeline.tracking.registry import log_model, register
 from pipeline.tracking.runs import open_run

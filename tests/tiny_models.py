@@ -15,7 +15,8 @@ from pipeline.evaluation.calibration import fit_calibrator
 from pipeline.evaluation.operating_points import choose_operating_point
 from pipeline.models.networks import build_network
 from pipeline.scoring.golden import add_golden
-from pipeline.scoring.model_directory import LabelMeaning, Member, PatientHashes, save_model
+from pipeline.scoring.model_description import LabelMeaning, PatientHashes
+from pipeline.scoring.model_directory import Member, save_model
 
 PREPROCESSING = Preprocessing(dimensions=3, region="lesion", size=(28, 28, 28), spacing_mm=(1.0, 1.0, 1.0))
 NETWORK = Network(name="compact", width=4)

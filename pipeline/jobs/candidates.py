@@ -17,7 +17,8 @@ from pipeline.evaluation.operating_points import OperatingPoint
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.results import Evaluation
 from pipeline.jobs.labelled import Scored, predictions_from, score_labelled, seen_cases
-from pipeline.scoring.model_directory import Model, ModelDescription, load_model
+from pipeline.scoring.model_description import ModelDescription
+from pipeline.scoring.model_directory import Model, load_model
 from pipeline.tracking import promotion
 from pipeline.tracking.registry import CHAMPION, model_folder
 from pipeline.tracking.store import open_store

@@ -22,7 +22,7 @@ from pipeline.config_inputs import Limits
 from pipeline.errors import Code, TableError
 from pipeline.files import write_json
 from pipeline.imaging.envelope import Envelope
-from pipeline.scoring.model_directory import read_description
+from pipeline.scoring.model_description import read_description
 from pipeline.tracking.registry import model_folder
 
 _SITES = ("site", "scanner", "manufacturer")

@@ -17,7 +17,8 @@ from pipeline.evaluation.subgroups import SUBGROUP_COLUMNS
 from pipeline.files import sha256_json
 from pipeline.jobs.judge import predictions_of
 from pipeline.scoring.engine import score_cases
-from pipeline.scoring.model_directory import Model, ModelDescription, hash_patient
+from pipeline.scoring.model_description import ModelDescription, hash_patient
+from pipeline.scoring.model_directory import Model
 from pipeline.scoring.rows import ScoreRow
 from pipeline.scoring.scorer import Scorer
 

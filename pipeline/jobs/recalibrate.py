@@ -30,15 +30,8 @@ from pipeline.jobs.record import row_columns
 from pipeline.jobs.refit import PATIENTS_A_CLASS, Refit, refit_findings
 from pipeline.scoring.drift import PROBABILITY
 from pipeline.scoring.golden import add_golden
-from pipeline.scoring.model_directory import (
-    Member,
-    Model,
-    ModelDescription,
-    PatientHashes,
-    hash_patient,
-    load_model,
-    save_model,
-)
+from pipeline.scoring.model_description import ModelDescription, PatientHashes, hash_patient
+from pipeline.scoring.model_directory import Member, Model, load_model, save_model
 from pipeline.tracking.promotion import Version, find_version
 from pipeline.tracking.registry import RegisteredVersion, log_model, model_folder, package_versions, register
 from pipeline.tracking.runs import TrackedRun, open_run

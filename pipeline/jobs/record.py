@@ -12,7 +12,7 @@ from pipeline.config import Config
 from pipeline.jobs.candidates import ChampionBeside
 from pipeline.jobs.provenance import git_commit
 from pipeline.jobs.summary import note
-from pipeline.scoring.model_directory import ModelDescription
+from pipeline.scoring.model_description import ModelDescription
 from pipeline.scoring.rows import schema
 from pipeline.tracking.registry import RegisteredVersion, log_model, package_versions, register
 from pipeline.tracking.runs import TrackedRun

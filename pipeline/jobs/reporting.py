@@ -20,7 +20,7 @@ from pipeline.files import write_json, write_text
 from pipeline.jobs.candidates import ChampionBeside
 from pipeline.jobs.guidelines import answered_items
 from pipeline.jobs.judge import Comparison
-from pipeline.scoring.model_directory import LabelMeaning, ModelDescription
+from pipeline.scoring.model_description import LabelMeaning, ModelDescription
 
 _PREVALENCES = (0.01, 0.05, 0.2)
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipeline.cases.inputs import Inputs
 from pipeline.evaluation.calibrator import Calibrator
 from pipeline.scoring.drift import PROBABILITY, DriftMeter, references_from_json
-from pipeline.scoring.model_directory import ModelDescription
+from pipeline.scoring.model_description import ModelDescription
 from pipeline.scoring.rows import STATUSES, Stamp, now
 from pipeline.scoring.sink import Counts, measures_of
 

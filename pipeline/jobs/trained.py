@@ -27,7 +27,8 @@ from pipeline.jobs.reporting import Judged, preprocessing_facts, provenance_fact
 from pipeline.models.networks import predict_logits
 from pipeline.scoring.drift import PROBABILITY, Reference, fit_references, references_to_json
 from pipeline.scoring.golden import add_golden
-from pipeline.scoring.model_directory import LabelMeaning, Member, ModelDescription, PatientHashes, save_model
+from pipeline.scoring.model_description import LabelMeaning, ModelDescription, PatientHashes
+from pipeline.scoring.model_directory import Member, save_model
 from pipeline.tracking.runs import TrackedRun
 from pipeline.training.data import CaseTensors, ImageRows
 from pipeline.training.fit import Fitted, fit

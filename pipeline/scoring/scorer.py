@@ -22,7 +22,8 @@ from pipeline.evaluation.conformal import Decision
 from pipeline.files import sha256_json
 from pipeline.imaging.preprocess import ModelInput
 from pipeline.scoring.backends import Backend, build_predict
-from pipeline.scoring.model_directory import Member, Model, ModelDescription
+from pipeline.scoring.model_description import ModelDescription
+from pipeline.scoring.model_directory import Member, Model
 from pipeline.scoring.rows import FindingScore, ScoreRow, Stamp, first_code, identity, now, refusal
 
 

@@ -10,7 +10,7 @@ from mlflow.tracking import MlflowClient
 
 from pipeline.cli import run
 from pipeline.evaluation.predictions import read_predictions
-from pipeline.scoring.model_directory import read_description
+from pipeline.scoring.model_description import read_description
 
 
 @pytest.fixture(scope="module")

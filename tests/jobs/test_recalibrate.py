@@ -12,7 +12,7 @@ from pipeline.cli import run
 from pipeline.config import Tracking
 from pipeline.evaluation.calibration import logit
 from pipeline.evaluation.conformal import ReferZone
-from pipeline.scoring.model_directory import hash_patient
+from pipeline.scoring.model_description import hash_patient
 from pipeline.tracking.registry import model_folder
 from pipeline.tracking.store import tracking_uri
 

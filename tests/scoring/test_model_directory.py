@@ -9,7 +9,8 @@ from tiny_models import save_tiny
 from pipeline.errors import ModelError
 from pipeline.evaluation.conformal import ReferZone
 from pipeline.imaging.envelope import Envelope
-from pipeline.scoring.model_directory import load_model, model_digest
+from pipeline.scoring.model_description import model_digest
+from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.scorer import Scorer
 
 

@@ -1,0 +1,177 @@
+"""``model.json``: everything needed to turn a scan into a probability, and where that came from; no torch needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from pipeline.config_inputs import MALIGNANT, Modality, Preprocessing, Section
+from pipeline.config_training import Network
+from pipeline.errors import ModelError
+from pipeline.files import sha256_bytes, sha256_json
+from pipeline.imaging.envelope import Envelope
+
+SCHEMA_VERSION: Literal[1] = 1
+JSON_NAME = "model.json"
+
+
+class LabelMeaning(Section):
+    """What the first finding's probability is the probability of, and whose opinion all labels are."""
+
+    positive: Literal["malignant"] = "malignant"
+    negative: Literal["benign"] = "benign"
+    source: str
+    intensities: Literal["real", "simulated"]
+
+
+class MemberDescription(Section):
+    """One network: its weights file and the calibrators fitted to it, the first finding's and those of the others."""
+
+    weights: str
+    weights_sha256: str
+    calibrator: dict[str, Any]
+    other_calibrators: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def calibrators(self) -> tuple[dict[str, Any], ...]:
+        """One for each finding, in order."""
+        return (self.calibrator, *self.other_calibrators)
+
+
+class PatientHashes(Section):
+    """Salted hashes of the patients that a model has seen, so that a later test set can leave them out."""
+
+    salt: str
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    calibration: tuple[str, ...]
+
+    @classmethod
+    def of(cls, salt: str, patients: Mapping[str, Iterable[str]]) -> PatientHashes:
+        """Hash the patients of each split."""
+        return cls(
+            salt=salt,
+            **{
+                name: tuple(sorted({hash_patient(salt, who) for who in patients[name]}))
+                for name in ("train", "validation", "calibration")
+            },
+        )
+
+    def contains(self, patient: str) -> bool:
+        """Whether the model has seen this patient in any way."""
+        return hash_patient(self.salt, patient) in {*self.train, *self.validation, *self.calibration}
+
+
+def hash_patient(salt: str, patient: str) -> str:
+    """A patient id as 16 hex digits that cannot be read back without the salt and a guess."""
+    return sha256_bytes(f"{salt}\0{patient}".encode())[:16]
+
+
+class Digests(Section):
+    """What a probability depends on, as hex SHA-256."""
+
+    model: str
+    preprocessing: str
+
+
+class ModelDescription(Section):
+    """``model.json``; ``operating_points`` has one for each finding, in order."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    findings: tuple[str, ...] = (MALIGNANT,)
+    members: tuple[MemberDescription, ...]
+    network: Network
+    dimensions: Literal[2, 3]
+    preprocessing: Preprocessing
+    modality: Modality
+    input_contract: str
+    operating_points: tuple[dict[str, Any], ...]
+    label: LabelMeaning
+    envelope: dict[str, Any] | None
+    prevalence_at_calibration: float
+    patients: PatientHashes
+    digests: Digests
+    provenance: dict[str, Any]
+    drift_reference: dict[str, Any] = Field(default_factory=dict)  # changes no probability
+    refer_zone: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_each_for_every_finding(self) -> Self:
+        counts = {len(self.operating_points), *(len(member.calibrators) for member in self.members)}
+        if counts != {len(self.findings)}:
+            raise ValueError(f"{len(self.findings)} findings have {sorted(counts)} calibrators or operating points")
+        return self
+
+
+def input_contract(preprocessing: Preprocessing, modality: str) -> str:
+    """One line: what a case must be for a model with this preprocessing."""
+    size = " x ".join(map(str, preprocessing.size))
+    spacing = (
+        "resized"
+        if preprocessing.spacing_mm is None
+        else f"{' x '.join(f'{mm:g}' for mm in preprocessing.spacing_mm)} mm"
+    )
+    what = "lesion centre needed" if preprocessing.region == "lesion" else "whole image"
+    return f"{modality} {preprocessing.dimensions}D, {what}, {size} voxels, {spacing}"
+
+
+def model_digest(
+    weights_sha256: Sequence[str],
+    calibrators: Sequence[Mapping[str, Any]],
+    network: Mapping[str, Any],
+    preprocessing: Mapping[str, Any],
+    modality: str,
+    envelope: Envelope | None,
+    *,
+    refer_zone: Mapping[str, Any] | None = None,
+    findings: Sequence[str] = (MALIGNANT,),
+    operating_points: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """Digest of the weights and of whatever else changes a probability, or withholds it or a decision.
+
+    With several findings also of their names and operating points, so that none can be taken for another.
+    """
+    covered = {
+        "weights": list(weights_sha256),
+        "calibrators": [dict(calibrator) for calibrator in calibrators],
+        "network": dict(network),
+        "preprocessing": dict(preprocessing),
+        "modality": modality,
+        "envelope": None if envelope is None else envelope.to_json(),
+    }
+    # Absent, not null, where there is none: the digests of other models stay what they were.
+    if refer_zone is not None:
+        covered["refer_zone"] = dict(refer_zone)
+    if len(findings) > 1:
+        covered |= {"findings": list(findings), "operating_points": [dict(point) for point in operating_points]}
+    return sha256_json(covered)
+
+
+def read_description(folder: Path) -> ModelDescription:
+    """Read and check ``model.json`` alone; no weights, no torch tensors.
+
+    Raises:
+        ModelError: when it is missing, damaged or of another schema.
+    """
+    path = folder / JSON_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+        version = json.loads(text).get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ModelError(
+                f"{path}: schema version {version!r}, this program reads {SCHEMA_VERSION}; "
+                "use the release that wrote it"
+            )
+        return ModelDescription.model_validate_json(text)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ModelError(f"{folder}: holds no {JSON_NAME}; give a model directory or an MLflow model URI") from None
+    except ValidationError as error:
+        key = ".".join(str(part) for part in error.errors()[0]["loc"]) or "findings"
+        raise ModelError(f"{path}: {key}: {error.errors()[0]['msg']}; the file is damaged") from None
+    except (ValueError, AttributeError):
+        raise ModelError(f"{path}: is not a JSON object; the file is damaged") from None
