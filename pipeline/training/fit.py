@@ -109,8 +109,8 @@ def _run(trainer: pl.Trainer, module: Classifier, data: CasesDataModule, last: P
     except SystemExit:
         if not trainer.interrupted:
             raise
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:  # what a death looks like depends on its moment
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise UnfinishedError(
             f"a loader process died ({str(error).splitlines()[0]}) while these cases were read: "
