@@ -12,10 +12,9 @@ from pipeline.cases.splits import split_around_fold
 from pipeline.config import Config
 from pipeline.evaluation.metrics import auroc
 from pipeline.evaluation.multilabel import evaluate_findings
-from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point
 from pipeline.evaluation.predictions import Predictions
 from pipeline.jobs.cohort import Cohort
-from pipeline.jobs.judge import Judgement, compare, refer_zone
+from pipeline.jobs.judge import Judgement, compare, operating_point_as_configured, refer_zone
 from pipeline.jobs.run_folder import RunRecord, read_record
 from pipeline.jobs.trained import learn
 from pipeline.tracking.runs import TrackedRun, open_run
@@ -86,7 +85,10 @@ def pool_judgements(judgements: Sequence[Judgement], config: Config) -> Judgemen
     """
     test = _stack([each.predictions.where(split="test") for each in judgements])
     calibration = _stack([each.predictions.where(split="calibration") for each in judgements], once=True)
-    points = {name: _point(calibration.where(finding=name).labelled(), config) for name in config.data.findings}
+    known = {name: calibration.where(finding=name).labelled() for name in config.data.findings}
+    points = {
+        name: operating_point_as_configured(each.labels, each.probabilities, config) for name, each in known.items()
+    }
     first = config.data.findings[0]
     calibrated = calibration.where(finding=first)
     tests = [each.of_first("test") for each in judgements]
@@ -110,17 +112,6 @@ def pool_judgements(judgements: Sequence[Judgement], config: Config) -> Judgemen
         prevalence_at_calibration=float(calibrated.labels.mean()),
         refer_zone=refer_zone(calibrated.labels, calibrated.probabilities, config),
         fold_aurocs=tuple(auroc(part.labels, part.probabilities) for part in tests),
-    )
-
-
-def _point(calibration: Predictions, config: Config) -> OperatingPoint:
-    rule = config.operating_point
-    return choose_operating_point(
-        calibration.labels,
-        calibration.probabilities,
-        rule=rule.rule,
-        target=rule.target,
-        cost_ratio=rule.cost_ratio,
     )
 
 

@@ -133,11 +133,15 @@ def calibrate(
     settings = config.calibration
     offset = prior_offset if settings.prior_correction else 0.0
     calibrator = fit_calibrator(settings.method, logits, labels, prior_offset=offset)
+    return calibrator, operating_point_as_configured(labels, calibrator.apply(logits), config)
+
+
+def operating_point_as_configured(
+    labels: NDArray[np.int64], probabilities: LogitArray, config: Config
+) -> OperatingPoint:
+    """Choose a threshold by the configured rule, from calibrated probabilities of calibration cases."""
     rule = config.operating_point
-    point = choose_operating_point(
-        labels, calibrator.apply(logits), rule=rule.rule, target=rule.target, cost_ratio=rule.cost_ratio
-    )
-    return calibrator, point
+    return choose_operating_point(labels, probabilities, rule=rule.rule, target=rule.target, cost_ratio=rule.cost_ratio)
 
 
 def calibrate_findings(
