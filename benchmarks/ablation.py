@@ -28,7 +28,7 @@ from pipeline.cases.splits import assign_splits
 from pipeline.config import Config
 from pipeline.config_file import load_config
 from pipeline.jobs.cohort import Cohort, prepare_cohort, require_both_classes, resolve_columns
-from pipeline.jobs.trained import learn
+from pipeline.jobs.learn import learn
 from pipeline.tracking.runs import TrackedRun, open_run
 
 VARIANTS = {

@@ -33,7 +33,7 @@ from pipeline.evaluation.predictions import Predictions, write_predictions
 from pipeline.jobs.cohort import Cohort, prepare_cohort, resolve_columns
 from pipeline.jobs.folds import around_fold, fold_names, pool_judgements
 from pipeline.jobs.judge import Comparison, Judgement, compare, evaluate_as_configured
-from pipeline.jobs.trained import learn
+from pipeline.jobs.learn import learn
 from pipeline.training.tracker import NullTracker
 
 

@@ -27,8 +27,7 @@ from pipeline.cases.manifest import read_manifest
 from pipeline.cases.splits import assign_splits
 from pipeline.config_file import load_config
 from pipeline.jobs.cohort import prepare_cohort, resolve_columns
-from pipeline.jobs.judge import judge
-from pipeline.jobs.trained import fit_cohort, held_out_logits
+from pipeline.jobs.learn import fit_members, judge_members, member_parts
 from pipeline.models.networks import predict_logits
 from pipeline.training.tracker import NullTracker
 
@@ -60,19 +59,22 @@ def run(file: str, overrides: list[str]) -> dict[str, object]:
     config = load_config(CONFIGS / file, overrides)
     manifest = read_manifest(config.data.manifest, config.data.extra_columns)
     config = resolve_columns(config, manifest)
-    splits = assign_splits(manifest, config.data.splits, seed=config.data.split_seed)
+    splits = assign_splits(
+        manifest, config.data.splits, seed=config.data.split_seed, joined=config.training.members > 1
+    )
     cohort = prepare_cohort(manifest, splits.of, config)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        fitted = fit_cohort(cohort, config, Path(folder), NullTracker())
+        fitted = fit_members(cohort, config, Path(folder), NullTracker())
         seconds = time.perf_counter() - started
-    logits = held_out_logits(cohort, fitted, config)
-    judgement = judge(cohort.usable, logits, config, prior_offset=fitted.prior_offset)
-    seen = fitted.epochs * len(cohort.training())
+    judgement = judge_members(cohort, fitted, config)
+    parts = member_parts(cohort, config)
+    seen = sum(each.epochs * len(part.training()) for each, part in zip(fitted, parts, strict=True))
     found = judgement.evaluation
     images = torch.from_numpy(np.stack([each.input.voxels for each in cohort.of("test")]))
     started = time.perf_counter()
-    predict_logits(fitted.network, images, batch_size=8)
+    for each in fitted:
+        predict_logits(each.network, images, batch_size=8)
     per_case = 1000 * (time.perf_counter() - started) / len(images)
     macro = judgement.findings.metrics("").get("macro_auroc") if len(config.data.findings) > 1 else None
     cells = [

@@ -125,6 +125,8 @@ class Config(Section):
                 f"training.early_stopping.patience: {stop.patience} is not below training.max_epochs "
                 f"({self.training.max_epochs}), so it could never stop early; lower it"
             )
+        if self.training.members > 1:
+            self._members_leave_parts_untouched()
         shifts = self.training.class_balance != "none"
         mends = self.calibration.method == "platt" or self.calibration.prior_correction
         if shifts and not mends:
@@ -156,6 +158,18 @@ class Config(Section):
                 f"augmentation.flip_axes: {self.augmentation.flip_axes} names axis 2 of a 2D input; use 0 and 1"
             )
         return self
+
+    def _members_leave_parts_untouched(self) -> None:
+        if self.training.early_stopping:
+            raise ValueError(
+                f"training.early_stopping: with training.members {self.training.members}, the part that a network "
+                "leaves out fits the calibrator and must not pick its epoch too; set early_stopping to null"
+            )
+        if self.calibration.method == "isotonic":
+            raise ValueError(
+                "calibration.method: 'isotonic' of a mean logit is not the mean of isotonic members; "
+                "use 'temperature' or 'platt' with training.members"
+            )
 
     def _slices_can_be_told_from_padding(self) -> None:
         if self.preprocessing.dimensions != 3:

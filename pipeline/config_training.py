@@ -118,6 +118,11 @@ class Auxiliary(Section):
 class Training(Section):
     """How the weights are found."""
 
+    members: PositiveInt = Field(
+        1,
+        description="networks of one model; with several, each leaves out one part of the patients not tested on, "
+        "and what they say of the parts they left out fits calibrator and thresholds",
+    )
     max_epochs: PositiveInt = 30
     batch_size: PositiveInt = Field(32, description="cases of one step, on all devices together")
     accumulate_batches: PositiveInt = Field(1, description="batches whose gradients make one optimiser step")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pipeline.cases.case import LABEL_VALUES, Case
 from pipeline.cases.manifest import Manifest
-from pipeline.config_inputs import MALIGNANT, SPLITS
+from pipeline.config_inputs import MALIGNANT
 from pipeline.errors import Code, TableError
 
 FloatArray = npt.NDArray[np.float64]
@@ -123,7 +123,7 @@ def require_findings_in_splits(manifest: Manifest, findings: Sequence[str], spli
     """
     held_out = {case.patient_id for case in manifest.cases if split_of.get(case.case_id, "train") != "train"}
     partly = [case for case in partly_labelled(manifest.cases, findings) if case.patient_id not in held_out]
-    for split in SPLITS:
+    for split in dict.fromkeys(split_of.values()):
         cases = [case for case in manifest.cases if split_of.get(case.case_id) == split]
         cases += partly if split == "train" else []
         require_both_values(finding_labels(cases, findings), findings, path=manifest.path, split=split)

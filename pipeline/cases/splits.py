@@ -20,6 +20,7 @@ from pipeline.errors import Code, TableError, UsageError
 from pipeline.files import sha256_json
 
 _FOLDS = 20  # shares are honoured to 1/20
+JOINED_SPLITS = ("train", "test")  # for several members
 _PARTS = 8  # of what is not the test fold
 
 
@@ -66,13 +67,46 @@ def split_around_fold(cases: Sequence[Case], fold_of: Sequence[str], fold: str, 
     return names
 
 
-def assign_splits(manifest: Manifest, fractions: SplitFractions, *, seed: int) -> Splits:
+def join_development(splits: Sequence[str]) -> list[str]:
+    """The same splits with all but ``test`` called ``train``: what several members train on and calibrate with."""
+    return [name if name == "test" else "train" for name in splits]
+
+
+def leave_out_parts(cases: Sequence[Case], splits: Sequence[str], members: int, *, seed: int) -> list[list[str]]:
+    """For each member, splits in which one part of the training patients is the calibration split instead.
+
+    Every training case is left out by exactly one member.
+
+    Raises:
+        UsageError: when a class has fewer training patients than members.
+    """
+    training = [index for index, name in enumerate(splits) if name == "train"]
+    fewest = min(
+        len({cases[index].patient_id for index in training if cases[index].label == label}) for label in (0, 1)
+    )
+    if fewest < members:
+        raise UsageError(
+            f"training.members: {members} members need as many training patients of each class; "
+            f"the rarer one has {fewest}"
+        )
+    parts = patient_folds([cases[index] for index in training], members, seed=seed)
+    left_out = []
+    for member in range(members):
+        names = list(splits)
+        for index, part in zip(training, parts, strict=True):
+            names[index] = "calibration" if part == member else "train"
+        left_out.append(names)
+    return left_out
+
+
+def assign_splits(manifest: Manifest, fractions: SplitFractions, *, seed: int, joined: bool = False) -> Splits:
     """Take the manifest's splits, or draw patient-grouped, label-stratified ones.
 
     Args:
         manifest: with labels and patients; its faults must have been raised before.
         fractions: share of each split; used when no labelled case names a split.
         seed: of the drawing.
+        joined: call all but ``test`` ``train``, for several members.
 
     Raises:
         TableError: when a split would lack a class.
@@ -90,7 +124,9 @@ def assign_splits(manifest: Manifest, fractions: SplitFractions, *, seed: int) -
         of = {case.case_id: str(case.split) for case in cases}
     else:
         of = _draw(manifest, cases, fractions, seed)
-    _require_both_classes(manifest, cases, of)
+    if joined:
+        of = dict(zip(of, join_development(list(of.values())), strict=True))
+    _require_both_classes(manifest, cases, of, JOINED_SPLITS if joined else SPLITS)
     return Splits(of=of, source="manifest" if any(named) else "seeded", digest=sha256_json(of))
 
 
@@ -132,8 +168,10 @@ def _fold_names(fractions: SplitFractions, folds: int) -> list[str]:
     return [name for name in SPLITS for _ in range(counts[name])]
 
 
-def _require_both_classes(manifest: Manifest, cases: Sequence[Case], of: Mapping[str, str]) -> None:
-    for name in SPLITS:
+def _require_both_classes(
+    manifest: Manifest, cases: Sequence[Case], of: Mapping[str, str], splits: Sequence[str]
+) -> None:
+    for name in splits:
         labels = [case.label for case in cases if of[case.case_id] == name]
         if len(set(labels)) < 2:
             raise TableError(

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.cases.splits import split_around_fold
+from pipeline.cases.splits import join_development, split_around_fold
 from pipeline.config import Config
 from pipeline.evaluation.metrics import auroc
 from pipeline.evaluation.multilabel import evaluate_findings
 from pipeline.evaluation.predictions import Predictions
 from pipeline.jobs.cohort import Cohort
 from pipeline.jobs.judge import Judgement, compare, operating_point_as_configured, refer_zone
+from pipeline.jobs.learn import learn
 from pipeline.jobs.run_folder import RunRecord, read_record
-from pipeline.jobs.trained import learn
 from pipeline.tracking.runs import TrackedRun, open_run
 from pipeline.training.fit import Fitted
 
@@ -55,7 +55,8 @@ def learn_folds(
             fitted, judgement = learn(part, each_fold, folder / fold, child, profile=profile)
             child.metrics(judgement.evaluation.metrics("test_") | judgement.findings.metrics("test_"))
         outcomes.append((fitted, judgement))
-    return tuple(fitted for fitted, _ in outcomes), pool_judgements([judgement for _, judgement in outcomes], config)
+    networks = tuple(network for fitted, _ in outcomes for network in fitted)
+    return networks, pool_judgements([judgement for _, judgement in outcomes], config)
 
 
 def _without_refer_zone(config: Config) -> Config:
@@ -70,9 +71,11 @@ def fold_names(cohort: Cohort) -> list[str]:
 
 
 def around_fold(cohort: Cohort, fold: str, config: Config) -> Cohort:
-    """The same cases with four splits, the fold being the test split."""
+    """The same cases with four splits, the fold being the test split; for several members, only training beside it."""
     cases = [each.case for each in cohort.usable]
     names = split_around_fold(cases, [each.split for each in cohort.usable], fold, seed=config.data.split_seed)
+    if config.training.members > 1:
+        names = join_development(names)
     return replace(
         cohort, usable=tuple(replace(each, split=name) for each, name in zip(cohort.usable, names, strict=True))
     )

@@ -220,25 +220,32 @@ def used_columns(config: Config, *, available: Collection[str] = ()) -> list[str
     return list(dict.fromkeys([*settings.baseline_columns, *settings.oracle_columns, *settings.subgroups, *usual]))
 
 
+def calibration_rows(usable: Sequence[Usable], config: Config) -> list[int]:
+    """Which cases fit calibrator and thresholds: the calibration split, or for several members the training cases."""
+    split = "train" if config.training.members > 1 else "calibration"
+    return [index for index, each in enumerate(usable) if each.split == split]
+
+
 def judge(usable: Sequence[Usable], logits: LogitArray, config: Config, *, prior_offset: float) -> Judgement:
     """Calibrate, choose thresholds, judge, and compare with regressions on the same cases.
 
     Args:
-        usable: cases of the validation, calibration and test splits; training cases only feed the comparisons.
-        logits: (N, F) of ``usable``; NaN for training cases, which nothing here looks at.
+        usable: cases of all splits; what trained the only network only feeds the comparisons.
+        logits: (N, F) of ``usable``, by networks that were not trained on them; NaN where there is none.
         config: the experiment.
         prior_offset: what class balancing added to the logits.
     """
     findings, cases = config.data.findings, [each.case for each in usable]
-    splits = np.array([each.split for each in usable])
+    splits = np.array([each.split for each in usable], dtype=object)
     labels = finding_labels(cases, findings)  # (N, F)
-    at = splits == "calibration"
+    at = calibration_rows(usable, config)
     calibrators, points = calibrate_findings(logits[at], labels[at], config, prior_offset=prior_offset)
+    splits[at] = "calibration"  # also what members say of training cases that they left out
     held_out = np.flatnonzero(splits != "train").tolist()
     pairs = zip(calibrators, logits[held_out].T, strict=True)
     predictions = predictions_of(
         [cases[index] for index in held_out],
-        [usable[index].split for index in held_out],
+        splits[held_out].tolist(),
         logits[held_out],
         np.stack([calibrator.apply(column) for calibrator, column in pairs], axis=1),
         used_columns(config, available=cases[0].extra),
@@ -247,7 +254,7 @@ def judge(usable: Sequence[Usable], logits: LogitArray, config: Config, *, prior
     )
     test = predictions.where(split="test")
     return Judgement(
-        calibrators=(calibrators,),
+        calibrators=(calibrators,) * config.training.members,
         operating_points=points,
         predictions=predictions,
         findings=evaluate_findings(test, points, resamples=config.evaluation.resamples, seed=config.seed),
@@ -278,9 +285,8 @@ def _compare(
     labels = np.array([each.case.label for each in usable])
     baseline = fit_baseline(frame[splits == "train"], labels[splits == "train"], columns=columns)
     logits = baseline.logits(frame)
-    calibrator, point = calibrate(
-        logits[splits == "calibration"], labels[splits == "calibration"], config, prior_offset=0.0
-    )
+    at = calibration_rows(usable, config)  # for several members also what it was fitted on; it has a handful of numbers
+    calibrator, point = calibrate(logits[at], labels[at], config, prior_offset=0.0)
     tested = np.flatnonzero(splits == "test").tolist()
     predictions = predictions_of(
         [usable[index].case for index in tested],

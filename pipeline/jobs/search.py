@@ -24,7 +24,7 @@ from pipeline.config_training import Range, Search
 from pipeline.errors import ConfigError, UnfinishedError
 from pipeline.files import atomic_write, sha256_json
 from pipeline.jobs.cohort import Cohort, prepare_cohort, require_both_classes, resolve_columns
-from pipeline.jobs.trained import case_tensors
+from pipeline.jobs.learn import case_tensors
 from pipeline.tracking.runs import TrackedRun, open_run
 from pipeline.training.fit import fit
 

@@ -10,16 +10,18 @@ from pathlib import Path
 
 from pipeline.cases.findings import require_findings, require_findings_in_splits
 from pipeline.cases.manifest import Manifest, read_manifest
-from pipeline.cases.splits import Splits, assign_folds, assign_splits
+from pipeline.cases.splits import JOINED_SPLITS, Splits, assign_folds, assign_splits
 from pipeline.config import Config
 from pipeline.config_file import load_config
+from pipeline.config_inputs import SPLITS
 from pipeline.files import write_text
 from pipeline.jobs.cohort import Cohort, prepare_cohort, require_both_classes, resolve_columns
 from pipeline.jobs.folds import around_fold, fold_names, learn_folds
+from pipeline.jobs.learn import fit_members, learn
 from pipeline.jobs.record import record_model, record_start
 from pipeline.jobs.run_folder import SUMMARY, RunRecord, find_run, new_folder
 from pipeline.jobs.summary import summary_text
-from pipeline.jobs.trained import Learnt, finish, fit_cohort, learn
+from pipeline.jobs.trained import Learnt, finish
 from pipeline.tracking.runs import open_run
 from pipeline.training.processes import Processes, join
 from pipeline.training.tracker import NullTracker
@@ -52,10 +54,12 @@ def train(
     manifest.require_usable()
     config = resolve_columns(config, manifest)
     group = join(config.training)
-    findings, seed = config.data.findings, config.data.split_seed
+    findings, seed, several = config.data.findings, config.data.split_seed, config.training.members > 1
     require_findings(manifest, findings)
     splits = (
-        assign_folds(manifest, folds, seed=seed) if folds else assign_splits(manifest, config.data.splits, seed=seed)
+        assign_folds(manifest, folds, seed=seed)
+        if folds
+        else assign_splits(manifest, config.data.splits, seed=seed, joined=several)
     )
     if not folds:
         require_findings_in_splits(manifest, findings, splits.of)
@@ -73,7 +77,7 @@ def train(
         record_start(run, config)
         cohort = _read_cases(config, manifest, splits)
         for parts in [around_fold(cohort, fold, config) for fold in fold_names(cohort)] if folds else [cohort]:
-            require_both_classes(parts, manifest, findings)
+            require_both_classes(parts, manifest, findings, splits=JOINED_SPLITS if several else SPLITS)
         group.from_first(folder)
         if folds:
             fitted, judgement = learn_folds(
@@ -86,8 +90,7 @@ def train(
                 profile=profile,
             )
         else:
-            only, judgement = learn(cohort, config, folder / "checkpoints", run, profile=profile)
-            fitted = (only,)
+            fitted, judgement = learn(cohort, config, folder / "checkpoints", run, profile=profile)
         trained = finish(Learnt(folder, config, manifest, splits, cohort, fitted, judgement), run)
         version = record_model(run, trained)
     text = summary_text(trained, version)
@@ -103,7 +106,7 @@ def _follow(config: Config, manifest: Manifest, splits: Splits, folds: int | Non
     cohort = prepare_cohort(manifest, splits.of, config)
     parts = {fold: around_fold(cohort, fold, config) for fold in fold_names(cohort)} if folds else {"": cohort}
     for fold, part in parts.items():
-        fit_cohort(part, config, folder / fold, NullTracker())
+        fit_members(part, config, folder / fold, NullTracker())
     return 0
 
 

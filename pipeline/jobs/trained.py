@@ -1,17 +1,12 @@
-"""From a cohort to a finished training: learn, judge, save, and write the report."""
+"""From what was learnt to a finished training: save the model and write the report."""
 
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from pipeline.cases.findings import finding_labels
 from pipeline.cases.manifest import Manifest
 from pipeline.cases.splits import Splits
 from pipeline.config import Config
@@ -19,20 +14,17 @@ from pipeline.evaluation.report import Picture
 from pipeline.files import atomic_write
 from pipeline.imaging.envelope import fit_envelope
 from pipeline.jobs.candidates import ChampionBeside, champion_beside
-from pipeline.jobs.cohort import Cohort, auxiliary_targets, soft_targets
-from pipeline.jobs.judge import Judgement, judge, require_refer_zone
+from pipeline.jobs.cohort import Cohort
+from pipeline.jobs.judge import Judgement
 from pipeline.jobs.mistakes import mistake_pictures
 from pipeline.jobs.provenance import provenance
 from pipeline.jobs.reporting import Judged, preprocessing_facts, provenance_facts, write_evaluation
-from pipeline.models.networks import predict_logits
 from pipeline.scoring.drift import PROBABILITY, Reference, fit_references, references_to_json
 from pipeline.scoring.golden import add_golden
 from pipeline.scoring.model_description import LabelMeaning, ModelDescription, PatientHashes
 from pipeline.scoring.model_directory import Member, save_model
 from pipeline.tracking.runs import TrackedRun
-from pipeline.training.data import CaseTensors, ImageRows
-from pipeline.training.fit import Fitted, fit
-from pipeline.training.tracker import Tracker
+from pipeline.training.fit import Fitted
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +36,7 @@ class Learnt:
         manifest: the table.
         splits: which case was used for what.
         cohort: what was used and what was not.
-        fitted: one network, or one a fold.
+        fitted: the model's networks: one, the configured members, or those of every fold, fold by fold.
         judgement: on the test split, or on every case by the network that never saw its patient.
     """
 
@@ -74,50 +66,8 @@ class Trained(Learnt):
     @property
     def judged_on(self) -> str:
         """Which cases the judgement is of."""
-        return "test split" if len(self.fitted) == 1 else f"out of fold, {len(self.fitted)} folds"
-
-
-def learn(
-    cohort: Cohort, config: Config, folder: Path, tracker: Tracker, *, profile: bool = False
-) -> tuple[Fitted, Judgement]:
-    """Fit a network on one split of the cases, calibrate it, and judge it on the test cases."""
-    require_refer_zone(np.array([each.case.label for each in cohort.of("calibration")]), config)
-    fitted = fit_cohort(cohort, config, folder, tracker, profile=profile)
-    logits = held_out_logits(cohort, fitted, config)
-    return fitted, judge(cohort.usable, logits, config, prior_offset=fitted.prior_offset)
-
-
-def fit_cohort(cohort: Cohort, config: Config, folder: Path, tracker: Tracker, *, profile: bool = False) -> Fitted:
-    """Fit a network on the training cases."""
-    train, validation = (case_tensors(cohort, name, config) for name in ("train", "validation"))
-    progress = sys.stderr.isatty()
-    return fit(train, validation, config, folder=folder, tracker=tracker, progress=progress, profile=profile)
-
-
-def case_tensors(cohort: Cohort, split: str, config: Config) -> CaseTensors:
-    """Inputs, hard labels (N, F) and the targets of the loss of one split's cases."""
-    usable = cohort.training() if split == "train" else cohort.of(split)
-    cases = [each.case for each in usable]
-    labels = finding_labels(cases, config.data.findings)
-    targets = labels.copy()
-    if config.training.soft_labels:
-        soft = np.array(soft_targets(cases, config.training.soft_labels))
-        targets[:, 0] = np.where(np.isfinite(labels[:, 0]), soft, np.nan)
-    columns = config.training.auxiliary if split == "train" else None
-    auxiliary = auxiliary_targets(cases, columns) if columns else None
-    inputs = ImageRows([each.input.voxels for each in usable])
-    ids = [case.case_id for case in cases]
-    return CaseTensors.from_arrays(inputs, labels, ids, targets=targets, auxiliary=auxiliary)
-
-
-def held_out_logits(cohort: Cohort, fitted: Fitted, config: Config) -> np.ndarray:
-    """Logits (N, F) float64 of all usable cases but the training ones, which stay NaN."""
-    logits = np.full((len(cohort.usable), len(config.data.findings)), np.nan)
-    held_out = [index for index, each in enumerate(cohort.usable) if each.split != "train"]
-    images, size = ImageRows([each.input.voxels for each in cohort.usable]), config.training.batch_size
-    for places in torch.split(torch.tensor(held_out), size):
-        logits[places] = predict_logits(fitted.network, images[places], batch_size=size).numpy()
-    return logits
+        folds = len(self.judgement.fold_aurocs)
+        return f"out of fold, {folds} folds" if folds else "test split"
 
 
 def finish(learnt: Learnt, run: TrackedRun) -> Trained:
@@ -188,9 +138,11 @@ def _pictures(trained: Trained) -> tuple[Picture, ...]:
         return ()
     inputs = {each.case.case_id: each.input.voxels for each in trained.cohort.usable}
     test = trained.judgement.of_first("test")
-    # Out of fold, the network that gave the answer is the one to ask; the others were trained on the case.
+    # Out of fold, the networks that gave the answer are the ones to ask; the others were trained on the case.
     folds = dict(zip(test.case_ids, test.frame["fold"].fillna(0).astype(int), strict=True))
-    return mistake_pictures(test, lambda case_id: [trained.fitted[folds[case_id]].network], inputs.get)
+    networks, members = [each.network for each in trained.fitted], trained.config.training.members
+    of_fold = [networks[first : first + members] for first in range(0, len(networks), members)]
+    return mistake_pictures(test, lambda case_id: of_fold[folds[case_id]], inputs.get)
 
 
 def _write_splits(trained: Trained) -> None:
@@ -208,7 +160,7 @@ def _write_splits(trained: Trained) -> None:
 def _save(learnt: Learnt, dataset_digest: str, run: TrackedRun) -> ModelDescription:
     config, cohort, fitted, judgement = learnt.config, learnt.cohort, learnt.fitted, learnt.judgement
     seen = {"train": cohort.training(), "validation": cohort.of("validation"), "calibration": cohort.of("calibration")}
-    if len(fitted) > 1:  # each case trained all networks but one
+    if judgement.fold_aurocs:  # each case trained the networks of all folds but one
         seen = {"train": [*cohort.usable, *cohort.partly], "validation": [], "calibration": []}
     patients = {name: [str(each.case.patient_id) for each in cases] for name, cases in seen.items()}
     measures = [each.input.measures for each in seen["train"]]

@@ -14,6 +14,17 @@ class Tracker(Protocol):
         ...
 
 
+class PrefixTracker:
+    """Passes everything on under longer names, so that several trainings can share a tracker."""
+
+    def __init__(self, tracker: Tracker, prefix: str) -> None:
+        self._tracker, self._prefix = tracker, prefix
+
+    def metrics(self, values: Mapping[str, float], *, step: int) -> None:
+        """Pass the numbers on."""
+        self._tracker.metrics({f"{self._prefix}{name}": value for name, value in values.items()}, step=step)
+
+
 class NullTracker:
     """Records nothing, so that callers need not ask whether there is a tracker."""
 

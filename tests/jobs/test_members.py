@@ -1,0 +1,79 @@
+"""``training.members``: several networks, each leaving out other patients, calibrated together as one model."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from cohorts import run_folder, tiny_config, train_tiny
+
+from pipeline.cli import run
+from pipeline.evaluation.predictions import read_predictions
+from pipeline.scoring.model_description import read_description
+
+SETTINGS = ("training.members=3", "training.early_stopping=null", "training.max_epochs=3")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory, cohort_manifest):
+    folder = tmp_path_factory.mktemp("members")
+    return train_tiny(folder, tiny_config(cohort_manifest, folder), *SETTINGS)
+
+
+@pytest.fixture
+def finished(workspace, monkeypatch):
+    """The folder of the run, inside the workspace."""
+    monkeypatch.chdir(workspace)
+    return run_folder(workspace)
+
+
+def test_each_training_case_calibrates_once_and_no_tested_patient_does(finished):
+    frame = read_predictions(finished / "predictions.parquet").frame
+    splits = pd.read_csv(finished / "splits.csv", dtype=str).set_index("case_id")["split"]
+    calibration, test = (frame[frame["split"] == name] for name in ("calibration", "test"))
+    assert sorted(calibration["case_id"]) == sorted(splits.index[splits == "train"])
+    assert sorted(test["case_id"]) == sorted(splits.index[splits == "test"])
+    assert not set(calibration["patient_id"]) & set(test["patient_id"])
+
+
+def test_the_model_is_the_members_under_one_calibrator(finished):
+    description = read_description(finished / "model")
+    assert len({member.weights_sha256 for member in description.members}) == 3
+    assert len({str(member.calibrators) for member in description.members}) == 1
+    assert "test split" in (finished / "summary.txt").read_text()
+
+
+def test_scoring_says_what_evaluation_said_and_each_member_its_part(finished, cohort_manifest, tmp_path):
+    assert run(["score", str(finished / "model"), str(cohort_manifest), "--out", str(tmp_path / "out")]) == 0
+    rows = pd.read_parquet(tmp_path / "out" / "scores.parquet").set_index("case_id")
+    frame = read_predictions(finished / "predictions.parquet").frame.set_index("case_id")
+    test, calibration = (frame[frame["split"] == name] for name in ("test", "calibration"))
+    np.testing.assert_allclose(rows.loc[test.index, "probability"], test["probability"], atol=1e-6)
+    members = rows.loc[calibration.index, [f"probability_member_{number}" for number in (1, 2, 3)]].to_numpy()
+    distance = np.abs(members - calibration[["probability"]].to_numpy())
+    assert distance.min(axis=1).max() < 1e-6  # a training case was judged by one member
+    assert set(distance.argmin(axis=1)) == {0, 1, 2}
+
+
+def test_folds_of_members_are_one_model_of_all_of_them(tmp_path, cohort_manifest, monkeypatch):
+    config = tiny_config(cohort_manifest, tmp_path)
+    train_tiny(tmp_path, config, "--folds", "2", "training.members=2", *SETTINGS[1:])
+    monkeypatch.chdir(tmp_path)
+    finished = run_folder(tmp_path)
+    assert len(read_description(finished / "model").members) == 4
+    frame = read_predictions(finished / "predictions.parquet").frame
+    tests = frame[frame["split"] == "test"]
+    assert tests["case_id"].is_unique
+    assert "out of fold, 2 folds" in (finished / "summary.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("training.members=2",), "early_stopping: with training.members 2"),
+        (("training.members=2", SETTINGS[1], "calibration.method=isotonic"), "'isotonic' of a mean logit"),
+        (("training.members=500", SETTINGS[1]), "members need as many training patients of each class"),
+    ],
+)
+def test_members_that_cannot_be_are_refused(workspace, monkeypatch, capsys, overrides, said):
+    monkeypatch.chdir(workspace)
+    assert run(["train", "tiny.yaml", *overrides]) == 2
+    assert said in capsys.readouterr().err
