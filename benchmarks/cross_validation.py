@@ -6,8 +6,9 @@
 
 Each fold is the test split once, as in ``malignancy train --folds``. Of the other folds, one eighth of the patients is
 the validation split (stops training, picks the epoch), one eighth the calibration split (fits the calibrator), the rest
-trains. The calibrated out-of-fold probabilities of a seed are judged as one set; intervals are over patients. With
-several seeds, the mean of their log odds is judged too, as the ensemble that it is. Nothing is chosen on a test fold.
+trains; with ``training.members`` all of them train, and calibrate where a member leaves them out. The calibrated
+out-of-fold probabilities of a seed are judged as one set; intervals are over patients. With several seeds, the mean of
+their log odds is judged too, as the ensemble that it is. Nothing is chosen on a test fold.
 Prints a table and last one JSON line; ``ratio`` is the mean AUROC over the baseline's.
 """
 
@@ -17,9 +18,13 @@ import argparse
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 from scipy.special import expit, logit
@@ -30,9 +35,11 @@ from pipeline.config import Config
 from pipeline.config_file import load_config
 from pipeline.evaluation.metrics import auroc
 from pipeline.evaluation.predictions import Predictions, write_predictions
+from pipeline.jobs.calibrate import evaluate_as_configured
 from pipeline.jobs.cohort import Cohort, prepare_cohort, resolve_columns
+from pipeline.jobs.compare import Comparison, compare
 from pipeline.jobs.folds import around_fold, fold_names, pool_judgements
-from pipeline.jobs.judge import Comparison, Judgement, compare, evaluate_as_configured
+from pipeline.jobs.judge import Judgement
 from pipeline.jobs.learn import learn
 from pipeline.training.tracker import NullTracker
 
@@ -44,6 +51,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=None, help="folder for each seed's out-of-fold predictions.parquet")
+    parser.add_argument("--processes", type=int, default=1, help="folds trained at a time; they share the cores")
     parser.add_argument("--also", default=None, help="AUROC of a part of the cases too, as 'n_readers >= 3'")
     args = parser.parse_intermixed_args()
     config = load_config(args.config, args.overrides)
@@ -52,25 +60,28 @@ def main() -> None:
     config = resolve_columns(config, manifest)
     splits = assign_folds(manifest, args.folds, seed=config.data.split_seed)
     cohort = prepare_cohort(manifest, splits.of, config)
-    judged = {
-        f"seed {seed}": run_seed(cohort, config.model_copy(update={"seed": seed}), args.out) for seed in args.seeds
-    }
+    configs = [config.model_copy(update={"seed": seed}) for seed in args.seeds]
+    judged = {f"seed {each.seed}": run_seed(cohort, each, args.out, args.processes) for each in configs}
     report(judged, config, cohort, args.also)
 
 
-def run_seed(cohort: Cohort, config: Config, out: Path | None) -> Judgement:
+def run_seed(cohort: Cohort, config: Config, out: Path | None, processes: int) -> Judgement:
     """Train every fold with one seed and judge the pooled out-of-fold probabilities."""
-    judgements = []
-    for fold in fold_names(cohort):
-        with tempfile.TemporaryDirectory() as folder:
-            _, judgement = learn(around_fold(cohort, fold, config), config, Path(folder), NullTracker())
-        judgements.append(judgement)
-        print(f"seed {config.seed} {fold}: AUROC {judgement.evaluation['auroc']}", flush=True)
-    pooled = pool_judgements(judgements, config)
+    folds, threads = fold_names(cohort), max(1, torch.get_num_threads() // processes)
+    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+        pooled = pool_judgements(list(pool.map(run_fold, repeat(cohort), folds, repeat(config))), config)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_predictions(pooled.predictions, out / f"predictions-seed{config.seed}.parquet")
     return pooled
+
+
+def run_fold(cohort: Cohort, fold: str, config: Config) -> Judgement:
+    """Train on all folds but one and judge that one."""
+    with tempfile.TemporaryDirectory() as folder:
+        _, judgement = learn(around_fold(cohort, fold, config), config, Path(folder), NullTracker())
+    print(f"seed {config.seed} {fold}: AUROC {judgement.evaluation['auroc']}", flush=True)
+    return judgement
 
 
 def report(judged: Mapping[str, Judgement], config: Config, cohort: Cohort, also: str | None) -> None:

@@ -54,6 +54,9 @@ class Evaluation(Section):
     oracle_columns: tuple[str, ...] = Field(
         (), description="a regression on more than a reader would know", strict=False
     )
+    image_baseline: bool = Field(
+        default=False, description="logistic regression on simple measures of the image beside the model"
+    )
     subgroups: tuple[str, ...] = Field((), strict=False)
     champion: bool = Field(
         default=True, description="score the test split with the registered model's champion too, for the report"

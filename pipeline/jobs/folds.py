@@ -13,8 +13,10 @@ from pipeline.config import Config
 from pipeline.evaluation.metrics import auroc
 from pipeline.evaluation.multilabel import evaluate_findings
 from pipeline.evaluation.predictions import Predictions
+from pipeline.jobs.calibrate import operating_point_as_configured, refer_zone
 from pipeline.jobs.cohort import Cohort
-from pipeline.jobs.judge import Judgement, compare, operating_point_as_configured, refer_zone
+from pipeline.jobs.compare import compare
+from pipeline.jobs.judge import Judgement
 from pipeline.jobs.learn import learn
 from pipeline.jobs.run_folder import RunRecord, read_record
 from pipeline.tracking.runs import TrackedRun, open_run

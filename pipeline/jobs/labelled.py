@@ -15,7 +15,7 @@ from pipeline.config_inputs import MALIGNANT
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.subgroups import SUBGROUP_COLUMNS
 from pipeline.files import sha256_json
-from pipeline.jobs.judge import predictions_of
+from pipeline.jobs.calibrate import predictions_of
 from pipeline.scoring.engine import score_cases
 from pipeline.scoring.model_description import ModelDescription, hash_patient
 from pipeline.scoring.model_directory import Model

@@ -15,8 +15,9 @@ from pipeline.cases.findings import finding_labels
 from pipeline.cases.splits import leave_out_parts
 from pipeline.config import Config
 from pipeline.evaluation.arrays import FloatArray
+from pipeline.jobs.calibrate import calibration_rows, require_refer_zone
 from pipeline.jobs.cohort import Cohort, auxiliary_targets, soft_targets
-from pipeline.jobs.judge import Judgement, calibration_rows, judge, require_refer_zone
+from pipeline.jobs.judge import Judgement, judge
 from pipeline.models.networks import predict_logits
 from pipeline.training.data import CaseTensors, ImageRows
 from pipeline.training.fit import Fitted, fit
@@ -60,12 +61,12 @@ def fit_members(
 ) -> tuple[Fitted, ...]:
     """Fit a network on the training cases, or each member on those that it does not leave out.
 
-    A member is watched on the part that it leaves out, which chooses nothing: without early stopping the last weights
-    are kept.
+    What a member leaves out calibrates and is not looked at in training: its last weights are kept.
     """
     parts = member_parts(cohort, config)
     if len(parts) == 1:
-        return (_fit(cohort, "validation", config, folder, tracker, profile=profile),)
+        validation = case_tensors(cohort, "validation", config)
+        return (_fit(cohort, validation, config, folder, tracker, profile=profile),)
     fitted = []
     for member, part in enumerate(parts, start=1):
         seed = int(np.random.SeedSequence((config.seed, member)).generate_state(1)[0])
@@ -73,7 +74,7 @@ def fit_members(
         fitted.append(
             _fit(
                 part,
-                "calibration",
+                None,
                 config.model_copy(update={"seed": seed}),
                 folder / name,
                 PrefixTracker(tracker, f"{name}/"),
@@ -83,8 +84,10 @@ def fit_members(
     return tuple(fitted)
 
 
-def _fit(cohort: Cohort, watched: str, config: Config, folder: Path, tracker: Tracker, *, profile: bool) -> Fitted:
-    train, validation = (case_tensors(cohort, name, config) for name in ("train", watched))
+def _fit(
+    cohort: Cohort, validation: CaseTensors | None, config: Config, folder: Path, tracker: Tracker, *, profile: bool
+) -> Fitted:
+    train = case_tensors(cohort, "train", config)
     progress = sys.stderr.isatty()
     return fit(train, validation, config, folder=folder, tracker=tracker, progress=progress, profile=profile)
 

@@ -18,8 +18,8 @@ from pipeline.evaluation.report import Flow, Picture, ReportInputs, Rival, rende
 from pipeline.evaluation.results import Evaluation
 from pipeline.files import write_json, write_text
 from pipeline.jobs.candidates import ChampionBeside
+from pipeline.jobs.compare import Comparison
 from pipeline.jobs.guidelines import answered_items
-from pipeline.jobs.judge import Comparison
 from pipeline.scoring.model_description import LabelMeaning, ModelDescription
 
 _PREVALENCES = (0.01, 0.05, 0.2)

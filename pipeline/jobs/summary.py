@@ -73,7 +73,7 @@ def note(trained: Trained) -> str:
     for other in trained.judgement.comparisons:
         rows += [
             "",
-            f"AUROC gain over the {other.name} ({', '.join(other.columns)}): {other.gain or 'undefined'}, by patient.",
+            f"AUROC gain over the {other.name} ({other.read}): {other.gain or 'undefined'}, by patient.",
         ]
     rows += ["", champion_text(trained.champion)]
     rows += ["", f"Calibration ({trained.judgement.calibration}): {_calibration(evaluation)}."]
@@ -121,7 +121,7 @@ def _table(trained: Trained) -> str:
     table.add_row(
         "columns",
         f"{trained.config.network.name} network",
-        *(", ".join(other.columns) for other in judgement.comparisons),
+        *(other.read for other in judgement.comparisons),
     )
     text = io.StringIO()
     Console(file=text, width=140).print(table)

@@ -86,7 +86,8 @@ def _connect(ray: Any) -> None:
         ray.init(address=address, num_cpus=cores, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UnfinishedError(
-            f"RAY_ADDRESS {address}: cannot be reached ({type(error).__name__}); start the cluster"
+            f"RAY_ADDRESS {address}: cannot be reached ({type(error).__name__}); start the cluster, and set "
+            "RAY_AUTH_MODE and RAY_AUTH_TOKEN where it asks for a token"
         ) from None
 
 

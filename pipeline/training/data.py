@@ -178,11 +178,11 @@ class CasesDataModule(pl.LightningDataModule):
 
     Args:
         train: fits the weights.
-        validation: is seen as it is, in its order.
+        validation: is seen as it is, in its order; None where nothing is watched.
         config: batches, class balance, augmentation and seed.
     """
 
-    def __init__(self, train: CaseTensors, validation: CaseTensors, config: Config) -> None:
+    def __init__(self, train: CaseTensors, validation: CaseTensors | None, config: Config) -> None:
         super().__init__()
         self._held: list[tuple[CaseTensors, Tensor]] = []
         self._train, self._validation, self._settings = train, validation, config.training
@@ -201,8 +201,10 @@ class CasesDataModule(pl.LightningDataModule):
         """Batches in the epoch's order."""
         return self._loader(self._train, self.batches)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> DataLoader[Batch] | tuple[()]:
         """Each process's part of the cases, none of them twice; all processes have as many batches."""
+        if self._validation is None:
+            return ()
         here, cases = processes(), len(self._validation)
         batches = max(min(math.ceil(cases / self._settings.batch_size), cases // here.count), 1)
         parts = np.array_split(np.arange(cases), batches * here.count)[here.rank :: here.count]

@@ -37,7 +37,7 @@ class Fitted:
         network: with the weights of the best epoch, on the CPU, in evaluation mode.
         best_epoch: counted from 1.
         epochs: how many were run.
-        validation: metrics of the best epoch.
+        validation: metrics of the best epoch; empty where nothing was watched.
         prior_offset: what class balancing added to the logit; 0 without it.
     """
 
@@ -50,7 +50,7 @@ class Fitted:
 
 def fit(
     train: CaseTensors,
-    validation: CaseTensors,
+    validation: CaseTensors | None,
     config: Config,
     *,
     folder: Path,
@@ -62,7 +62,8 @@ def fit(
 
     Args:
         train: fits the weights.
-        validation: stops training and picks the epoch; never seen by the optimiser.
+        validation: stops training and picks the epoch; never seen by the optimiser. None, without early stopping,
+            where nothing is to be watched.
         config: the experiment.
         folder: gets ``best.ckpt`` and ``last.ckpt``; from a ``last.ckpt`` that it holds the training goes on, to the
             weights that it would have reached without the interruption (the same to the bit, on one kind of CPU).
