@@ -23,6 +23,7 @@ from pipeline.jobs.run_folder import SUMMARY, RunRecord, find_run, new_folder
 from pipeline.jobs.summary import summary_text
 from pipeline.jobs.trained import Learnt, finish
 from pipeline.tracking.runs import open_run
+from pipeline.tracking.system_metrics import system_metrics
 from pipeline.training.processes import Processes, join
 from pipeline.training.tracker import NullTracker
 
@@ -72,7 +73,10 @@ def train(
         folder, record = find_run(resume, config, record)
     else:
         folder = new_folder(config, started)
-    with open_run(config.tracking, name=record.name, tags=_tags(config), resume=record.run_id) as run:
+    with (
+        open_run(config.tracking, name=record.name, tags=_tags(config), resume=record.run_id) as run,
+        system_metrics(run),
+    ):
         replace(record, run_id=run.run_id).write(folder)
         record_start(run, config)
         cohort = _read_cases(config, manifest, splits)

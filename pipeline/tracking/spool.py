@@ -65,14 +65,13 @@ class Spool:
         threading.Thread(target=self._send_all, name=f"spool-{run_id[:8]}", daemon=True).start()
 
     def add(self, values: Mapping[str, float], *, step: int) -> None:
-        """Take measurements; never waits for the server."""
+        """Take measurements, from any thread; never waits for the server."""
         stamp = int(time.time() * 1000)
-        for name, value in values.items():
-            measurement = Measurement(name, float(value), stamp, step)
-            self._write({"metric": [name, float(value), stamp, step]})
-            with self._sent:
+        with self._sent:
+            for name, value in values.items():
+                self._write({"metric": [name, float(value), stamp, step]})
                 self._unsent += 1
-            self._waiting.put(measurement)
+                self._waiting.put(Measurement(name, float(value), stamp, step))
 
     def close(self, status: str, *, patience_seconds: float = PATIENCE_SECONDS) -> bool:
         """Wait a little for the server, then leave the rest, and how the run ended, to the next opening of the store.

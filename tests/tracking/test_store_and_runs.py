@@ -15,6 +15,7 @@ from pipeline.errors import ModelError, UnfinishedError
 from pipeline.tracking.registry import model_folder
 from pipeline.tracking.runs import open_run
 from pipeline.tracking.store import open_store
+from pipeline.tracking.system_metrics import system_metrics
 
 
 @pytest.fixture
@@ -54,6 +55,20 @@ def test_nested_configuration_becomes_dotted_parameters(tracking):
     assert params["name"] == "x"
     assert params["size"] == "[1, 2]"
     assert len(params) == 253
+
+
+def test_what_the_machine_does_is_recorded_unless_turned_off(tracking, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    found = []
+    for switch in (None, "false"):
+        if switch:
+            monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", switch)
+        with open_run(tracking, name="run", tags={}) as run, system_metrics(run):
+            time.sleep(0.5)
+        found.append(run.store.client.get_run(run.run_id).data.metrics)
+    assert found[0]["system/system_memory_usage_megabytes"] > 0
+    assert 0 <= found[0]["system/cpu_utilization_percentage"] <= 100
+    assert found[1] == {}
 
 
 def test_environment_wins_over_the_configuration(tracking, tmp_path, monkeypatch):
