@@ -38,6 +38,7 @@ from pipeline.evaluation.predictions import Predictions, write_predictions
 from pipeline.jobs.calibrate import evaluate_as_configured
 from pipeline.jobs.cohort import Cohort, prepare_cohort, resolve_columns
 from pipeline.jobs.compare import Comparison, compare
+from pipeline.jobs.findings_text import findings_lines
 from pipeline.jobs.folds import around_fold, fold_names, pool_judgements
 from pipeline.jobs.judge import Judgement
 from pipeline.jobs.learn import learn
@@ -98,6 +99,8 @@ def report(judged: Mapping[str, Judgement], config: Config, cohort: Cohort, also
         table.add_row(name, *row(judgement))
     console = Console(width=200)
     console.print(table)
+    for judgement in judged.values():
+        console.print(*findings_lines(judgement.findings), sep="\n")
     for baseline in first.comparisons:
         found = baseline.evaluation
         console.print(f"{baseline.name} ({baseline.describe()}): AUROC {found['auroc']}, Brier {found['brier_score']}")

@@ -6,8 +6,8 @@
 
 Trains each shipped configuration of the demonstration once, judges it on the same test split, and prints a table:
 ranking and calibration of malignancy, and what training and scoring cost on this machine (network and augmentation;
-scans are prepared before). SIMULATED INTENSITIES. Prints last one JSON line; ``ratio`` is the last row's AUROC over the
-first's.
+scans are prepared before); then each finding of the multi-label model in a row of its own. SIMULATED INTENSITIES.
+Prints last one JSON line; ``ratio`` is the last row's AUROC over the first's.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pipeline.cases.manifest import read_manifest
 from pipeline.cases.splits import assign_splits
 from pipeline.config_file import load_config
 from pipeline.jobs.cohort import prepare_cohort, resolve_columns
+from pipeline.jobs.findings_text import findings_lines
 from pipeline.jobs.learn import fit_members, judge_members, member_parts
 from pipeline.models.networks import predict_logits
 from pipeline.training.tracker import NullTracker
@@ -43,13 +44,18 @@ VARIANTS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
-    args = parser.parse_args()
+    parser.add_argument("--only", choices=VARIANTS, nargs="+", default=list(VARIANTS), help="leave the others out")
+    args = parser.parse_intermixed_args()
     columns = ("", "AUROC", "Brier", "ECE (null p95)", "macro AUROC", "training, cases/s", "scoring, ms/case")
     table = Table(*columns, title="demonstration, simulated intensities: test split")
-    rows = {name: run(file, [*changes, *args.overrides]) for name, (file, changes) in VARIANTS.items()}
+    rows = {
+        name: run(file, [*changes, *args.overrides]) for name, (file, changes) in VARIANTS.items() if name in args.only
+    }
     for name, row in rows.items():
         table.add_row(name, *row["cells"])
     Console(width=140).print(table)
+    for row in rows.values():
+        print(*row["findings"], sep="\n")
     aurocs = [row["auroc"] for row in rows.values()]
     print(json.dumps({"ratio": aurocs[-1] / aurocs[0], **{name: row["auroc"] for name, row in rows.items()}}))
 
@@ -85,7 +91,7 @@ def run(file: str, overrides: list[str]) -> dict[str, object]:
         f"{seen / seconds:.0f}",
         f"{per_case:.1f}",
     ]
-    return {"auroc": found["auroc"].estimate, "cells": cells}
+    return {"auroc": found["auroc"].estimate, "cells": cells, "findings": findings_lines(judgement.findings)}
 
 
 if __name__ == "__main__":

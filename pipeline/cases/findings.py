@@ -110,6 +110,18 @@ def partly_labelled(cases: Sequence[Case], findings: Sequence[str]) -> list[Case
     return found
 
 
+def training_alone(cases: Sequence[Case], findings: Sequence[str], split_of: Mapping[str, str]) -> list[Case]:
+    """The partly labelled cases whose patient is in no split but ``train``.
+
+    Args:
+        cases: of a manifest.
+        findings: the label's name first.
+        split_of: split of each labelled case by case_id.
+    """
+    held_out = {case.patient_id for case in cases if split_of.get(case.case_id, "train") != "train"}
+    return [case for case in partly_labelled(cases, findings) if case.patient_id not in held_out]
+
+
 def require_findings_in_splits(manifest: Manifest, findings: Sequence[str], split_of: Mapping[str, str]) -> None:
     """Refuse splits in which a finding has one class only, before any scan is read.
 
@@ -121,8 +133,7 @@ def require_findings_in_splits(manifest: Manifest, findings: Sequence[str], spli
     Raises:
         TableError: naming finding and split.
     """
-    held_out = {case.patient_id for case in manifest.cases if split_of.get(case.case_id, "train") != "train"}
-    partly = [case for case in partly_labelled(manifest.cases, findings) if case.patient_id not in held_out]
+    partly = training_alone(manifest.cases, findings, split_of)
     for split in dict.fromkeys(split_of.values()):
         cases = [case for case in manifest.cases if split_of.get(case.case_id) == split]
         cases += partly if split == "train" else []

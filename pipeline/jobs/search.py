@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.cases.findings import require_findings
+from pipeline.cases.findings import require_findings, training_alone
 from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.cases.splits import assign_splits
 from pipeline.config import Config
@@ -198,6 +198,7 @@ def _read_cases(config: Config, manifest: Manifest) -> Cohort:
     """Only what a search may look at; the other splits' scans are not even opened."""
     splits = assign_splits(manifest, config.data.splits, seed=config.data.split_seed)
     seen = [case for case in manifest.cases if splits.of.get(case.case_id) in _SPLITS]
+    seen += training_alone(manifest.cases, config.data.findings, splits.of)
     cohort = prepare_cohort(replace(manifest, cases=tuple(seen)), splits.of, config)
     require_both_classes(cohort, manifest, config.data.findings, splits=_SPLITS)
     return cohort
