@@ -39,7 +39,8 @@ _AIR_BELOW_HU, _TISSUE_ABOVE_HU = -700.0, -200.0
 # Padding and metal say nothing about the anatomy: measures see the range of an ordinary scanner.
 _SCANNER_HU = (-1024.0, 3071.0)
 _MOST_PADDING = 0.25  # share of the nodes outside the image from which a lesion case is flagged
-_CENTER_MM, _CENTER_AIR_HU = 2.5, -800.0
+# A ball that fits into the smallest lesions. Of the demonstration's centres, 0.3 % are flagged; moved by 14 mm, 59 %.
+_CENTER_MM, _CENTER_AIR_HU = 1.5, -800.0
 # Smoothing before shrinking takes time in proportion to it; no scan is that much finer than a network's input.
 _MOST_SHRINKING = 100
 
@@ -208,16 +209,15 @@ class ReadRegiond(MapTransform):
         if outside > _MOST_PADDING:
             found.append(Warning(Code.W_PADDING, f"{outside:.0%} of the region lies outside the image and is padded"))
         if self.modality == "CT":
-            near = []
-            for nodes, mm in zip(grid.inside, spacing, strict=True):
-                places = np.flatnonzero(nodes) - nodes.size // 2
-                near.append(np.abs(places * mm) <= max(_CENTER_MM, mm))
-            median = float(np.median(measured[np.ix_(*near)]))
-            if median < _CENTER_AIR_HU:
+            steps = zip(grid.inside, spacing, strict=True)
+            axes = [(np.flatnonzero(nodes) - nodes.size // 2) * mm for nodes, mm in steps]
+            distance = np.sqrt(sum(np.square(axis) for axis in np.meshgrid(*axes, indexing="ij")))
+            mean = float(measured[distance <= max(_CENTER_MM, float(distance.min()))].mean())
+            if mean < _CENTER_AIR_HU:
                 found.append(
                     Warning(
                         Code.W_CENTER_IN_AIR,
-                        f"{median:.0f} HU around the lesion centre; check its coordinates and coordinate_system",
+                        f"{mean:.0f} HU around the lesion centre; check its coordinates and coordinate_system",
                     )
                 )
         return found
