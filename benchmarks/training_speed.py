@@ -3,9 +3,9 @@
     python benchmarks/training_speed.py --manifest M --network N --size S --stock PATH [--limit 160] [--epochs 3]
 
 Both sides train on the same cases for as many epochs with the same batches, augmentation and learning rate, and are
-asked for their AUROC on the same validation cases, which neither has seen. ``--network compact`` compares this project's
-default network with the script's resnet18. Rates are over the epochs after the first. The script runs unchanged, in
-this process; its network is caught where it is built. Prints a table and one JSON line.
+asked for their AUROC on the same validation cases, which neither has seen. ``--network compact`` compares our default
+network with the script's resnet18. Rates are over the epochs after the first. The script runs unchanged, in this
+process; its network is caught where it is built. Prints a table and one JSON line.
 """
 
 from __future__ import annotations
