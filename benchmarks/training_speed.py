@@ -85,14 +85,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--validation", type=int, default=200, help="validation cases")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--precision", default=default_precision())
+    parser.add_argument("--precision", default="auto")
     return parser.parse_args()
-
-
-def default_precision() -> str:
-    """bf16 where the processor computes in it, else fp32."""
-    bf16 = torch.cuda.is_available() or "avx512_bf16" in Path("/proc/cpuinfo").read_text()
-    return "bf16-mixed" if bf16 else "32-true"
 
 
 def run_stock(args: argparse.Namespace, train: list[Case], validation: list[Case]) -> Any:

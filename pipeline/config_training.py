@@ -141,7 +141,9 @@ class Training(Section):
         0.0, description="exponential moving average of the weights; 0 is off"
     )
     gradient_clip: NonNegativeFloat = Field(1.0, description="largest gradient norm; 0 is off")
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = Field(
+        "32-true", description="auto: bf16-mixed where the device computes in bf16, else 32-true"
+    )
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: PositiveInt = Field(1, description="of each node; more than one process is started by torchrun")
     num_nodes: PositiveInt = 1

@@ -24,6 +24,7 @@ from pipeline.training.callbacks import Report, ResumedStop, StepSeeds, StopAtNo
 from pipeline.training.checkpoints import LAST, AtomicCheckpointIO, best_and_last, monitored
 from pipeline.training.data import CasesDataModule, CaseTensors
 from pipeline.training.module import Classifier, prior_offset
+from pipeline.training.precision import precision_of
 from pipeline.training.processes import processes, share_batch_norm
 from pipeline.training.timing import Pace, Shares, report_shares
 from pipeline.training.tracker import Tracker
@@ -150,7 +151,7 @@ def _trainer(config: Config, folder: Path, callbacks: list[Callback], shares: Sh
         use_distributed_sampler=False,  # batches are divided where they are drawn
         accumulate_grad_batches=settings.accumulate_batches,
         profiler=shares,
-        precision=settings.precision,
+        precision=precision_of(settings),
         max_epochs=settings.max_epochs,
         gradient_clip_val=settings.gradient_clip or None,
         callbacks=callbacks,
