@@ -217,7 +217,7 @@ def test_a_killed_run_goes_on_and_ends_like_an_undisturbed_one(scans):
 @pytest.mark.parametrize(
     ("engine", "workers", "kills"),
     # On Ray each run starts actors, which import everything anew: hence fewer.
-    [("local", 2, 60), ("local", 8, 60), ("local", 1, 60), ("ray", 2, 10), ("ray", 8, 10), ("ray", 1, 10)],
+    [("local", 2, 60), ("local", 8, 60), ("local", 1, 60), ("ray", 2, 10), ("ray", 8, 5), ("ray", 1, 8)],
 )
 def test_two_hundred_kills_lose_and_repeat_no_row(scans, engine, workers, kills):
     disturb(scans, "--engine", engine, "--workers", str(workers), kills=kills, seed=workers)
