@@ -70,7 +70,7 @@ def _regressions(usable: Sequence[Usable], config: Config) -> Iterator[tuple[str
     if settings.image_baseline:
         spacing = config.preprocessing.spacing_mm or (1.0,) * config.preprocessing.dimensions  # else in voxels
         measures = [image_measures(each.input.voxels, spacing) for each in usable]
-        yield "image baseline", MEASURES, pd.DataFrame(measures)
+        yield "image_baseline", MEASURES, pd.DataFrame(measures)
 
 
 def _compare(

@@ -24,7 +24,7 @@ def test_a_ball_or_disc_has_its_diameter(diameter, spacing, size):
     assert tuple(found) == MEASURES
     assert found["lesion_log_size"] == pytest.approx(np.log(diameter), abs=0.1)
     assert found["lesion_elongation"] == pytest.approx(1, abs=0.02)
-    assert found["lesion_mean"] == pytest.approx(0.75, abs=0.08)
+    assert 0.6 < found["lesion_mean"] < 0.8  # of 0.8, less at the edge, of which a small ball has more
 
 
 def test_a_stretched_ball_is_longer_by_as_much():

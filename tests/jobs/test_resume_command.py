@@ -7,7 +7,7 @@ import yaml
 from cohorts import tiny_config
 
 from pipeline.cli import run
-from pipeline.jobs import trained
+from pipeline.jobs import learn
 from pipeline.tracking.runs import TrackedRun
 from pipeline.training.fit import fit
 
@@ -43,7 +43,7 @@ def killed_after_fitting(monkeypatch):
         fit(*args, **kwargs)
         raise KilledError
 
-    monkeypatch.setattr(trained, "fit", fitting)
+    monkeypatch.setattr(learn, "fit", fitting)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_wrong_number_of_processes_is_refused(monkeypatch):
 
 
 def settings(**training):
-    return config(max_epochs=4, schedule="constant", learning_rate=0.003, accelerator="cpu", **training)
+    return config(max_epochs=4, schedule="constant", learning_rate=0.001, accelerator="cpu", **training)
 
 
 def follow():
