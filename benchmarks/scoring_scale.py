@@ -7,7 +7,8 @@
 A few tiny CT crops are written, and a manifest that names them ``--scans`` times; the network is a small one. Overhead
 per scan is wall time x busy cores / scans, less what reading, preprocessing and the network cost in a plain loop of as
 many processes in the same run; the same is given in processor time of all processes, which neighbours on the machine
-disturb less. Memory is the summed PSS of all processes: its growth from row 5,000 to the last. Efficiency is the rate
+disturb less. Memory is the summed PSS of all processes: its growth from row 5,000 to the last. Of a run on Ray, whose
+processes end before their last rows are handed out, neither processor time nor growth is told. Efficiency is the rate
 over that of the first number of workers and the cores that the others could add. Prints a table, and last one JSON line
 of the first number of workers, ``ratio`` (plain loop's time over the engine's) first.
 """
@@ -76,9 +77,9 @@ class Measured:
     workers: int
     busy: int  # cores that its workers can use
     scans_per_second: float
-    processor_ms: float  # a scan
+    processor_ms: float | None  # a scan
     settled_mb: float | None  # summed PSS after row 5,000; None with fewer rows
-    last_mb: float
+    last_mb: float | None
 
     @property
     def wall_ms(self) -> float:
@@ -88,7 +89,7 @@ class Measured:
     @property
     def growth_mb(self) -> float | None:
         """From row 5,000 to the last."""
-        return None if self.settled_mb is None else self.last_mb - self.settled_mb
+        return None if self.settled_mb is None or self.last_mb is None else self.last_mb - self.settled_mb
 
 
 def score_all(folder: Path, paths: list[Path], workers: int, args: argparse.Namespace) -> Measured:
@@ -121,6 +122,8 @@ def score_all(folder: Path, paths: list[Path], workers: int, args: argparse.Name
         assert sink.finish().total == args.scans
     rows = args.scans - warm
     busy = min(workers, len(os.sched_getaffinity(0)))
+    if args.engine == "ray":
+        return Measured(workers, busy, rows / seconds, None, settled, None)
     return Measured(workers, busy, rows / seconds, 1000 * used / rows, settled, last)
 
 
@@ -142,32 +145,39 @@ def main() -> None:
         print(
             f"{args.scans} scans, engine {args.engine}; milliseconds a scan: wall time x busy cores (processor time)\n"
         )
-        print("| workers | scans a second | efficiency | plain loop | engine and sink | overhead | memory, growth |")
+        print("| workers | scans a second | efficiency | plain loop | engine and sink | overhead | memory after row 5,000, growth |")
         print("|---|---|---|---|---|---|---|")
         for workers in args.workers:
             plain_ms, plain_processor_ms = plain_loop(cases, folder, args.batch_size, workers)
             found = score_all(folder, paths, workers, args)
             first = first or found
             efficiency = found.scans_per_second * first.busy / (first.scans_per_second * found.busy)
-            over, over_processor = found.wall_ms - plain_ms, found.processor_ms - plain_processor_ms
-            growth = "" if found.growth_mb is None else f", {found.growth_mb:+.1f} MB"
+            over = found.wall_ms - plain_ms
+            over_processor = None if found.processor_ms is None else found.processor_ms - plain_processor_ms
             print(
-                f"| {workers} | {found.scans_per_second:.0f} | {efficiency:.2f} "
-                f"| {plain_ms:.2f} ({plain_processor_ms:.2f}) | {found.wall_ms:.2f} ({found.processor_ms:.2f}) "
-                f"| {over:.2f} ({over_processor:.2f}) "
-                f"| {found.last_mb:.0f} MB{growth} |",
+                f"| {workers} | {found.scans_per_second:.0f} | {efficiency:.2f} | {cell(plain_ms, plain_processor_ms)} "
+                f"| {cell(found.wall_ms, found.processor_ms)} | {cell(over, over_processor)} "
+                f"| {rounded(found.settled_mb, 0)} MB, {rounded(found.growth_mb, 1)} MB |",
                 flush=True,
             )
             figures = figures or {
                 "ratio": round(plain_ms / found.wall_ms, 3),
                 "overhead_ms": round(over, 3),
-                "overhead_processor_ms": round(over_processor, 3),
-                "growth_mb": None if found.growth_mb is None else round(found.growth_mb, 1),
+                "overhead_processor_ms": rounded(over_processor, 3),
+                "growth_mb": rounded(found.growth_mb, 1),
                 "efficiency": round(efficiency, 3),
                 "workers": workers,
                 "scans": args.scans,
             }
     print(json.dumps(figures))
+
+
+def rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def cell(wall_ms: float, processor_ms: float | None) -> str:
+    return f"{wall_ms:.2f}" if processor_ms is None else f"{wall_ms:.2f} ({processor_ms:.2f})"
 
 
 def plain_loop(cases: list[Case], folder: Path, batch_size: int, workers: int) -> tuple[float, float]:

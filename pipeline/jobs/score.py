@@ -28,6 +28,7 @@ from pipeline.jobs.scoring_summary import ScoringRun, summarise, summary_text
 from pipeline.scoring.backends import Backend
 from pipeline.scoring.local import score_in_processes
 from pipeline.scoring.lock import exclusive
+from pipeline.scoring.model_description import JSON_NAME
 from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.rows import STATUSES, ScoreRow, Stamp, now
 from pipeline.scoring.scorer import Scorer, stamp_of
@@ -96,6 +97,8 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions) -> in
     header = RunHeader(stamp, scorer.member_columns, inputs.source, scorer.threshold)
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: is not a folder; name one that exists or can be made")
+    if (out / JSON_NAME).exists():
+        raise UsageError(f"--out {out}: is a model directory; name another folder")
     out.mkdir(parents=True, exist_ok=True)
     started, clock = now(), perf_counter()
     with exclusive(out), _saying_what_a_full_disk_keeps(out):

@@ -146,10 +146,12 @@ def test_places_that_cannot_be_written_and_names_that_are_empty_are_one_line(mod
     assert score(model, manifest, "x" * 300) == 2
     assert score(f"{model},", manifest) == 2
     assert score(model, manifest, "scans/0000.nii.gz") == 2
+    assert score(model, manifest, str(model)) == 2
     errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 4
+    assert len(errors) == 5
     assert "has an empty name" in errors[2]
     assert "--out scans/0000.nii.gz: is not a folder" in errors[3]
+    assert f"--out {model}: is a model directory" in errors[4]
 
 
 def test_a_full_disk_is_one_line_and_keeps_what_was_committed(model, manifest, capsys, monkeypatch):
