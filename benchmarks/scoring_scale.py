@@ -145,7 +145,7 @@ def main() -> None:
         print(
             f"{args.scans} scans, engine {args.engine}; milliseconds a scan: wall time x busy cores (processor time)\n"
         )
-        print("| workers | scans a second | efficiency | plain loop | engine and sink | overhead | memory after row 5,000, growth |")
+        print("| workers | scans/s | efficiency | plain loop | engine and sink | overhead | memory at 5,000, growth |")
         print("|---|---|---|---|---|---|---|")
         for workers in args.workers:
             plain_ms, plain_processor_ms = plain_loop(cases, folder, args.batch_size, workers)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.models.cnn_lstm import CNNLSTM
-from pipeline.models.networks import CompactCNN, PadTo, PlanesCNN, SymmetryMean
+from pipeline.models.compact import CompactCNN, PlanesCNN
+from pipeline.models.networks import PadTo, SymmetryMean
 
 HeatPlanes = tuple[NDArray[np.float32], ...]
 # Deepest first. Where a small input leaves the deepest map too few cells to point anywhere, the next one is taken.
