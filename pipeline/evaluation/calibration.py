@@ -87,13 +87,15 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike, *, prior_offse
     temperature = 0.5 / beta
     low, high = TEMPERATURE_LIMITS
     if not low <= temperature <= high:
-        if temperature < low:
+        if temperature > high:
+            cause = "the logits do not rank malignant above benign; look at labels and training"
+        elif separated(shifted, targets):
             cause = "the logits separate the classes perfectly; add cases, or set calibration.method to 'isotonic'"
         else:
-            cause = "the logits do not rank malignant above benign; look at labels and training"
+            cause = "the logits hardly differ between cases; train longer, or set calibration.method to 'platt'"
         raise CalibrationError(
             f"temperature: {temperature:.3g} is outside [{low:g}, {high:g}] "
-            f"on {targets.size} cases ({int(targets.sum())} malignant), usually because {cause}"
+            f"on {targets.size} cases ({int(targets.sum())} malignant): {cause}"
         )
     return Calibrator(method="temperature", parameters={"temperature": temperature}, prior_offset=float(prior_offset))
 

@@ -70,6 +70,12 @@ def test_separable_data_are_refused_with_the_way_out():
         fit_platt(logits, labels)
 
 
+def test_logits_that_hardly_differ_are_told_from_separable_ones():
+    with pytest.raises(CalibrationError, match=r"outside \[0.05, 20\].*hardly differ.*'platt'"):
+        fit_temperature(LOGITS / 1000, LABELS)
+    assert fit_platt(LOGITS / 1000, LABELS).parameters["slope"] > 100
+
+
 def test_a_network_that_ranks_backwards_is_refused():
     with pytest.raises(CalibrationError, match="do not rank malignant above benign"):
         fit_temperature(-LOGITS, LABELS)
