@@ -72,6 +72,21 @@ def test_eight_cases_can_be_overfitted(tmp_path):
     assert ((predict_logits(fitted.network, noise.images, batch_size=8) > 0) == (noise.labels == 1)).all()
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])  # bf16: where Lightning refuses a fused optimiser
+def test_gradients_are_clipped_whatever_the_optimiser(tmp_path, monkeypatch, precision):
+    clip, norms = Classifier.configure_gradient_clipping, []
+
+    def clip_and_look(module, optimizer, *limits, **named):
+        clip(module, optimizer, *limits, **named)
+        norms.append(torch.stack([each.grad.norm() for each in module.parameters()]).norm())
+
+    monkeypatch.setattr(Classifier, "configure_gradient_clipping", clip_and_look)
+    settings = config(max_epochs=1, patience=1, gradient_clip=0.001, precision=precision, accelerator="cpu")
+    fit(blobs(16), blobs(8, seed=1), settings, folder=tmp_path, tracker=NullTracker(), progress=False)
+    assert len(norms) == 2
+    assert max(norms) == pytest.approx(0.001, rel=0.01)
+
+
 def test_learns_repeats_itself_and_keeps_the_best_epoch(tmp_path):
     recorder = Recorder()
     one = fit(blobs(48), blobs(24, seed=1), config(), folder=tmp_path / "1", tracker=recorder, progress=False)
