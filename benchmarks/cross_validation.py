@@ -2,13 +2,15 @@
 """Accuracy and calibration over patient-grouped folds and seeds, beside a regression on table columns.
 
     python benchmarks/cross_validation.py configs/demo.yaml --folds 5 --seeds 0 1 2
-    python benchmarks/cross_validation.py configs/lidc_slices.yaml --folds 5 --seeds 0 data.manifest=PATH
+    python benchmarks/cross_validation.py configs/lidc_slices.yaml data.manifest=PATH --folds 5 --seeds 0
+    python benchmarks/cross_validation.py configs/lidc_slices.yaml network.width=48 --within 0 --folds 4 --seeds 0
 
 Each fold is the test split once, as in ``malignancy train --folds``. Of the other folds, one eighth of the patients is
 the validation split (stops training, picks the epoch), one eighth the calibration split (fits the calibrator), the rest
 trains; with ``training.members`` all of them train, and calibrate where a member leaves them out. The calibrated
 out-of-fold probabilities of a seed are judged as one set; intervals are over patients. With several seeds, the mean of
-their log odds is judged too, as the ensemble that it is. Nothing is chosen on a test fold.
+their log odds is judged too, as the ensemble that it is. Nothing is chosen on a test fold. ``--within N`` is for
+choosing: the cases are then those that fold N leaves to training, divided anew.
 Prints a table and last one JSON line; ``ratio`` is the mean AUROC over the baseline's.
 """
 
@@ -19,6 +21,7 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
@@ -29,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.special import expit, logit
 
-from pipeline.cases.manifest import read_manifest
+from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.cases.splits import assign_folds
 from pipeline.config import Config
 from pipeline.config_file import load_config
@@ -53,17 +56,29 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=None, help="folder for each seed's out-of-fold predictions.parquet")
     parser.add_argument("--processes", type=int, default=1, help="folds trained at a time; they share the cores")
+    parser.add_argument(
+        "--within", type=int, default=None, metavar="FOLD", help="without the patients of this of 5 folds"
+    )
     parser.add_argument("--also", default=None, help="AUROC of a part of the cases too, as 'n_readers >= 3'")
     args = parser.parse_intermixed_args()
     config = load_config(args.config, args.overrides)
     manifest = read_manifest(config.data.manifest, config.data.extra_columns)
     manifest.require_usable()
     config = resolve_columns(config, manifest)
+    if args.within is not None:
+        manifest = leave_out_fold(manifest, args.within, seed=config.data.split_seed)
     splits = assign_folds(manifest, args.folds, seed=config.data.split_seed)
     cohort = prepare_cohort(manifest, splits.of, config)
     configs = [config.model_copy(update={"seed": seed}) for seed in args.seeds]
     judged = {f"seed {each.seed}": run_seed(cohort, each, args.out, args.processes) for each in configs}
     report(judged, config, cohort, args.also)
+
+
+def leave_out_fold(manifest: Manifest, fold: int, *, seed: int) -> Manifest:
+    """The cases that one of five folds leaves to training, which a choice may look at before that fold is reported."""
+    outer = assign_folds(manifest, 5, seed=seed).of
+    kept = tuple(case for case in manifest.cases if outer.get(case.case_id, f"fold-{fold}") != f"fold-{fold}")
+    return replace(manifest, cases=kept)
 
 
 def run_seed(cohort: Cohort, config: Config, out: Path | None, processes: int) -> Judgement:
