@@ -29,6 +29,8 @@ __all__ = [
     "sigmoid",
 ]
 
+_ISOTONIC_GRID = 8  # steps to a standard deviation of the logits
+
 
 def fit_calibrator(
     method: Method, logits: npt.ArrayLike, labels: npt.ArrayLike, *, prior_offset: float = 0.0
@@ -146,6 +148,8 @@ def fit_platt(logits: npt.ArrayLike, labels: npt.ArrayLike, *, prior_offset: flo
 def fit_isotonic(logits: npt.ArrayLike, labels: npt.ArrayLike, *, prior_offset: float = 0.0) -> Calibrator:
     """Fit a non-decreasing line from logit to probability, clipped to [1/(n+2), (n+1)/(n+2)].
 
+    Logits are first rounded to an eighth of their standard deviation.
+
     Args:
         logits: uncalibrated, shape (n,).
         labels: 0 or 1, shape (n,).
@@ -163,7 +167,10 @@ def fit_isotonic(logits: npt.ArrayLike, labels: npt.ArrayLike, *, prior_offset: 
     model = IsotonicRegression(
         y_min=1.0 / (count + 2), y_max=(count + 1.0) / (count + 2), increasing=True, out_of_bounds="clip"
     )
-    model.fit(shifted, targets)
+    # Two cases a hair apart would make a step so steep that the last bits of a logit, which batch size and threads
+    # change, moved the probability by more than 1e-6. Between the points of a grid the line stays shallow.
+    grid = float(shifted.std()) / _ISOTONIC_GRID
+    model.fit(np.round(shifted / grid) * grid if grid else shifted, targets)
     knots, values = (
         tuple(float(number) for number in numbers) for numbers in (model.X_thresholds_, model.y_thresholds_)
     )

@@ -122,6 +122,16 @@ def test_isotonic_never_says_never():
     assert probabilities[1] <= 301 / 302
 
 
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_the_last_bits_of_a_logit_move_no_isotonic_probability(scale):
+    logits = np.concatenate([np.linspace(-2, 2, 40), [0.5, 0.5 + 1e-7]]) * scale  # the last two a hair apart
+    labels = np.concatenate([np.linspace(-2, 2, 40) > 0.5, [0, 1]]).astype(int)
+    calibrator = fit_isotonic(logits, labels)
+    at = np.concatenate([logits, np.linspace(-3, 3, 10_001) * scale])
+    assert np.abs(calibrator.apply(at * (1 + 1e-7)) - calibrator.apply(at)).max() < 1e-6
+    assert metrics.auroc(labels, calibrator.apply(logits)) > 0.97
+
+
 def test_the_prior_offset_undoes_class_weights():
     # Weighting malignant cases by w adds log(w) to the log odds.
     rng = np.random.default_rng(1)
