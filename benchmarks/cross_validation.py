@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None, help="folder for each seed's out-of-fold predictions.parquet")
     parser.add_argument("--processes", type=int, default=1, help="folds trained at a time; they share the cores")
     parser.add_argument(
-        "--within", type=int, default=None, metavar="FOLD", help="without the patients of this of 5 folds"
+        "--within", type=int, choices=range(5), default=None, help="without the patients of this one of five folds"
     )
     parser.add_argument("--also", default=None, help="AUROC of a part of the cases too, as 'n_readers >= 3'")
     args = parser.parse_intermixed_args()
