@@ -113,6 +113,8 @@ class Config(Section):
                     f"data.findings: {name!r} stands twice or is a name that score rows and summaries use themselves; "
                     "rename the column"
                 )
+            if name in self.data.covariates:
+                raise ValueError(f"data.covariates: {name!r} is a finding, which is what is predicted; leave it out")
         if self.task == "multilabel" and self.training.class_balance != "none":
             raise ValueError(
                 f"training.class_balance: {self.training.class_balance!r} balances one label and would shift every "

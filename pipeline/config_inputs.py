@@ -20,6 +20,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 FilePath = Annotated[Path, Field(strict=False)]
 Modality = Literal["CT", "MR", "US", "XR", "mask", "other"]
+Scale = Literal["linear", "log"]
 SPLITS = ("train", "validation", "calibration", "test")
 MALIGNANT = "malignant"  # the finding that the manifest's column ``label`` holds
 
@@ -67,6 +68,11 @@ class Data(Section):
         (MALIGNANT,),
         description="what is predicted: the label, called malignant, then columns of 0, 1 and blank",
         strict=False,
+    )
+    covariates: dict[str, Scale] = Field(
+        default_factory=dict,
+        description="numeric columns that every case has, also when it is scored, and the scale they are used on; "
+        "a regression adds them to the network's logit",
     )
     splits: SplitFractions = SplitFractions()
     split_seed: NonNegativeInt = 0

@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.config_inputs import Probability, Section
+from pipeline.config_inputs import Probability, Scale, Section
 
 NETWORKS = ("compact", "planes", "cnn_lstm", "resnet10", "resnet18", "resnet34", "resnet50", "densenet121")
 OWN_NETWORKS = ("compact", "planes", "cnn_lstm")  # built of the same blocks
@@ -108,7 +108,7 @@ class Auxiliary(Section):
     What they teach (a lesion's size, its texture) helps the logit where cases are few; scoring never needs them.
     """
 
-    columns: dict[str, Literal["linear", "log"]] = Field(
+    columns: dict[str, Scale] = Field(
         min_length=1,
         description="numeric columns of the manifest and the scale they are learnt on; blanks are left out",
     )

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from pipeline.cases.cache import StoredInputs, look
 from pipeline.cases.case import Case
+from pipeline.cases.covariates import NO_COVARIATES, read_covariates
 from pipeline.cases.remote import local_copy
-from pipeline.config_inputs import Preprocessing
+from pipeline.config_inputs import Preprocessing, Scale
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import within_root
 from pipeline.imaging.envelope import Envelope
@@ -29,6 +31,7 @@ def prepare_case(
     root: Path | None,
     envelope: Envelope | None = None,
     stored: StoredInputs | None = None,
+    covariates: Mapping[str, Scale] = NO_COVARIATES,
 ) -> Outcome:
     """Read and preprocess one case; a case that cannot be used comes back as its error.
 
@@ -39,14 +42,18 @@ def prepare_case(
         root: folder that the image must not leave; None for a scan named by the user.
         envelope: what the model may be asked about; None while it is still to be learnt.
         stored: where inputs are kept; not for cases behind a URL, and without an envelope, which judges anew.
+        covariates: columns that the case must have, and their scales; they join what is measured.
     """
     if case.fault:
         return case.fault
-    if stored is not None and envelope is None and case.url is None:
-        return _prepare_stored(case, config, modality=modality, root=root, stored=stored)
     try:
+        known = read_covariates(case, covariates)
+        if stored is not None and envelope is None and case.url is None:
+            found = _prepare_stored(case, config, modality=modality, root=root, stored=stored)
+            # What is stored is the scan's: the table may say something else of it tomorrow.
+            return found if isinstance(found, CaseError) else replace(found, measures={**found.measures, **known})
         with local_copy(case) as local:
-            request = ScanRequest(path=local.path, center_mm=local.center_mm, root=root, files=local.files)
+            request = ScanRequest(local.path, local.center_mm, root=root, files=local.files, covariates=known)
             return preprocess(request, config, modality=modality, envelope=envelope)
     except CaseError as error:
         return error
@@ -85,6 +92,7 @@ def prepare_cases(
     root: Path | None,
     envelope: Envelope | None = None,
     stored: StoredInputs | None = None,
+    covariates: Mapping[str, Scale] = NO_COVARIATES,
     threads: int | None = None,
 ) -> Iterator[tuple[Case, Outcome]]:
     """Prepare many cases in threads (decompression and resampling release the interpreter lock), in order.
@@ -92,7 +100,15 @@ def prepare_cases(
     At most four outcomes a thread wait to be taken, so memory does not grow with the number of cases.
     """
     threads = threads or len(os.sched_getaffinity(0))
-    prepare = partial(prepare_case, config=config, modality=modality, root=root, envelope=envelope, stored=stored)
+    prepare = partial(
+        prepare_case,
+        config=config,
+        modality=modality,
+        root=root,
+        envelope=envelope,
+        stored=stored,
+        covariates=covariates,
+    )
     waiting: deque[tuple[Case, Future[Outcome]]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="prepare") as pool:
         try:

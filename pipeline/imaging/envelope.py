@@ -11,10 +11,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from pipeline.config_inputs import Scale
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.image import Warning
 
@@ -27,6 +29,8 @@ _LEAST_RATIO_SPACING = 1.25  # spacing is judged by ratio: 0.7 and 0.9 mm are as
 _NOT_JUDGED = ("intensity_q25", "intensity_q50", "intensity_q75")
 _EXACT = ("slice_axis",)  # names a direction; there is nothing between two of them
 _OF_RANGE, _OF_FEW = 0.5, 5.0  # margin = range x (0.5 + 5 / cases): few cases say little about the range
+# A wrong unit or a slip of the pen changes what a table says by a factor, so less is let through.
+_OF_RANGE_COVARIATE = 0.1
 
 
 @dataclass(frozen=True)
@@ -114,12 +118,15 @@ class Envelope:
         return cls(str(value["modality"]), int(value["cases"]), limits)
 
 
-def fit_envelope(measures: Sequence[Mapping[str, float]], *, modality: str) -> Envelope:
+def fit_envelope(
+    measures: Sequence[Mapping[str, float]], *, modality: str, covariates: Mapping[str, Scale] = MappingProxyType({})
+) -> Envelope:
     """Learn the envelope from training cases, and from those only.
 
     Args:
         measures: one mapping a case, as `preprocess` returns them. A measure that some case lacks gets no limit.
         modality: of the cases.
+        covariates: which of the measures a table gave, and their scales.
 
     Raises:
         ValueError: without a case.
@@ -131,7 +138,11 @@ def fit_envelope(measures: Sequence[Mapping[str, float]], *, modality: str) -> E
     for name in sorted(shared):
         values = np.array([case[name] for case in measures], dtype=np.float64)
         if np.isfinite(values).all():
-            limits[name] = _limit(name, values, modality, _spread(measures, shared))
+            limits[name] = (
+                _covariate_limit(values, covariates[name])
+                if name in covariates
+                else _limit(name, values, modality, _spread(measures, shared))
+            )
     return Envelope(modality, len(measures), limits)
 
 
@@ -148,6 +159,13 @@ def _limit(name: str, values: np.ndarray, modality: str, spread: float) -> Limit
     if name == "share_inside":  # more of the region inside the image is never a reason to refuse
         return Limit(low - margin, low - margin / 2, None, None)
     return Limit(low - margin, low - margin / 2, high + margin / 2, high + margin)
+
+
+def _covariate_limit(values: np.ndarray, scale: Scale) -> Limit:
+    low, high = (np.log(values) if scale == "log" else values)[[values.argmin(), values.argmax()]]
+    margin = (high - low) * (_OF_RANGE_COVARIATE + _OF_FEW / len(values))
+    borders = (low - margin, low - margin / 2, high + margin / 2, high + margin)
+    return Limit(*(float(np.exp(border) if scale == "log" else border) for border in borders))
 
 
 def _spread(measures: Sequence[Mapping[str, float]], shared: set[str]) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,14 @@ class ScanRequest:
         center_mm: the lesion's centre, RAS world mm; None for whole images.
         root: the folder that the path, with its links resolved, must lie in; None allows any place.
         files: the slices of one DICOM series in the folder ``path``; None reads the path itself.
+        covariates: what is known beside the scan, by name; judged with what is measured.
     """
 
     path: Path
     center_mm: tuple[float, float, float] | None
     root: Path | None = None
     files: tuple[Path, ...] | None = None
+    covariates: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +47,8 @@ class ModelInput:
         warnings: of reading, of the region and of the envelope.
         measures: what the envelope judges: ``intensity_q01`` … ``intensity_q99`` of the region before scaling (inside
             the image), for CT ``air_fraction`` and ``tissue_fraction``; ``share_inside`` of the nodes in the image;
-            stored ``spacing_in_plane_mm`` and ``spacing_slice_mm`` (``slice_axis`` for slices; pictures have neither).
+            stored ``spacing_in_plane_mm`` and ``spacing_slice_mm`` (``slice_axis`` for slices; pictures have neither);
+            and the covariates.
         image_sha256: of the file's bytes.
         shape: voxels along the stored axes.
         spacing_mm: along the stored axes.
@@ -82,8 +86,9 @@ def preprocess(
     except RuntimeError as error:
         raise _ours(error) from None
     facts = data["image_facts"]
+    measures = {**facts.measures, **request.covariates}
     with carrying(facts.warnings):
-        near = envelope.judge(facts.measures, path=request.path) if envelope else ()
+        near = envelope.judge(measures, path=request.path) if envelope else ()
     if envelope and envelope.modality != modality:
         raise CaseError(
             Code.E_OUT_OF_ENVELOPE,
@@ -98,7 +103,7 @@ def preprocess(
     return ModelInput(
         voxels=voxels,
         warnings=(*facts.warnings, *near),
-        measures=facts.measures,
+        measures=measures,
         image_sha256=facts.image_sha256,
         shape=facts.shape,
         spacing_mm=facts.spacing_mm,

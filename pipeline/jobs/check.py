@@ -76,7 +76,12 @@ def _inspect(inputs: Inputs, model_name: str | None) -> Iterable[Finding]:
     model = read_description(model_folder(model_name, Tracking()))
     envelope = None if model.envelope is None else Envelope.from_json(model.envelope)
     outcomes = prepare_cases(
-        inputs.cases(), model.preprocessing, modality=model.modality, root=inputs.root, envelope=envelope
+        inputs.cases(),
+        model.preprocessing,
+        modality=model.modality,
+        root=inputs.root,
+        envelope=envelope,
+        covariates=model.covariates,
     )
     for case, outcome in track(outcomes, "checking", total=total, console=console, disable=not console.is_terminal):
         yield finding_of(case, outcome)

@@ -114,7 +114,12 @@ def prepare_cohort(manifest: Manifest, split_of: Mapping[str, str], config: Conf
     usable, rejected = [], []
     stored = StoredInputs(config.data.cache) if config.data.cache else None
     outcomes = prepare_cases(
-        wanted, config.preprocessing, modality=config.data.modality, root=manifest.root, stored=stored
+        wanted,
+        config.preprocessing,
+        modality=config.data.modality,
+        root=manifest.root,
+        stored=stored,
+        covariates=config.data.covariates,
     )
     console = Console(stderr=True)
     for case, outcome in track(
@@ -164,6 +169,7 @@ def resolve_columns(config: Config, manifest: Manifest) -> Config:
     named = {f"evaluation.{key}": getattr(settings, key) for key in ("baseline_columns", "oracle_columns", "subgroups")}
     named["training.soft_labels.column"] = (soft.column,) if soft else ()
     named["training.auxiliary.columns"] = tuple(config.training.auxiliary.columns) if config.training.auxiliary else ()
+    named["data.covariates"] = tuple(config.data.covariates)
     for key, columns in named.items():
         for column in columns:
             if column not in manifest.columns:

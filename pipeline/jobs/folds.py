@@ -100,6 +100,7 @@ def pool_judgements(judgements: Sequence[Judgement], config: Config) -> Judgemen
     settings = config.evaluation
     return Judgement(
         calibrators=tuple(calibrators for each in judgements for calibrators in each.calibrators),
+        covariates=tuple(term for each in judgements for term in each.covariates),
         operating_points=points,
         predictions=Predictions.from_frame(pd.concat([calibration.frame, test.frame], ignore_index=True)),
         findings=evaluate_findings(test, points, resamples=settings.resamples, seed=config.seed),

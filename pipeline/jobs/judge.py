@@ -12,6 +12,7 @@ from pipeline.config import Config
 from pipeline.evaluation.calibrator import Calibrator
 from pipeline.evaluation.certainty import RATING_COLUMN
 from pipeline.evaluation.conformal import ReferZone
+from pipeline.evaluation.covariates import CovariateTerm, fit_covariate_term
 from pipeline.evaluation.multilabel import FindingsEvaluation, evaluate_findings
 from pipeline.evaluation.operating_points import OperatingPoint
 from pipeline.evaluation.predictions import Predictions
@@ -28,6 +29,7 @@ class Judgement:
 
     Attributes:
         calibrators: fitted on the calibration split; for each network, one a finding.
+        covariates: what they add to each network's logits, fitted on the calibration split.
         operating_points: by finding, chosen on the calibration split.
         predictions: of the validation, calibration and test splits, all findings.
         findings: the test split's evaluation, finding by finding.
@@ -38,6 +40,7 @@ class Judgement:
     """
 
     calibrators: tuple[tuple[Calibrator, ...], ...]
+    covariates: tuple[CovariateTerm, ...]
     operating_points: Mapping[str, OperatingPoint]
     predictions: Predictions
     findings: FindingsEvaluation
@@ -64,7 +67,8 @@ class Judgement:
     @property
     def calibration(self) -> str:
         """How the first finding was calibrated, in a few words."""
-        return "; ".join(dict.fromkeys(each[0].describe() for each in self.calibrators))
+        terms = [line for each in self.covariates for line in each.describe()]
+        return "; ".join(dict.fromkeys([*terms, *(each[0].describe() for each in self.calibrators)]))
 
     def of_first(self, split: str) -> Predictions:
         """Predictions of one split and the first finding."""
@@ -79,7 +83,7 @@ def used_columns(config: Config, *, available: Collection[str] = ()) -> list[str
 
 
 def judge(usable: Sequence[Usable], logits: LogitArray, config: Config, *, prior_offset: float) -> Judgement:
-    """Calibrate, choose thresholds, judge, and compare with regressions on the same cases.
+    """Add covariates, calibrate, choose thresholds, judge, and compare with regressions on the same cases.
 
     Args:
         usable: cases of all splits; what trained the only network only feeds the comparisons.
@@ -91,6 +95,10 @@ def judge(usable: Sequence[Usable], logits: LogitArray, config: Config, *, prior
     splits = np.array([each.split for each in usable], dtype=object)
     labels = finding_labels(cases, findings)  # (N, F)
     at = calibration_rows(usable, config)
+    scales = config.data.covariates
+    values = np.array([[each.input.measures[name] for name in scales] for each in usable])
+    term = fit_covariate_term(logits[at], labels[at], values[at], scales)
+    logits = logits + term.logits(values)
     calibrators, points = calibrate_findings(logits[at], labels[at], config, prior_offset=prior_offset)
     splits[at] = "calibration"  # also what members say of training cases that they left out
     held_out = np.flatnonzero(splits != "train").tolist()
@@ -107,6 +115,7 @@ def judge(usable: Sequence[Usable], logits: LogitArray, config: Config, *, prior
     test = predictions.where(split="test")
     return Judgement(
         calibrators=(calibrators,) * config.training.members,
+        covariates=(term,) * config.training.members,
         operating_points=points,
         predictions=predictions,
         findings=evaluate_findings(test, points, resamples=config.evaluation.resamples, seed=config.seed),

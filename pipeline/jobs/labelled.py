@@ -93,13 +93,13 @@ def cases_digest(cases: Sequence[Case]) -> str:
     return sha256_json(sorted([case.case_id, case.patient_id, case.label, case.image] for case in cases))
 
 
-def manifest_record(case: Case) -> dict[str, Any]:
-    """A case as a row of manifest columns, as the registered model takes it."""
+def manifest_record(case: Case, description: ModelDescription) -> dict[str, Any]:
+    """A case as a row of the manifest columns that the registered model takes."""
     row: dict[str, Any] = {"case_id": case.case_id, "patient_id": case.patient_id or "", "image": case.image}
     if case.center_mm is not None:
         row |= dict(zip(("center_x_mm", "center_y_mm", "center_z_mm"), case.center_mm, strict=True))
         row["coordinate_system"] = "RAS"
-    return row
+    return row | {name: float(case.extra[name]) for name in description.covariates}
 
 
 def patients_by_class(cases: Sequence[Case]) -> tuple[int, int]:

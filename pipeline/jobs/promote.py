@@ -161,7 +161,9 @@ def _parity(candidate: Candidate, scored: Sequence[Scored], root: Path) -> gate.
     chosen = [ordered[place] for place in places]
     try:
         answered = promotion.registered_probabilities(
-            candidate.version, pd.DataFrame([manifest_record(each.case) for each in chosen]), root=root
+            candidate.version,
+            pd.DataFrame([manifest_record(each.case, candidate.model.description) for each in chosen]),
+            root=root,
         )
     except ModelError as error:
         return gate.Parity(None, str(error))

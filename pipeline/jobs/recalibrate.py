@@ -117,7 +117,10 @@ def _record(
         description = _save(Path(folder) / "model", model, refits, usable, manifest, run)
         run.text(description.model_dump_json(indent=1), "model.json")
         log_model(
-            run, Path(folder) / "model", input_example=manifest_record(cases[0]), columns=row_columns(description)
+            run,
+            Path(folder) / "model",
+            input_example=manifest_record(cases[0], description),
+            columns=row_columns(description),
         )
     note = _text(model, refits, usable)
     run.tags({"mlflow.note.content": note, "dataset_sha256": digest})
@@ -147,6 +150,7 @@ def _save(
                     refits[name].calibrators[number] if name in refits else calibrator
                     for name, calibrator in zip(model.findings, member.calibrators, strict=True)
                 ),
+                member.covariates,
             )
             for number, member in enumerate(model.members)
         ],

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from pipeline.cases.case import Case
 from pipeline.config import Config
 from pipeline.jobs.candidates import ChampionBeside
+from pipeline.jobs.labelled import manifest_record
 from pipeline.jobs.provenance import git_commit
 from pipeline.jobs.summary import note
 from pipeline.scoring.model_description import ModelDescription
@@ -50,7 +50,7 @@ def record_model(run: TrackedRun, trained: Trained) -> RegisteredVersion | None:
     for name in ("report.html", "predictions.parquet", "evaluation.json", "splits.csv", "figures"):
         run.artifact(trained.folder / name, "figures" if name == "figures" else None)
     run.text(trained.description.model_dump_json(indent=1), "model.json")
-    example = _input_example(trained.cohort.usable[0].case)
+    example = manifest_record(trained.cohort.usable[0].case, trained.description)
     log_model(run, trained.folder / "model", input_example=example, columns=row_columns(trained.description))
     registered = trained.config.tracking.registered_model
     if registered is None:
@@ -89,14 +89,6 @@ def row_columns(description: ModelDescription) -> tuple[str, ...]:
 def _dataset_table(trained: Trained) -> pd.DataFrame:
     rows = [(each.case.case_id, each.case.label, each.split, each.input.image_sha256) for each in trained.cohort.usable]
     return pd.DataFrame(rows, columns=["case_id", "label", "split", "image_sha256"])
-
-
-def _input_example(case: Case) -> dict[str, Any]:
-    example: dict[str, Any] = {"case_id": case.case_id, "patient_id": case.patient_id or "", "image": case.image}
-    if case.center_mm is not None:
-        example |= dict(zip(("center_x_mm", "center_y_mm", "center_z_mm"), case.center_mm, strict=True))
-        example["coordinate_system"] = "RAS"
-    return example
 
 
 def _version_tags(trained: Trained) -> dict[str, str]:

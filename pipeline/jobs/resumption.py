@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from pipeline.cases.case import Case
@@ -35,7 +35,7 @@ class Resumption:
                 yield case
 
 
-def compare(inputs: Inputs, finished: dict[str, Finished]) -> Resumption:
+def compare(inputs: Inputs, finished: dict[str, Finished], covariates: Collection[str] = ()) -> Resumption:
     """Look at every committed case's input from outside; nothing is opened."""
     if not finished:
         return Resumption(finished)
@@ -45,6 +45,6 @@ def compare(inputs: Inputs, finished: dict[str, Finished]) -> Resumption:
     for case in inputs.cases():
         gone.discard(case.case_id)
         done = finished.get(case.case_id)
-        if done and done.kept and done.signature != input_signature(case):
+        if done and done.kept and done.signature != input_signature(case, covariates):
             (changed if done.scored else mended).add(case.case_id)
     return Resumption(finished, frozenset(changed), frozenset(mended), frozenset(gone))

@@ -103,7 +103,7 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions) -> in
     started, clock = now(), perf_counter()
     with exclusive(out), _saying_what_a_full_disk_keeps(out):
         sink = Sink(out, header, findings=scorer.finding_columns, restart=options.restart)
-        before = compare(inputs, sink.finished)
+        before = compare(inputs, sink.finished, scorer.descriptions[0].covariates)
         if before.changed and not options.rescore_changed:
             raise UsageError(
                 f"{out}: {len(before.changed)} inputs have changed since they were scored (first: {min(before.changed)}"

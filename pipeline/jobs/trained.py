@@ -166,7 +166,10 @@ def _save(learnt: Learnt, dataset_digest: str, run: TrackedRun) -> ModelDescript
     measures = [each.input.measures for each in seen["train"]]
     description = save_model(
         learnt.folder / "model",
-        [Member(each.network, calibrators) for each, calibrators in zip(fitted, judgement.calibrators, strict=True)],
+        [
+            Member(each.network, calibrators, term)
+            for each, calibrators, term in zip(fitted, judgement.calibrators, judgement.covariates, strict=True)
+        ],
         name=config.name,
         network=config.network,
         preprocessing=config.preprocessing,
@@ -174,7 +177,7 @@ def _save(learnt: Learnt, dataset_digest: str, run: TrackedRun) -> ModelDescript
         findings=config.data.findings,
         operating_points=list(judgement.operating_points.values()),
         label=LabelMeaning(source=config.data.label_source, intensities=config.data.intensities),
-        envelope=fit_envelope(measures, modality=config.data.modality),
+        envelope=fit_envelope(measures, modality=config.data.modality, covariates=config.data.covariates),
         prevalence_at_calibration=judgement.prevalence_at_calibration,
         patients=PatientHashes.of(run.run_id, patients),
         provenance=provenance(config, learnt.manifest, learnt.splits, dataset_digest, run.run_id),

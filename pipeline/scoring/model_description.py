@@ -9,9 +9,10 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from pipeline.config_inputs import MALIGNANT, Modality, Preprocessing, Section
+from pipeline.config_inputs import MALIGNANT, Modality, Preprocessing, Scale, Section
 from pipeline.config_training import Network
 from pipeline.errors import ModelError
+from pipeline.evaluation.covariates import Covariate
 from pipeline.files import sha256_bytes, sha256_json
 from pipeline.imaging.envelope import Envelope
 
@@ -29,12 +30,13 @@ class LabelMeaning(Section):
 
 
 class MemberDescription(Section):
-    """One network: its weights file and the calibrators fitted to it, the first finding's and those of the others."""
+    """One network: its weights file, its covariates' term, and the calibrators of the first finding and the others."""
 
     weights: str
     weights_sha256: str
     calibrator: dict[str, Any]
     other_calibrators: tuple[dict[str, Any], ...] = ()
+    covariates: dict[str, Covariate] = Field(default_factory=dict)
 
     @property
     def calibrators(self) -> tuple[dict[str, Any], ...]:
@@ -100,15 +102,21 @@ class ModelDescription(Section):
     drift_reference: dict[str, Any] = Field(default_factory=dict)  # changes no probability
     refer_zone: dict[str, Any] | None = None
 
+    @property
+    def covariates(self) -> dict[str, Scale]:
+        """Columns that a case must have to be scored, and their scales; the same for all members."""
+        return {name: column.scale for name, column in self.members[0].covariates.items()}
+
     @model_validator(mode="after")
     def _one_of_each_for_every_finding(self) -> Self:
         counts = {len(self.operating_points), *(len(member.calibrators) for member in self.members)}
+        counts |= {len(column.weights) for member in self.members for column in member.covariates.values()}
         if counts != {len(self.findings)}:
-            raise ValueError(f"{len(self.findings)} findings have {sorted(counts)} calibrators or operating points")
+            raise ValueError(f"{len(self.findings)} findings have {sorted(counts)} calibrators, weights or thresholds")
         return self
 
 
-def input_contract(preprocessing: Preprocessing, modality: str) -> str:
+def input_contract(preprocessing: Preprocessing, modality: str, *, covariates: Iterable[str] = ()) -> str:
     """One line: what a case must be for a model with this preprocessing."""
     size = " x ".join(map(str, preprocessing.size))
     spacing = (
@@ -117,7 +125,8 @@ def input_contract(preprocessing: Preprocessing, modality: str) -> str:
         else f"{' x '.join(f'{mm:g}' for mm in preprocessing.spacing_mm)} mm"
     )
     what = "lesion centre needed" if preprocessing.region == "lesion" else "whole image"
-    return f"{modality} {preprocessing.dimensions}D, {what}, {size} voxels, {spacing}"
+    columns = "".join(f", column {name} needed" for name in covariates)
+    return f"{modality} {preprocessing.dimensions}D, {what}{columns}, {size} voxels, {spacing}"
 
 
 def model_digest(
@@ -131,6 +140,7 @@ def model_digest(
     refer_zone: Mapping[str, Any] | None = None,
     findings: Sequence[str] = (MALIGNANT,),
     operating_points: Sequence[Mapping[str, Any]] = (),
+    covariates: Sequence[Mapping[str, Covariate]] = (),
 ) -> str:
     """Digest of the weights and of whatever else changes a probability, or withholds it or a decision.
 
@@ -149,6 +159,8 @@ def model_digest(
         covered["refer_zone"] = dict(refer_zone)
     if len(findings) > 1:
         covered |= {"findings": list(findings), "operating_points": [dict(point) for point in operating_points]}
+    if any(covariates):
+        covered["covariates"] = [{name: column.model_dump() for name, column in each.items()} for each in covariates]
     return sha256_json(covered)
 
 

@@ -7,7 +7,7 @@ and everything a reviewer asks about where that came from.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pipeline.config_training import Network
 from pipeline.errors import CalibrationError, ModelError
 from pipeline.evaluation.calibrator import Calibrator
 from pipeline.evaluation.conformal import ReferZone
+from pipeline.evaluation.covariates import CovariateTerm
 from pipeline.evaluation.operating_points import OperatingPoint
 from pipeline.files import atomic_folder, sha256_bytes, sha256_json
 from pipeline.imaging.envelope import Envelope
@@ -40,10 +41,11 @@ from pipeline.scoring.model_description import (
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """A network in evaluation mode, with a calibrator for each finding."""
+    """A network in evaluation mode, with what its covariates add to its logits, and a calibrator for each finding."""
 
     network: nn.Module
     calibrators: tuple[Calibrator, ...]
+    covariates: CovariateTerm = field(default_factory=CovariateTerm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,19 +106,26 @@ def save_model(
     digests = [sha256_bytes(blob) for blob in blobs]
     zone = None if refer_zone is None else refer_zone.to_json()
     calibrators = [[calibrator.to_json() for calibrator in member.calibrators] for member in members]
+    covariates = [dict(member.covariates.columns) for member in members]
     points = tuple(point.to_json() for point in operating_points)
     description = ModelDescription(
         name=name,
         findings=tuple(findings),
         members=tuple(
-            MemberDescription(weights=file, weights_sha256=digest, calibrator=first, other_calibrators=tuple(others))
-            for file, digest, (first, *others) in zip(names, digests, calibrators, strict=True)
+            MemberDescription(
+                weights=file,
+                weights_sha256=digest,
+                calibrator=first,
+                other_calibrators=tuple(others),
+                covariates=columns,
+            )
+            for file, digest, (first, *others), columns in zip(names, digests, calibrators, covariates, strict=True)
         ),
         network=network,
         dimensions=preprocessing.dimensions,
         preprocessing=preprocessing,
         modality=modality,
-        input_contract=input_contract(preprocessing, modality),
+        input_contract=input_contract(preprocessing, modality, covariates=covariates[0]),
         operating_points=points,
         label=label,
         envelope=None if envelope is None else envelope.to_json(),
@@ -133,6 +142,7 @@ def save_model(
                 refer_zone=zone,
                 findings=findings,
                 operating_points=points,
+                covariates=covariates,
             ),
             preprocessing=sha256_json(preprocessing.model_dump(mode="json")),
         ),
@@ -167,6 +177,7 @@ def load_model(folder: Path) -> Model:
         refer_zone=description.refer_zone,
         findings=description.findings,
         operating_points=description.operating_points,
+        covariates=[member.covariates for member in description.members],
     )
     if expected != description.digests.model:
         raise ModelError(
@@ -197,7 +208,7 @@ def _load_member(folder: Path, member: MemberDescription, description: ModelDesc
         calibrators = tuple(Calibrator.from_json(dict(each)) for each in member.calibrators)
     except (RuntimeError, SafetensorError, CalibrationError) as error:
         raise ModelError(f"{path}: does not fit {folder / JSON_NAME} ({str(error).splitlines()[0]})") from None
-    return Member(network=network.eval(), calibrators=calibrators)
+    return Member(network=network.eval(), calibrators=calibrators, covariates=CovariateTerm(member.covariates))
 
 
 def _tensors(blob: bytes) -> dict[str, Tensor]:

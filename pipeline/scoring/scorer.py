@@ -66,6 +66,7 @@ class Scorer:
         self._models, self._root = models, root
         self.descriptions = tuple(model.description for model in models)
         self._preprocessing = models[0].description.preprocessing
+        self._covariates = models[0].description.covariates
         self._members = [member for model in models for member in model.members]
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         shape = (1, *self._preprocessing.size)
@@ -91,7 +92,7 @@ class Scorer:
         started = perf_counter()
         signature = ""
         try:
-            signature = input_signature(case)
+            signature = input_signature(case, self._covariates)
             outcome: Outcome | Exception = self._outcome(case)
         except Exception as error:  # noqa: BLE001  # a fault of ours costs this row, never the batch
             outcome = error
@@ -100,7 +101,14 @@ class Scorer:
     def _outcome(self, case: Case) -> Outcome:
         first, *others = self._models
         modality = first.description.modality
-        found = prepare_case(case, self._preprocessing, modality=modality, root=self._root, envelope=first.envelope)
+        found = prepare_case(
+            case,
+            self._preprocessing,
+            modality=modality,
+            root=self._root,
+            envelope=first.envelope,
+            covariates=self._covariates,
+        )
         for other in others:
             if isinstance(found, ModelInput) and other.envelope is not None:
                 near = other.envelope.judge(found.measures, path=case.path)
@@ -109,25 +117,36 @@ class Scorer:
 
     def score(self, batch: Sequence[Prepared]) -> list[ScoreRow]:
         """One row for each prepared case, in order; the usable ones go through the network together."""
-        usable = [item.outcome.voxels for item in batch if isinstance(item.outcome, ModelInput)]
-        scores = zip(*self._scores(np.stack(usable)), strict=True) if usable else iter(())
+        usable = [item.outcome for item in batch if isinstance(item.outcome, ModelInput)]
+        values = np.array([[found.measures[name] for name in self._covariates] for found in usable])
+        images = [found.voxels for found in usable]
+        scores = zip(*self._scores(np.stack(images), values), strict=True) if usable else iter(())
         return [
             self._row(item, *next(scores)) if isinstance(item.outcome, ModelInput) else self._rejection(item)
             for item in batch
         ]
 
     def predict(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean logits and calibrated probabilities, each (B, F), of images (B, 1, R, A[, S])."""
+        """Mean logits and calibrated probabilities, each (B, F), of images (B, 1, R, A[, S]) at average covariates."""
         logits, probabilities, _ = self._scores(images)
         return logits, probabilities
 
     def member_probabilities(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Each member's own calibrated probabilities (B, M, F) of images (B, 1, R, A[, S])."""
+        """Each member's own calibrated probabilities (B, M, F) of images (B, 1, R, A[, S]) with average covariates."""
         return self._scores(images)[2]
 
-    def _scores(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float64], ...]:
-        """Mean logits (B, F), probabilities (B, F) and members' probabilities (B, M, F) of images (B, 1, R, A[, S])."""
+    def _scores(
+        self, images: NDArray[np.float32], covariates: NDArray[np.float64] | None = None
+    ) -> tuple[NDArray[np.float64], ...]:
+        """Mean logits (B, F), probabilities (B, F) and members' probabilities (B, M, F).
+
+        Args:
+            images: (B, 1, R, A[, S]).
+            covariates: (B, K); None has them all at their means, where they add nothing.
+        """
         logits = np.stack([predict(images) for predict in self._predict])  # (M, B, F)
+        if covariates is not None:
+            logits += np.stack([member.covariates.logits(covariates) for member in self._members])
         each = np.stack([calibrated(member, rows) for member, rows in zip(self._members, logits, strict=True)])
         return logits.mean(axis=0), combine(self._members, logits), each.swapaxes(0, 1)
 
@@ -200,6 +219,7 @@ def require_one_input(models: Sequence[ModelDescription]) -> None:
             "preprocessing": (first.preprocessing, other.preprocessing),
             "modality": (first.modality, other.modality),
             "findings": (first.findings, other.findings),
+            "covariates": (first.covariates, other.covariates),
             "label source": (first.label.source, other.label.source),
             "intensities": (first.label.intensities, other.label.intensities),
         }

@@ -127,7 +127,7 @@ def test_digest_covers_every_finding(tmp_path, change):
 def test_a_finding_without_calibrator_is_damage(tmp_path):
     save_tiny(tmp_path / "model", findings=("malignant", "spiculated"))
     edit(tmp_path / "model", findings=["malignant", "spiculated", "calcified"])
-    with pytest.raises(ModelError, match=r"findings: .*3 findings have \[2\] calibrators or operating points"):
+    with pytest.raises(ModelError, match=r"findings: .*3 findings have \[2\] calibrators, weights or thresholds"):
         load_model(tmp_path / "model")
 
 
