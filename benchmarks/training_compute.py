@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.config_training import NETWORKS, Network
-from pipeline.models.networks import build_network, to_channels_last
+from pipeline.models.layout import to_fast_layout
+from pipeline.models.networks import build_network
 
 
 def main() -> None:
@@ -77,7 +78,7 @@ def step_seconds(
     torch.manual_seed(0)
     network = build_network(Network(name=name), dimensions=args.dimensions).train()
     if channels_last:
-        to_channels_last(network)
+        to_fast_layout(network)
     step = training_step(torch.compile(network) if compiled else network, network, args, bf16=bf16)
     times = []
     for _ in range(args.steps + 2):

@@ -75,17 +75,6 @@ def _build(config: Network, dimensions: int, outputs: int) -> nn.Module:
     return cast("nn.Module", network)
 
 
-def to_channels_last(network: nn.Module) -> nn.Module:
-    """Lay out the weights of convolutions channels last, which CPUs run a third faster; in place."""
-    for module in network.modules():
-        # torch's own annotations lack the 3D format.
-        if isinstance(module, nn.Conv2d):
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        elif isinstance(module, nn.Conv3d):
-            module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    return network
-
-
 def keep_outputs(network: nn.Module, count: int) -> None:
     """Drop every output but the first ones from the last layer, in place: what auxiliary columns leave behind."""
     name, last = _last_linear(network)

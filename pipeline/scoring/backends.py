@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.errors import UsageError
-from pipeline.models.networks import to_channels_last
+from pipeline.models.layout import to_fast_layout
 
 Backend = Literal["eager", "bf16", "onnx", "openvino"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
@@ -39,7 +39,7 @@ def build_predict(network: nn.Module, backend: Backend, *, shape: tuple[int, ...
         return _onnx(network, shape)
     if backend == "openvino":
         return _openvino(network, shape)
-    network = to_channels_last(network.to(device)).eval()
+    network = to_fast_layout(network.to(device)).eval()
 
     @torch.inference_mode()
     def predict(images: NDArray[np.float32]) -> NDArray[np.float64]:

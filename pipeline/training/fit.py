@@ -19,7 +19,8 @@ from torch import nn
 
 from pipeline.config import Config
 from pipeline.errors import UnfinishedError
-from pipeline.models.networks import build_network, keep_outputs, to_channels_last
+from pipeline.models.layout import to_fast_layout
+from pipeline.models.networks import build_network, keep_outputs
 from pipeline.training.callbacks import Report, ResumedStop, StepSeeds, StopAtNonsense
 from pipeline.training.checkpoints import LAST, AtomicCheckpointIO, best_and_last, monitored
 from pipeline.training.data import CasesDataModule, CaseTensors
@@ -82,7 +83,7 @@ def fit(
     findings = train.labels.shape[1]
     offset = prior_offset(train.labels[:, 0], settings.class_balance)
     network = build_network(config.network, dimensions=dimensions, outputs=findings + train.auxiliary.shape[1])
-    to_channels_last(network)
+    to_fast_layout(network)
     if processes().count > 1:
         share_batch_norm(network)
     module = Classifier(
