@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""What memory format, precision, threads and torch.compile make of one training step, network by network.
+"""What memory format, precision, folded stems, threads and torch.compile make of a training step, network by network.
 
     python benchmarks/training_compute.py [--networks compact resnet18 densenet121] [--size 48] [--batch 8] [--steps 3]
+                                           [--without compiled]
 
 Steps of forward, backward and AdamW on one batch that is there already; the best of ``--steps`` after one to warm up.
 Ratios are to the way training does it here: channels-last weights, fp32, every core. For ``torch.compile`` the first
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=48)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--without", nargs="+", choices=variants(1), default=[], help="what to leave out")
     args = parser.parse_args()
     threads = torch.get_num_threads()
     table = Table("network", "what", "ms a case", "ratio", "first step, s", "pays back after, cases")
@@ -41,6 +43,8 @@ def main() -> None:
     for name in args.networks:
         measured = {}
         for what, options in variants(threads).items():
+            if what in args.without:
+                continue
             first, seconds = step_seconds(name, args, **options)
             measured[what] = seconds
             ratio = measured["channels last"] / seconds
@@ -59,6 +63,7 @@ def variants(threads: int) -> dict[str, dict[str, object]]:
         "contiguous": {"threads": threads, "channels_last": False},
         "one thread": {"threads": 1},
         "bf16": {"threads": threads, "bf16": True},
+        "bf16, stem not folded": {"threads": threads, "bf16": True, "folded": False},
         "compiled": {"threads": threads, "compiled": True},
     }
     return found
@@ -71,6 +76,7 @@ def step_seconds(
     threads: int,
     channels_last: bool = True,
     bf16: bool = False,
+    folded: bool = True,
     compiled: bool = False,
 ) -> tuple[float, float]:
     """Seconds a case of the first step and of the best later one."""
@@ -79,6 +85,9 @@ def step_seconds(
     network = build_network(Network(name=name), dimensions=args.dimensions).train()
     if channels_last:
         to_fast_layout(network)
+    for module in () if folded else network.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Conv3d):
+            module.__class__ = torch.nn.Conv2d if isinstance(module, torch.nn.Conv2d) else torch.nn.Conv3d
     step = training_step(torch.compile(network) if compiled else network, network, args, bf16=bf16)
     times = []
     for _ in range(args.steps + 2):
@@ -93,7 +102,7 @@ def training_step(
     forward: Callable[[torch.Tensor], torch.Tensor], network: torch.nn.Module, args: argparse.Namespace, *, bf16: bool
 ) -> Callable[[], None]:
     """One optimiser step on one resident batch."""
-    optimizer = torch.optim.AdamW(network.parameters(), 1e-4)
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-4, fused=True)
     images = torch.rand(args.batch, 1, *[args.size] * args.dimensions)
     targets = torch.arange(args.batch) % 2.0
 

@@ -33,6 +33,7 @@ data:
   modality: CT # CHANGE: CT, MR, US, XR, mask or other
   label_source: CHANGE whose opinion or which test the label is
   intensities: real
+  covariates: {{}} # numbers that you will know of every case when it is scored, as {{diameter_mm: log}}
   splits: {{train: 0.55, validation: 0.15, calibration: 0.15, test: 0.15}}
   split_seed: 0
   cache: {{folder: cache, max_gb: 20.0}} # inputs are prepared once, for all runs
