@@ -3,8 +3,8 @@
     python benchmarks/training_speed.py --manifest M --network resnet18 compact --size S --stock PATH [--limit 160]
 
 Both sides train on the same cases for as many epochs with the same batches, augmentation and learning rate, and are
-asked for their AUROC on the same validation cases, which neither has seen; its difference is paired, by patient. Several
-networks share one training of the script, which has no compact network: beside that it trains its resnet18.
+asked for their AUROC on the same validation cases, which neither has seen; its difference is paired, by patient.
+Several networks share one training of the script, which has no compact network: beside that it trains its resnet18.
 ``--compact-epochs`` trains the compact network so long with this project's default optimiser settings, since a rate
 alone says nothing about what is learnt. Rates are over the epochs after the first; seconds are those of the whole
 training, reading included. The script runs unchanged, in this process; its network is caught where it is built.
