@@ -12,10 +12,13 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import Field, FiniteFloat
+from scipy import special
 
 from pipeline.config_inputs import Scale, Section
-from pipeline.errors import CalibrationError
+from pipeline.errors import UsageError
 from pipeline.evaluation.arrays import FloatArray
+
+_LEAST_SLOPE = 0.1  # log odds of one standard deviation of the network's logit
 
 
 class Covariate(Section):
@@ -70,7 +73,8 @@ def fit_covariate_term(
     """Fit a logistic regression of each finding on the logit and the columns, and express it beside the logit.
 
     All are standardised and the penalty is light (C = 1). With slope ``b`` of the logit and ``c`` of a column, a
-    column's weight is ``c / b``; slope and intercept are left to the calibrator.
+    column's weight is ``c / b``; slope and intercept are left to the calibrator. ``b`` is at least 0.1: a network that
+    says nothing beside the columns leaves the ranking to them, and its logit keeps its direction.
 
     Args:
         logits: (N, F) of calibration cases, by networks that have not seen them.
@@ -79,31 +83,20 @@ def fit_covariate_term(
         scales: K columns, and the scale that each is used on.
 
     Raises:
-        CalibrationError: when a column does not vary, or beside it the logit does not rank malignant above benign.
+        UsageError: when a column does not vary.
     """
     if not scales:
         return CovariateTerm()
-    from sklearn.linear_model import LogisticRegression
-
+    require_covariates_vary(values, scales)
     known = np.stack([_on_scale(value, scale) for value, scale in zip(values.T, scales.values(), strict=True)], axis=1)
     means, deviations = known.mean(axis=0), known.std(axis=0)
-    for name, deviation in zip(scales, deviations, strict=True):
-        if not deviation > 0:
-            raise CalibrationError(
-                f"covariates: {name!r} is the same in all {len(known)} calibration cases; leave it out"
-            )
     weights = []
-    for finding, (column, truth) in enumerate(zip(logits.T, labels.T, strict=True), start=1):
+    for column, truth in zip(logits.T, labels.T, strict=True):
         at = np.isfinite(truth)
         spread = float(column[at].std()) or 1.0
         joined = np.column_stack([(column[at] - column[at].mean()) / spread, (known[at] - means) / deviations])
-        slope, *others = LogisticRegression(max_iter=1000).fit(joined, truth[at].astype(np.int64)).coef_[0]
-        if slope <= 0:
-            raise CalibrationError(
-                f"covariates: beside {', '.join(scales)} the logit of finding {finding} does not rank malignant above "
-                f"benign on {int(at.sum())} calibration cases; train longer, or set data.covariates to {{}}"
-            )
-        weights.append([float(other) / float(slope) * spread for other in others])
+        slope, *others = _fit_slopes(joined, truth[at])
+        weights.append([other / slope * spread for other in others])
     return CovariateTerm(
         {
             name: Covariate(scale=scale, mean=float(mean), deviation=float(deviation), weights=of_column)
@@ -112,6 +105,41 @@ def fit_covariate_term(
             )
         }
     )
+
+
+def require_covariates_vary(values: FloatArray, scales: Mapping[str, Scale]) -> None:
+    """Refuse a column that is the same in all calibration cases; before anything is trained.
+
+    Args:
+        values: (N, K) of the calibration cases, in the columns' own units.
+        scales: K columns, and the scale that each is used on.
+
+    Raises:
+        UsageError: naming the column.
+    """
+    for name, value in zip(scales, values.T, strict=True):
+        if not np.ptp(value) > 1e-9 * np.abs(value).max():
+            raise UsageError(
+                f"data.covariates: {name!r} is {value[0]:g} in all {len(value)} calibration cases; leave it out"
+            )
+
+
+def _fit_slopes(columns: FloatArray, truth: FloatArray) -> list[float]:
+    """Slopes of a logistic regression with C = 1 and a free intercept; the first at least ``_LEAST_SLOPE``."""
+    from scipy.optimize import minimize
+
+    design, signs = np.column_stack([columns, np.ones(len(columns))]), 2 * truth - 1
+
+    def loss(slopes: FloatArray) -> tuple[float, FloatArray]:
+        margins = signs * (design @ slopes)
+        penalised = np.append(slopes[:-1], 0.0)
+        gradient = penalised - design.T @ (signs * special.expit(-margins))
+        return float(np.logaddexp(0, -margins).sum() + penalised @ penalised / 2), gradient
+
+    bounds = [(_LEAST_SLOPE, None), *[(None, None)] * (design.shape[1] - 1)]
+    begin = np.append(1.0, np.zeros(design.shape[1] - 1))
+    found = minimize(loss, begin, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-12, "gtol": 1e-8})
+    return [float(slope) for slope in found.x[:-1]]
 
 
 def _on_scale(values: FloatArray, scale: Scale) -> FloatArray:

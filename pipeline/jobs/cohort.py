@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import track
 
 from pipeline.cases.cache import StoredInputs
-from pipeline.cases.case import Case
+from pipeline.cases.case import RESERVED_COLUMNS, Case
+from pipeline.cases.covariates import covariates_of
 from pipeline.cases.findings import finding_labels, partly_labelled, require_both_values
 from pipeline.cases.manifest import Manifest
 from pipeline.cases.prepare import prepare_cases
@@ -172,6 +173,8 @@ def resolve_columns(config: Config, manifest: Manifest) -> Config:
     named["data.covariates"] = tuple(config.data.covariates)
     for key, columns in named.items():
         for column in columns:
+            if column in RESERVED_COLUMNS:
+                raise ConfigError(f"{key}: {column!r} is one of the manifest's own columns; name another, or remove it")
             if column not in manifest.columns:
                 found = ", ".join(manifest.columns) or "none"
                 raise ConfigError(
@@ -226,6 +229,12 @@ def auxiliary_targets(cases: Sequence[Case], config: Auxiliary) -> npt.NDArray[n
             raise ConfigError(f"{key}: is the same in all {len(cases)} training cases; leave it out")
         columns.append((values - np.nanmean(values)) / spread)
     return np.stack(columns, axis=1)
+
+
+def covariate_values(usable: Sequence[Usable], config: Config) -> npt.NDArray[np.float64]:
+    """The configured covariates of cases, (N, K), in the columns' own units."""
+    columns = list(config.data.covariates)
+    return np.array([covariates_of(each.input.measures, columns) for each in usable]).reshape(len(usable), len(columns))
 
 
 def extra_frame(cases: Sequence[Case], columns: Sequence[str]) -> pd.DataFrame:

@@ -68,11 +68,13 @@ def evaluate_model(
     rows = list(score_cases(scorer, unseen))
     judged_rows = [(case, row) for case, row in zip(unseen, rows, strict=True) if row.probability is not None]
     if len({case.label for case, _ in judged_rows}) < 2:
+        rejections = [f"{row.code}: {row.reason}" for row in rows if row.probability is None]
+        first = f" (first: {rejections[0]})" if rejections else ""
         raise TableError(
             Code.E_ONE_CLASS,
             manifest_path,
             f"{len(labelled)} labelled cases, {len(labelled) - len(unseen)} of patients that the model has seen, "
-            f"{len(unseen) - len(judged_rows)} rejected: what is left has not both classes; "
+            f"{len(rejections)} rejected{first}: what is left has not both classes; "
             "give cases of other patients",
         )
     doubtful = [each for each in _score_indeterminate(model, manifest) if each.usable]

@@ -19,7 +19,7 @@ from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.results import Evaluation
 from pipeline.evaluation.subgroups import SUBGROUP_COLUMNS
 from pipeline.jobs.calibrate import LogitArray, calibrate_findings, calibration_rows, predictions_of, refer_zone
-from pipeline.jobs.cohort import Usable
+from pipeline.jobs.cohort import Usable, covariate_values
 from pipeline.jobs.compare import Comparison, comparisons
 
 
@@ -95,9 +95,8 @@ def judge(usable: Sequence[Usable], logits: LogitArray, config: Config, *, prior
     splits = np.array([each.split for each in usable], dtype=object)
     labels = finding_labels(cases, findings)  # (N, F)
     at = calibration_rows(usable, config)
-    scales = config.data.covariates
-    values = np.array([[each.input.measures[name] for name in scales] for each in usable])
-    term = fit_covariate_term(logits[at], labels[at], values[at], scales)
+    values = covariate_values(usable, config)
+    term = fit_covariate_term(logits[at], labels[at], values[at], config.data.covariates)
     logits = logits + term.logits(values)
     calibrators, points = calibrate_findings(logits[at], labels[at], config, prior_offset=prior_offset)
     splits[at] = "calibration"  # also what members say of training cases that they left out

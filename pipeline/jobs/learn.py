@@ -15,8 +15,9 @@ from pipeline.cases.findings import finding_labels
 from pipeline.cases.splits import leave_out_parts
 from pipeline.config import Config
 from pipeline.evaluation.arrays import FloatArray
+from pipeline.evaluation.covariates import require_covariates_vary
 from pipeline.jobs.calibrate import calibration_rows, require_refer_zone
-from pipeline.jobs.cohort import Cohort, auxiliary_targets, soft_targets
+from pipeline.jobs.cohort import Cohort, auxiliary_targets, covariate_values, soft_targets
 from pipeline.jobs.judge import Judgement, judge
 from pipeline.models.networks import predict_logits
 from pipeline.training.data import CaseTensors, ImageRows
@@ -30,6 +31,7 @@ def learn(
     """Fit one network or the configured members, calibrate them, and judge them together on the test cases."""
     at = calibration_rows(cohort.usable, config)
     require_refer_zone(np.array([cohort.usable[index].case.label for index in at]), config)
+    require_covariates_vary(covariate_values([cohort.usable[index] for index in at], config), config.data.covariates)
     fitted = fit_members(cohort, config, folder, tracker, profile=profile)
     return fitted, judge_members(cohort, fitted, config)
 

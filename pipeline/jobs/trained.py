@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.cases.covariates import measure_name
 from pipeline.cases.manifest import Manifest
 from pipeline.cases.splits import Splits
 from pipeline.config import Config
@@ -177,7 +178,11 @@ def _save(learnt: Learnt, dataset_digest: str, run: TrackedRun) -> ModelDescript
         findings=config.data.findings,
         operating_points=list(judgement.operating_points.values()),
         label=LabelMeaning(source=config.data.label_source, intensities=config.data.intensities),
-        envelope=fit_envelope(measures, modality=config.data.modality, covariates=config.data.covariates),
+        envelope=fit_envelope(
+            measures,
+            modality=config.data.modality,
+            covariates={measure_name(name): scale for name, scale in config.data.covariates.items()},
+        ),
         prevalence_at_calibration=judgement.prevalence_at_calibration,
         patients=PatientHashes.of(run.run_id, patients),
         provenance=provenance(config, learnt.manifest, learnt.splits, dataset_digest, run.run_id),

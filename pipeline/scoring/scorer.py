@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.cases.case import Case
+from pipeline.cases.covariates import covariates_of
 from pipeline.cases.prepare import Outcome, prepare_case
 from pipeline.cases.signature import input_signature
 from pipeline.errors import CaseError, Code, UsageError
@@ -118,7 +119,7 @@ class Scorer:
     def score(self, batch: Sequence[Prepared]) -> list[ScoreRow]:
         """One row for each prepared case, in order; the usable ones go through the network together."""
         usable = [item.outcome for item in batch if isinstance(item.outcome, ModelInput)]
-        values = np.array([[found.measures[name] for name in self._covariates] for found in usable])
+        values = np.array([covariates_of(found.measures, list(self._covariates)) for found in usable])
         images = [found.voxels for found in usable]
         scores = zip(*self._scores(np.stack(images), values), strict=True) if usable else iter(())
         return [

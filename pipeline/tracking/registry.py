@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pipeline
+from pipeline.cases.case import CENTER_COLUMNS
 from pipeline.config import Tracking
 from pipeline.errors import ModelError
 from pipeline.tracking.runs import TrackedRun
@@ -100,13 +101,16 @@ def log_model(run: TrackedRun, folder: Path, *, input_example: Mapping[str, Any]
 def _signature(input_example: Mapping[str, Any], columns: tuple[str, ...]) -> ModelSignature:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import AnyType
 
     numbers = {"threshold", "logit", "seconds", *(name for name in columns if name.startswith("probability"))}
     optional = {"case_id", "patient_id"}
-    inputs = [
-        ColSpec("double" if isinstance(value, float) else "string", name, required=name not in optional)
-        for name, value in input_example.items()
-    ]
+    # A covariate may come as whole numbers or as text, as in a table; the scorer says what is wrong with one.
+    types = dict.fromkeys(CENTER_COLUMNS, "double")
+    types |= {
+        name: AnyType() for name, value in input_example.items() if isinstance(value, float) and name not in types
+    }
+    inputs = [ColSpec(types.get(name, "string"), name, required=name not in optional) for name in input_example]
     outputs = [ColSpec("double" if name in numbers else "string", name, required=False) for name in columns]
     return ModelSignature(Schema(inputs), Schema(outputs))
 

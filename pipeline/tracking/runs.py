@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _VALUE_LIMIT = 6000  # characters of a parameter's value that MLflow stores
+_FOREIGN = re.compile(r"[^\w.\- ]")  # what a parameter's name must not hold
 _BATCH = 100  # parameters that MLflow takes at once
 
 
@@ -45,7 +47,8 @@ class TrackedRun:
         """Record a nested configuration under dotted names."""
         from mlflow.entities import Param
 
-        params = [Param(name, value[:_VALUE_LIMIT]) for name, value in _flat(tree)]
+        # Names of columns are part of some, and a store takes no other characters in a name.
+        params = [Param(_FOREIGN.sub("_", name), value[:_VALUE_LIMIT]) for name, value in _flat(tree)]
         for start in range(0, len(params), _BATCH):
             self.store.client.log_batch(self.run_id, params=params[start : start + _BATCH])
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from pipeline.errors import CalibrationError
+from pipeline.errors import UsageError
 from pipeline.evaluation.calibration import fit_platt
 from pipeline.evaluation.covariates import Covariate, CovariateTerm, fit_covariate_term
 
@@ -68,13 +70,34 @@ def test_without_columns_nothing_is_added(study):
     assert (logits + term.logits(np.empty((2000, 0))) == logits).all()
 
 
-def test_a_column_that_does_not_vary_is_refused(study):
+@pytest.mark.parametrize("value", [0.0, 50.0, -3e14])
+def test_a_column_that_does_not_vary_is_refused(study, value):
     logits, labels, diameters = study
-    with pytest.raises(CalibrationError, match=r"'age' is the same in all 2000 calibration cases; leave it out"):
-        fit_covariate_term(logits, labels, np.full_like(diameters, 50.0), {"age": "linear"})
+    with pytest.raises(UsageError, match=r"data.covariates: 'age' is .* in all 2000 calibration cases; leave it out"):
+        fit_covariate_term(logits, labels, np.full_like(diameters, value), {"age": "linear"})
 
 
-def test_a_network_that_says_nothing_beside_the_columns_is_refused(study):
+@pytest.mark.parametrize("factor", [-1.0, 0.0])
+def test_beside_a_network_that_says_nothing_the_columns_rank(study, factor):
     logits, labels, diameters = study
-    with pytest.raises(CalibrationError, match=r"beside diameter_mm the logit of finding 1 does not rank"):
-        fit_covariate_term(-logits, labels, diameters, {"diameter_mm": "log"})
+    term = fit_covariate_term(factor * logits, labels, diameters, {"diameter_mm": "log"})
+    joined = factor * logits[:, 0] + term.logits(diameters)[:, 0]
+    alone = roc_auc_score(labels[:, 0], diameters[:, 0])
+    assert roc_auc_score(labels[:, 0], joined) == pytest.approx(alone, abs=0.02)
+
+
+def test_a_column_that_separates_the_classes_is_fitted_with_a_finite_weight(study):
+    logits, labels, _ = study
+    term = fit_covariate_term(logits[:, :1], labels[:, :1], labels[:, :1], {"leak": "linear"})
+    assert 0 < term.columns["leak"].weights[0] < 1e4
+
+
+@given(st.floats(0.01, 100), st.floats(-50, 50), st.floats(0.1, 10))
+@settings(max_examples=25, deadline=None)
+def test_the_scales_of_logits_and_columns_do_not_matter(slope, offset, unit):
+    rng = np.random.default_rng(1)
+    logits, values = rng.normal(0, 1, (200, 1)), np.exp(rng.normal(0, 1, (200, 1)))
+    labels = (rng.random((200, 1)) < 1 / (1 + np.exp(-logits - np.log(values)))).astype(float)
+    plain = fit_covariate_term(logits, labels, values, {"d": "log"}).logits(values)
+    other = fit_covariate_term(slope * logits + offset, labels, unit * values, {"d": "log"}).logits(unit * values)
+    np.testing.assert_allclose(other / slope, plain, atol=1e-3)

@@ -55,8 +55,13 @@ def test_evaluation_command_and_pyfunc_say_the_same(inside, cohort_manifest, tmp
         assert np.abs(predictions[column] - rows.loc[predictions.index, column]).max() < 1e-5
     mlflow.set_tracking_uri(f"sqlite:///{inside.parents[1] / 'mlflow.db'}")
     model = mlflow.pyfunc.load_model("models:/tiny@champion", model_config={"root": str(cohort_manifest.parent)})
-    answered = model.predict(pd.read_csv(cohort_manifest, dtype={"case_id": str}).drop(columns="label"))
-    assert np.abs(answered.set_index("case_id")["probability"] - rows["probability"]).max() < 1e-6
+    cases = pd.read_csv(cohort_manifest, dtype={"case_id": str}).drop(columns="label")
+    answered = model.predict(cases).set_index("case_id")
+    assert np.abs(answered["probability"] - rows["probability"]).max() < 1e-6
+    whole = model.predict(cases.assign(diameter_mm=8).head(2)).set_index(
+        "case_id"
+    )  # whole numbers, as tables have them
+    assert (whole["status"] != "rejected").all()
 
 
 def test_the_logit_moves_by_the_weight_and_the_digest_covers_it(inside, cohort_manifest, table, tmp_path, capsys):
@@ -81,13 +86,16 @@ def test_cases_without_the_column_are_rejected_one_by_one(inside, cohort_manifes
     manifest = beside(cohort_manifest, table, "gaps.csv")
     rows = scored(inside / "model", manifest, tmp_path / "out", expect=1)
     assert list(rows["code"][:3]) == ["E_OUT_OF_ENVELOPE"] * 3
-    assert "is blank, expected a number" in rows["reason"].iloc[0]
+    assert "'diameter_mm' is blank, expected a number" in rows["reason"].iloc[0]
     assert "'large', expected a number" in rows["reason"].iloc[1]
     assert "diameter_mm is 800, accepted" in rows["reason"].iloc[2]
     assert (rows["status"][3:] != "rejected").all()
     capsys.readouterr()
     assert run(["check", str(manifest), "--model", str(inside / "model")]) == 1
     assert "3 rejected" in capsys.readouterr().out
+    alone = beside(cohort_manifest, table.drop(columns="diameter_mm").assign(patient_id=table["case_id"]), "alone.csv")
+    assert run(["evaluate", str(inside / "model"), str(alone), "--out", str(tmp_path / "judged")]) == 2
+    assert "(first: E_OUT_OF_ENVELOPE: there is no column 'diameter_mm'" in capsys.readouterr().err
 
 
 def test_a_value_that_changes_is_noticed_by_the_next_run(inside, cohort_manifest, table, tmp_path, capsys):
@@ -102,18 +110,33 @@ def test_a_value_that_changes_is_noticed_by_the_next_run(inside, cohort_manifest
     assert list(moved.index[moved > 1e-6]) == ["005"]
 
 
-def test_training_excludes_and_lists_cases_without_it(tmp_path, cohort_manifest, table, monkeypatch, capsys):
-    table.loc[3, "diameter_mm"] = ""
-    manifest = beside(cohort_manifest, table, "training.csv")
-    monkeypatch.chdir(tmp_path)
+def train(tmp_path, manifest, columns):
     config = tiny_config(manifest, tmp_path, training={"max_epochs": 2, "early_stopping": None})
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
-    assert run(["train", "tiny.yaml", *SETTINGS, "tracking.registered_model=null"]) == 1
+    return run(["train", "tiny.yaml", f"data.covariates={columns}", "tracking.registered_model=null"])
+
+
+def test_training_excludes_and_lists_cases_without_it(tmp_path, cohort_manifest, table, monkeypatch, capsys):
+    table.loc[3, "diameter_mm"] = ""
+    # A name that a measure of the image has, and one that MLflow would not take: neither may matter.
+    table["spacing_in_plane_mm"] = table["age (years)"] = [str(50 + number % 7) for number in range(len(table))]
+    monkeypatch.chdir(tmp_path)
+    columns = "{diameter_mm: linear, spacing_in_plane_mm: linear, age (years): log}"
+    assert train(tmp_path, beside(cohort_manifest, table, "training.csv"), columns) == 1
     printed = capsys.readouterr()
     assert "E_OUT_OF_ENVELOPE" in printed.out + printed.err
     description = read_description(run_folder(tmp_path) / "model")
     assert "column diameter_mm needed" in description.input_contract
-    assert "diameter_mm" in json.dumps(description.envelope)
+    limits = description.envelope["limits"]
+    assert limits["spacing_in_plane_mm"][3] < 2 < 40 < limits["column spacing_in_plane_mm"][0]
+
+
+def test_a_column_that_says_nothing_is_refused_before_training(tmp_path, cohort_manifest, table, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert train(tmp_path, beside(cohort_manifest, table.assign(same="7"), "same.csv"), "{same: linear}") == 2
+    assert "data.covariates: 'same' is 7 in all" in capsys.readouterr().err
+    assert train(tmp_path, cohort_manifest, "{center_x_mm: linear}") == 2
+    assert "'center_x_mm' is one of the manifest's own columns" in capsys.readouterr().err
 
 
 def test_a_column_that_the_table_lacks_is_one_line(tmp_path, cohort_manifest, monkeypatch, capsys):
