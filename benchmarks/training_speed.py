@@ -191,7 +191,7 @@ class Rates:
 def run_ours(args: argparse.Namespace, name: str, train: list[Case], validation: list[Case]) -> Side:
     """This project, under its own reading; its seconds hold reading the training cases, as the script's do."""
     begun = time.perf_counter()
-    config = configuration(args, name, train[0])
+    config = configuration(args, name, train)
     rates = Rates()
     with tempfile.TemporaryDirectory() as folder:
         fitted = fit(tensors_of(train, config), None, config, folder=Path(folder), tracker=rates, progress=False)
@@ -204,11 +204,12 @@ def run_ours(args: argparse.Namespace, name: str, train: list[Case], validation:
     return Side(len(later) / sum(1 / rate for rate in later), seconds, *_truth(validation, logits))
 
 
-def configuration(args: argparse.Namespace, name: str, first: Case) -> Config:
-    """The script's settings in this project's words; images are read at the spacing of the first."""
+def configuration(args: argparse.Namespace, name: str, train: list[Case]) -> Config:
+    """The script's settings in this project's words; images are read at the usual spacing, in R, A, S."""
     own = name == "compact" and args.compact_epochs
     optimiser = {} if own else {"learning_rate": 1e-4, "weight_decay": 0.0, "schedule": "constant"}
-    spacing = [float(value) for value in nib.load(first.path).header.get_zooms()[:3]]
+    canonical = [nib.as_closest_canonical(nib.load(case.path)) for case in train]
+    spacing = np.median([image.header.get_zooms()[:3] for image in canonical], axis=0).tolist()
     return Config.model_validate(
         {
             "name": "speed",
