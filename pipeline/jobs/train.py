@@ -98,7 +98,7 @@ def train(
         trained = finish(Learnt(folder, config, manifest, splits, cohort, fitted, judgement), run)
         version = record_model(run, trained)
     text = summary_text(trained, version)
-    write_text(folder / SUMMARY, text)
+    write_text(folder / SUMMARY, text + "\n")
     print(text)
     print(f"model: {version.uri if version else f'runs:/{run.run_id}/model'}")
     return int(bool(cohort.rejected))
