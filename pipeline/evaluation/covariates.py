@@ -60,9 +60,9 @@ class CovariateTerm:
         return added
 
     def describe(self) -> list[str]:
-        """One line a column, as ``log diameter_mm: +0.81 logits a standard deviation``, of the first finding."""
+        """A few words a column, as ``log diameter_mm +0.81/SD``: the first finding's logits a standard deviation."""
         return [
-            f"{'log ' if column.scale == 'log' else ''}{name}: {column.weights[0]:+.3g} logits a standard deviation"
+            f"{'log ' if column.scale == 'log' else ''}{name} {column.weights[0]:+.3g}/SD"
             for name, column in self.columns.items()
         ]
 

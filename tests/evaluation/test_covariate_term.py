@@ -57,10 +57,7 @@ def test_a_case_at_the_means_keeps_its_logit():
     )
     values = np.array([[10.0, 60.0], [10.0 * np.exp(0.5), 60.0], [10.0, 70.0]])
     np.testing.assert_allclose(term.logits(values), [[0.0], [2.0], [-1.0]], atol=1e-12)
-    assert term.describe() == [
-        "log diameter_mm: +2 logits a standard deviation",
-        "age: -1 logits a standard deviation",
-    ]
+    assert term.describe() == ["log diameter_mm +2/SD", "age -1/SD"]
 
 
 def test_without_columns_nothing_is_added(study):
