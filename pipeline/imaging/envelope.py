@@ -162,7 +162,8 @@ def _limit(name: str, values: np.ndarray, modality: str, spread: float) -> Limit
 
 
 def _covariate_limit(values: np.ndarray, scale: Scale) -> Limit:
-    low, high = (np.log(values) if scale == "log" else values)[[values.argmin(), values.argmax()]]
+    scaled = np.log(values) if scale == "log" else values
+    low, high = float(scaled.min()), float(scaled.max())
     margin = (high - low) * (_OF_RANGE_COVARIATE + _OF_FEW / len(values))
     borders = (low - margin, low - margin / 2, high + margin / 2, high + margin)
     return Limit(*(float(np.exp(border) if scale == "log" else border) for border in borders))
