@@ -114,7 +114,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--network", nargs="+", default=["compact"], help="compact and resnet18, or densenet121")
-    parser.add_argument("--size", type=int, default=48, help="voxels of a side; there at stored spacing, here at its median")
+    parser.add_argument(
+        "--size", type=int, default=48, help="voxels of a side, here at the median of the stored spacing"
+    )
     parser.add_argument("--stock", type=Path, required=True, help="the ordinary script, stock_training.py")
     parser.add_argument("--limit", type=int, default=None, help="training cases")
     parser.add_argument("--validation", type=int, default=200, help="validation cases")
