@@ -10,9 +10,10 @@ from torch.nn import functional
 
 
 def to_fast_layout(network: nn.Module) -> nn.Module:
-    """Weights channels last, a third faster, and one-channel convolutions folded where bf16 is computed; in place.
+    """Weights channels last, a third faster, and layers changed that a CPU is slow at or slows others by; in place.
 
-    Weights keep their names, shapes and values.
+    Weights keep their names, shapes and values. Convolutions of one channel are folded where bf16 is computed, and
+    pooling gives features back in the order and number format that it was given.
     """
     for module in network.modules():
         # torch's own annotations lack the 3D format.
@@ -20,8 +21,9 @@ def to_fast_layout(network: nn.Module) -> nn.Module:
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         elif isinstance(module, nn.Conv3d):
             module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        if type(module) in _FOLDED and module.in_channels == 1:
-            module.__class__ = _FOLDED[type(module)]  # as torch's own parametrizations do
+        faster = _FASTER.get(type(module))
+        if faster and getattr(module, "in_channels", 1) == 1:
+            module.__class__ = faster  # as torch's own parametrizations do
     return network
 
 
@@ -65,4 +67,31 @@ class _FoldedConv3d(_Folded, nn.Conv3d):
     pass
 
 
-_FOLDED: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: _FoldedConv2d, nn.Conv3d: _FoldedConv3d}
+class _MaxPool3d(nn.MaxPool3d):
+    """In the number format that it is given: under autocast a CPU's gives fp32.
+
+    So would every later sum and concatenation with it, those of a residual or dense block: twice the memory to go
+    through, and a copy of the features before each convolution.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            pooled: Tensor = super().forward(images)
+        return pooled
+
+
+class _AvgPool3d(nn.AvgPool3d):
+    """Likewise; and channels last if it is given them so: a CPU's gives them first."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        last = images.is_contiguous(memory_format=torch.channels_last_3d)
+        order = torch.channels_last_3d if last else torch.contiguous_format
+        return super().forward(images).to(images.dtype, memory_format=order)
+
+
+_FASTER: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv2d: _FoldedConv2d,
+    nn.Conv3d: _FoldedConv3d,
+    nn.MaxPool3d: _MaxPool3d,
+    nn.AvgPool3d: _AvgPool3d,
+}

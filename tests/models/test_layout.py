@@ -39,6 +39,42 @@ def test_a_folded_convolution_is_the_convolution(dimensions, kernel, stride, pad
     torch.testing.assert_close(folded(images), plain(images), atol=1e-6, rtol=1e-5)  # without autocast it is not folded
 
 
+@pytest.mark.parametrize("make", [torch.nn.MaxPool3d, torch.nn.AvgPool3d])
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_pooling_keeps_number_format_and_order_and_its_values(make, order, dtype):
+    torch.manual_seed(0)
+    plain = make(2, stride=2)
+    fast = to_fast_layout(copy.deepcopy(plain))
+    outputs, gradients = [], []
+    for each in (plain, fast):
+        features = torch.rand(2, 8, 6, 8, 10, generator=torch.Generator().manual_seed(0)).to(dtype, memory_format=order)
+        features.requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            found = each(features)
+        found.float().square().mean().backward()
+        outputs.append(found)
+        gradients.append(features.grad)
+    assert type(fast) is not make
+    assert outputs[1].dtype == dtype
+    assert outputs[1].is_contiguous(memory_format=order)
+    torch.testing.assert_close(outputs[1], outputs[0].to(dtype), atol=0, rtol=0)
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-6, rtol=0.01)
+
+
+@pytest.mark.parametrize(("name", "trunk"), [("densenet121", "denseblock"), ("resnet18", "layer")])
+def test_no_block_computes_in_fp32_where_bf16_is_asked_for(name, trunk):
+    network = to_fast_layout(build_network(Network(name=name), dimensions=3)).eval()
+    formats = {}
+    for key, module in network.named_modules():
+        if trunk in key and isinstance(module, torch.nn.BatchNorm3d):
+            module.register_forward_hook(lambda _, given, __, key=key: formats.update({key: given[0].dtype}))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        network(torch.rand(1, 1, 48, 48, 48))
+    assert len(formats) > 10
+    assert set(formats.values()) == {torch.bfloat16}
+
+
 @pytest.mark.parametrize(
     ("name", "dimensions"), [("compact", 2), ("compact", 3), ("planes", 3), ("resnet18", 3), ("densenet121", 3)]
 )
@@ -51,9 +87,10 @@ def test_weights_keep_names_shapes_and_values(name, dimensions):
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-def test_a_network_in_bf16_says_what_it_says_without_folding():
+@pytest.mark.parametrize("name", ["compact", "resnet18", "densenet121"])
+def test_a_network_in_bf16_says_what_it_says_without_the_layout(name):
     torch.manual_seed(0)
-    network = build_network(Network(name="compact"), dimensions=3).eval()
+    network = build_network(Network(name=name), dimensions=3).eval()
     images = torch.rand(4, 1, 32, 32, 32)
     with torch.inference_mode():
         exact = network(images)
