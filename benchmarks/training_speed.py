@@ -6,8 +6,9 @@ Both sides train on the same cases for as many epochs with the same batches, aug
 asked for their AUROC on the same validation cases, which neither has seen; its difference is paired, by patient.
 Several networks share one training of the script, which has no compact network: beside that it trains its resnet18.
 ``--compact-epochs`` trains the compact network so long with this project's default optimiser settings, since a rate
-alone says nothing about what is learnt. Rates are over the epochs after the first; seconds are those of the whole
-training, reading included. The script runs unchanged, in this process; its network is caught where it is built.
+alone says nothing about what is learnt. Rates are over the epochs after the first, here with all that lies between
+two of them (checkpoints too), and over all ``--rounds``; seconds are those of one whole training, reading included. The
+script runs unchanged, in this process; its network is caught where it is built.
 Prints a table and one JSON line; ``ratio`` is the first network's.
 """
 
@@ -20,6 +21,7 @@ import importlib.util
 import io
 import json
 import math
+import statistics
 import sys
 import tempfile
 import time
@@ -69,29 +71,41 @@ def main() -> None:
         raise SystemExit(f"{args.manifest}: {len(order)} labelled cases are too few for --validation {args.validation}")
     validation = [labelled[index] for index in order[: args.validation]]
     train = [labelled[index] for index in order[args.validation :][: args.limit]]
-    stock = run_stock(args, train, validation)
     print(
         f"{len(train)} training and {len(validation)} validation cases, {args.size}^3 voxels, batches of {args.batch}"
     )
+    rounds: list[dict[str, Side]] = []
+    for _ in range(args.rounds):
+        sides = {"stock": run_stock(args, train, validation)}
+        rounds.append(sides | {name: run_ours(args, name, train, validation) for name in args.network})
+    stock, *ours = (over_rounds([sides[name] for sides in rounds]) for name in ("stock", *args.network))
     say(f"{stock_network(args)} there", stock)
-    found = {name: compare(args, name, stock, train, validation) for name in args.network}
+    found = {}
+    for name, side in zip(args.network, ours, strict=True):
+        ratios = [sides[name].rate / sides["stock"].rate for sides in rounds]
+        found[name] = compare(name, side, stock, ratios, alone=network_alone(args, name))
     print(json.dumps({"ratio": found[args.network[0]]["ratio"], "stock": stock_network(args), "networks": found}))
 
 
-def compare(
-    args: argparse.Namespace, name: str, stock: Side, train: list[Case], validation: list[Case]
-) -> dict[str, object]:
-    """Train one of our networks, print it beside the script's, and give its figures."""
-    ours, alone = run_ours(args, name, train, validation), network_alone(args, name)
+def over_rounds(sides: list[Side]) -> Side:
+    """Cases over seconds of all rounds, and seconds of one; what is learnt is the same in each."""
+    rate, seconds = statistics.harmonic_mean([side.rate for side in sides]), sum(side.seconds for side in sides)
+    return sides[0]._replace(rate=rate, seconds=seconds / len(sides))
+
+
+def compare(name: str, ours: Side, stock: Side, ratios: list[float], *, alone: float) -> dict[str, object]:
+    """Print one of our networks beside the script's, and give its figures."""
     ratio = ours.rate / stock.rate
     gain = paired_auroc_difference(
         stock.labels, ours.logits, stock.logits, stock.patients, rng=np.random.default_rng(0)
     )
     say(f"{name} here", ours)
     print(f"  network alone {alone:.2f} cases per second (fp32, steps on one resident batch)")
-    print(f"  ratio {ratio:.2f}; of the network alone {ours.rate / alone:.2f}; AUROC here less there {gain}")
+    rounds = f" ({', '.join(f'{each:.2f}' for each in ratios)})" if len(ratios) > 1 else ""
+    print(f"  ratio {ratio:.2f}{rounds}; of the network alone {ours.rate / alone:.2f}; AUROC here less there {gain}")
     return {
         "ratio": round(ratio, 3),
+        "ratios": [round(each, 3) for each in ratios],
         "rates": {"stock": round(stock.rate, 3), "here": round(ours.rate, 3), "network_alone": round(alone, 3)},
         "seconds": {"stock": round(stock.seconds, 1), "here": round(ours.seconds, 1)},
         "auroc_gain": gain.to_json(),
@@ -122,6 +136,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--validation", type=int, default=200, help="validation cases")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--compact-epochs", type=int, default=None, help="with our own optimiser settings")
+    parser.add_argument(
+        "--rounds", type=int, default=1, help="trainings of each side, in turn: a shared machine's pace drifts"
+    )
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--precision", default="auto")
     args = parser.parse_args()
@@ -179,31 +196,31 @@ def catch_network(stock: ModuleType, name: str) -> list[torch.nn.Module]:
     return caught
 
 
-class Rates:
-    """A tracker that keeps each epoch's cases per second."""
+class EpochEnds:
+    """A tracker that keeps when each epoch was done."""
 
     def __init__(self) -> None:
-        self.found: dict[int, float] = {}
+        self.at: dict[int, float] = {}
 
     def metrics(self, values: dict[str, float], *, step: int) -> None:
-        """Take one epoch's."""
-        self.found[step] = values.get("cases_per_second", math.nan)
+        """Look at the clock."""
+        self.at[step] = time.perf_counter()
 
 
 def run_ours(args: argparse.Namespace, name: str, train: list[Case], validation: list[Case]) -> Side:
     """This project, under its own reading; its seconds hold reading the training cases, as the script's do."""
     begun = time.perf_counter()
     config = configuration(args, name, train)
-    rates = Rates()
+    ends = EpochEnds()
     with tempfile.TemporaryDirectory() as folder:
-        fitted = fit(tensors_of(train, config), None, config, folder=Path(folder), tracker=rates, progress=False)
+        fitted = fit(tensors_of(train, config), None, config, folder=Path(folder), tracker=ends, progress=False)
     seconds = time.perf_counter() - begun
     places = torch.split(torch.arange(len(validation)), args.batch)
     images = tensors_of(validation, config).images
     logits = np.concatenate([predict_logits(fitted.network, images[each], batch_size=args.batch) for each in places])
-    # Epochs have as many cases each, so their rates' harmonic mean is cases over seconds.
-    later = [rate for epoch, rate in rates.found.items() if epoch > 1]
-    return Side(len(later) / sum(1 / rate for rate in later), seconds, *_truth(validation, logits))
+    epochs = config.training.max_epochs
+    rate = (epochs - 1) * len(train) / (ends.at[epochs] - ends.at[1])
+    return Side(rate, seconds, *_truth(validation, logits))
 
 
 def configuration(args: argparse.Namespace, name: str, train: list[Case]) -> Config:

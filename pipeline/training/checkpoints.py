@@ -44,15 +44,15 @@ class _LastCheckpoint(ModelCheckpoint):
     """Named apart: Lightning tells the states of two callbacks apart by class and monitored metric."""
 
 
-def best_and_last(config: Config, folder: Path) -> tuple[ModelCheckpoint, ModelCheckpoint]:
-    """The weights of the best epoch (of the last one, without early stopping), and what the next epoch starts from."""
-    stop = config.training.early_stopping
-    monitor, mode = monitored(stop) if stop else (None, "min")
-    best = ModelCheckpoint(folder, Path(BEST).stem, monitor=monitor, mode=mode, enable_version_counter=False)
+def checkpoints(config: Config, folder: Path) -> list[ModelCheckpoint]:
+    """What the next epoch starts from, last; the weights to take, first: of the best epoch under early stopping."""
     last = _LastCheckpoint(
         folder, Path(LAST).stem, save_on_train_epoch_end=True, every_n_epochs=1, enable_version_counter=False
     )
-    return best, last
+    if not config.training.early_stopping:
+        return [last]
+    monitor, mode = monitored(config.training.early_stopping)
+    return [ModelCheckpoint(folder, Path(BEST).stem, monitor=monitor, mode=mode, enable_version_counter=False), last]
 
 
 def monitored(stop: EarlyStopping) -> tuple[str, str]:

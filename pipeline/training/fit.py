@@ -22,7 +22,7 @@ from pipeline.errors import UnfinishedError
 from pipeline.models.layout import to_fast_layout
 from pipeline.models.networks import build_network, keep_outputs
 from pipeline.training.callbacks import Report, ResumedStop, StepSeeds, StopAtNonsense
-from pipeline.training.checkpoints import LAST, AtomicCheckpointIO, best_and_last, monitored
+from pipeline.training.checkpoints import LAST, AtomicCheckpointIO, checkpoints, monitored
 from pipeline.training.data import CasesDataModule, CaseTensors
 from pipeline.training.module import Classifier, prior_offset
 from pipeline.training.precision import precision_of
@@ -67,8 +67,9 @@ def fit(
         validation: stops training and picks the epoch; never seen by the optimiser. None, without early stopping,
             where nothing is to be watched.
         config: the experiment.
-        folder: gets ``best.ckpt`` and ``last.ckpt``; from a ``last.ckpt`` that it holds the training goes on, to the
-            weights that it would have reached without the interruption (the same to the bit, on one kind of CPU).
+        folder: gets ``last.ckpt``, and under early stopping ``best.ckpt``. From a ``last.ckpt`` that it holds the
+            training goes on, to the weights that it would have reached without the interruption (the same to the bit,
+            on one kind of CPU).
         tracker: is told each epoch's metrics.
         progress: show a progress bar.
         profile: print and track where the time goes.
@@ -78,6 +79,8 @@ def fit(
         KeyboardInterrupt: on Ctrl-C, after ``last.ckpt`` of the last whole epoch is on disk.
     """
     pl.seed_everything(config.seed, workers=True, verbose=False)
+    # Deterministic algorithms need it for finding faults alone; filling each new tensor takes up to a tenth of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     settings, dimensions = config.training, config.preprocessing.dimensions
     data = CasesDataModule(train, validation, config)
     findings = train.labels.shape[1]
@@ -93,15 +96,15 @@ def fit(
         steps=settings.max_epochs * math.ceil(len(data.batches) / settings.accumulate_batches),
         positive_weight=math.exp(offset) if settings.class_balance == "weighted_loss" else 1.0,
     )
-    best, last = best_and_last(config, folder)
+    kept = checkpoints(config, folder)
     shares = Shares(exact=profile)
-    callbacks = [*_callbacks(train, config), Pace(shares), Report(tracker), best, last]
+    callbacks = [*_callbacks(train, config), Pace(shares), Report(tracker), *kept]
     with _quiet():
         trainer = _trainer(config, folder, callbacks, shares, progress=progress)
         _run(trainer, module, data, folder / LAST)
     if profile:
         report_shares(shares.shares(), tracker, step=trainer.current_epoch)
-    return _load_best(module, best, trainer, offset=offset)
+    return _load_best(module, kept[0], trainer, offset=offset)
 
 
 def _run(trainer: pl.Trainer, module: Classifier, data: CasesDataModule, last: Path) -> None:
