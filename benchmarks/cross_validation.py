@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+import tokenize
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -27,6 +28,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -59,7 +61,9 @@ def main() -> None:
     parser.add_argument(
         "--within", type=int, choices=range(5), default=None, help="without the patients of this one of five folds"
     )
-    parser.add_argument("--also", default=None, help="AUROC of a part of the cases too, as 'n_readers >= 3'")
+    parser.add_argument(
+        "--also", default=None, help="AUROC of a part of the cases too, by evaluation.subgroups, as 'n_readers >= 3'"
+    )
     args = parser.parse_intermixed_args()
     config = load_config(args.config, args.overrides)
     manifest = read_manifest(config.data.manifest, config.data.extra_columns)
@@ -67,11 +71,22 @@ def main() -> None:
     config = resolve_columns(config, manifest)
     if args.within is not None:
         manifest = leave_out_fold(manifest, args.within, seed=config.data.split_seed)
+    if args.also:
+        require_also(args.also, config.evaluation.subgroups)
     splits = assign_folds(manifest, args.folds, seed=config.data.split_seed)
     cohort = prepare_cohort(manifest, splits.of, config)
     configs = [config.model_copy(update={"seed": seed}) for seed in args.seeds]
     judged = {f"seed {each.seed}": run_seed(cohort, each, args.out, args.processes) for each in configs}
     report(judged, config, cohort, args.also)
+
+
+def require_also(part: str, columns: Sequence[str]) -> None:
+    """Refuse, before hours of training, a part of the cases by a column that the predictions will not have."""
+    try:
+        pd.DataFrame(columns=list(columns), dtype=float).query(part)
+    except (pd.errors.UndefinedVariableError, SyntaxError, ValueError, tokenize.TokenError) as error:
+        named = ", ".join(columns) or "none"
+        raise SystemExit(f"--also {part!r}: {error}; it may ask for evaluation.subgroups ({named})") from None
 
 
 def leave_out_fold(manifest: Manifest, fold: int, *, seed: int) -> Manifest:
