@@ -1,4 +1,4 @@
-"""How a CPU is given convolutions so that it computes them fast. No value changes by more than rounding."""
+"""How a CPU is given convolutions and pooling so that it is fast. No value changes by more than rounding."""
 
 from __future__ import annotations
 
