@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=48)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--without", nargs="+", choices=variants(1), default=[], help="what to leave out")
+    parser.add_argument("--without", nargs="+", choices=[*variants(1)][1:], default=[], help="what to leave out")
     args = parser.parse_args()
     threads = torch.get_num_threads()
     table = Table("network", "what", "ms a case", "ratio", "first step, s", "pays back after, cases")

@@ -142,6 +142,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--precision", default="auto")
     args = parser.parse_args()
+    if min(args.epochs, args.compact_epochs or 2) < 2:
+        parser.error("--epochs: rates are over the epochs after the first; give at least 2")
     if "densenet121" in args.network and len(args.network) > 1:
         parser.error("--network: the script trains one network; give densenet121 alone")
     return args

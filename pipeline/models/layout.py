@@ -22,7 +22,7 @@ def to_fast_layout(network: nn.Module) -> nn.Module:
         elif isinstance(module, nn.Conv3d):
             module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         faster = _FASTER.get(type(module))
-        if faster and getattr(module, "in_channels", 1) == 1:
+        if faster and getattr(module, "in_channels", 1) == 1:  # pooling has none
             module.__class__ = faster  # as torch's own parametrizations do
     return network
 

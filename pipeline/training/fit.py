@@ -79,7 +79,7 @@ def fit(
         KeyboardInterrupt: on Ctrl-C, after ``last.ckpt`` of the last whole epoch is on disk.
     """
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    # Deterministic algorithms need it for finding faults alone; filling each new tensor takes up to a tenth of a step.
+    # Filling each new tensor helps to find operations that read what nobody wrote, and costs every step some time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     settings, dimensions = config.training, config.preprocessing.dimensions
     data = CasesDataModule(train, validation, config)

@@ -80,9 +80,8 @@ def test_beside_a_network_that_says_nothing_the_columns_rank(study, factor):
     term = fit_covariate_term(factor * logits, labels, diameters, {"diameter_mm": "log"})
     joined = factor * logits[:, 0] + term.logits(diameters)[:, 0]
     alone = roc_auc_score(labels[:, 0], diameters[:, 0])
-    assert (
-        roc_auc_score(labels[:, 0], joined) > alone - 0.05
-    )  # the least slope of a logit that points the wrong way costs some
+    # The least slope of a logit that points the wrong way costs some.
+    assert roc_auc_score(labels[:, 0], joined) > alone - 0.05
 
 
 def test_a_column_that_separates_the_classes_is_fitted_with_a_finite_weight(study):

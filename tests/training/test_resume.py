@@ -83,6 +83,7 @@ def test_killed_training_goes_on_to_the_same_weights(tmp_path, whole, kills):
         assert (result["best"], result["epochs"]) == (expected["best"], expected["epochs"])
         differences.append(float((result["weights"] - expected["weights"]).abs().max()))
     print(f"{len(differences)} trainings, {interrupted} kills, largest difference of a weight {max(differences)}")
+    assert interrupted >= kills
     assert max(differences) == 0
 
 
