@@ -25,11 +25,11 @@ import numpy as np
 
 from pipeline.cases.manifest import read_manifest
 from pipeline.cases.splits import assign_splits
-from pipeline.config import Config
-from pipeline.config_file import load_config
-from pipeline.jobs.cohort import Cohort, prepare_cohort, require_both_classes, resolve_columns
-from pipeline.jobs.learn import learn
+from pipeline.config.experiment import Config
+from pipeline.config.file import load_config
 from pipeline.tracking.runs import TrackedRun, open_run
+from pipeline.workflow.cohort import Cohort, prepare_cohort, require_both_classes, resolve_columns
+from pipeline.workflow.learn import learn
 
 VARIANTS = {
     "sigmoid head, relu": {"head": "sigmoid", "activation": "relu"},

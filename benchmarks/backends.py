@@ -22,7 +22,7 @@ import warnings
 import numpy as np
 import torch
 
-from pipeline.config_training import Network
+from pipeline.config.training import Network
 from pipeline.evaluation.calibrator import sigmoid
 from pipeline.models.networks import build_network
 from pipeline.scoring.backends import BACKENDS, Predict, build_predict

@@ -36,18 +36,18 @@ from scipy.special import expit, logit
 
 from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.cases.splits import assign_folds
-from pipeline.config import Config
-from pipeline.config_file import load_config
+from pipeline.config.experiment import Config
+from pipeline.config.file import load_config
 from pipeline.evaluation.metrics import auroc
 from pipeline.evaluation.predictions import Predictions, write_predictions
-from pipeline.jobs.calibrate import evaluate_as_configured
-from pipeline.jobs.cohort import Cohort, prepare_cohort, resolve_columns
-from pipeline.jobs.compare import Comparison, compare
-from pipeline.jobs.findings_text import findings_lines
-from pipeline.jobs.folds import around_fold, fold_names, pool_judgements
-from pipeline.jobs.judge import Judgement
-from pipeline.jobs.learn import learn
 from pipeline.training.tracker import NullTracker
+from pipeline.workflow.calibrate import evaluate_as_configured
+from pipeline.workflow.cohort import Cohort, prepare_cohort, resolve_columns
+from pipeline.workflow.compare import Comparison, compare
+from pipeline.workflow.findings_text import findings_lines
+from pipeline.workflow.folds import around_fold, fold_names, pool_judgements
+from pipeline.workflow.judge import Judgement
+from pipeline.workflow.learn import learn
 
 
 def main() -> None:

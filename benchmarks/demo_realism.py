@@ -31,8 +31,8 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.cases.demo import write_demo_data
-from pipeline.cases.lidc import LidcNodule, load_nodules
+from pipeline.datasets.demo import write_demo_data
+from pipeline.datasets.lidc import LidcNodule, load_nodules
 
 Slice = npt.NDArray[np.float64]
 SIDE = 71

@@ -25,12 +25,12 @@ from rich.table import Table
 
 from pipeline.cases.manifest import read_manifest
 from pipeline.cases.splits import assign_splits
-from pipeline.config_file import load_config
-from pipeline.jobs.cohort import prepare_cohort, resolve_columns
-from pipeline.jobs.findings_text import findings_lines
-from pipeline.jobs.learn import fit_members, judge_members, member_parts
+from pipeline.config.file import load_config
 from pipeline.models.networks import predict_logits
 from pipeline.training.tracker import NullTracker
+from pipeline.workflow.cohort import prepare_cohort, resolve_columns
+from pipeline.workflow.findings_text import findings_lines
+from pipeline.workflow.learn import fit_members, judge_members, member_parts
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 VARIANTS = {

@@ -87,7 +87,7 @@ def _note_readers(transform: Any) -> None:
 
 
 def our_side(modality: str) -> Callable[[Case], object]:
-    from pipeline.config_inputs import Preprocessing
+    from pipeline.config.inputs import Preprocessing
     from pipeline.imaging.preprocess import ScanRequest, preprocess
 
     config = Preprocessing(region="lesion", size=(SIZE,) * 3, spacing_mm=(SPACING_MM,) * 3)

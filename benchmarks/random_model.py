@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from pipeline.config_inputs import Preprocessing
-from pipeline.config_training import Network
+from pipeline.config.inputs import Preprocessing
+from pipeline.config.training import Network
 from pipeline.evaluation.calibrator import Calibrator
 from pipeline.evaluation.operating_points import OperatingPoint
 from pipeline.models.networks import build_network

@@ -33,7 +33,7 @@ import torch
 from random_model import write_random_model
 
 from pipeline.cases.case import Case
-from pipeline.config_training import Network
+from pipeline.config.training import Network
 from pipeline.scoring.local import score_in_processes
 from pipeline.scoring.lock import exclusive
 from pipeline.scoring.model_directory import load_model

@@ -30,7 +30,7 @@ from pathlib import Path
 import psutil
 from random_model import write_random_model
 
-from pipeline.config_training import Network
+from pipeline.config.training import Network
 
 SIZE, SPACING_MM = 64, 1.0
 

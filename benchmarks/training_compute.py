@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from pipeline.config_training import NETWORKS, Network
+from pipeline.config.training import NETWORKS, Network
 from pipeline.models.layout import to_fast_layout
 from pipeline.models.networks import build_network
 

@@ -21,8 +21,8 @@ import numpy as np
 from pipeline.cases.cache import StoredInputs, look
 from pipeline.cases.case import Case
 from pipeline.cases.prepare import prepare_cases
-from pipeline.config import Config
-from pipeline.config_inputs import InputCache
+from pipeline.config.experiment import Config
+from pipeline.config.inputs import InputCache
 from pipeline.imaging.preprocess import ModelInput
 
 

@@ -44,7 +44,7 @@ from monai.transforms import (
 from pipeline.cases.case import Case
 from pipeline.cases.manifest import read_manifest
 from pipeline.cases.prepare import prepare_cases
-from pipeline.config import Config
+from pipeline.config.experiment import Config
 from pipeline.evaluation.intervals import auroc_interval, paired_auroc_difference
 from pipeline.imaging.preprocess import ModelInput
 from pipeline.models.networks import predict_logits
@@ -271,7 +271,7 @@ def tensors_of(cases: list[Case], config: Config) -> CaseTensors:
 
 def network_alone(args: argparse.Namespace, name: str) -> float:
     """Cases a second of nothing but steps of the bare fp32 network, on one batch that is there already."""
-    from pipeline.config_training import Network
+    from pipeline.config.training import Network
     from pipeline.models.networks import build_network
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from pipeline.config import Tracking
-from pipeline.config_inputs import Intensity, Preprocessing
-from pipeline.config_training import Network
+from pipeline.config.experiment import Tracking
+from pipeline.config.inputs import Intensity, Preprocessing
+from pipeline.config.training import Network
 from pipeline.evaluation.calibrator import Calibrator, logit, sigmoid
 from pipeline.evaluation.operating_points import OperatingPoint
 from pipeline.imaging.envelope import Envelope

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from pipeline.cli import run
-from pipeline.config import Config
+from pipeline.config.experiment import Config
 
 
 def write_scan(path: Path, *, malignant: bool, rng: np.random.Generator) -> None:

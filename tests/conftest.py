@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from cohorts import write_cohort
-
-SHARED = Path(__file__).parents[2] / "shared"
+from shared_data import shared
 
 
 @pytest.fixture(scope="session")
 def shared_data():
     """Real scans beside the checkout, where they are."""
-    if not (SHARED / "data").is_dir():
-        pytest.skip("no ../shared/data beside the checkout: real scans are not part of the project")
-    return SHARED / "data"
+    return shared("data")
 
 
 @pytest.fixture(scope="session")

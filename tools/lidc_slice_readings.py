@@ -4,9 +4,9 @@
 
 The manifest names a nodule by its patient and by the malignancy ratings of its readers (``ratings``, as ``5|4``, in
 the order of the readings). A row gets a nodule's columns when exactly one nodule of that patient in the package's own
-annotations (``pipeline/cases/lidc.py``) has that sequence, and exactly one row asks for it; about 70 % do. Rows whose
-nodule cannot be told are left out, never guessed: within a patient, neither set is in an order that the other keeps.
-Malignancy itself is not written: the table is for what a network learns beside it, and for findings.
+annotations (``pipeline/datasets/lidc.py``) has that sequence, and exactly one row asks for it; about 70 % do. Rows
+whose nodule cannot be told are left out, never guessed: within a patient, neither set is in an order that the other
+keeps. Malignancy itself is not written: the table is for what a network learns beside it, and for findings.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.cases.lidc import LidcNodule, load_nodules
 from pipeline.cases.manifest import read_manifest
+from pipeline.datasets.lidc import LidcNodule, load_nodules
 from pipeline.files import atomic_write
 
 RATED = ("texture", "margin", "spiculation", "lobulation", "sphericity", "subtlety")  # 1 to 5, so a mean has a meaning

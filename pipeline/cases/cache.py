@@ -28,7 +28,7 @@ import torch
 from isal import isal_zlib
 
 from pipeline.cases.case import Case
-from pipeline.config_inputs import InputCache, Preprocessing
+from pipeline.config.inputs import InputCache, Preprocessing
 from pipeline.errors import Code
 from pipeline.files import atomic_write, sha256_bytes, sha256_file, sha256_json
 from pipeline.imaging.image import FloatArray, Warning
@@ -225,9 +225,13 @@ def _code() -> str:
     """Digest of the code between a scan and its input: this package's imaging room, and the libraries' versions."""
     import pipeline.imaging
 
-    folder = Path(pipeline.imaging.__file__).parent
-    sources = [sha256_file(path) for path in sorted(folder.glob("*.py"))]
-    return sha256_bytes("\n".join([*sources, *(f"{name} {_version(name)}" for name in _LIBRARIES)]).encode())
+    sources = source_digest(Path(pipeline.imaging.__file__).parent)
+    return sha256_bytes("\n".join([sources, *(f"{name} {_version(name)}" for name in _LIBRARIES)]).encode())
+
+
+def source_digest(folder: Path) -> str:
+    """Digest of the Python files under a folder, those of sub-packages included."""
+    return sha256_bytes("\n".join(sha256_file(path) for path in sorted(folder.rglob("*.py"))).encode())
 
 
 def _version(name: str) -> str:

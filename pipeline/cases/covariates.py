@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from pipeline.cases.case import Case
-from pipeline.config_inputs import Scale
+from pipeline.config.inputs import Scale
 from pipeline.errors import CaseError, Code
 
 NO_COVARIATES: Mapping[str, Scale] = MappingProxyType({})

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pipeline.cases.case import LABEL_VALUES, Case
 from pipeline.cases.manifest import Manifest
-from pipeline.config_inputs import MALIGNANT
+from pipeline.config.inputs import MALIGNANT
 from pipeline.errors import Code, TableError
 
 FloatArray = npt.NDArray[np.float64]

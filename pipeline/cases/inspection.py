@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.cases.case import Case
 from pipeline.cases.prepare import Outcome
-from pipeline.config_inputs import Limits
+from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import within_root
 from pipeline.imaging.image import Warning, orientation, spacing_mm

@@ -14,7 +14,7 @@ from pipeline.cases.cache import StoredInputs, look
 from pipeline.cases.case import Case
 from pipeline.cases.covariates import NO_COVARIATES, read_covariates
 from pipeline.cases.remote import local_copy
-from pipeline.config_inputs import Preprocessing, Scale
+from pipeline.config.inputs import Preprocessing, Scale
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import within_root
 from pipeline.imaging.envelope import Envelope

@@ -15,7 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from pipeline.cases.case import Case
 from pipeline.cases.manifest import Manifest
-from pipeline.config_inputs import SPLITS, SplitFractions
+from pipeline.config.inputs import SPLITS, SplitFractions
 from pipeline.errors import Code, TableError, UsageError
 from pipeline.files import sha256_json
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pipeline.cases.case import LABEL_VALUES, Case
-from pipeline.config_inputs import SPLITS
+from pipeline.config.inputs import SPLITS
 from pipeline.errors import Code, TableError
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field, FiniteFloat
 from scipy import special
 
-from pipeline.config_inputs import Scale, Section
+from pipeline.config.inputs import Scale, Section
 from pipeline.errors import UsageError
 from pipeline.evaluation.arrays import FloatArray
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config_inputs import MALIGNANT
+from pipeline.config.inputs import MALIGNANT
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation import resampling
 from pipeline.evaluation.arrays import BoolArray, FloatArray, IntArray, as_groups

@@ -16,7 +16,7 @@ from monai.transforms import (
     Transform,
 )
 
-from pipeline.config_training import Augmentation
+from pipeline.config.training import Augmentation
 
 
 def build_augmentation(config: Augmentation, *, dimensions: int) -> Compose:

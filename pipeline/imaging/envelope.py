@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config_inputs import Scale
+from pipeline.config.inputs import Scale
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.image import Warning
 

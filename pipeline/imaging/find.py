@@ -22,12 +22,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.config_inputs import Limits
+from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.files import sha256_bytes
 from pipeline.imaging.checks import file_kind
-from pipeline.imaging.dicom import DICOM_SUFFIXES, NO_SCANS, is_nonempty_dicom, may_be_slice
-from pipeline.imaging.dicom_header import read_identity
+from pipeline.imaging.dicom.header import read_identity
+from pipeline.imaging.dicom.scan import DICOM_SUFFIXES, NO_SCANS, is_nonempty_dicom, may_be_slice
 
 _PAIRS = {".img": ".hdr", ".img.gz": ".hdr.gz"}  # the header stands for both halves
 _READ = (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz", ".png", ".jpg", ".jpeg", ".tif", ".tiff")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from monai.transforms import Compose, NormalizeIntensityd, ScaleIntensityd, ScaleIntensityRanged
 
-from pipeline.config_inputs import Intensity, Preprocessing
+from pipeline.config.inputs import Intensity, Preprocessing
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import within_root
 from pipeline.imaging.envelope import Envelope

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config_inputs import Limits
+from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import file_kind, nearest_axes
 from pipeline.imaging.image import Image, Scan, Warning
-from pipeline.imaging.nifti import open_nifti
+from pipeline.imaging.nifti.scan import open_nifti
 from pipeline.imaging.picture import open_picture
 from pipeline.imaging.streams import Stream
 
@@ -106,7 +106,7 @@ def read_image(path: Path, *, limits: Limits, modality: str | None = None) -> Im
 
 
 def _open_series(source: Path | Sequence[Path], limits: Limits, modality: str | None) -> Scan:
-    from pipeline.imaging.dicom import open_series  # pydicom is needed by nobody else
+    from pipeline.imaging.dicom.scan import open_series  # pydicom is needed by nobody else
 
     return open_series(source, limits=limits, modality=modality)
 

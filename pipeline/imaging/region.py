@@ -23,7 +23,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Resize
 from numpy.typing import NDArray
 
-from pipeline.config_inputs import Limits
+from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import nearest_axes
 from pipeline.imaging.image import Affine, Box, FloatArray, Scan, Warning, carrying, orientation, spacing_mm

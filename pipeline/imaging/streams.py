@@ -10,7 +10,7 @@ from typing import Any
 
 from isal import igzip_lib
 
-from pipeline.config_inputs import Limits
+from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import open_regular
 

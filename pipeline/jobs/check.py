@@ -17,8 +17,8 @@ from pipeline.cases.inputs import TABLE_SUFFIXES, Inputs, read_inputs
 from pipeline.cases.inspection import Finding, duplicates, finding_of, inspect_case, label_balance, leaks, unusual
 from pipeline.cases.manifest import read_manifest
 from pipeline.cases.prepare import prepare_cases
-from pipeline.config import Tracking
-from pipeline.config_inputs import Limits
+from pipeline.config.experiment import Tracking
+from pipeline.config.inputs import Limits
 from pipeline.errors import Code, TableError
 from pipeline.files import write_json
 from pipeline.imaging.envelope import Envelope

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.cases.demo import write_demo_data
+from pipeline.datasets.demo import write_demo_data
 
 
 def demo_data(out: Path, *, cases: int | None, seed: int) -> None:

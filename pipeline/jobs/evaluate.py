@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.cases.case import Case
 from pipeline.cases.findings import class_names, finding_labels, require_both_values, require_findings
 from pipeline.cases.manifest import Manifest, read_manifest
-from pipeline.config import Tracking
+from pipeline.config.experiment import Tracking
 from pipeline.errors import Code, TableError, UsageError
 from pipeline.evaluation.certainty import RATING_COLUMN, Scale
 from pipeline.evaluation.multilabel import evaluate_findings, in_order
@@ -23,17 +23,17 @@ from pipeline.evaluation.report import Flow, Picture, SplitCounts
 from pipeline.evaluation.seeds import seeds_of
 from pipeline.files import atomic_folder
 from pipeline.imaging.preprocess import ModelInput
-from pipeline.jobs.candidates import ChampionBeside, champion_beside
-from pipeline.jobs.labelled import Scored, predictions_from, score_labelled, seen_cases, subgroup_columns
-from pipeline.jobs.mistakes import mistake_pictures
-from pipeline.jobs.reporting import Judged, preprocessing_facts, provenance_facts, write_evaluation
-from pipeline.jobs.summary import champion_text, evaluation_text
 from pipeline.scoring.engine import score_cases
 from pipeline.scoring.model_directory import Model, load_model
 from pipeline.scoring.rows import ScoreRow
 from pipeline.scoring.scorer import Scorer
 from pipeline.tracking.promotion import registered_name
 from pipeline.tracking.registry import model_folder
+from pipeline.workflow.candidates import ChampionBeside, champion_beside
+from pipeline.workflow.labelled import Scored, predictions_from, score_labelled, seen_cases, subgroup_columns
+from pipeline.workflow.mistakes import mistake_pictures
+from pipeline.workflow.reporting import Judged, preprocessing_facts, provenance_facts, write_evaluation
+from pipeline.workflow.summary import champion_text, evaluation_text
 
 
 def evaluate_model(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.cases.import_lidc import import_lidc
-from pipeline.cases.import_medmnist import import_medmnist
+from pipeline.datasets.import_lidc import import_lidc
+from pipeline.datasets.import_medmnist import import_medmnist
 
 
 def medmnist(file: Path, out: Path, *, positive: int) -> None:

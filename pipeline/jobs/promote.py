@@ -12,12 +12,16 @@ import pandas as pd
 
 from pipeline.cases.case import Case
 from pipeline.cases.manifest import Manifest, read_manifest
-from pipeline.config import Tracking
+from pipeline.config.experiment import Tracking
 from pipeline.errors import ModelError, UndefinedMetricError, UsageError
 from pipeline.evaluation import gate
 from pipeline.evaluation.decision import Condition, Decision, decide, decision_text
-from pipeline.jobs.candidates import Candidate, contender, load_candidate
-from pipeline.jobs.labelled import (
+from pipeline.tracking import promotion
+from pipeline.tracking.registry import CHAMPION
+from pipeline.tracking.runs import TrackedRun, open_run
+from pipeline.tracking.store import experiment_id, open_store
+from pipeline.workflow.candidates import Candidate, contender, load_candidate
+from pipeline.workflow.labelled import (
     Scored,
     cases_digest,
     labelled_cases,
@@ -27,10 +31,6 @@ from pipeline.jobs.labelled import (
     seen_cases,
     subgroup_columns,
 )
-from pipeline.tracking import promotion
-from pipeline.tracking.registry import CHAMPION
-from pipeline.tracking.runs import TrackedRun, open_run
-from pipeline.tracking.store import experiment_id, open_store
 
 _PARITY_CASES = 8  # scored again through the registered MLflow model
 

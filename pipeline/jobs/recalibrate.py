@@ -13,9 +13,17 @@ import pandas as pd
 
 from pipeline.cases.findings import class_names, require_findings
 from pipeline.cases.manifest import Manifest, read_manifest
-from pipeline.config import Tracking
+from pipeline.config.experiment import Tracking
 from pipeline.errors import UsageError
-from pipeline.jobs.labelled import (
+from pipeline.scoring.drift import PROBABILITY
+from pipeline.scoring.golden import add_golden
+from pipeline.scoring.model_description import ModelDescription, PatientHashes, hash_patient
+from pipeline.scoring.model_directory import Member, Model, load_model, save_model
+from pipeline.tracking.promotion import Version, find_version
+from pipeline.tracking.registry import RegisteredVersion, log_model, model_folder, package_versions, register
+from pipeline.tracking.runs import TrackedRun, open_run
+from pipeline.tracking.store import experiment_of, open_store
+from pipeline.workflow.labelled import (
     Scored,
     cases_digest,
     labelled_cases,
@@ -25,17 +33,9 @@ from pipeline.jobs.labelled import (
     score_labelled,
     seen_cases,
 )
-from pipeline.jobs.provenance import git_commit
-from pipeline.jobs.record import row_columns
-from pipeline.jobs.refit import PATIENTS_A_CLASS, Refit, refit_findings
-from pipeline.scoring.drift import PROBABILITY
-from pipeline.scoring.golden import add_golden
-from pipeline.scoring.model_description import ModelDescription, PatientHashes, hash_patient
-from pipeline.scoring.model_directory import Member, Model, load_model, save_model
-from pipeline.tracking.promotion import Version, find_version
-from pipeline.tracking.registry import RegisteredVersion, log_model, model_folder, package_versions, register
-from pipeline.tracking.runs import TrackedRun, open_run
-from pipeline.tracking.store import experiment_of, open_store
+from pipeline.workflow.provenance import git_commit
+from pipeline.workflow.record import row_columns
+from pipeline.workflow.refit import PATIENTS_A_CLASS, Refit, refit_findings
 
 
 def recalibrate(model_name: str, manifest_path: Path, *, prevalence: float | None = None) -> int:

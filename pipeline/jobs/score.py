@@ -20,11 +20,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pipeline.cases.case import Case
 from pipeline.cases.inputs import Arrived, Inputs, read_inputs
-from pipeline.config import Tracking
+from pipeline.config.experiment import Tracking
 from pipeline.errors import UnfinishedError, UsageError
 from pipeline.files import write_json, write_text
-from pipeline.jobs.resumption import compare
-from pipeline.jobs.scoring_summary import ScoringRun, summarise, summary_text
 from pipeline.scoring.backends import Backend
 from pipeline.scoring.local import score_in_processes
 from pipeline.scoring.lock import exclusive
@@ -36,6 +34,8 @@ from pipeline.scoring.sink import RunHeader, Sink
 from pipeline.scoring.workers import ScorerSetup
 from pipeline.tracking.registry import model_folder
 from pipeline.tracking.scoring_runs import record_scoring
+from pipeline.workflow.resumption import compare
+from pipeline.workflow.scoring_summary import ScoringRun, summarise, summary_text
 
 _TOO_EARLY = 50  # rows before which a failure rate says nothing
 

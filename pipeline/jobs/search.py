@@ -18,15 +18,15 @@ from rich.table import Table
 from pipeline.cases.findings import require_findings, training_alone
 from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.cases.splits import assign_splits
-from pipeline.config import Config
-from pipeline.config_file import load_config
-from pipeline.config_training import Range, Search
+from pipeline.config.experiment import Config
+from pipeline.config.file import load_config
+from pipeline.config.training import Range, Search
 from pipeline.errors import ConfigError, UnfinishedError
 from pipeline.files import atomic_write, sha256_json
-from pipeline.jobs.cohort import Cohort, prepare_cohort, require_both_classes, resolve_columns
-from pipeline.jobs.learn import case_tensors
 from pipeline.tracking.runs import TrackedRun, open_run
 from pipeline.training.fit import fit
+from pipeline.workflow.cohort import Cohort, prepare_cohort, require_both_classes, resolve_columns
+from pipeline.workflow.learn import case_tensors
 
 if TYPE_CHECKING:
     import optuna

@@ -11,21 +11,21 @@ from pathlib import Path
 from pipeline.cases.findings import require_findings, require_findings_in_splits
 from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.cases.splits import JOINED_SPLITS, Splits, assign_folds, assign_splits
-from pipeline.config import Config
-from pipeline.config_file import load_config
-from pipeline.config_inputs import SPLITS
+from pipeline.config.experiment import Config
+from pipeline.config.file import load_config
+from pipeline.config.inputs import SPLITS
 from pipeline.files import write_text
-from pipeline.jobs.cohort import Cohort, prepare_cohort, require_both_classes, resolve_columns
-from pipeline.jobs.folds import around_fold, fold_names, learn_folds
-from pipeline.jobs.learn import fit_members, learn
-from pipeline.jobs.record import record_model, record_start
-from pipeline.jobs.run_folder import SUMMARY, RunRecord, find_run, new_folder
-from pipeline.jobs.summary import summary_text
-from pipeline.jobs.trained import Learnt, finish
 from pipeline.tracking.runs import open_run
 from pipeline.tracking.system_metrics import system_metrics
 from pipeline.training.processes import Processes, join
 from pipeline.training.tracker import NullTracker
+from pipeline.workflow.cohort import Cohort, prepare_cohort, require_both_classes, resolve_columns
+from pipeline.workflow.folds import around_fold, fold_names, learn_folds
+from pipeline.workflow.learn import fit_members, learn
+from pipeline.workflow.record import record_model, record_start
+from pipeline.workflow.run_folder import SUMMARY, RunRecord, find_run, new_folder
+from pipeline.workflow.summary import summary_text
+from pipeline.workflow.trained import Learnt, finish
 
 
 def train(

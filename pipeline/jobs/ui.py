@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from pipeline.config import Tracking
+from pipeline.config.experiment import Tracking
 from pipeline.tracking.store import open_store
 
 

@@ -12,7 +12,7 @@ from monai.networks.nets import DenseNet121, resnet10, resnet18, resnet34, resne
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.config_training import Network
+from pipeline.config.training import Network
 from pipeline.models.cnn_lstm import CNNLSTM
 from pipeline.models.compact import Activation, CompactCNN, PlanesCNN
 from pipeline.models.softmax import SoftmaxLinear

@@ -16,7 +16,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config_inputs import Modality, Preprocessing
+from pipeline.config.inputs import Modality, Preprocessing
 from pipeline.errors import CaseError, ModelError, UnfinishedError
 from pipeline.files import atomic_folder
 from pipeline.imaging.preprocess import ScanRequest, preprocess

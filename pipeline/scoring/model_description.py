@@ -9,8 +9,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from pipeline.config_inputs import MALIGNANT, Modality, Preprocessing, Scale, Section
-from pipeline.config_training import Network
+from pipeline.config.inputs import MALIGNANT, Modality, Preprocessing, Scale, Section
+from pipeline.config.training import Network
 from pipeline.errors import ModelError
 from pipeline.evaluation.covariates import Covariate
 from pipeline.files import sha256_bytes, sha256_json

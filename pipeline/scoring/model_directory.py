@@ -16,8 +16,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from pipeline.config_inputs import MALIGNANT, Modality, Preprocessing
-from pipeline.config_training import Network
+from pipeline.config.inputs import MALIGNANT, Modality, Preprocessing
+from pipeline.config.training import Network
 from pipeline.errors import CalibrationError, ModelError
 from pipeline.evaluation.calibrator import Calibrator
 from pipeline.evaluation.conformal import ReferZone

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pipeline
 from pipeline.cases.case import CENTER_COLUMNS
-from pipeline.config import Tracking
+from pipeline.config.experiment import Tracking
 from pipeline.errors import ModelError
 from pipeline.tracking.runs import TrackedRun
 from pipeline.tracking.store import open_store

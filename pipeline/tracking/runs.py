@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import Tracking
+from pipeline.config.experiment import Tracking
 from pipeline.errors import UnfinishedError
 from pipeline.tracking.spool import Spool, replay
 from pipeline.tracking.store import Store, experiment_id, open_store

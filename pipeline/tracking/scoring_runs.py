@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import Tracking
+from pipeline.config.experiment import Tracking
 from pipeline.errors import PipelineError
 from pipeline.tracking.runs import open_run
 

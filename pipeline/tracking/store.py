@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.config import Tracking
+from pipeline.config.experiment import Tracking
 from pipeline.errors import UnfinishedError
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from pipeline.config import Config
-from pipeline.config_training import EarlyStopping
+from pipeline.config.experiment import Config
+from pipeline.config.training import EarlyStopping
 from pipeline.errors import UnfinishedError
 from pipeline.files import atomic_write
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from pipeline.config import Config
+from pipeline.config.experiment import Config
 from pipeline.imaging.augmentation import build_augmentation
 from pipeline.imaging.batch_augmentation import BatchAugmentation
 from pipeline.training.processes import Processes, processes

@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from torch import nn
 
-from pipeline.config import Config
+from pipeline.config.experiment import Config
 from pipeline.errors import UnfinishedError
 from pipeline.models.layout import to_fast_layout
 from pipeline.models.networks import build_network, keep_outputs

@@ -14,7 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
-from pipeline.config_training import Training
+from pipeline.config.training import Training
 from pipeline.errors import UnfinishedError
 from pipeline.training.data import Batch
 from pipeline.training.processes import processes

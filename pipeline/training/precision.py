@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from pipeline.config_training import Training
+from pipeline.config.training import Training
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 _CPU_FLAGS = ("avx512_bf16", "amx_bf16")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_reduce
 
-from pipeline.config_training import Training
+from pipeline.config.training import Training
 from pipeline.errors import UsageError
 
 _Value = TypeVar("_Value")

@@ -4,16 +4,18 @@ import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from pipeline import imaging
 from pipeline.cases import cache, prepare
 from pipeline.cases.cache import StoredInputs
 from pipeline.cases.manifest import read_manifest
 from pipeline.cases.prepare import prepare_cases
-from pipeline.config_inputs import InputCache, Preprocessing
+from pipeline.config.inputs import InputCache, Preprocessing
 from pipeline.errors import CaseError
 from pipeline.imaging.preprocess import preprocess
 
@@ -174,3 +176,12 @@ def test_two_preparations_at_once_share_the_folder(manifest, config):
             assert [facts(each) for each in found] == expected
     assert len(entries(config)) == len(manifest.cases)
     assert not list(config.folder.rglob("*.tmp"))
+
+
+def test_changed_code_in_a_sub_package_of_the_readers_is_another_entry(tmp_path):
+    source = tmp_path / "readers"
+    shutil.copytree(Path(imaging.__file__).parent, source)
+    before = cache.source_digest(source)
+    reader = source / "dicom" / "geometry.py"
+    reader.write_text(reader.read_text() + "\n# another rounding\n")
+    assert cache.source_digest(source) != before

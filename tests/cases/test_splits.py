@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline.cases.case import Case
 from pipeline.cases.manifest import Manifest
 from pipeline.cases.splits import assign_splits, patient_folds
-from pipeline.config_inputs import SPLITS, SplitFractions
+from pipeline.config.inputs import SPLITS, SplitFractions
 from pipeline.errors import TableError
 
 FRACTIONS = SplitFractions()

@@ -8,7 +8,7 @@ import torch
 from monai.transforms import Compose, RandAffine, RandGaussianNoise, RandZoom
 from scipy import stats
 
-from pipeline.config_training import Augmentation
+from pipeline.config.training import Augmentation
 from pipeline.imaging.augmentation import build_augmentation
 from pipeline.imaging.batch_augmentation import BatchAugmentation
 

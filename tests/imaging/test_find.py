@@ -7,13 +7,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from dicom_writing import ALL, SERIES, SHARED, blank, ct_slice, phantom, save, write_multiframe, write_series
+from dicom_writing import ALL, SERIES, blank, ct_slice, phantom, save, write_multiframe, write_series
 from pydicom.dataset import Dataset
+from shared_data import SHARED
 
-from pipeline.config_inputs import Limits
+from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.files import sha256_bytes
-from pipeline.imaging.dicom import open_series
+from pipeline.imaging.dicom.scan import open_series
 from pipeline.imaging.find import FoundScan, SkippedCount, find_scans
 
 UID8 = sha256_bytes(SERIES.encode())[:8]

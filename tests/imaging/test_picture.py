@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 from PIL import ImageOps
 from scan_files import LIMITS, WHOLE, codes
 
-from pipeline.config_inputs import Limits, Preprocessing
+from pipeline.config.inputs import Limits, Preprocessing
 from pipeline.errors import CaseError
 from pipeline.imaging.preprocess import ScanRequest, preprocess
 from pipeline.imaging.read import open_scan, read_image

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scan_files import AFFINE, CENTER_MM, LESION, lesion, phantom, save
 
-from pipeline.config_inputs import Preprocessing
+from pipeline.config.inputs import Preprocessing
 from pipeline.errors import CaseError
 from pipeline.files import sha256_file
 from pipeline.imaging.preprocess import ScanRequest, preprocess

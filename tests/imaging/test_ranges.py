@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scan_files import phantom, shared
+from scan_files import phantom
+from shared_data import shared
 
 from pipeline.errors import CaseError
 from pipeline.imaging.ranges import check_range

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scan_files import LIMITS, WHOLE, shared
+from scan_files import LIMITS, WHOLE
+from shared_data import shared
 
-from pipeline.config_inputs import Preprocessing
+from pipeline.config.inputs import Preprocessing
 from pipeline.errors import CaseError
 from pipeline.imaging.envelope import fit_envelope
-from pipeline.imaging.nifti import open_nifti
+from pipeline.imaging.nifti.scan import open_nifti
 from pipeline.imaging.preprocess import ScanRequest, preprocess
 
 SLICES = Preprocessing(dimensions=2, region="image", size=(64, 64), spacing_mm=(0.7, 0.7))

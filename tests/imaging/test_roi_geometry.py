@@ -14,7 +14,7 @@ from monai.transforms import Compose, Lambdad, Resize, ScaleIntensityRanged, Spa
 from scan_files import AFFINE, CENTER_MM, LIMITS, SHAPE, codes, lesion, phantom, save
 from scipy.ndimage import map_coordinates, zoom
 
-from pipeline.config_inputs import Preprocessing
+from pipeline.config.inputs import Preprocessing
 from pipeline.errors import CaseError
 from pipeline.imaging.preprocess import ScanRequest, preprocess
 from pipeline.imaging.region import ReadRegiond

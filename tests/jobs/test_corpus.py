@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 import yaml
 from cohorts import tiny_config
-from conftest import SHARED
+from shared_data import SHARED
 from tiny_models import write_model, write_scans
 
 from pipeline.cli import run
-from pipeline.config_inputs import Limits, Preprocessing
+from pipeline.config.inputs import Limits, Preprocessing
 from pipeline.imaging.read import read_image
 
 CORPUS = SHARED / "bad_scans"

@@ -14,9 +14,9 @@ from sklearn.metrics import roc_auc_score
 from tiny_models import write_model, write_scans
 
 from pipeline.cli import run
-from pipeline.config import Tracking
+from pipeline.config.experiment import Tracking
 from pipeline.evaluation.predictions import Predictions
-from pipeline.jobs.mistakes import Mistake, confident_mistakes
+from pipeline.workflow.mistakes import Mistake, confident_mistakes
 
 
 def test_doubtful_cases_and_subgroups_of_the_manifest_are_judged(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 from coded_models import PREPROCESSING, register_coded, use_coded_networks, write_pictures
 
 from pipeline.cli import run
-from pipeline.config import Tracking
+from pipeline.config.experiment import Tracking
 from pipeline.tracking.store import tracking_uri
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 from coded_models import register_coded, save_coded, use_coded_networks, write_pictures
 
 from pipeline.cli import run
-from pipeline.config import Tracking
+from pipeline.config.experiment import Tracking
 from pipeline.evaluation.calibration import logit
 from pipeline.evaluation.conformal import ReferZone
 from pipeline.scoring.model_description import hash_patient

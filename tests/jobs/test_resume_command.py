@@ -7,9 +7,9 @@ import yaml
 from cohorts import tiny_config
 
 from pipeline.cli import run
-from pipeline.jobs import learn
 from pipeline.tracking.runs import TrackedRun
 from pipeline.training.fit import fit
+from pipeline.workflow import learn
 
 
 class KilledError(BaseException):

@@ -60,8 +60,8 @@ def test_a_search_goes_on_where_it_was(inside, capsys):
 def test_only_training_and_validation_scans_are_opened(inside, monkeypatch, cohort_manifest):
     from pipeline.cases import manifest as module
     from pipeline.cases.splits import assign_splits
-    from pipeline.config_inputs import SplitFractions
-    from pipeline.jobs import cohort as opened
+    from pipeline.config.inputs import SplitFractions
+    from pipeline.workflow import cohort as opened
 
     seen = []
     prepare = opened.prepare_cases

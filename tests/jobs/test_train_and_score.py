@@ -161,8 +161,8 @@ def test_the_run_is_closed_and_the_version_says_what_it_is(inside):
 def test_dataset_digest_covers_images_not_only_the_manifest(inside, cohort_manifest, tmp_path):
     from pipeline.cases.manifest import read_manifest
     from pipeline.cases.splits import assign_splits
-    from pipeline.config import Config
-    from pipeline.jobs.cohort import prepare_cohort
+    from pipeline.config.experiment import Config
+    from pipeline.workflow.cohort import prepare_cohort
 
     def digest(path):
         config = Config.model_validate(tiny_config(path, tmp_path))
@@ -208,9 +208,9 @@ def test_soft_targets_lie_between_the_ends_and_fall_back_to_the_label():
     from pathlib import Path
 
     from pipeline.cases.case import Case
-    from pipeline.config_training import SoftLabels
+    from pipeline.config.training import SoftLabels
     from pipeline.errors import ConfigError
-    from pipeline.jobs.cohort import soft_targets
+    from pipeline.workflow.cohort import soft_targets
 
     def case(label, text):
         return Case(case_id="a", image="a", path=Path("a"), label=label, extra={"mean": text})

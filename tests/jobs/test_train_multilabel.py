@@ -99,7 +99,7 @@ def test_cases_without_the_label_train_and_are_never_judged(workspace, manifest)
 def test_splits_are_those_of_the_binary_task(workspace, manifest):
     from pipeline.cases.manifest import read_manifest
     from pipeline.cases.splits import assign_splits
-    from pipeline.config_inputs import SplitFractions
+    from pipeline.config.inputs import SplitFractions
 
     fractions = SplitFractions(train=0.4, validation=0.2, calibration=0.2, test=0.2)
     expected = assign_splits(read_manifest(manifest), fractions, seed=0).of
@@ -197,7 +197,7 @@ def test_recalibration_moves_each_finding_that_is_known_and_leaves_the_others(in
     assert run(["recalibrate", str(model), str(manifest.with_name("local.csv"))]) == 0
     printed = capsys.readouterr().out
     assert "bright: left as it was" in printed
-    from pipeline.config import Tracking
+    from pipeline.config.experiment import Tracking
     from pipeline.tracking.registry import model_folder
 
     uri = printed.strip().splitlines()[-1].removeprefix("model: ")

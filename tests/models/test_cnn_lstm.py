@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.config_training import Network
+from pipeline.config.training import Network
 from pipeline.models.cnn_lstm import MaskedLSTM
 from pipeline.models.networks import build_network
 

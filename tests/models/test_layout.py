@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from pipeline.config_training import Network
+from pipeline.config.training import Network
 from pipeline.models.layout import to_fast_layout
 from pipeline.models.networks import build_network
 

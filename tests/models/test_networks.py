@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pipeline.config_training import NETWORKS, Network
+from pipeline.config.training import NETWORKS, Network
 from pipeline.models.networks import build_network, keep_outputs, parameter_count, predict_logits
 from pipeline.models.softmax import SoftmaxLinear
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pipeline.config_training import Network
+from pipeline.config.training import Network
 from pipeline.models.networks import build_network
 from pipeline.models.saliency import middle_planes, saliency_planes
 

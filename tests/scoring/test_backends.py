@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config_training import Network
+from pipeline.config.training import Network
 from pipeline.evaluation.calibrator import sigmoid
 from pipeline.models.networks import build_network
 from pipeline.scoring.backends import build_predict

@@ -9,7 +9,7 @@ import pytest
 from tiny_models import save_tiny, write_model, write_scans
 
 from pipeline.cases import prepare
-from pipeline.config_training import Network
+from pipeline.config.training import Network
 from pipeline.errors import UsageError
 from pipeline.evaluation.calibrator import logit, sigmoid
 from pipeline.evaluation.conformal import ReferZone

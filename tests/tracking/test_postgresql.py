@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Tracking
+from pipeline.config.experiment import Tracking
 from pipeline.tracking.promotion import find_version, move_champion, restore_champion, write_decision
 from pipeline.tracking.runs import open_run
 from pipeline.tracking.store import open_store

@@ -11,7 +11,7 @@ import urllib.request
 import pytest
 from mlflow.exceptions import MlflowException
 
-from pipeline.config import Tracking
+from pipeline.config.experiment import Tracking
 from pipeline.errors import UnfinishedError
 from pipeline.tracking.runs import open_run, spool_folder
 from pipeline.tracking.spool import Spool
@@ -106,7 +106,7 @@ def test_store_that_fails_in_the_middle_is_one_line(tracking):
 @pytest.mark.slow
 def test_killed_process_is_marked_by_the_next_one(tracking, tmp_path):
     code = (
-        "import time; from pathlib import Path; from pipeline.config import Tracking\n"
+        "import time; from pathlib import Path; from pipeline.config.experiment import Tracking\n"
         "from pipeline.tracking.runs import open_run\n"
         f"t = Tracking(uri='{tracking.uri}', artifacts=Path('{tracking.artifacts}'), experiment='e')\n"
         "with open_run(t, name='x', tags={}) as run:\n"

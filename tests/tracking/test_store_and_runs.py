@@ -10,7 +10,7 @@ import pytest
 import yaml
 from cohorts import tiny_config
 
-from pipeline.config import Tracking
+from pipeline.config.experiment import Tracking
 from pipeline.errors import ModelError, UnfinishedError
 from pipeline.tracking.registry import model_folder
 from pipeline.tracking.runs import open_run
@@ -103,7 +103,8 @@ def test_unknown_models_are_one_line(tracking, tmp_path):
 @pytest.mark.slow
 def test_eight_cold_clients_can_open_one_new_store(tmp_path):
     code = (
-        "from pathlib import Path; from pipeline.config import Tracking; from pipeline.tracking.runs import open_run\n"
+        "from pathlib import Path; from pipeline.config.experiment import Tracking\n"
+        "from pipeline.tracking.runs import open_run\n"
         f"t = Tracking(uri='sqlite:///{tmp_path}/mlflow.db', artifacts=Path('{tmp_path}/a'), experiment='e')\n"
         "with open_run(t, name='x', tags={}): pass"
     )

@@ -11,7 +11,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch.utils.data import get_worker_info
 
-from pipeline.config import Config
+from pipeline.config.experiment import Config
 from pipeline.errors import UnfinishedError
 from pipeline.models.networks import predict_logits
 from pipeline.training.data import Batch, CaseTensors

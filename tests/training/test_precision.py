@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.config_training import Training
+from pipeline.config.training import Training
 from pipeline.training import precision
 from pipeline.training.precision import cpu_has_bf16, precision_of
 

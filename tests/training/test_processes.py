@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_fit import Recorder, blobs, config
 
-from pipeline.config_training import Training
+from pipeline.config.training import Training
 from pipeline.errors import UsageError
 from pipeline.training.data import CasesDataModule, EpochBatches
 from pipeline.training.fit import fit

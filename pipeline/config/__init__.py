@@ -1,0 +1,1 @@
+"""Configuration: typed, strict, checked where it enters."""

@@ -1,0 +1,189 @@
+"""One experiment, whole: strict, frozen, checked where it enters. ``pipeline.config.file`` reads it from YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    model_validator,
+)
+
+from pipeline.config.inputs import MALIGNANT, Data, FilePath, Fraction, Name, Preprocessing, Section
+from pipeline.config.training import Augmentation, Network, Search, Training
+
+
+class Calibration(Section):
+    """How logits become probabilities; fitted on the calibration split only."""
+
+    method: Literal["temperature", "platt", "isotonic"] = "temperature"
+    prior_correction: bool = Field(default=False, description="subtract what class balancing added to the logit")
+
+
+class OperatingPoint(Section):
+    """The rule that chooses the threshold, on the calibration split only."""
+
+    rule: Literal["sensitivity", "specificity", "youden", "cost"] = "sensitivity"
+    target: Fraction | None = 0.95
+    cost_ratio: PositiveFloat | None = Field(None, description="cost of a missed malignancy over that of a false alarm")
+    refer_coverage: Fraction | None = Field(
+        None, description="share of each class that its side of the refer zone must hold; null refers no case"
+    )
+
+    @model_validator(mode="after")
+    def _target_fits_the_rule(self) -> Self:
+        if (self.target is not None) != (self.rule in ("sensitivity", "specificity")):
+            raise ValueError(
+                f"target is {self.target} for rule {self.rule!r}; it belongs to 'sensitivity' and 'specificity' alone"
+            )
+        if (self.cost_ratio is not None) != (self.rule == "cost"):
+            raise ValueError(f"cost_ratio is {self.cost_ratio} for rule {self.rule!r}; it belongs to 'cost' alone")
+        return self
+
+
+class Evaluation(Section):
+    """What the test split is asked."""
+
+    resamples: Annotated[int, Field(ge=100)] = 2000
+    baseline_columns: tuple[str, ...] = Field(
+        (), description="logistic regression beside the model; diameter_mm by default, where there is one", strict=False
+    )
+    oracle_columns: tuple[str, ...] = Field(
+        (), description="a regression on more than a reader would know", strict=False
+    )
+    image_baseline: bool = Field(
+        default=False, description="logistic regression on simple measures of the image beside the model"
+    )
+    subgroups: tuple[str, ...] = Field((), strict=False)
+    champion: bool = Field(
+        default=True, description="score the test split with the registered model's champion too, for the report"
+    )
+    pictures: bool = Field(
+        default=False, description="show the most confident mistakes, images of patients, in the report"
+    )
+
+
+class Tracking(Section):
+    """Where the run is recorded. ``MLFLOW_TRACKING_URI`` in the environment wins over ``uri``."""
+
+    uri: str = "sqlite:///mlflow.db"
+    artifacts: FilePath = Field(
+        Path("mlartifacts"), description="where artifacts go when the store is a local database"
+    )
+    experiment: str = Field("malignancy", min_length=1)
+    registered_model: Name | None = Field("malignancy", description="null registers nothing")
+
+
+class Config(Section):
+    """One experiment, whole."""
+
+    name: Name
+    task: Literal["binary", "multilabel"] = "binary"
+    seed: NonNegativeInt = 0
+    output: FilePath = Field(Path("runs"), description="folder that gets one folder a run")
+    data: Data
+    preprocessing: Preprocessing
+    augmentation: Augmentation = Augmentation()
+    network: Network = Network()
+    training: Training = Training()
+    calibration: Calibration = Calibration()
+    operating_point: OperatingPoint = OperatingPoint()
+    evaluation: Evaluation = Evaluation()
+    tracking: Tracking = Tracking()
+    search: Search | None = Field(None, description="for malignancy search alone")
+
+    @model_validator(mode="after")
+    def _findings_fit_the_task(self) -> Self:
+        findings = self.data.findings
+        if self.task == "binary" and findings != (MALIGNANT,):
+            raise ValueError(
+                f"data.findings: {list(findings)} needs task: multilabel; set it, or leave [{MALIGNANT}] alone"
+            )
+        if self.task == "multilabel" and (len(findings) < 2 or findings[0] != MALIGNANT):
+            raise ValueError(
+                f"data.findings: {list(findings)} is no list for task multilabel, which starts with {MALIGNANT!r} "
+                "(the column 'label') and goes on with other columns of the manifest; correct it"
+            )
+        for name in findings:
+            if findings.count(name) > 1 or name in ("macro", "micro") or name.startswith("member_"):
+                raise ValueError(
+                    f"data.findings: {name!r} stands twice or is a name that score rows and summaries use themselves; "
+                    "rename the column"
+                )
+            if name in self.data.covariates:
+                raise ValueError(f"data.covariates: {name!r} is a finding, which is what is predicted; leave it out")
+        if self.task == "multilabel" and self.training.class_balance != "none":
+            raise ValueError(
+                f"training.class_balance: {self.training.class_balance!r} balances one label and would shift every "
+                "finding; set it to none with task multilabel"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sections_fit_together(self) -> Self:
+        stop = self.training.early_stopping
+        if stop and stop.patience >= self.training.max_epochs:
+            raise ValueError(
+                f"training.early_stopping.patience: {stop.patience} is not below training.max_epochs "
+                f"({self.training.max_epochs}), so it could never stop early; lower it"
+            )
+        if self.training.members > 1:
+            self._members_leave_parts_untouched()
+        shifts = self.training.class_balance != "none"
+        mends = self.calibration.method == "platt" or self.calibration.prior_correction
+        if shifts and not mends:
+            raise ValueError(
+                f"calibration.method: {self.calibration.method!r} cannot mend the intercept that "
+                f"training.class_balance={self.training.class_balance!r} shifts; use 'platt' or set "
+                "calibration.prior_correction: true"
+            )
+        if self.calibration.prior_correction and not shifts:
+            raise ValueError(
+                "calibration.prior_correction: true has nothing to correct with training.class_balance 'none'; "
+                "set it to false"
+            )
+        is_cube = self.preprocessing.dimensions == 3 and len(set(self.preprocessing.size)) == 1
+        if self.network.name == "planes" and not is_cube:
+            raise ValueError(
+                f"network.name: 'planes' needs a cube, and preprocessing.size is {list(self.preprocessing.size)}; "
+                "give three equal sides, or choose 'compact'"
+            )
+        if self.network.average_turns and self.preprocessing.size[0] != self.preprocessing.size[1]:
+            raise ValueError(
+                f"network.average_turns: a quarter turn needs equal sides, and preprocessing.size is "
+                f"{list(self.preprocessing.size)}; make the first two equal, or set it to false"
+            )
+        if self.network.name == "cnn_lstm":
+            self._slices_can_be_told_from_padding()
+        if self.preprocessing.dimensions == 2 and 2 in self.augmentation.flip_axes:
+            raise ValueError(
+                f"augmentation.flip_axes: {self.augmentation.flip_axes} names axis 2 of a 2D input; use 0 and 1"
+            )
+        return self
+
+    def _members_leave_parts_untouched(self) -> None:
+        if self.training.early_stopping:
+            raise ValueError(
+                f"training.early_stopping: with training.members {self.training.members}, the part that a network "
+                "leaves out fits the calibrator and must not pick its epoch too; set early_stopping to null"
+            )
+        if self.calibration.method == "isotonic":
+            raise ValueError(
+                "calibration.method: 'isotonic' of a mean logit is not the mean of isotonic members; "
+                "use 'temperature' or 'platt' with training.members"
+            )
+
+    def _slices_can_be_told_from_padding(self) -> None:
+        if self.preprocessing.dimensions != 3:
+            raise ValueError(
+                "network.name: 'cnn_lstm' reads slices along the third axis, and preprocessing.dimensions is 2; "
+                "set it to 3, or choose 'compact'"
+            )
+        if self.augmentation.noise_std:
+            raise ValueError(
+                f"augmentation.noise_std: {self.augmentation.noise_std:g} would make padding look like slices to "
+                "network 'cnn_lstm', which knows them by being constant; set it to 0"
+            )

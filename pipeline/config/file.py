@@ -1,0 +1,112 @@
+"""Reading a configuration: one YAML file of values, never code, and dotted overrides (``training.max_epochs=5``).
+
+Every mistake is one line: file, key, value, limit, remedy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from pipeline.config.experiment import Config
+from pipeline.errors import ConfigError
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader that refuses a key given twice (YAML would keep the last) and reads 1e-3 as a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.MarkedYAMLError(problem=f"key {twice[0]!r} stands twice; keep one", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver(  # YAML 1.1 asks for a dot in 1.0e-3; nobody types it
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _parse_yaml(text: str) -> Any:
+    """Plain values of one document."""
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read and check a configuration.
+
+    Args:
+        path: a YAML file. A relative ``data.manifest`` in it is relative to the current folder.
+        overrides: ``section.key=value`` texts; the value is read as YAML.
+
+    Raises:
+        ConfigError: with one line for each mistake.
+    """
+    tree = _read_yaml(path)
+    for override in overrides:
+        _apply_override(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(path, problem) for problem in error.errors())) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file; shipped ones are under configs/") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as UTF-8 text ({type(error).__name__}); save it as UTF-8") from None
+    try:
+        tree = _parse_yaml(text)
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        raise ConfigError(f"{path}{place}: not valid YAML: {problem or 'unreadable'}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: holds {type(tree).__name__}, expected sections with keys; see configs/demo.yaml")
+    return tree
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted or not all(dotted.split(".")):
+        raise ConfigError(f"override {override!r}: expected section.key=value, for example training.max_epochs=5")
+    try:
+        value = _parse_yaml(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"override {override!r}: {text!r} is not a YAML value; quote it") from None
+    *sections, key = dotted.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"override {override!r}: {section!r} is a value, not a section")
+    tree[key] = value
+
+
+_REMEDIES = {
+    "extra_forbidden": "unknown key; check its spelling and section, or remove it",
+    "missing": "required and absent; add it",
+}
+
+
+def _explain(path: Path, problem: Any) -> str:
+    """One line for one pydantic error: file, key, value, limit, remedy."""
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "value_error":  # ours: the message names what it is about
+        return f"{path}: {key + ': ' if key else ''}{problem['ctx']['error']}"
+    if problem["type"] in _REMEDIES:
+        return f"{path}: {key}: {_REMEDIES[problem['type']]}"
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    return f"{path}: {key}: {problem['input']!r} is not accepted: {message}; change the value"

@@ -1,0 +1,187 @@
+"""Configuration of what is learnt, and how: augmentation, network, optimiser, and what a search may try."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from pipeline.config.inputs import Probability, Scale, Section
+
+NETWORKS = ("compact", "planes", "cnn_lstm", "resnet10", "resnet18", "resnet34", "resnet50", "densenet121")
+OWN_NETWORKS = ("compact", "planes", "cnn_lstm")  # built of the same blocks
+
+
+class Augmentation(Section):
+    """Random changes of training inputs (MONAI transforms); all off is a valid choice."""
+
+    flip_axes: tuple[Literal[0, 1, 2], ...] = Field(
+        (), description="axes (0 = R, 1 = A, 2 = S) that may be mirrored", strict=False
+    )
+    quarter_turns: bool = Field(default=False, description="turn by 0, 90, 180 or 270 degrees in the R-A plane")
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    scale: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="zoom drawn from 1 ± this")
+    translate_voxels: NonNegativeFloat = 0.0
+    intensity_scale: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="values times 1 ± this")
+    intensity_shift: NonNegativeFloat = Field(0.0, description="values plus ± this")
+    noise_std: NonNegativeFloat = 0.0
+    blur_sigma: NonNegativeFloat = Field(0.0, description="largest Gaussian blur, in voxels")
+    probability: Probability = Field(0.5, description="chance of each flip and of each intensity change")
+
+
+class Network(Section):
+    """The network; it always ends in one logit."""
+
+    name: Literal["compact", "planes", "cnn_lstm", "resnet10", "resnet18", "resnet34", "resnet50", "densenet121"] = (
+        "compact"
+    )
+    width: PositiveInt | None = Field(
+        None, description="channels of the first stage of our own networks; null is their default"
+    )
+    activation: Literal["relu", "leaky_relu", "elu", "silu", "gelu", "tanh", "sigmoid"] = Field(
+        "relu", description="hidden units of our own networks"
+    )
+    head: Literal["sigmoid", "softmax"] = Field(
+        "sigmoid", description="one logit, or the difference of two: the same model with twice the last weights"
+    )
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    pooling: Literal["mean", "center"] = Field(
+        "mean", description="of features over the image, in our own networks; center: weighted towards the middle"
+    )
+    average_flips: bool = Field(
+        default=False, description="outside training, the mean logit over all mirror images: 4 or 8 passes a case"
+    )
+    average_turns: bool = Field(
+        default=False, description="and over the quarter turn in the R-A plane, with average_flips: twice the passes"
+    )
+
+    @model_validator(mode="after")
+    def _options_fit_the_network(self) -> Self:
+        if self.average_turns and not self.average_flips:
+            raise ValueError("average_turns: true without average_flips covers no symmetry; set average_flips: true")
+        if self.name in OWN_NETWORKS:
+            return self
+        if self.width is not None:
+            raise ValueError(f"width {self.width} has no meaning for {self.name!r}; remove it or choose 'compact'")
+        if self.pooling != "mean":
+            raise ValueError(
+                f"pooling {self.pooling!r} has no meaning for {self.name!r}; remove it or choose 'compact'"
+            )
+        if self.activation != "relu":
+            raise ValueError(
+                f"activation {self.activation!r} cannot be given to {self.name!r}; set 'relu' or choose 'compact'"
+            )
+        return self
+
+
+class EarlyStopping(Section):
+    """When to stop before ``max_epochs``; the monitored quantity is measured on the validation split."""
+
+    monitor: Literal["auroc", "log_loss"] = "log_loss"
+    patience: PositiveInt = 10
+
+
+class SoftLabels(Section):
+    """Readers' disagreement as the target of the loss; calibration, thresholds and every metric use the hard label."""
+
+    column: str = Field(min_length=1, description="numeric column of the manifest, for example the mean rating")
+    lowest: float = Field(description="the value that means surely benign")
+    highest: float = Field(description="the value that means surely malignant")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.lowest < self.highest:
+            raise ValueError(f"lowest ({self.lowest:g}) is not below highest ({self.highest:g}); swap or correct them")
+        return self
+
+
+class Auxiliary(Section):
+    """Columns that the network learns to predict beside the logit, in training only.
+
+    What they teach (a lesion's size, its texture) helps the logit where cases are few; scoring never needs them.
+    """
+
+    columns: dict[str, Scale] = Field(
+        min_length=1,
+        description="numeric columns of the manifest and the scale they are learnt on; blanks are left out",
+    )
+    weight: PositiveFloat = Field(1.0, description="of their mean squared error, in units of each column's variance")
+
+
+class Training(Section):
+    """How the weights are found."""
+
+    members: PositiveInt = Field(
+        1,
+        description="networks of one model; with several, each leaves out one part of the patients not tested on, "
+        "and what they say of the parts they left out fits calibrator and thresholds",
+    )
+    max_epochs: PositiveInt = 30
+    batch_size: PositiveInt = Field(32, description="cases of one step, on all devices together")
+    accumulate_batches: PositiveInt = Field(1, description="batches whose gradients make one optimiser step")
+    learning_rate: PositiveFloat = 1e-3
+    weight_decay: NonNegativeFloat = 1e-2
+    schedule: Literal["constant", "cosine", "one_cycle"] = "one_cycle"
+    class_balance: Literal["none", "weighted_loss", "balanced_sampler"] = Field(
+        "none", description="weighting shifts the intercept; see calibration.method and calibration.prior_correction"
+    )
+    soft_labels: SoftLabels | None = Field(None, description="null trains on the hard label")
+    auxiliary: Auxiliary | None = Field(None, description="null trains on the label alone")
+    early_stopping: EarlyStopping | None = Field(
+        EarlyStopping(), description="null runs all epochs and keeps the last weights: for few validation cases"
+    )
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="exponential moving average of the weights; 0 is off"
+    )
+    gradient_clip: NonNegativeFloat = Field(1.0, description="largest gradient norm; 0 is off")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = Field(
+        "32-true", description="auto: bf16-mixed where the device computes in bf16, else 32-true"
+    )
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: PositiveInt = Field(1, description="of each node; more than one process is started by torchrun")
+    num_nodes: PositiveInt = 1
+    loader_workers: NonNegativeInt = Field(0, description="processes that read batches ahead; 0 reads between steps")
+
+
+class Range(Section):
+    """Values that a search may try for one key: ``choices``, or anything from ``low`` to ``high``."""
+
+    choices: tuple[Any, ...] | None = Field(None, min_length=2, strict=False)
+    low: float | None = None
+    high: float | None = None
+    log: bool = Field(default=False, description="try orders of magnitude evenly")
+    integer: bool = False
+
+    @model_validator(mode="after")
+    def _is_one_kind(self) -> Self:
+        bounds = self.low is not None and self.high is not None and self.low < self.high
+        if bounds == (self.choices is not None) or (self.choices is not None and (self.log or self.integer)):
+            raise ValueError("give either choices, or low below high (optionally log, integer)")
+        if self.log and self.low is not None and self.low <= 0:
+            raise ValueError(f"low ({self.low:g}) has no logarithm; give a positive number, or log: false")
+        return self
+
+
+class Search(Section):
+    """What ``malignancy search`` tries; it reads the training and validation splits alone."""
+
+    ranges: dict[str, Range] = Field(min_length=1, description="dotted keys of network, training or augmentation")
+    trials: PositiveInt = 20
+    seeds: tuple[NonNegativeInt, ...] = Field(
+        (0,), min_length=1, description="a trial is judged by its mean over these", strict=False
+    )
+    prune: bool = Field(default=True, description="stop a trial early when it lags behind the others' median")
+
+    @model_validator(mode="after")
+    def _keys_can_be_searched(self) -> Self:
+        for key in self.ranges:
+            if key.split(".")[0] not in ("network", "training", "augmentation"):
+                raise ValueError(f"ranges: {key!r} cannot be searched; keys of network, training or augmentation can")
+        return self

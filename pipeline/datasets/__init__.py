@@ -1,0 +1,1 @@
+"""Demonstration data, and public datasets as manifests."""

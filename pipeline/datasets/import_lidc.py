@@ -1,0 +1,166 @@
+"""A user's TCIA download of LIDC-IDRI, with the embedded annotations, as a manifest of lesion-centred cases.
+
+A manifest's images lie under its folder and no link may lead out, so nothing is copied or linked: ``OUT`` is a folder
+that contains the download (or the download itself), and only the table is written there.
+
+- One row a nodule (the readings of up to four radiologists, clustered) of every series found. ``center_in_slices`` is
+  ``no`` where the download holds only a part of the series and the centre lies outside it: such a case is kept, and its
+  reader rejects it. Other series, and scans without a nodule, are left out.
+- ``label``: mean malignancy rating above 3 is 1, below 3 is 0, exactly 3 is blank. It is radiologists' opinion.
+- ``patient_id`` is that of the published annotations, not read from the files.
+
+Source: LIDC-IDRI (The Cancer Imaging Archive), CC BY 3.0, doi 10.7937/K9/TCIA.2015.LO9QL9SX.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from pipeline.config.inputs import Limits
+from pipeline.datasets.lidc import LidcNodule, load_nodules
+from pipeline.errors import CaseError, UsageError
+from pipeline.files import atomic_write
+from pipeline.imaging.checks import file_kind
+from pipeline.imaging.dicom.header import DicomFile, read_header
+from pipeline.imaging.find import FoundScan, find_scans
+
+_COLUMNS: Final = (
+    "case_id", "image", "label", "patient_id", "center_x_mm", "center_y_mm", "center_z_mm", "coordinate_system",
+    "diameter_mm", "mean_malignancy", "readings", "ratings", "center_in_slices", "series_instance_uid",
+)  # fmt: skip
+_NEUTRAL: Final = 3.0  # "indeterminate likelihood"
+_AXIAL: Final = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """Where the pixels of an axial series lie, LPS mm."""
+
+    origin: tuple[float, float]
+    pixel_spacing: tuple[float, float]
+    lowest: float
+    highest: float
+
+    def center(self, nodule: LidcNodule) -> tuple[float, float, float]:
+        """Lesion centre, LPS mm."""
+        x = self.origin[0] + nodule.centroid_x_px * self.pixel_spacing[1]
+        y = self.origin[1] + nodule.centroid_y_px * self.pixel_spacing[0]
+        return x, y, nodule.centroid_z_mm
+
+
+def import_lidc(dicom_root: Path, out: Path) -> Path:
+    """Write a manifest of the nodules whose scans have been downloaded.
+
+    Args:
+        dicom_root: folder of the download, each CT series in a folder of its own, as TCIA delivers it.
+        out: folder that contains ``dicom_root``, or is it; gets ``manifest.csv``. A name that ends in ``.csv`` is the
+            manifest itself.
+
+    Returns:
+        The manifest's path.
+
+    Raises:
+        UsageError: when the download is not under the manifest's folder, the manifest exists, or nothing fits.
+    """
+    try:
+        if file_kind(dicom_root) != "folder":
+            raise UsageError(f"{dicom_root}: is a file; name the folder of the LIDC-IDRI download")
+    except CaseError as error:
+        raise UsageError(f"{dicom_root}: {error.reason}") from None
+    manifest = out if out.suffix.lower() == ".csv" else out / "manifest.csv"
+    if not dicom_root.resolve().is_relative_to(manifest.parent.resolve()):
+        reason = f"images lie under their manifest's folder; use {dicom_root.resolve().parent} or another folder above"
+        raise UsageError(f"{out}: does not contain {dicom_root}: {reason}")
+    if manifest.exists():
+        raise UsageError(f"{manifest}: exists; remove it or choose another name ending in .csv")
+    rows = _rows(dicom_root.resolve(), manifest.parent.resolve())
+    if not rows:
+        raise UsageError(
+            f"{dicom_root}: no CT series of LIDC-IDRI with a nodule in it; name the folder of the download"
+        )
+    with atomic_write(manifest) as temporary, open(temporary, "w", encoding="utf-8", newline="") as handle:
+        table = csv.DictWriter(handle, _COLUMNS)
+        table.writeheader()
+        table.writerows(rows)
+    return manifest
+
+
+def _rows(root: Path, base: Path) -> list[dict[str, object]]:
+    nodules: dict[str, list[LidcNodule]] = defaultdict(list)
+    for nodule in load_nodules():
+        nodules[nodule.series_instance_uid].append(nodule)
+    rows: list[dict[str, object]] = []
+    seen: dict[str, Path] = {}
+    for found in find_scans(root):
+        series, plane = _place(found, nodules)
+        if plane is None:
+            continue
+        if series in seen:
+            raise UsageError(f"{found.path}: the same series as in {seen[series]}; keep one of them")
+        seen[series] = found.path
+        rows += [_row(nodule, plane, found.path.relative_to(base)) for nodule in nodules[series]]
+    return sorted(rows, key=lambda row: str(row["case_id"]))
+
+
+def _place(found: FoundScan, nodules: Mapping[str, Sequence[LidcNodule]]) -> tuple[str, _Plane | None]:
+    """Series UID, and its plane when it is a CT with nodules. Whether the series is sound, its reader will say."""
+    if not found.files:
+        return "", None
+    headers = []
+    for path in found.files:
+        try:
+            headers.append(read_header(path, limits=Limits()))
+        except CaseError:
+            continue  # the case stays in the manifest, and is rejected with its code when it is read
+        if headers[0].series not in nodules:
+            return "", None
+    return (headers[0].series, _plane(found, headers)) if headers else ("", None)
+
+
+def _plane(found: FoundScan, headers: Sequence[DicomFile]) -> _Plane:
+    frames = [header.frames[0] for header in headers]
+    first = frames[0]
+    usable = first.position is not None and first.pixel_spacing is not None and first.orientation is not None
+    if not usable or not np.allclose(first.orientation or (), _AXIAL, atol=1e-3):
+        raise UsageError(f"{found.path}: not the axial CT that the annotations were made on; download it again")
+    assert first.position is not None
+    assert first.pixel_spacing is not None
+    heights = [frame.position[2] for frame in frames if frame.position is not None]
+    return _Plane(
+        origin=(first.position[0], first.position[1]),
+        pixel_spacing=(first.pixel_spacing[0], first.pixel_spacing[1]),
+        lowest=min(heights),
+        highest=max(heights),
+    )
+
+
+def _inside(nodule: LidcNodule, plane: _Plane) -> bool:
+    half = nodule.slice_spacing_mm / 2
+    return plane.lowest - half <= nodule.centroid_z_mm <= plane.highest + half
+
+
+def _row(nodule: LidcNodule, plane: _Plane, image: Path) -> dict[str, object]:
+    ratings = nodule.ratings["malignancy"]
+    mean = float(np.mean(ratings))
+    center = plane.center(nodule)
+    return {
+        "case_id": nodule.nodule_id,
+        "image": image.as_posix(),
+        "label": "" if mean == _NEUTRAL else int(mean > _NEUTRAL),
+        "patient_id": nodule.patient_id,
+        **{f"center_{axis}_mm": f"{value:.3f}" for axis, value in zip("xyz", center, strict=True)},
+        "coordinate_system": "LPS",
+        "diameter_mm": f"{nodule.diameter_mm:.2f}",
+        "mean_malignancy": f"{mean:.3f}",
+        "readings": len(ratings),
+        "ratings": "|".join(map(str, ratings)),
+        "center_in_slices": "yes" if _inside(nodule, plane) else "no",
+        "series_instance_uid": nodule.series_instance_uid,
+    }

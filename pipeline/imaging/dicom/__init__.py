@@ -1,0 +1,1 @@
+"""DICOM: from files to one checked series."""

@@ -1,0 +1,263 @@
+"""A DICOM file as bytes: opened without waiting, checked for its mark, and parsed element by element by pydicom."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+
+from pipeline.config.inputs import Limits
+from pipeline.errors import CaseError, Code
+from pipeline.imaging.checks import open_regular
+from pipeline.imaging.dicom.fragments import EXPLICIT_BIG, EXPLICIT_DEFLATED, EXPLICIT_LITTLE, IMPLICIT
+from pipeline.imaging.dicom.values import uid
+
+MAGIC: Final = b"DICM"
+PREAMBLE: Final = 128
+PIXEL_DATA: Final = 0x7FE00010
+# What pydicom, struct and the like raise on damaged elements.
+PARSE_FAULTS: Final = (
+    ValueError, TypeError, AttributeError, OverflowError, NotImplementedError, LookupError,
+    struct.error, EOFError, OSError, RecursionError, AssertionError,
+)  # fmt: skip
+_TRANSFER_SYNTAX: Final = 0x00020010
+_MAX_READS: Final = 1_000_000  # of a header; an Enhanced series of 10,000 frames needs fewer
+_MAX_HEADER: Final = 64 * 2**20
+_LONG_VRS: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
+_PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, PIXEL_DATA})
+
+
+class Window:
+    """A file that never reads past its end, never allocates what a header claims, and notices truncation."""
+
+    def __init__(self, handle: IO[bytes], size: int) -> None:
+        self._handle, self.size = handle, size
+        self.short = False
+        self._at = handle.tell()  # kept here, because asking the file costs a system call each time
+        self._moved = False
+        self._reads = self._bytes = 0
+
+    def read(self, count: int = -1) -> bytes:
+        """At most ``count`` bytes; fewer only at the end of the file."""
+        left = max(self.size - self._at, 0)
+        if count < 0 or count > left:
+            self.short |= left > 0 or count > 8  # the eight bytes of a next element may well be missing
+            count = left
+        self._reads += 1
+        self._bytes += count
+        if self._reads > _MAX_READS or self._bytes > _MAX_HEADER:
+            raise _HeaderTooLargeError
+        if self._moved:
+            self._handle.seek(self._at)
+            self._moved = False
+        data = self._handle.read(count)
+        self._at += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move; beyond the end is noted as truncation."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size}[whence]
+        self._at, self._moved = base + offset, True
+        if self._at < 0:
+            raise ValueError("a position before the file's beginning")
+        self.short |= self._at > self.size
+        return self._at
+
+    def tell(self) -> int:
+        """Current position."""
+        return self._at
+
+
+class _HeaderTooLargeError(Exception):
+    """A header with more elements than any scan has."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[IO[bytes], tuple[int, int]]]:
+    """Open a regular file for reading, with its size and modification time; never waits on a pipe.
+
+    Raises:
+        CaseError: E_NOT_FOUND, E_PERMISSION, E_NOT_REGULAR, E_EMPTY_FILE, and E_SLICE_UNREADABLE when the disk fails.
+    """
+    with open_regular(path) as raw:
+        status = os.fstat(raw.fileno())
+        try:
+            yield io.BufferedReader(raw), (status.st_size, status.st_mtime_ns)  # type: ignore[type-var]
+        except OSError as error:
+            reason = f"reading failed ({os.strerror(error.errno or 0)}); check the disk or the network"
+            raise CaseError(Code.E_SLICE_UNREADABLE, path, reason) from None
+
+
+_QUIET_LOCKS: dict[int, threading.Lock] = {}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence pydicom: its warnings and log lines may quote patients' data.
+
+    Warning filters belong to the process, so only one thread may change them at a time; the lock is one per
+    process id, because a child forked while another thread held it could never get it.
+    """
+    logger = logging.getLogger("pydicom")
+    with _QUIET_LOCKS.setdefault(os.getpid(), threading.Lock()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before, logger.disabled = logger.disabled, True
+        try:
+            yield
+        finally:
+            logger.disabled = before
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a regular file has the DICM mark.
+
+    Raises:
+        CaseError: when it cannot be opened.
+    """
+    with opened(path) as (handle, _):
+        return handle.read(PREAMBLE + 4)[PREAMBLE:] == MAGIC
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A file whose meta group has been read, standing before its data set.
+
+    Attributes:
+        stamp: size and modification time.
+        syntax: transfer syntax UID.
+        source: what the elements are read from.
+        deflated_at: where a deflated data set begins in the file, else None.
+        inflated: its length when inflated, else None.
+    """
+
+    handle: IO[bytes]
+    stamp: tuple[int, int]
+    syntax: str
+    source: Window
+    deflated_at: int | None = None
+    inflated: int | None = None
+
+
+@dataclass(frozen=True)
+class PixelPlace:
+    """Header of the element that holds the pixels; ``offset`` is that of its value."""
+
+    tag: int
+    vr: str | None
+    offset: int
+    length: int
+
+
+def begin(path: Path, handle: IO[bytes], stamp: tuple[int, int], limits: Limits) -> DataSet:
+    """Check the mark, read the file meta group, and stop before the data set.
+
+    Raises:
+        CaseError: E_FORMAT, E_TRUNCATED; for a deflated data set also E_CODEC and E_TOO_LARGE.
+    """
+    if handle.read(PREAMBLE + 4)[PREAMBLE:] != MAGIC:
+        raise CaseError(Code.E_FORMAT, path, "no DICM mark at byte 128, so not a DICOM file (Part 10); export it again")
+    source = Window(handle, stamp[0])
+    meta = _read(path, source, EXPLICIT_LITTLE, [_TRANSFER_SYNTAX], lambda tag, _vr, _length: tag >> 16 != 2)
+    syntax = uid(meta, _TRANSFER_SYNTAX)
+    if not syntax:
+        _refuse_short(path, source)
+        raise CaseError(Code.E_FORMAT, path, "the file meta group names no transfer syntax; export it again")
+    if syntax != EXPLICIT_DEFLATED:
+        return DataSet(handle, stamp, syntax, source)
+    start = source.tell()
+    handle.seek(start)
+    data, length = inflate(path, handle, keep=_MAX_HEADER, limits=limits)
+    return DataSet(handle, stamp, syntax, Window(io.BytesIO(data), len(data)), start, length)
+
+
+def parse(
+    path: Path, data_set: DataSet, tags: Sequence[int], *, last: int = PIXEL_DATA
+) -> tuple[Dataset, PixelPlace | None]:
+    """Elements up to the pixels, or to ``last``, and the place of the pixels.
+
+    Raises:
+        CaseError: E_FORMAT, E_TRUNCATED.
+    """
+    found: list[tuple[int, str | None, int]] = []
+
+    def stop(tag: int, vr: str | None, length: int) -> bool:
+        number = int(tag)  # pydicom's tags compare slowly
+        if number in _PIXEL_TAGS and number <= last:
+            found.append((number, vr, length))
+        return bool(found) or number > last
+
+    header = _read(path, data_set.source, data_set.syntax, tags, stop)
+    if not found:
+        _refuse_short(path, data_set.source)
+        return header, None
+    tag, vr, length = found[0]
+    return header, PixelPlace(tag, vr, data_set.source.tell() + (12 if vr in _LONG_VRS else 8), length)
+
+
+def inflate(path: Path, handle: IO[bytes], *, keep: int, limits: Limits, skip: int = 0) -> tuple[bytes, int]:
+    """Inflate to the end of the stream in blocks, keeping ``keep`` bytes after the first ``skip``.
+
+    Returns:
+        The bytes kept, and the length of the whole inflated data set.
+
+    Raises:
+        CaseError: E_TOO_LARGE above the limits, E_CODEC, E_TRUNCATED.
+    """
+    engine, kept, total, used = zlib.decompressobj(-zlib.MAX_WBITS), bytearray(), 0, 0
+    while not engine.eof:
+        block = engine.unconsumed_tail or handle.read(1 << 16)
+        if not block:
+            raise CaseError(Code.E_TRUNCATED, path, "the deflated data set ends early; copy the file again")
+        used += 0 if engine.unconsumed_tail else len(block)
+        try:
+            out = engine.decompress(block, 1 << 20)
+        except zlib.error:
+            raise CaseError(Code.E_CODEC, path, "the deflated data set is damaged; export it again") from None
+        first = max(skip - total, 0)
+        kept += out[first : first + max(keep - len(kept), 0)]
+        total += len(out)
+        if total > limits.max_bytes or (total > 16 * 2**20 and total > used * limits.max_ratio):
+            most = f"{limits.max_bytes} bytes or {limits.max_ratio} to 1"
+            reason = f"inflates beyond {most}; raise the limits if that is meant"
+            raise CaseError(Code.E_TOO_LARGE, path, reason)
+    return bytes(kept), total
+
+
+def _read(
+    path: Path, source: Window, syntax: str, tags: Sequence[int], stop: Callable[[int, str | None, int], bool]
+) -> Dataset:
+    try:
+        with quiet():
+            header: Dataset = read_dataset(
+                source,  # type: ignore[arg-type]  # pydicom needs no more of a file than Window has
+                syntax == IMPLICIT,
+                syntax != EXPLICIT_BIG,
+                stop_when=stop,
+                specific_tags=list(tags),
+            )
+            return header
+    except _HeaderTooLargeError:
+        raise CaseError(Code.E_FORMAT, path, f"a header of over {_MAX_READS} elements or {_MAX_HEADER} bytes") from None
+    except RecursionError:
+        raise CaseError(Code.E_FORMAT, path, "sequences are nested too deep for any scan; export it again") from None
+    except PARSE_FAULTS:
+        if source.short:
+            raise CaseError(Code.E_TRUNCATED, path, "ends inside its header; copy it again") from None
+        raise CaseError(Code.E_FORMAT, path, "the DICOM header is damaged; export it again") from None
+
+
+def _refuse_short(path: Path, source: Window) -> None:
+    if source.short:
+        raise CaseError(Code.E_TRUNCATED, path, "ends inside its header; copy it again")

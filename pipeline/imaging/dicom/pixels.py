@@ -1,0 +1,191 @@
+"""From a file's bytes to the stored integers of one frame."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import IO, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config.inputs import Limits
+from pipeline.errors import CaseError, Code
+from pipeline.imaging.dicom.codestream import (
+    Codestream,
+    CodestreamError,
+    inspect_jpeg,
+    inspect_jpeg_2000,
+    unpack_rle,
+)
+from pipeline.imaging.dicom.file import inflate, opened
+from pipeline.imaging.dicom.fragments import JPEG, JPEG_2000, JPEG_LS, RLE
+from pipeline.imaging.dicom.header import DicomFile, Frame, PixelElement, PixelFormat
+
+Stored = NDArray[np.integer[Any]]
+SUPPORTED_COMPRESSION: Final = JPEG | JPEG_LS | JPEG_2000 | {RLE}
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One slice: a frame of a file, and how its stored values become values."""
+
+    file: DicomFile
+    frame: Frame
+    slope: float
+    intercept: float
+    inverted: bool
+
+    def rescale(self, stored: Stored) -> NDArray[np.float64]:
+        """Values of stored integers, any shape."""
+        if self.inverted:
+            signed, bits = self.file.pixel_format.signed, self.file.pixel_format.bits_stored
+            stored = (-1 if signed else (1 << bits) - 1) - stored.astype(np.int64)
+        return np.asarray(stored.astype(np.float64) * self.slope + self.intercept, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class StoredFrame:
+    """Stored integers of one frame, before the rescale.
+
+    Attributes:
+        values: shape (rows, columns), of the stored bits alone, sign extended.
+        stray_bits: bits beyond the stored ones are set: an overlay, junk, or a header that says too few bits.
+    """
+
+    values: Stored
+    stray_bits: bool
+
+
+def read_frame(file: DicomFile, index: int, *, limits: Limits) -> StoredFrame:
+    """Read and decode one frame.
+
+    Args:
+        file: as read before; the file must not have changed since.
+        index: of the frame in the file.
+        limits: of inflation.
+
+    Raises:
+        CaseError: E_SLICE_UNREADABLE, E_TRUNCATED, E_CODEC.
+    """
+    assert file.pixels is not None
+    with opened(file.path) as (handle, stamp):
+        if stamp != file.stamp:
+            reason = "changed while the series was being read; read it again"
+            raise CaseError(Code.E_SLICE_UNREADABLE, file.path, reason)
+        if file.pixels.length is None:
+            return _decompress(file, _join(file, handle, file.pixels.frames[index]))
+        data = _native(file, handle, file.pixels, index, limits)
+    return _unpack(file.pixel_format, data, swapped=file.pixels.big_endian_words)
+
+
+def frame_bytes(pixel_format: PixelFormat) -> int:
+    """Bytes of one uncompressed frame."""
+    return pixel_format.rows * pixel_format.columns * pixel_format.bits_allocated // 8
+
+
+def _native(file: DicomFile, handle: IO[bytes], pixels: PixelElement, index: int, limits: Limits) -> bytes:
+    size = frame_bytes(file.pixel_format)
+    start = pixels.offset + index * size
+    odd = start % 2 if pixels.big_endian_words else 0  # 8-bit pixels in 16-bit words: read whole words
+    start, length = start - odd, size + odd + (size + odd) % 2 * pixels.big_endian_words
+    if pixels.deflated_at is not None:
+        handle.seek(pixels.deflated_at)
+        data, _ = inflate(file.path, handle, keep=length, limits=limits, skip=start)
+    else:
+        handle.seek(start)
+        data = handle.read(length)
+    if len(data) < size + odd:
+        reason = f"a frame of {size} bytes, {len(data)} are there; copy the file again"
+        raise CaseError(Code.E_TRUNCATED, file.path, reason)
+    if pixels.big_endian_words and file.pixel_format.bits_allocated == 8:
+        data = np.frombuffer(data, ">u2").astype("<u2").tobytes()
+    return data[odd : odd + size]
+
+
+def _unpack(pixel_format: PixelFormat, data: bytes, *, swapped: bool) -> StoredFrame:
+    """Bytes of an uncompressed frame -> values: the stored bits alone, whatever stands in the others."""
+    size, stored, signed = pixel_format.bits_allocated // 8, pixel_format.bits_stored, pixel_format.signed
+    order = ">" if swapped and size > 1 else "<"
+    whole = stored == pixel_format.bits_allocated
+    raw = np.frombuffer(data, f"{order}{'i' if whole and signed else 'u'}{size}")
+    raw = raw.reshape(pixel_format.rows, pixel_format.columns)
+    if whole:
+        return StoredFrame(raw, stray_bits=False)
+    shift = pixel_format.high_bit + 1 - stored
+    values = _extend(raw >> shift, stored, signed=signed)
+    wide = raw.astype(np.int64)
+    bare = wide == (values & ((1 << stored) - 1)) << shift
+    extended = wide == (values.astype(np.int64) << shift) & ((1 << 8 * size) - 1)  # the sign repeated above the value
+    return StoredFrame(values, stray_bits=not bool((bare | extended).all()))
+
+
+def _extend(values: Stored, bits: int, *, signed: bool) -> Stored:
+    """Keep the lowest ``bits`` bits; the highest of them is the sign of signed values."""
+    wide: Stored = np.bitwise_and(values.astype(np.int32 if bits < 31 else np.int64), (1 << bits) - 1)
+    half = 1 << (bits - 1)
+    return np.bitwise_xor(wide, half) - half if signed else wide
+
+
+def _join(file: DicomFile, handle: IO[bytes], fragments: tuple[tuple[int, int], ...]) -> bytes:
+    parts = []
+    for offset, length in fragments:
+        handle.seek(offset)
+        parts.append(handle.read(length))
+        if len(parts[-1]) < length:
+            raise CaseError(Code.E_TRUNCATED, file.path, "a pixel fragment ends early; copy the file again")
+    return b"".join(parts)
+
+
+def _decompress(file: DicomFile, data: bytes) -> StoredFrame:
+    pixel_format = file.pixel_format
+    try:
+        if file.transfer_syntax == RLE:
+            pixels = pixel_format.rows * pixel_format.columns
+            raw = unpack_rle(data, pixels=pixels, planes=pixel_format.bits_allocated // 8)
+            return _unpack(pixel_format, raw, swapped=True)
+        found = _inspect(file.transfer_syntax, data)
+        _agree(found, pixel_format)
+        out = _run_codec(file.transfer_syntax, data)
+        container = 1 if found.precision <= 8 else 2 if found.precision <= 16 else 4
+        if len(out) != found.rows * found.columns * container:
+            raise CodestreamError(f"decoded to {len(out)} bytes")
+    except CodestreamError as error:
+        raise CaseError(Code.E_CODEC, file.path, f"the compressed frame {error}; export the series again") from None
+    order = "<" if sys.byteorder == "little" else ">"
+    raw_values = np.frombuffer(out, f"{order}u{container}").reshape(found.rows, found.columns)
+    # JPEG 2000 and JPEG-LS pad to their own precision; JPEG may hold signs extended beyond the stored bits.
+    bits = found.precision
+    if pixel_format.signed and file.transfer_syntax in JPEG:
+        bits = min(pixel_format.bits_stored, 8 * container)
+    values = _extend(raw_values, bits, signed=pixel_format.signed)
+    fitting = _extend(values, pixel_format.bits_stored, signed=pixel_format.signed)
+    return StoredFrame(values, stray_bits=not np.array_equal(values, fitting))
+
+
+def _inspect(syntax: str, data: bytes) -> Codestream:
+    if syntax in JPEG_2000:
+        return inspect_jpeg_2000(data)
+    return inspect_jpeg(data, jpeg_ls=syntax in JPEG_LS)
+
+
+def _agree(found: Codestream, pixel_format: PixelFormat) -> None:
+    """Refuse before the codec allocates what a codestream claims against the header."""
+    if (found.rows, found.columns) != (pixel_format.rows, pixel_format.columns) or found.components != 1:
+        shape = f"{found.columns} × {found.rows} × {found.components}"
+        raise CodestreamError(f"is {shape}, where the header says {pixel_format.columns} × {pixel_format.rows} × 1")
+    if not 2 <= found.precision <= pixel_format.bits_allocated:
+        raise CodestreamError(f"has {found.precision} bits a pixel in {pixel_format.bits_allocated} allocated ones")
+
+
+def _run_codec(syntax: str, data: bytes) -> bytes:
+    codec: Any
+    if syntax in JPEG_2000:
+        import openjpeg as codec
+    else:
+        import libjpeg as codec
+    try:
+        return bytes(codec.decode_pixel_data(data, version=2))
+    except (RuntimeError, ValueError, TypeError, UnicodeDecodeError, MemoryError) as error:
+        # RuntimeError is the codecs' own; the others leave their Python layer when a status is not as expected.
+        raise CodestreamError(f"cannot be decoded ({type(error).__name__} of the codec)") from None

@@ -1,0 +1,1 @@
+"""NIfTI: from a file to a checked volume."""

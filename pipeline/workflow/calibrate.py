@@ -1,0 +1,146 @@
+"""Calibrator, thresholds and refer zone as configured, from the cases that calibrate; and predictions as rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.cases.case import Case
+from pipeline.cases.findings import finding_labels
+from pipeline.config.experiment import Config
+from pipeline.config.inputs import MALIGNANT
+from pipeline.errors import CalibrationError, UsageError
+from pipeline.evaluation.calibration import fit_calibrator
+from pipeline.evaluation.calibrator import Calibrator
+from pipeline.evaluation.conformal import ReferZone, fit_refer_zone
+from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point
+from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.results import Evaluation
+from pipeline.workflow.cohort import Usable, extra_frame
+
+LogitArray = NDArray[np.float64]
+
+
+def require_refer_zone(labels: NDArray[np.int64], config: Config) -> None:
+    """Refuse, before anything is trained, a refer zone that the calibration split is too small for.
+
+    Args:
+        labels: of the calibration split, shape (n,).
+        config: the experiment.
+
+    Raises:
+        UsageError: with what is missing.
+    """
+    try:
+        refer_zone(labels, np.full(labels.size, 0.5), config)  # whether there is one rests on the labels alone
+    except CalibrationError as error:
+        coverage = config.operating_point.refer_coverage
+        raise UsageError(f"operating_point.refer_coverage: {coverage:g}: {error}, or set it to null") from None
+
+
+def refer_zone(labels: NDArray[np.int64], probabilities: LogitArray, config: Config) -> ReferZone | None:
+    """The zone in which cases go to a person, from the calibration split; None where none is configured."""
+    coverage = config.operating_point.refer_coverage
+    return None if coverage is None else fit_refer_zone(labels, probabilities, coverage=coverage)
+
+
+def calibrate(
+    logits: LogitArray, labels: NDArray[np.int64], config: Config, *, prior_offset: float
+) -> tuple[Calibrator, OperatingPoint]:
+    """Fit one finding's calibrator and choose its operating point, both on the calibration split."""
+    settings = config.calibration
+    offset = prior_offset if settings.prior_correction else 0.0
+    calibrator = fit_calibrator(settings.method, logits, labels, prior_offset=offset)
+    return calibrator, operating_point_as_configured(labels, calibrator.apply(logits), config)
+
+
+def operating_point_as_configured(
+    labels: NDArray[np.int64], probabilities: LogitArray, config: Config
+) -> OperatingPoint:
+    """Choose a threshold by the configured rule, from calibrated probabilities of calibration cases."""
+    rule = config.operating_point
+    return choose_operating_point(labels, probabilities, rule=rule.rule, target=rule.target, cost_ratio=rule.cost_ratio)
+
+
+def calibrate_findings(
+    logits: LogitArray, labels: LogitArray, config: Config, *, prior_offset: float
+) -> tuple[tuple[Calibrator, ...], dict[str, OperatingPoint]]:
+    """A calibrator for each finding, and operating points by finding, each on the cases where that finding is known.
+
+    Args:
+        logits: (N, F) of the calibration split.
+        labels: (N, F), NaN where unknown.
+        config: names the findings and how to calibrate.
+        prior_offset: what class balancing added to the logits.
+
+    Raises:
+        CalibrationError: naming the finding, where there are several.
+    """
+    calibrators, points = [], {}
+    for column, name in enumerate(config.data.findings):
+        known = np.isfinite(labels[:, column])
+        truth = labels[known, column].astype(np.int64)
+        try:
+            calibrator, points[name] = calibrate(logits[known, column], truth, config, prior_offset=prior_offset)
+        except CalibrationError as error:
+            if len(config.data.findings) == 1:
+                raise
+            raise CalibrationError(f"finding {name!r}: {error}") from None
+        calibrators.append(calibrator)
+    return tuple(calibrators), points
+
+
+def predictions_of(
+    cases: Sequence[Case],
+    splits: Sequence[str],
+    logits: LogitArray,
+    probabilities: LogitArray,
+    columns: Sequence[str],
+    *,
+    seed: int,
+    findings: Sequence[str] = (MALIGNANT,),
+) -> Predictions:
+    """The waist of the design: one row a case and finding, with the columns that subgroups and baselines need.
+
+    Args:
+        cases: N cases.
+        splits: of each case.
+        logits: (N, F), or (N,) of a single finding.
+        probabilities: of the same shape.
+        columns: extra columns to keep.
+        seed: of the training.
+        findings: F names, the label's first.
+    """
+    logits, probabilities = (values.reshape(len(cases), len(findings)) for values in (logits, probabilities))
+    labels, extra = finding_labels(cases, findings), extra_frame(cases, columns)
+    frames = []
+    for column, name in enumerate(findings):
+        frame = pd.DataFrame(
+            {
+                "case_id": [case.case_id for case in cases],
+                "patient_id": [case.patient_id for case in cases],
+                "split": list(splits),
+                "finding": name,
+                "seed": seed,
+                "label": labels[:, column],
+                "logit": logits[:, column],
+                "probability": probabilities[:, column],
+            }
+        )
+        frames.append(pd.concat([frame, extra], axis=1))
+    return Predictions.from_frame(pd.concat(frames, ignore_index=True))
+
+
+def calibration_rows(usable: Sequence[Usable], config: Config) -> list[int]:
+    """Which cases fit calibrator and thresholds: the calibration split, or for several members the training cases."""
+    split = "train" if config.training.members > 1 else "calibration"
+    return [index for index, each in enumerate(usable) if each.split == split]
+
+
+def evaluate_as_configured(test: Predictions, point: OperatingPoint, config: Config) -> Evaluation:
+    """Judge calibrated predictions with the configuration's number of resamples and seed."""
+    return evaluate(test, operating_point=point, resamples=config.evaluation.resamples, seed=config.seed)

@@ -1,0 +1,247 @@
+"""The cohort of a training or evaluation: every labelled case prepared once, and who was left out and why."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from rich.console import Console
+from rich.progress import track
+
+from pipeline.cases.cache import StoredInputs
+from pipeline.cases.case import RESERVED_COLUMNS, Case
+from pipeline.cases.covariates import covariates_of
+from pipeline.cases.findings import finding_labels, partly_labelled, require_both_values
+from pipeline.cases.manifest import Manifest
+from pipeline.cases.prepare import prepare_cases
+from pipeline.config.experiment import Config
+from pipeline.config.inputs import MALIGNANT, SPLITS
+from pipeline.config.training import Auxiliary, SoftLabels
+from pipeline.errors import CaseError, Code, ConfigError
+from pipeline.evaluation.report import Flow, SplitCounts
+from pipeline.files import sha256_json
+from pipeline.imaging.preprocess import ModelInput
+
+DIAMETER = "diameter_mm"  # the baseline that a reader asks for
+
+
+@dataclass(frozen=True, eq=False)
+class Usable:
+    """A labelled case with its network input and split."""
+
+    case: Case
+    split: str
+    input: ModelInput
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """What is left of a manifest, and what is not.
+
+    Attributes:
+        usable: labelled cases that could be read, in the manifest's order.
+        rejected: cases that could not, with the reason.
+        unlabelled: how many rows have a blank label and no other finding to train on.
+        repeated_rows: how many rows repeat an earlier one.
+        partly: cases without a label that have another finding; nothing is judged on them.
+    """
+
+    usable: tuple[Usable, ...]
+    rejected: tuple[tuple[Case, CaseError], ...]
+    unlabelled: int
+    repeated_rows: int
+    partly: tuple[Usable, ...] = ()
+
+    def of(self, split: str) -> list[Usable]:
+        """The usable cases of one split."""
+        return [each for each in self.usable if each.split == split]
+
+    def training(self) -> list[Usable]:
+        """What the weights are fitted on: the training split, and partly labelled cases of patients in no other split.
+
+        Whose patient is where is asked each time, so that it holds whatever the splits or folds are.
+        """
+        return [*self.of("train"), *self.training_alone()]
+
+    def training_alone(self) -> list[Usable]:
+        """The partly labelled among them."""
+        held_out = {each.case.patient_id for each in self.usable if each.split != "train"}
+        return [each for each in self.partly if each.case.patient_id not in held_out]
+
+    def flow(self) -> Flow:
+        """Where the given rows went."""
+        codes = Counter(str(error.code) for _, error in self.rejected)
+        if self.repeated_rows:
+            codes[Code.W_DUPLICATE_ROW] = self.repeated_rows
+        splits = {}
+        training = self.training()
+        for name in dict.fromkeys(each.split for each in self.usable):
+            cases = [each.case for each in (training if name == "train" else self.of(name))]
+            splits[name] = SplitCounts(
+                cases=len(cases),
+                patients=len({case.patient_id for case in cases}),
+                malignant=sum(case.label == 1 for case in cases),
+            )
+        idle = len(self.partly) - len(self.training_alone())
+        return Flow(
+            given=len(self.usable) + len(self.partly) + self.unlabelled + codes.total(),
+            excluded=dict(sorted(codes.items())),
+            unlabelled=self.unlabelled + idle,
+            splits={name: splits[name] for name in sorted(splits, key=[*SPLITS, *splits].index)},
+        )
+
+    def digest(self, manifest: Manifest) -> str:
+        """Digest of the data as used: manifest bytes, and each case's label, split and image bytes."""
+        cases = (*self.usable, *self.training_alone())
+        rows = [[each.case.case_id, each.case.label, each.split, each.input.image_sha256] for each in cases]
+        return sha256_json([manifest.digest, sorted(rows)])
+
+
+def prepare_cohort(manifest: Manifest, split_of: Mapping[str, str], config: Config) -> Cohort:
+    """Prepare every labelled case through the one preprocessing function.
+
+    Args:
+        manifest: without table faults.
+        split_of: split by case_id, for every labelled case.
+        config: names the preprocessing, the modality and the findings.
+    """
+    wanted = [case for case in manifest.cases if case.label is not None]
+    wanted += partly_labelled(manifest.cases, config.data.findings)
+    usable, rejected = [], []
+    stored = StoredInputs(config.data.cache) if config.data.cache else None
+    outcomes = prepare_cases(
+        wanted,
+        config.preprocessing,
+        modality=config.data.modality,
+        root=manifest.root,
+        stored=stored,
+        covariates=config.data.covariates,
+    )
+    console = Console(stderr=True)
+    for case, outcome in track(
+        outcomes, description="reading scans", total=len(wanted), console=console, disable=not console.is_terminal
+    ):
+        if isinstance(outcome, CaseError):
+            rejected.append((case, outcome))
+        else:
+            usable.append(Usable(case, split_of.get(case.case_id, "train"), outcome))
+    if stored:
+        stored.report()
+    return Cohort(
+        usable=tuple(each for each in usable if each.case.label is not None),
+        rejected=tuple(rejected),
+        unlabelled=len(manifest.cases) - len(wanted),
+        repeated_rows=manifest.repeated_rows,
+        partly=tuple(each for each in usable if each.case.label is None),
+    )
+
+
+def require_both_classes(
+    cohort: Cohort, manifest: Manifest, findings: Sequence[str] = (MALIGNANT,), *, splits: Sequence[str] = SPLITS
+) -> None:
+    """Refuse a cohort in which rejections left a split without a class of one of the findings.
+
+    Raises:
+        TableError: naming split, finding and the commonest reason.
+    """
+    codes = Counter(str(error.code) for _, error in cohort.rejected).most_common(1)
+    reason = (
+        f"; {len(cohort.rejected)} cases were rejected, most of them {codes[0][0]} (first: {cohort.rejected[0][1]})"
+        if codes
+        else ""
+    )
+    for name in splits:
+        cases = [each.case for each in (cohort.training() if name == "train" else cohort.of(name))]
+        require_both_values(finding_labels(cases, findings), findings, path=manifest.path, split=name, why=reason)
+
+
+def resolve_columns(config: Config, manifest: Manifest) -> Config:
+    """The configuration with the diameter as baseline, when it names none and the manifest has it.
+
+    Raises:
+        ConfigError: when it names a column that the manifest lacks, with the key and the column.
+    """
+    settings, soft = config.evaluation, config.training.soft_labels
+    named = {f"evaluation.{key}": getattr(settings, key) for key in ("baseline_columns", "oracle_columns", "subgroups")}
+    named["training.soft_labels.column"] = (soft.column,) if soft else ()
+    named["training.auxiliary.columns"] = tuple(config.training.auxiliary.columns) if config.training.auxiliary else ()
+    named["data.covariates"] = tuple(config.data.covariates)
+    for key, columns in named.items():
+        for column in columns:
+            if column in RESERVED_COLUMNS:
+                raise ConfigError(f"{key}: {column!r} is one of the manifest's own columns; name another, or remove it")
+            if column not in manifest.columns:
+                found = ", ".join(manifest.columns) or "none"
+                raise ConfigError(
+                    f"{key}: {manifest.path} has no column {column!r} (extra columns: {found}); correct or remove it"
+                )
+    if settings.baseline_columns or DIAMETER not in manifest.columns:
+        return config
+    return config.model_copy(update={"evaluation": settings.model_copy(update={"baseline_columns": (DIAMETER,)})})
+
+
+def soft_targets(cases: Sequence[Case], config: SoftLabels) -> list[float]:
+    """Targets of the loss in [0, 1]: the configured column, linear between its two ends; the label where it is blank.
+
+    Raises:
+        ConfigError: when a value is no number, or beyond the ends.
+    """
+    targets = []
+    for case in cases:
+        text = case.extra[config.column].strip()
+        try:
+            value = (float(text) - config.lowest) / (config.highest - config.lowest) if text else float(case.label or 0)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value <= 1:
+            raise ConfigError(
+                f"training.soft_labels: case {case.case_id!r} has {config.column} {text!r}, expected a number from "
+                f"{config.lowest:g} to {config.highest:g}; correct it or the two ends"
+            )
+        targets.append(value)
+    return targets
+
+
+def auxiliary_targets(cases: Sequence[Case], config: Auxiliary) -> npt.NDArray[np.float64]:
+    """The configured columns (N, K), each of mean 0 and variance 1 over these cases; NaN where a cell is blank.
+
+    Raises:
+        ConfigError: when a filled cell is no number, is not above 0 on the log scale, or a column does not vary.
+    """
+    table = extra_frame(cases, tuple(config.columns))
+    columns = []
+    for name, scale in config.columns.items():
+        key = f"training.auxiliary.columns: {name}"
+        if table[name].dtype != np.float64:
+            raise ConfigError(f"{key}: holds text that is no number; correct the column or leave it out")
+        values = table[name].to_numpy()
+        if scale == "log":
+            if (values <= 0).any():
+                raise ConfigError(f"{key}: holds {np.nanmin(values):g}, which has no logarithm; use scale 'linear'")
+            values = np.log(values)
+        spread = float(np.nanstd(values)) if np.isfinite(values).any() else 0.0
+        if spread == 0.0:
+            raise ConfigError(f"{key}: is the same in all {len(cases)} training cases; leave it out")
+        columns.append((values - np.nanmean(values)) / spread)
+    return np.stack(columns, axis=1)
+
+
+def covariate_values(usable: Sequence[Usable], config: Config) -> npt.NDArray[np.float64]:
+    """The configured covariates of cases, (N, K), in the columns' own units."""
+    columns = list(config.data.covariates)
+    return np.array([covariates_of(each.input.measures, columns) for each in usable]).reshape(len(usable), len(columns))
+
+
+def extra_frame(cases: Sequence[Case], columns: Sequence[str]) -> pd.DataFrame:
+    """Extra columns of cases: numbers where every filled cell is one, text otherwise; blank cells are missing."""
+    frame = pd.DataFrame({name: [case.extra[name].strip() or None for case in cases] for name in columns}, dtype=object)
+    for name in frame:
+        numbers = pd.to_numeric(frame[name], errors="coerce")
+        if bool((numbers.notna() == frame[name].notna()).all()):
+            frame[name] = numbers.astype(np.float64)
+    return frame

@@ -1,0 +1,124 @@
+"""From logits to a judged model: calibrate on one split, choose thresholds there, judge on another."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.cases.findings import finding_labels
+from pipeline.config.experiment import Config
+from pipeline.evaluation.calibrator import Calibrator
+from pipeline.evaluation.certainty import RATING_COLUMN
+from pipeline.evaluation.conformal import ReferZone
+from pipeline.evaluation.covariates import CovariateTerm, fit_covariate_term
+from pipeline.evaluation.multilabel import FindingsEvaluation, evaluate_findings
+from pipeline.evaluation.operating_points import OperatingPoint
+from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.results import Evaluation
+from pipeline.evaluation.subgroups import SUBGROUP_COLUMNS
+from pipeline.workflow.calibrate import LogitArray, calibrate_findings, calibration_rows, predictions_of, refer_zone
+from pipeline.workflow.cohort import Usable, covariate_values
+from pipeline.workflow.compare import Comparison, comparisons
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """Everything that is known of a model after training.
+
+    Attributes:
+        calibrators: fitted on the calibration split; for each network, one a finding.
+        covariates: what they add to each network's logits, fitted on the calibration split.
+        operating_points: by finding, chosen on the calibration split.
+        predictions: of the validation, calibration and test splits, all findings.
+        findings: the test split's evaluation, finding by finding.
+        comparisons: baseline first, then the oracle, where configured; of the first finding.
+        prevalence_at_calibration: share of malignant cases in the calibration split.
+        refer_zone: of the first finding, fitted on the calibration split, where configured.
+        fold_aurocs: within each fold, when every case was judged by the network of its fold; of the first finding.
+    """
+
+    calibrators: tuple[tuple[Calibrator, ...], ...]
+    covariates: tuple[CovariateTerm, ...]
+    operating_points: Mapping[str, OperatingPoint]
+    predictions: Predictions
+    findings: FindingsEvaluation
+    comparisons: tuple[Comparison, ...]
+    prevalence_at_calibration: float
+    refer_zone: ReferZone | None = None
+    fold_aurocs: tuple[float, ...] = ()
+
+    @property
+    def first_finding(self) -> str:
+        """The label's name."""
+        return next(iter(self.operating_points))
+
+    @property
+    def operating_point(self) -> OperatingPoint:
+        """Of the first finding."""
+        return self.operating_points[self.first_finding]
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """Of the first finding."""
+        return self.findings.first
+
+    @property
+    def calibration(self) -> str:
+        """How the first finding was calibrated, in a few words."""
+        terms = [line for each in self.covariates for line in each.describe()]
+        return "; ".join(dict.fromkeys([*terms, *(each[0].describe() for each in self.calibrators)]))
+
+    def of_first(self, split: str) -> Predictions:
+        """Predictions of one split and the first finding."""
+        return self.predictions.where(split=split, finding=self.first_finding)
+
+
+def used_columns(config: Config, *, available: Collection[str] = ()) -> list[str]:
+    """Extra columns that evaluation uses, each once: the configured ones, and the usual ones that there are."""
+    settings = config.evaluation
+    usual = [name for name in (*SUBGROUP_COLUMNS, RATING_COLUMN) if name in available]
+    return list(dict.fromkeys([*settings.baseline_columns, *settings.oracle_columns, *settings.subgroups, *usual]))
+
+
+def judge(usable: Sequence[Usable], logits: LogitArray, config: Config, *, prior_offset: float) -> Judgement:
+    """Add covariates, calibrate, choose thresholds, judge, and compare with regressions on the same cases.
+
+    Args:
+        usable: cases of all splits; what trained the only network only feeds the comparisons.
+        logits: (N, F) of ``usable``, by networks that were not trained on them; NaN where there is none.
+        config: the experiment.
+        prior_offset: what class balancing added to the logits.
+    """
+    findings, cases = config.data.findings, [each.case for each in usable]
+    splits = np.array([each.split for each in usable], dtype=object)
+    labels = finding_labels(cases, findings)  # (N, F)
+    at = calibration_rows(usable, config)
+    values = covariate_values(usable, config)
+    term = fit_covariate_term(logits[at], labels[at], values[at], config.data.covariates)
+    logits = logits + term.logits(values)
+    calibrators, points = calibrate_findings(logits[at], labels[at], config, prior_offset=prior_offset)
+    splits[at] = "calibration"  # also what members say of training cases that they left out
+    held_out = np.flatnonzero(splits != "train").tolist()
+    pairs = zip(calibrators, logits[held_out].T, strict=True)
+    predictions = predictions_of(
+        [cases[index] for index in held_out],
+        splits[held_out].tolist(),
+        logits[held_out],
+        np.stack([calibrator.apply(column) for calibrator, column in pairs], axis=1),
+        used_columns(config, available=cases[0].extra),
+        seed=config.seed,
+        findings=findings,
+    )
+    test = predictions.where(split="test")
+    return Judgement(
+        calibrators=(calibrators,) * config.training.members,
+        covariates=(term,) * config.training.members,
+        operating_points=points,
+        predictions=predictions,
+        findings=evaluate_findings(test, points, resamples=config.evaluation.resamples, seed=config.seed),
+        comparisons=comparisons(usable, test.where(finding=findings[0]), config),
+        prevalence_at_calibration=float(labels[at, 0].mean()),
+        refer_zone=refer_zone(labels[at, 0].astype(np.int64), calibrators[0].apply(logits[at, 0]), config),
+    )

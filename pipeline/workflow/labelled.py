@@ -1,0 +1,108 @@
+"""Labelled cases for judging a model that exists: who may be judged on, and what the model answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.cases.case import Case
+from pipeline.cases.manifest import Manifest
+from pipeline.config.inputs import MALIGNANT
+from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.subgroups import SUBGROUP_COLUMNS
+from pipeline.files import sha256_json
+from pipeline.scoring.engine import score_cases
+from pipeline.scoring.model_description import ModelDescription, hash_patient
+from pipeline.scoring.model_directory import Model
+from pipeline.scoring.rows import ScoreRow
+from pipeline.scoring.scorer import Scorer
+from pipeline.workflow.calibrate import predictions_of
+
+FITTED_ON = ("train", "validation", "calibration")
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A labelled case with the model's row for it."""
+
+    case: Case
+    row: ScoreRow
+
+    @property
+    def usable(self) -> bool:
+        """Whether the model gave a probability."""
+        return self.row.probability is not None
+
+
+def labelled_cases(manifest: Manifest) -> list[Case]:
+    """Cases with a label, in the manifest's order."""
+    return [case for case in manifest.cases if case.label is not None]
+
+
+def seen_cases(description: ModelDescription, cases: Sequence[Case], *, splits: Sequence[str] = FITTED_ON) -> set[str]:
+    """Ids of the cases whose patient is in the model's training, validation or calibration data."""
+    patients = description.patients
+    hashes = {each for split in splits for each in getattr(patients, split)}
+    return {case.case_id for case in cases if hash_patient(patients.salt, str(case.patient_id)) in hashes}
+
+
+def score_labelled(model: Model, cases: Sequence[Case], *, root: Path) -> list[Scored]:
+    """The model's row for each case, in order."""
+    rows = score_cases(Scorer(model, root=root), cases)
+    return [Scored(case, row) for case, row in zip(cases, rows, strict=True)]
+
+
+def predictions_from(
+    scored: Sequence[Scored], columns: Sequence[str], findings: Sequence[str] = (MALIGNANT,)
+) -> Predictions:
+    """Usable rows as predictions of the split ``test``, with subgroup columns.
+
+    Args:
+        scored: cases with rows that have a probability.
+        columns: subgroup columns.
+        findings: the model's, whose columns the cases have, or its first alone.
+    """
+    logits, probabilities = (
+        np.array([_scores(each.row, name, len(findings)) for each in scored], dtype=np.float64)
+        for name in ("logit", "probability")
+    )
+    cases = [each.case for each in scored]
+    return predictions_of(cases, ["test"] * len(cases), logits, probabilities, columns, seed=0, findings=findings)
+
+
+def _scores(row: ScoreRow, name: str, findings: int) -> list[float]:
+    """Logits or probabilities of a row's first findings."""
+    return [getattr(each, name) for each in (row.findings[:findings] or (row,))]
+
+
+def subgroup_columns(manifest: Manifest, *descriptions: ModelDescription) -> list[str]:
+    """Columns to judge subgroups by: the usual ones and those of the models' configurations that the manifest has."""
+    configured: list[str] = []
+    for description in descriptions:
+        evaluation = (description.provenance.get("config") or {}).get("evaluation") or {}
+        configured += evaluation.get("subgroups") or []
+    return [name for name in dict.fromkeys([*configured, *SUBGROUP_COLUMNS]) if name in manifest.columns]
+
+
+def cases_digest(cases: Sequence[Case]) -> str:
+    """Digest of who is judged and by which label, whatever the order, other columns or spelling of the table."""
+    return sha256_json(sorted([case.case_id, case.patient_id, case.label, case.image] for case in cases))
+
+
+def manifest_record(case: Case, description: ModelDescription) -> dict[str, Any]:
+    """A case as a row of the manifest columns that the registered model takes."""
+    row: dict[str, Any] = {"case_id": case.case_id, "patient_id": case.patient_id or "", "image": case.image}
+    if case.center_mm is not None:
+        row |= dict(zip(("center_x_mm", "center_y_mm", "center_z_mm"), case.center_mm, strict=True))
+        row["coordinate_system"] = "RAS"
+    return row | {name: float(case.extra[name]) for name in description.covariates}
+
+
+def patients_by_class(cases: Sequence[Case]) -> tuple[int, int]:
+    """How many patients have malignant, and how many have benign, cases."""
+    malignant, benign = ({case.patient_id for case in cases if case.label == label} for label in (1, 0))
+    return len(malignant), len(benign)

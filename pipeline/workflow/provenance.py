@@ -1,0 +1,42 @@
+"""Where a model comes from: data, configuration, code, versions, seeds."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.cases.manifest import Manifest
+from pipeline.cases.splits import Splits
+from pipeline.config.experiment import Config
+from pipeline.tracking.registry import package_versions
+
+
+def provenance(config: Config, manifest: Manifest, splits: Splits, dataset_digest: str, run_id: str) -> dict[str, Any]:
+    """What ``model.json`` keeps so that a training can be repeated."""
+    return {
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config": config.model_dump(mode="json"),
+        "manifest_sha256": manifest.digest,
+        "dataset_sha256": dataset_digest,
+        "split_sha256": splits.digest,
+        "split_source": splits.source,
+        "git_commit": git_commit(),
+        "python": platform.python_version(),
+        "packages": package_versions(),
+        "seed": config.seed,
+        "mlflow_run_id": run_id,
+    }
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout that this package runs from, with ``-dirty`` for changed files; None when installed."""
+    folder = Path(__file__).parent
+    try:
+        command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() or None

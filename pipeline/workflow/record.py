@@ -1,0 +1,104 @@
+"""What a training leaves in the tracking store for a reviewer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pipeline.config.experiment import Config
+from pipeline.scoring.model_description import ModelDescription
+from pipeline.scoring.rows import schema
+from pipeline.tracking.registry import RegisteredVersion, log_model, package_versions, register
+from pipeline.tracking.runs import TrackedRun
+from pipeline.workflow.candidates import ChampionBeside
+from pipeline.workflow.labelled import manifest_record
+from pipeline.workflow.provenance import git_commit
+from pipeline.workflow.summary import note
+
+if TYPE_CHECKING:
+    from pipeline.workflow.trained import Trained
+
+
+def record_start(run: TrackedRun, config: Config) -> None:
+    """Record what is known before the first scan is read."""
+    run.params(config.model_dump(mode="json"))
+    run.text("".join(f"{name}=={version}\n" for name, version in package_versions().items()), "environment.txt")
+    commit = git_commit()
+    if commit:
+        run.tags({"mlflow.source.git.commit": commit, "git_commit": commit})
+
+
+def record_model(run: TrackedRun, trained: Trained) -> RegisteredVersion | None:
+    """Record results, data and model; register the model when the configuration names one."""
+    run.metrics(final_metrics(trained))
+    run.dataset(
+        _dataset_table(trained),
+        name=trained.config.name,
+        digest=trained.dataset_digest,
+        source=str(trained.manifest.path),
+        context="training",
+    )
+    run.tags(
+        {
+            "dataset_sha256": trained.dataset_digest,
+            "split_sha256": trained.splits.digest,
+            "mlflow.note.content": note(trained),
+        }
+    )
+    for name in ("report.html", "predictions.parquet", "evaluation.json", "splits.csv", "figures"):
+        run.artifact(trained.folder / name, "figures" if name == "figures" else None)
+    run.text(trained.description.model_dump_json(indent=1), "model.json")
+    example = manifest_record(trained.cohort.usable[0].case, trained.description)
+    log_model(run, trained.folder / "model", input_example=example, columns=row_columns(trained.description))
+    registered = trained.config.tracking.registered_model
+    if registered is None:
+        return None
+    return register(run, name=registered, description=note(trained), tags=_version_tags(trained))
+
+
+def final_metrics(trained: Trained) -> dict[str, float]:
+    """Flat names and numbers: the model's, each comparison's, and the best epoch's (mean over folds)."""
+    judgement = trained.judgement
+    metrics = judgement.evaluation.metrics("test_") | judgement.findings.metrics("test_")
+    others = [(other.name, other.evaluation, other.gain) for other in judgement.comparisons]
+    if isinstance(trained.champion, ChampionBeside):
+        others.append(("champion", trained.champion.evaluation, trained.champion.gain))
+    for name, evaluation, gain in others:
+        metrics |= evaluation.metrics(f"{name}_test_")
+        if gain is not None:
+            metrics |= {
+                f"test_auroc_gain_over_{name}": gain.estimate,
+                f"test_auroc_gain_over_{name}_lower": gain.lower,
+                f"test_auroc_gain_over_{name}_upper": gain.upper,
+            }
+    if judgement.fold_aurocs:
+        metrics["mean_fold_auroc"] = float(np.mean(judgement.fold_aurocs))
+    best = [{"best_epoch": fitted.best_epoch, **fitted.validation} for fitted in trained.fitted]
+    return metrics | {name: float(np.mean([each[name] for each in best])) for name in best[0]}
+
+
+def row_columns(description: ModelDescription) -> tuple[str, ...]:
+    """Columns of the rows that a model gives."""
+    members, findings = len(description.members), description.findings
+    several = findings if len(findings) > 1 else ()
+    return tuple(schema(members if members > 1 else 0, several).names)
+
+
+def _dataset_table(trained: Trained) -> pd.DataFrame:
+    rows = [(each.case.case_id, each.case.label, each.split, each.input.image_sha256) for each in trained.cohort.usable]
+    return pd.DataFrame(rows, columns=["case_id", "label", "split", "image_sha256"])
+
+
+def _version_tags(trained: Trained) -> dict[str, str]:
+    description = trained.description
+    return {
+        "label_source": description.label.source,
+        "findings": ", ".join(description.findings),
+        "intensities": description.label.intensities,
+        "input_contract": description.input_contract,
+        "model_digest": description.digests.model,
+        "dataset_sha256": trained.dataset_digest,
+        "calibration_holds": str(trained.judgement.evaluation.calibration_holds).lower(),
+    }

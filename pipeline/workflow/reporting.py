@@ -1,0 +1,184 @@
+"""Writing an evaluation down: predictions, figures and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.errors import UndefinedMetricError
+from pipeline.evaluation.details import Details, evaluate_details
+from pipeline.evaluation.figure_frame import Caption, to_png
+from pipeline.evaluation.figures import evaluation_figures
+from pipeline.evaluation.finding_figures import findings_figure
+from pipeline.evaluation.multilabel import FindingsEvaluation
+from pipeline.evaluation.predictions import Predictions, write_predictions
+from pipeline.evaluation.prevalence import Restated, restate_prevalence
+from pipeline.evaluation.report import Flow, Picture, ReportInputs, Rival, render_report
+from pipeline.evaluation.results import Evaluation
+from pipeline.files import write_json, write_text
+from pipeline.scoring.model_description import LabelMeaning, ModelDescription
+from pipeline.workflow.candidates import ChampionBeside
+from pipeline.workflow.compare import Comparison
+from pipeline.workflow.guidelines import answered_items
+
+_PREVALENCES = (0.01, 0.05, 0.2)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An evaluation with everything that its report shows.
+
+    Attributes:
+        title: of the page.
+        model: name and short digest.
+        calibration: the calibrator in a few words.
+        predictions: the cases that were judged, of the first finding.
+        evaluation: of them.
+        findings: every finding's; None where there is one alone.
+        judged_on: which cases these are.
+        label: what the label means; None for predictions of unknown origin.
+        flow: where the given cases went; None when that is unknown.
+        comparisons: regressions on the same cases.
+        champion: on the same cases, or why it is not beside the model.
+        pictures: the most confident mistakes, where they were asked for.
+        subgroups: columns, beside the usual ones.
+        all_seeds: the same cases under every seed; None when there is one.
+        data, preprocessing, provenance: name and value of what is known.
+    """
+
+    title: str
+    model: str
+    calibration: str
+    predictions: Predictions
+    evaluation: Evaluation
+    judged_on: str = "test split"
+    findings: FindingsEvaluation | None = None
+    label: LabelMeaning | None = None
+    flow: Flow | None = None
+    comparisons: Sequence[Comparison] = ()
+    champion: ChampionBeside | str = "predictions alone name no model"
+    pictures: tuple[Picture, ...] = ()
+    subgroups: Sequence[str] = ()
+    all_seeds: Predictions | None = None
+    data: Mapping[str, str] = field(default_factory=dict)
+    preprocessing: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_evaluation(
+    judged: Judged,
+    folder: Path,
+    *,
+    all_predictions: Predictions | None = None,
+    calibration: Predictions | None = None,
+    refer_coverage: float | None = None,
+) -> None:
+    """Write ``predictions.parquet``, ``evaluation.json``, ``figures`` and ``report.html`` into a folder.
+
+    Args:
+        judged: what to write down.
+        folder: exists.
+        all_predictions: what ``predictions.parquet`` holds, when it is more than what was judged.
+        calibration: predictions of the calibration split, for the refer zone; None when they are not at hand.
+        refer_coverage: of the refer zone that is judged; 0.9 by default.
+    """
+    write_predictions(all_predictions or judged.predictions, folder / "predictions.parquet")
+    details = evaluate_details(
+        judged.predictions,
+        operating_point=judged.evaluation.operating_point,
+        columns=judged.subgroups,
+        calibration=calibration,
+        refer_coverage=refer_coverage or 0.9,
+        all_seeds=judged.all_seeds,
+    )
+    champion = judged.champion if isinstance(judged.champion, str) else judged.champion.to_json()
+    several = judged.findings.to_json() if judged.findings else {}
+    found = {**judged.evaluation.to_json(), **details.to_json(), "champion": champion, **several}
+    write_json(folder / "evaluation.json", found)
+    cases = f"{judged.judged_on}, {judged.evaluation.n_cases} cases of {judged.evaluation.n_patients} patients"
+    caption = Caption(judged.model, judged.calibration, cases)
+    figures = evaluation_figures(
+        judged.predictions,
+        judged.evaluation,
+        caption=caption,
+        rivals={other.name: other.predictions.probabilities for other in judged.comparisons},
+    )
+    if judged.findings and (picture := findings_figure(judged.findings, caption=caption)):
+        figures["findings"] = picture
+    pictures = {name: to_png(figure) for name, figure in figures.items()}
+    (folder / "figures").mkdir(exist_ok=True)
+    for name, png in pictures.items():
+        (folder / "figures" / f"{name}.png").write_bytes(png)
+    write_text(folder / "report.html", render_report(_report(judged, details, pictures)))
+
+
+def _report(judged: Judged, details: Details, pictures: Mapping[str, bytes]) -> ReportInputs:
+    evaluation, label = judged.evaluation, judged.label
+    badges = ["research use; not a medical device", "probability of malignancy (1 = malignant)"]
+    if label is not None:
+        badges.append(f"{label.intensities} intensities")
+        badges.append(f"label: {label.source}")
+    return ReportInputs(
+        title=judged.title,
+        model=judged.model,
+        calibration=judged.calibration,
+        evaluation=evaluation,
+        judged_on=judged.judged_on,
+        badges=tuple(badges),
+        flow=judged.flow,
+        figures=pictures,
+        rivals=_rivals(judged),
+        no_champion=judged.champion if isinstance(judged.champion, str) else "",
+        details=details,
+        findings=judged.findings,
+        restated=_restated(evaluation),
+        pictures=judged.pictures,
+        data=judged.data,
+        preprocessing=judged.preprocessing,
+        provenance=judged.provenance,
+        checklist=answered_items(judged, details),
+    )
+
+
+def _rivals(judged: Judged) -> tuple[Rival, ...]:
+    rivals = [Rival(other.name, other.describe(), other.evaluation, other.gain) for other in judged.comparisons]
+    if isinstance(judged.champion, ChampionBeside):
+        beside = judged.champion
+        rivals.append(Rival("champion", beside.note, beside.evaluation, beside.gain, model=beside.model))
+    return tuple(rivals)
+
+
+def _restated(evaluation: Evaluation) -> tuple[Restated, ...]:
+    try:
+        return tuple(
+            restate_prevalence(evaluation["sensitivity"], evaluation["specificity"], prevalence=prevalence)
+            for prevalence in _PREVALENCES
+        )
+    except UndefinedMetricError:
+        return ()
+
+
+def preprocessing_facts(description: ModelDescription) -> dict[str, str]:
+    """How scans become inputs, for the report."""
+    preprocessing = description.preprocessing
+    intensity = preprocessing.intensity
+    window = f" {intensity.lower:g} to {intensity.upper:g}" if intensity.lower is not None else ""
+    return {
+        "input": description.input_contract,
+        "intensity": f"{intensity.scaling}{window}",
+        "network": f"{description.network.name}, {description.dimensions}D",
+        "preprocessing digest": description.digests.preprocessing[:16],
+    }
+
+
+def provenance_facts(description: ModelDescription) -> dict[str, str]:
+    """Where the model comes from, for the report."""
+    known = description.provenance
+    names = ("created_at", "git_commit", "mlflow_run_id", "manifest_sha256", "dataset_sha256", "split_sha256", "seed")
+    facts = {name.replace("_", " "): str(known[name]) for name in names if known.get(name) is not None}
+    return {
+        "model digest": description.digests.model,
+        **facts,
+        "prevalence at calibration": f"{description.prevalence_at_calibration:.3f}",
+    }

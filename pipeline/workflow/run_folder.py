@@ -1,0 +1,110 @@
+"""The folder of a training run: made once, and found again by ``--resume``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.experiment import Config
+from pipeline.errors import UsageError
+from pipeline.files import write_json
+
+_RECORD, SUMMARY = "run.json", "summary.txt"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a training must know to go on: kept as ``run.json`` in its folder.
+
+    Attributes:
+        run_id: MLflow's; None before the run is open.
+        name: of the MLflow run.
+        config: as it was resolved, as JSON.
+        folds: of ``--folds``.
+        manifest_sha256: of the table.
+    """
+
+    run_id: str | None
+    name: str
+    config: Mapping[str, Any]
+    folds: int | None
+    manifest_sha256: str
+
+    def write(self, folder: Path) -> None:
+        """Keep it in a run's folder, which is created."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / _RECORD, asdict(self))
+
+    def require_same(self, now: RunRecord, folder: Path) -> None:
+        """Refuse to go on with something else than what was begun.
+
+        Raises:
+            UsageError: naming the first difference.
+        """
+        records = [
+            {**each.config, "--folds": each.folds, "the manifest's digest": each.manifest_sha256[:12]}
+            for each in (self, now)
+        ]
+        for name, was, is_now in _differences(records[0], records[1]):
+            raise UsageError(f"--resume {folder}: {name} was {was!r}, and is {is_now!r}; restore it, or start anew")
+
+
+def read_record(folder: Path) -> RunRecord | None:
+    """The record of a run's folder; None where there is none."""
+    try:
+        return RunRecord(**json.loads((folder / _RECORD).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
+def find_run(run: str, config: Config, record: RunRecord) -> tuple[Path, RunRecord]:
+    """The folder and the record of an unfinished run.
+
+    Args:
+        run: the folder, or the MLflow run id of one in ``config.output``.
+        config: of the run that would go on.
+        record: of the run that would go on; must be the same but for id and name.
+
+    Raises:
+        UsageError: when there is none, it is finished, or another one.
+    """
+    folders = [Path(run), *(path.parent for path in sorted(config.output.glob(f"*/{_RECORD}")))]
+    for folder in folders:
+        earlier = read_record(folder)
+        if earlier is None or (folder != Path(run) and earlier.run_id != run):
+            continue
+        if (folder / SUMMARY).exists():
+            raise UsageError(f"--resume {run}: {folder} is finished; its results are in {folder / SUMMARY}")
+        earlier.require_same(record, folder)
+        shutil.rmtree(folder / "model", ignore_errors=True)  # it is made again, from the weights
+        return folder, earlier
+    raise UsageError(
+        f"--resume {run}: neither a run's folder (one with {_RECORD}) nor the id of a run in {config.output}; name one"
+    )
+
+
+def new_folder(config: Config, started: datetime) -> Path:
+    """A folder that no other run has, whatever starts in the same second."""
+    config.output.mkdir(parents=True, exist_ok=True)
+    name = f"{config.name}-{started:%Y%m%d-%H%M%S}"
+    for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
+        folder = config.output / (name + suffix)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise FileExistsError(f"{config.output / name}: a thousand runs of this second; remove some")
+
+
+def _differences(one: Any, two: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(one, Mapping) and isinstance(two, Mapping):
+        for key in dict.fromkeys((*one, *two)):
+            yield from _differences(one.get(key), two.get(key), f"{name}.{key}" if name else key)
+    elif one != two:
+        yield name, one, two

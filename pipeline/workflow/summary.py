@@ -1,0 +1,161 @@
+"""What a training says at its end, and the note that a reviewer reads first."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.evaluation.multilabel import FindingsEvaluation
+from pipeline.evaluation.report import STATISTIC_NAMES
+from pipeline.evaluation.results import Evaluation
+from pipeline.tracking.registry import RegisteredVersion
+from pipeline.workflow.candidates import ChampionBeside
+from pipeline.workflow.findings_text import findings_lines, findings_markdown
+
+if TYPE_CHECKING:
+    from pipeline.workflow.trained import Trained
+
+
+def summary_text(trained: Trained, version: RegisteredVersion | None) -> str:
+    """The table that ``malignancy train`` prints, with the commands to look further."""
+    config, judgement, evaluation = trained.config, trained.judgement, trained.judgement.evaluation
+    where = f", {version.name} version {version.version} ({version.alias})" if version else ""
+    lines = [
+        f"{config.name}{_simulated(trained)}{where}",
+        (
+            f"{trained.judged_on}: {evaluation.n_patients} patients, {evaluation.n_cases} cases, "
+            f"{evaluation.n_positive} malignant; label: {config.data.label_source}"
+        ),
+        "",
+        _table(trained),
+        *_folds(trained),
+        *findings_lines(judgement.findings),
+        f"calibrated: {_calibration(evaluation)}",
+        champion_text(trained.champion),
+        f"operating point: {judgement.operating_point.describe()}",
+        *([judgement.refer_zone.describe()] if judgement.refer_zone else []),
+        (
+            f"best epoch {_epochs(trained)}; "
+            f"{len(trained.cohort.rejected)} cases rejected; research use, not a medical device"
+        ),
+        f"report: {trained.folder / 'report.html'}",
+        "MLflow: malignancy ui",
+    ]
+    return "\n".join(lines)
+
+
+def note(trained: Trained) -> str:
+    """Markdown for the run's page: which is better, and is it calibrated."""
+    config, evaluation = trained.config, trained.judgement.evaluation
+    rows = [
+        f"**{config.name}{_simulated(trained)}**, probability of malignancy. Research use; not a medical device.",
+        "",
+        (
+            f"{trained.judged_on.capitalize()}: {evaluation.n_patients} patients, {evaluation.n_cases} cases, "
+            f"{evaluation.n_positive} malignant. Label: {config.data.label_source}."
+        ),
+        "",
+        # First, because MLflow folds long notes: how good, and can its probabilities be believed.
+        f"AUROC {_cell(evaluation, 'auroc')}; calibration {_calibration(evaluation)}.",
+        "",
+        "| | model | " + " | ".join(other.name for other in trained.judgement.comparisons) + " |",
+        "|---|---|" + "---|" * len(trained.judgement.comparisons),
+    ]
+    evaluations = [evaluation, *(other.evaluation for other in trained.judgement.comparisons)]
+    rows += [
+        f"| {title} | " + " | ".join(_cell(each, name) for each in evaluations) + " |"
+        for name, title in STATISTIC_NAMES.items()
+    ]
+    for other in trained.judgement.comparisons:
+        rows += [
+            "",
+            f"AUROC gain over the {other.name} ({other.read}): {other.gain or 'undefined'}, by patient.",
+        ]
+    rows += ["", champion_text(trained.champion)]
+    rows += ["", f"Calibration ({trained.judgement.calibration}): {_calibration(evaluation)}."]
+    rows += [line for text in _folds(trained) for line in ("", f"{text}.")]
+    rows += ["", f"Operating point: {trained.judgement.operating_point.describe()}."]
+    if trained.judgement.refer_zone:
+        rows += ["", f"Refer zone: {trained.judgement.refer_zone.describe()}."]
+    rows += findings_markdown(trained.judgement.findings)
+    return "\n".join(rows)
+
+
+def _epochs(trained: Trained) -> str:
+    return ", ".join(f"{fitted.best_epoch} of {fitted.epochs}" for fitted in trained.fitted)
+
+
+def _folds(trained: Trained) -> list[str]:
+    """AUROC within the folds, beside the pooled one: pooling also asks whether the folds' probabilities agree."""
+    aurocs = trained.judgement.fold_aurocs
+    if not aurocs:
+        return []
+    each = ", ".join(f"{value:.3f}" for value in aurocs)
+    together = f"the model is all {len(aurocs)} networks together, which these figures do not judge"
+    return [f"AUROC within folds: mean {np.mean(aurocs):.3f} ({each}); {together}"]
+
+
+def _simulated(trained: Trained) -> str:
+    return " (simulated intensities)" if trained.config.data.intensities == "simulated" else ""
+
+
+def _table(trained: Trained) -> str:
+    judgement = trained.judgement
+    title = f"results{_simulated(trained)}, 95 % intervals by patient"
+    table = Table("", "model", *(other.name for other in judgement.comparisons), title=title, title_justify="left")
+    evaluations = [judgement.evaluation, *(other.evaluation for other in judgement.comparisons)]
+    for name, label in STATISTIC_NAMES.items():
+        table.add_row(label, *(_cell(each, name) for each in evaluations))
+    table.add_row("AUROC, model minus this", "", *(str(other.gain or "undefined") for other in judgement.comparisons))
+    table.add_section()
+    for label, name in (("Brier score", "brier_score"), ("ECE", "ece")):
+        table.add_row(f"{label}, uncalibrated to calibrated", *(_change(each, name) for each in evaluations))
+    table.add_row(
+        "ECE of a perfect model (95th percentile)",
+        *(_number(each.null.p95 if each.null else None) for each in evaluations),
+    )
+    table.add_row(
+        "columns",
+        f"{trained.config.network.name} network",
+        *(other.read for other in judgement.comparisons),
+    )
+    text = io.StringIO()
+    Console(file=text, width=140).print(table)
+    return text.getvalue().rstrip()
+
+
+def _cell(evaluation: Evaluation, name: str) -> str:
+    return str(evaluation.intervals[name]) if name in evaluation.intervals else "undefined"
+
+
+def _change(evaluation: Evaluation, name: str) -> str:
+    return f"{_number(getattr(evaluation.uncalibrated, name))} to {_number(getattr(evaluation.calibrated, name))}"
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
+def _calibration(evaluation: Evaluation) -> str:
+    return "holds" if evaluation.calibration_holds else "does not hold: " + "; ".join(evaluation.calibration_faults)
+
+
+def champion_text(champion: ChampionBeside | str) -> str:
+    """A line on how the model stands beside the champion, or why it does not."""
+    if isinstance(champion, str):
+        return f"Not beside the champion: {champion}."
+    theirs = champion.evaluation.intervals.get("auroc", "undefined")
+    return f"AUROC gain over the champion: {champion.gain or 'undefined'}, by patient; {champion.note}, AUROC {theirs}."
+
+
+def evaluation_text(title: str, evaluation: Evaluation, findings: FindingsEvaluation | None = None) -> str:
+    """What ``malignancy evaluate`` prints."""
+    rows = [f"{title}: {evaluation.n_patients} patients, {evaluation.n_cases} cases, {evaluation.n_positive} malignant"]
+    rows += [f"  {label}: {_cell(evaluation, name)}" for name, label in STATISTIC_NAMES.items()]
+    rows += [f"  operating point: {evaluation.operating_point.describe()}"]
+    rows += [f"  calibration {_calibration(evaluation)}", *findings_lines(findings)]
+    return "\n".join(rows)

@@ -1,0 +1,204 @@
+"""From what was learnt to a finished training: save the model and write the report."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.cases.covariates import measure_name
+from pipeline.cases.manifest import Manifest
+from pipeline.cases.splits import Splits
+from pipeline.config.experiment import Config
+from pipeline.evaluation.report import Picture
+from pipeline.files import atomic_write
+from pipeline.imaging.envelope import fit_envelope
+from pipeline.scoring.drift import PROBABILITY, Reference, fit_references, references_to_json
+from pipeline.scoring.golden import add_golden
+from pipeline.scoring.model_description import LabelMeaning, ModelDescription, PatientHashes
+from pipeline.scoring.model_directory import Member, save_model
+from pipeline.tracking.runs import TrackedRun
+from pipeline.training.fit import Fitted
+from pipeline.workflow.candidates import ChampionBeside, champion_beside
+from pipeline.workflow.cohort import Cohort
+from pipeline.workflow.judge import Judgement
+from pipeline.workflow.mistakes import mistake_pictures
+from pipeline.workflow.provenance import provenance
+from pipeline.workflow.reporting import Judged, preprocessing_facts, provenance_facts, write_evaluation
+
+
+@dataclass(frozen=True, eq=False)
+class Learnt:
+    """Networks that are fitted and judged, and not saved yet.
+
+    Attributes:
+        folder: of the run: ``model``, ``predictions.parquet``, ``report.html``, ``summary.txt``, checkpoints.
+        manifest: the table.
+        splits: which case was used for what.
+        cohort: what was used and what was not.
+        fitted: the model's networks: one, the configured members, or those of every fold, fold by fold.
+        judgement: on the test split, or on every case by the network that never saw its patient.
+    """
+
+    folder: Path
+    config: Config
+    manifest: Manifest
+    splits: Splits
+    cohort: Cohort
+    fitted: tuple[Fitted, ...]
+    judgement: Judgement
+
+
+@dataclass(frozen=True, eq=False)
+class Trained(Learnt):
+    """A finished training.
+
+    Attributes:
+        description: the model directory's.
+        dataset_digest: of the data as used.
+        champion: on the same judged cases, or why it is not beside the model.
+    """
+
+    description: ModelDescription
+    dataset_digest: str
+    champion: ChampionBeside | str
+
+    @property
+    def judged_on(self) -> str:
+        """Which cases the judgement is of."""
+        folds = len(self.judgement.fold_aurocs)
+        return f"out of fold, {folds} folds" if folds else "test split"
+
+
+def finish(learnt: Learnt, run: TrackedRun) -> Trained:
+    """Save the model directory and write the report; everything but the registry."""
+    digest = learnt.cohort.digest(learnt.manifest)
+    description = _save(learnt, digest, run)
+    champion = _champion_beside(learnt, description)
+    trained = Trained(**vars(learnt), description=description, dataset_digest=digest, champion=champion)
+    write_evaluation(
+        _judged(trained),
+        trained.folder,
+        all_predictions=trained.judgement.predictions,
+        calibration=trained.judgement.of_first("calibration"),
+        refer_coverage=trained.config.operating_point.refer_coverage,
+    )
+    _write_splits(trained)
+    return trained
+
+
+def _judged(trained: Trained) -> Judged:
+    config, description, judgement = trained.config, trained.description, trained.judgement
+    simulated = ": simulated intensities" if config.data.intensities == "simulated" else ""
+    return Judged(
+        title=f"{config.name}{simulated}",
+        model=f"{description.name}@{description.digests.model[:12]}",
+        calibration=judgement.calibration,
+        predictions=judgement.of_first("test"),
+        evaluation=judgement.evaluation,
+        findings=judgement.findings,
+        judged_on=trained.judged_on,
+        label=description.label,
+        flow=trained.cohort.flow(),
+        comparisons=judgement.comparisons,
+        champion=trained.champion,
+        pictures=_pictures(trained),
+        subgroups=config.evaluation.subgroups,
+        data={
+            "manifest": trained.manifest.path.name,
+            "modality": config.data.modality,
+            "label": f"1 = malignant; {config.data.label_source}",
+            "intensities": config.data.intensities,
+            "splits": f"{trained.splits.source}, by patient",
+        },
+        preprocessing=preprocessing_facts(description),
+        provenance=provenance_facts(description),
+    )
+
+
+def _champion_beside(learnt: Learnt, description: ModelDescription) -> ChampionBeside | str:
+    config, cohort, judgement = learnt.config, learnt.cohort, learnt.judgement
+    if not config.evaluation.champion:
+        return "not asked for (evaluation.champion: false)"
+    test = judgement.of_first("test")
+    cases = {each.case.case_id: each.case for each in cohort.usable}
+    return champion_beside(
+        description,
+        test,
+        [cases[case_id] for case_id in test.case_ids],
+        judgement.operating_point,
+        root=learnt.manifest.root,
+        registered=config.tracking.registered_model,
+        tracking=config.tracking,
+    )
+
+
+def _pictures(trained: Trained) -> tuple[Picture, ...]:
+    if not trained.config.evaluation.pictures:
+        return ()
+    inputs = {each.case.case_id: each.input.voxels for each in trained.cohort.usable}
+    test = trained.judgement.of_first("test")
+    # Out of fold, the networks that gave the answer are the ones to ask; the others were trained on the case.
+    folds = dict(zip(test.case_ids, test.frame["fold"].fillna(0).astype(int), strict=True))
+    networks, members = [each.network for each in trained.fitted], trained.config.training.members
+    of_fold = [networks[first : first + members] for first in range(0, len(networks), members)]
+    return mistake_pictures(test, lambda case_id: of_fold[folds[case_id]], inputs.get)
+
+
+def _write_splits(trained: Trained) -> None:
+    """``splits.csv``: which usable case was in which split."""
+    with (
+        atomic_write(trained.folder / "splits.csv") as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as handle,
+    ):
+        rows = csv.writer(handle, lineterminator="\n")
+        rows.writerow(("case_id", "patient_id", "split"))
+        cases = (*trained.cohort.usable, *trained.cohort.training_alone())
+        rows.writerows((each.case.case_id, each.case.patient_id, each.split) for each in cases)
+
+
+def _save(learnt: Learnt, dataset_digest: str, run: TrackedRun) -> ModelDescription:
+    config, cohort, fitted, judgement = learnt.config, learnt.cohort, learnt.fitted, learnt.judgement
+    seen = {"train": cohort.training(), "validation": cohort.of("validation"), "calibration": cohort.of("calibration")}
+    if judgement.fold_aurocs:  # each case trained the networks of all folds but one
+        seen = {"train": [*cohort.usable, *cohort.partly], "validation": [], "calibration": []}
+    patients = {name: [str(each.case.patient_id) for each in cases] for name, cases in seen.items()}
+    measures = [each.input.measures for each in seen["train"]]
+    description = save_model(
+        learnt.folder / "model",
+        [
+            Member(each.network, calibrators, term)
+            for each, calibrators, term in zip(fitted, judgement.calibrators, judgement.covariates, strict=True)
+        ],
+        name=config.name,
+        network=config.network,
+        preprocessing=config.preprocessing,
+        modality=config.data.modality,
+        findings=config.data.findings,
+        operating_points=list(judgement.operating_points.values()),
+        label=LabelMeaning(source=config.data.label_source, intensities=config.data.intensities),
+        envelope=fit_envelope(
+            measures,
+            modality=config.data.modality,
+            covariates={measure_name(name): scale for name, scale in config.data.covariates.items()},
+        ),
+        prevalence_at_calibration=judgement.prevalence_at_calibration,
+        patients=PatientHashes.of(run.run_id, patients),
+        provenance=provenance(config, learnt.manifest, learnt.splits, dataset_digest, run.run_id),
+        drift_reference=references_to_json(_drift_references(measures, judgement)),
+        refer_zone=judgement.refer_zone,
+    )
+    add_golden(learnt.folder / "model")
+    return description
+
+
+def _drift_references(measures: Sequence[Mapping[str, float]], judgement: Judgement) -> dict[str, Reference]:
+    """Measures of the training cases, which the envelope knows too, and probabilities of the calibration cases."""
+    names = set.intersection(*(set(case) for case in measures))
+    values = {name: [case[name] for case in measures] for name in names}
+    calibration = judgement.predictions.where(split="calibration")
+    for name in judgement.operating_points:
+        column = PROBABILITY if name == judgement.first_finding else f"{PROBABILITY}_{name}"
+        values[column] = calibration.where(finding=name).probabilities.tolist()
+    return fit_references(values)

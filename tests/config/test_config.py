@@ -1,0 +1,176 @@
+"""Configuration: every mistake is one line that names file, key, value, limit and remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config.file import load_config
+from pipeline.errors import ConfigError
+
+MINIMAL = """
+name: mine
+data: {manifest: scans/manifest.csv, modality: CT, label_source: biopsy}
+preprocessing: {region: lesion, size: [32, 32, 32], spacing_mm: [1, 1, 1]}
+"""
+SHIPPED = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(MINIMAL)
+    return path
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_configuration_is_complete(path):
+    import yaml
+
+    tree = yaml.safe_load(path.read_text())
+    loaded = load_config(path).model_dump(mode="json")
+
+    def missing(given, full, prefix=""):
+        for key, value in full.items():
+            if key == "search":  # ranges are declared where a search is wanted
+                continue
+            if key not in given:
+                yield prefix + key
+            elif isinstance(value, dict) and given[key] is not None:
+                yield from missing(given[key], value, f"{prefix}{key}.")
+
+    assert list(missing(tree, loaded)) == []
+
+
+def test_each_registered_model_name_is_used_by_one_shipped_configuration():
+    names = [load_config(path).tracking.registered_model for path in SHIPPED]
+    registered = [name for name in names if name]
+    assert len(registered) == len(set(registered))
+    assert load_config(SHIPPED[0].with_name("smoke.yaml")).tracking.registered_model is None
+
+
+@pytest.mark.parametrize(
+    ("findings", "more", "says"),
+    [
+        ("[calcified, malignant]", [], r"is no list for task multilabel, which starts with 'malignant'"),
+        ("[malignant, calcified, calcified]", [], r"data\.findings: 'calcified' stands twice"),
+        ("[malignant, macro]", [], r"'macro' stands twice or is a name that score rows and summaries use"),
+        ("[malignant, member_1]", [], r"'member_1' stands twice or is a name"),
+        (
+            "[malignant, calcified]",
+            ["training.class_balance=weighted_loss", "calibration.method=platt"],
+            r"training\.class_balance: 'weighted_loss' balances one label",
+        ),
+    ],
+)
+def test_findings_that_cannot_be_meant(config_file, findings, more, says):
+    with pytest.raises(ConfigError, match=says):
+        load_config(config_file, ["task=multilabel", f"data.findings={findings}", *more])
+
+
+def test_overrides_are_read_as_yaml_and_win(config_file):
+    config = load_config(
+        config_file, ["training.learning_rate=1e-4", "preprocessing.size=[40,40,40]", "network.name=resnet18"]
+    )
+    assert config.training.learning_rate == 1e-4
+    assert config.preprocessing.size == (40, 40, 40)
+    assert config.network.name == "resnet18"
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("training.max_epohcs=3", r"training\.max_epohcs: unknown key; check its spelling"),
+        ("training.max_epochs=abc", r"training\.max_epochs: 'abc' is not accepted: input should be a valid integer"),
+        ("training.max_epochs=2.5", r"training\.max_epochs: 2\.5 is not accepted"),
+        ("training.max_epochs=-1", r"training\.max_epochs: -1 is not accepted: input should be greater than 0"),
+        ("training.early_stopping.patience=40", r"patience: 40 is not below training\.max_epochs \(30\).*lower it"),
+        ("training.class_balance=weighted_loss", r"calibration\.method: 'temperature' cannot mend.*use 'platt'"),
+        ("training.class_balance=balanced_sampler", r"calibration\.method: 'temperature' cannot mend.*use 'platt'"),
+        ("calibration.prior_correction=true", r"has nothing to correct"),
+        ("preprocessing.size=[32,32]", r"size has 2 values for dimensions=3; give 3"),
+        ("preprocessing.size=[4,4,4]", r"below 8 voxels"),
+        ("preprocessing.spacing_mm=null", r"region 'lesion' needs spacing_mm"),
+        ("preprocessing.dimensions=2", r"give 2"),
+        ("preprocessing.intensity.lower=500", r"lower \(500\.0\) is not below upper \(400\.0\)"),
+        ("preprocessing.intensity.scaling=zscore", r"lower and upper have no meaning for scaling 'zscore'"),
+        ("network.name=vit", r"network\.name: 'vit' is not accepted: input should be 'compact', 'planes', 'cnn_lstm'"),
+        ("network={name: resnet18, width: 8}", r"width 8 has no meaning for 'resnet18'"),
+        ("network={name: resnet18, pooling: center}", r"pooling 'center' has no meaning for 'resnet18'"),
+        ("network={name: compact, average_turns: true}", r"average_turns: true without average_flips"),
+        ("network={name: resnet18, activation: tanh}", r"activation 'tanh' cannot be given to 'resnet18'"),
+        ("network.head=hinge", r"network\.head: 'hinge' is not accepted: input should be 'sigmoid' or 'softmax'"),
+        ("data.splits.train=0.9", r"data\.splits: the four fractions add up to 1\.35, not 1"),
+        ("operating_point.target=null", r"target is None for rule 'sensitivity'"),
+        ("operating_point.rule=youden", r"target is 0\.95 for rule 'youden'"),
+        ("operating_point.target=95", r"operating_point\.target: 95 is not accepted: input should be less than 1"),
+        ("tracking.registered_model=a/b", r"tracking\.registered_model: 'a/b' is not accepted"),
+        ("name=../x", r"name: '\.\./x' is not accepted"),
+        (
+            "data.findings=[malignant, calcified]",
+            r"data\.findings: \['malignant', 'calcified'\] needs task: multilabel",
+        ),
+        ("task=multilabel", r"data\.findings: \['malignant'\] is no list for task multilabel, which starts with"),
+        ("data.findings=[a/b]", r"data\.findings\.0: 'a/b' is not accepted"),
+        ("training", r"override 'training': expected section\.key=value"),
+        ("training.max_epochs.deep=3", r"training\.max_epochs: \{'deep': 3\} is not accepted"),
+        ("name.deep=3", r"override 'name\.deep=3': 'name' is a value, not a section"),
+        ("training.max_epochs=[", r"is not a YAML value; quote it"),
+    ],
+)
+def test_mistake_is_one_line_with_its_remedy(config_file, override, says):
+    with pytest.raises(ConfigError, match=says) as caught:
+        load_config(config_file, [override])
+    assert "\n" not in str(caught.value)
+    assert "override" in str(caught.value) or str(config_file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("name: [", r"mine\.yaml:1:\d+: not valid YAML"),
+        ("- a\n- b\n", r"holds list, expected sections"),
+        ("", r"holds NoneType, expected sections"),
+        (MINIMAL + "seed: 1\nseed: 2\n", r"key 'seed' stands twice; keep one"),
+        (MINIMAL.replace("name: mine", "name: !!python/object/apply:os.system [ls]"), r"not valid YAML"),
+        (MINIMAL.replace("manifest: scans/manifest.csv, ", ""), r"data\.manifest: required and absent; add it"),
+    ],
+)
+def test_file_that_is_not_a_configuration(config_file, text, says):
+    config_file.write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        load_config(config_file)
+
+
+def test_missing_file_and_wrong_encoding(config_file):
+    with pytest.raises(ConfigError, match="no such configuration file"):
+        load_config(config_file.with_name("other.yaml"))
+    config_file.write_bytes(MINIMAL.replace("biopsy", "é").encode("latin-1"))
+    with pytest.raises(ConfigError, match="cannot be read as UTF-8"):
+        load_config(config_file)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("augmentation.noise_std=0.01", r"augmentation\.noise_std: 0\.01 would make padding look like slices"),
+        (
+            "preprocessing={dimensions: 2, region: image, size: [32, 32], spacing_mm: null}",
+            r"network\.name: 'cnn_lstm' reads slices along the third axis, and preprocessing\.dimensions is 2",
+        ),
+    ],
+)
+def test_cnn_lstm_refuses_what_would_hide_the_slices(config_file, override, says):
+    load_config(config_file, ["network.name=cnn_lstm"])
+    with pytest.raises(ConfigError, match=says):
+        load_config(config_file, ["network.name=cnn_lstm", override])
+
+
+def test_two_mistakes_are_two_lines(config_file):
+    with pytest.raises(ConfigError, match="unknown key") as caught:
+        load_config(config_file, ["colour=red", "seed=x"])
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_configuration_cannot_be_changed_after_loading(config_file):
+    with pytest.raises(ValueError, match="frozen"):
+        load_config(config_file).seed = 3
