@@ -100,6 +100,7 @@ class ReportInputs:
         title: headline of the page.
         model: name and short digest.
         calibration: ``Calibrator.describe()``.
+        calibration_notes: why the calibrator is another one than was configured; empty when it is not.
         evaluation: of the cases judged.
         judged_on: which cases these are, as ``test split``.
         badges: short warnings under the title, as ``simulated intensities``.
@@ -124,6 +125,7 @@ class ReportInputs:
     calibration: str
     evaluation: Evaluation
     judged_on: str = "test split"
+    calibration_notes: tuple[str, ...] = ()
     badges: tuple[str, ...] = ("research use; not a medical device",)
     summary: str = ""
     flow: Flow | None = None

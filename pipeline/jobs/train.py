@@ -48,7 +48,7 @@ def train(
         profile: print and track where the time of the training goes.
 
     Returns:
-        0, or 1 when cases were rejected.
+        0, or 1 when cases were rejected or no calibrator could be fitted.
     """
     config = load_config(config_path, overrides)
     manifest = read_manifest(config.data.manifest, config.data.extra_columns)
@@ -101,7 +101,7 @@ def train(
     write_text(folder / SUMMARY, text + "\n")
     print(text)
     print(f"model: {version.uri if version else f'runs:/{run.run_id}/model'}")
-    return int(bool(cohort.rejected))
+    return int(bool(cohort.rejected) or not trained.judgement.is_calibrated)
 
 
 def _follow(config: Config, manifest: Manifest, splits: Splits, folds: int | None, group: Processes) -> int:

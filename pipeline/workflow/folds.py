@@ -99,7 +99,7 @@ def pool_judgements(judgements: Sequence[Judgement], config: Config) -> Judgemen
     tests = [each.of_first("test") for each in judgements]
     settings = config.evaluation
     return Judgement(
-        calibrators=tuple(calibrators for each in judgements for calibrators in each.calibrators),
+        calibrations=tuple(fits for judgement in judgements for fits in judgement.calibrations),
         covariates=tuple(term for each in judgements for term in each.covariates),
         operating_points=points,
         predictions=Predictions.from_frame(pd.concat([calibration.frame, test.frame], ignore_index=True)),

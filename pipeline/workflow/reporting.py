@@ -33,6 +33,7 @@ class Judged:
         title: of the page.
         model: name and short digest.
         calibration: the calibrator in a few words.
+        calibration_notes: why it is another one than was configured; empty when it is not.
         predictions: the cases that were judged, of the first finding.
         evaluation: of them.
         findings: every finding's; None where there is one alone.
@@ -53,6 +54,7 @@ class Judged:
     predictions: Predictions
     evaluation: Evaluation
     judged_on: str = "test split"
+    calibration_notes: tuple[str, ...] = ()
     findings: FindingsEvaluation | None = None
     label: LabelMeaning | None = None
     flow: Flow | None = None
@@ -123,6 +125,7 @@ def _report(judged: Judged, details: Details, pictures: Mapping[str, bytes]) -> 
         title=judged.title,
         model=judged.model,
         calibration=judged.calibration,
+        calibration_notes=judged.calibration_notes,
         evaluation=evaluation,
         judged_on=judged.judged_on,
         badges=tuple(badges),

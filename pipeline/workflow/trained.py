@@ -95,6 +95,7 @@ def _judged(trained: Trained) -> Judged:
         title=f"{config.name}{simulated}",
         model=f"{description.name}@{description.digests.model[:12]}",
         calibration=judgement.calibration,
+        calibration_notes=judgement.calibration_notes,
         predictions=judgement.of_first("test"),
         evaluation=judgement.evaluation,
         findings=judgement.findings,
@@ -168,8 +169,8 @@ def _save(learnt: Learnt, dataset_digest: str, run: TrackedRun) -> ModelDescript
     description = save_model(
         learnt.folder / "model",
         [
-            Member(each.network, calibrators, term)
-            for each, calibrators, term in zip(fitted, judgement.calibrators, judgement.covariates, strict=True)
+            Member(network.network, tuple(fit.calibrator for fit in fits), term)
+            for network, fits, term in zip(fitted, judgement.calibrations, judgement.covariates, strict=True)
         ],
         name=config.name,
         network=config.network,
@@ -185,7 +186,10 @@ def _save(learnt: Learnt, dataset_digest: str, run: TrackedRun) -> ModelDescript
         ),
         prevalence_at_calibration=judgement.prevalence_at_calibration,
         patients=PatientHashes.of(run.run_id, patients),
-        provenance=provenance(config, learnt.manifest, learnt.splits, dataset_digest, run.run_id),
+        provenance={
+            **provenance(config, learnt.manifest, learnt.splits, dataset_digest, run.run_id),
+            "calibration": judgement.calibration_to_json(),
+        },
         drift_reference=references_to_json(_drift_references(measures, judgement)),
         refer_zone=judgement.refer_zone,
     )
