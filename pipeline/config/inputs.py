@@ -12,6 +12,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 
@@ -77,6 +78,16 @@ class Data(Section):
     splits: SplitFractions = SplitFractions()
     split_seed: NonNegativeInt = 0
     cache: InputCache | None = Field(None, description="null reads every scan in every run, and keeps inputs in memory")
+
+    @field_validator("label_source")
+    @classmethod
+    def _is_filled_in(cls, value: str) -> str:
+        if value.strip().upper().startswith("CHANGE"):
+            raise ValueError(
+                f"label_source is still {value!r}; say whose opinion or which test the labels are, as "
+                "data.label_source='histology of the resected lesion': it stands beside every probability of the model"
+            )
+        return value
 
 
 class Intensity(Section):

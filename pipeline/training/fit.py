@@ -89,18 +89,20 @@ def fit(
     to_fast_layout(network)
     if processes().count > 1:
         share_batch_norm(network)
+    steps_an_epoch = math.ceil(len(data.batches) / settings.accumulate_batches)
+    epochs = max(settings.max_epochs, math.ceil(settings.min_steps / steps_an_epoch))
     module = Classifier(
         network,
         settings,
         findings=findings,
-        steps=settings.max_epochs * math.ceil(len(data.batches) / settings.accumulate_batches),
+        steps=epochs * steps_an_epoch,
         positive_weight=math.exp(offset) if settings.class_balance == "weighted_loss" else 1.0,
     )
     kept = checkpoints(config, folder)
     shares = Shares(exact=profile)
     callbacks = [*_callbacks(train, config), Pace(shares), Report(tracker), *kept]
     with _quiet():
-        trainer = _trainer(config, folder, callbacks, shares, progress=progress)
+        trainer = _trainer(config, folder, callbacks, shares, epochs=epochs, progress=progress)
         _run(trainer, module, data, folder / LAST)
     if profile:
         report_shares(shares.shares(), tracker, step=trainer.current_epoch)
@@ -145,7 +147,9 @@ def _callbacks(train: CaseTensors, config: Config) -> list[Callback]:
     return callbacks
 
 
-def _trainer(config: Config, folder: Path, callbacks: list[Callback], shares: Shares, *, progress: bool) -> pl.Trainer:
+def _trainer(
+    config: Config, folder: Path, callbacks: list[Callback], shares: Shares, *, epochs: int, progress: bool
+) -> pl.Trainer:
     settings = config.training
     return pl.Trainer(
         accelerator=settings.accelerator,
@@ -156,7 +160,7 @@ def _trainer(config: Config, folder: Path, callbacks: list[Callback], shares: Sh
         accumulate_grad_batches=settings.accumulate_batches,
         profiler=shares,
         precision=precision_of(settings),
-        max_epochs=settings.max_epochs,
+        max_epochs=epochs,
         gradient_clip_val=settings.gradient_clip or None,
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],

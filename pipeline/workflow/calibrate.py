@@ -139,7 +139,7 @@ def predictions_of(
 
 def calibration_rows(usable: Sequence[Usable], config: Config) -> list[int]:
     """Which cases fit calibrator and thresholds: the calibration split, or for several members the training cases."""
-    split = "train" if config.training.members > 1 else "calibration"
+    split = "train" if config.training.member_count > 1 else "calibration"
     return [index for index, each in enumerate(usable) if each.split == split]
 
 

@@ -52,7 +52,7 @@ def learn_folds(
         with open_run(
             config.tracking, name=f"{name}, {fold}", tags=nested, resume=earlier.run_id if earlier else None
         ) as child:
-            RunRecord(child.run_id, f"{name}, {fold}", {}, None, "").write(folder / fold)
+            RunRecord(child.run_id, f"{name}, {fold}", {}, "").write(folder / fold)
             part = around_fold(cohort, fold, config)
             fitted, judgement = learn(part, each_fold, folder / fold, child, profile=profile)
             child.metrics(judgement.evaluation.metrics("test_") | judgement.findings.metrics("test_"))
@@ -76,7 +76,7 @@ def around_fold(cohort: Cohort, fold: str, config: Config) -> Cohort:
     """The same cases with four splits, the fold being the test split; for several members, only training beside it."""
     cases = [each.case for each in cohort.usable]
     names = split_around_fold(cases, [each.split for each in cohort.usable], fold, seed=config.data.split_seed)
-    if config.training.members > 1:
+    if config.training.member_count > 1:
         names = join_development(names)
     return replace(
         cohort, usable=tuple(replace(each, split=name) for each, name in zip(cohort.usable, names, strict=True))

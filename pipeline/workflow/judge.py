@@ -139,8 +139,8 @@ def judge(usable: Sequence[Usable], logits: LogitArray, config: Config, *, prior
     )
     test = predictions.where(split="test")
     return Judgement(
-        calibrations=(fits,) * config.training.members,
-        covariates=(term,) * config.training.members,
+        calibrations=(fits,) * config.training.member_count,
+        covariates=(term,) * config.training.member_count,
         operating_points=points,
         predictions=predictions,
         findings=evaluate_findings(test, points, resamples=config.evaluation.resamples, seed=config.seed),

@@ -46,7 +46,7 @@ def judge_members(cohort: Cohort, fitted: Sequence[Fitted], config: Config) -> J
 
 def member_parts(cohort: Cohort, config: Config) -> list[Cohort]:
     """The cohort as each member sees it: itself for one, else with another part of the training cases left out."""
-    members = config.training.members
+    members = config.training.member_count
     if members == 1:
         return [cohort]
     cases, splits = zip(*((each.case, each.split) for each in cohort.usable), strict=True)

@@ -142,7 +142,7 @@ def _pictures(trained: Trained) -> tuple[Picture, ...]:
     test = trained.judgement.of_first("test")
     # Out of fold, the networks that gave the answer are the ones to ask; the others were trained on the case.
     folds = dict(zip(test.case_ids, test.frame["fold"].fillna(0).astype(int), strict=True))
-    networks, members = [each.network for each in trained.fitted], trained.config.training.members
+    networks, members = [each.network for each in trained.fitted], trained.config.training.member_count
     of_fold = [networks[first : first + members] for first in range(0, len(networks), members)]
     return mistake_pictures(test, lambda case_id: of_fold[folds[case_id]], inputs.get)
 

@@ -273,3 +273,9 @@ def test_a_missing_label_has_no_gradient_and_no_weight():
     (gradient,) = torch.autograd.grad(loss, logits_of := network[1].weight, retain_graph=True)
     alone = torch.autograd.grad(known, logits_of)[0]
     torch.testing.assert_close(gradient, alone)
+
+
+@pytest.mark.parametrize(("min_steps", "epochs"), [(0, 4), (8, 4), (25, 7)])
+def test_few_cases_run_more_epochs_until_enough_steps_are_made(tmp_path, min_steps, epochs):
+    settings = config(min_steps=min_steps, early_stopping=None)  # 4 steps an epoch
+    assert fit(blobs(32), None, settings, folder=tmp_path, tracker=NullTracker(), progress=False).epochs == epochs
