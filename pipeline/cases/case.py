@@ -11,8 +11,9 @@ from pipeline.errors import CaseError, Code
 
 CENTER_COLUMNS = ("center_x_mm", "center_y_mm", "center_z_mm")
 RESERVED_COLUMNS = ("case_id", "image", "label", "patient_id", "split", *CENTER_COLUMNS, "coordinate_system")
+TEXT_COLUMNS = ("case_id", "image", "label", "patient_id", "split", "coordinate_system")  # whatever digits they hold
 Point = tuple[float, float, float]
-LABEL_VALUES = frozenset({"0", "1", "0.0", "1.0"})
+ZERO_AND_ONE: Mapping[str, int] = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,17 @@ class Case:
     url: str | None = None
 
 
-def case_from_record(record: Mapping[str, str], *, row: int, root: Path) -> Case:
-    """One row of text cells as a case; what is wrong with it stays in ``Case.fault``."""
+def case_from_record(
+    record: Mapping[str, str], *, row: int, root: Path, labels: Mapping[str, int | None] | None = None
+) -> Case:
+    """One row of text cells as a case; what is wrong with it stays in ``Case.fault``.
+
+    Args:
+        record: cells by column.
+        row: its number, for errors.
+        root: folder of the table.
+        labels: what label cells mean; by default 1 and 0.
+    """
     image = record["image"]
     fault = None
     center = None
@@ -66,7 +76,7 @@ def case_from_record(record: Mapping[str, str], *, row: int, root: Path) -> Case
         image=image,
         path=root / image,
         patient_id=record.get("patient_id") or None,
-        label=int(float(label)) if label in LABEL_VALUES else None,
+        label=(ZERO_AND_ONE if labels is None else labels).get(label),
         split=record.get("split", "").strip() or None,
         center_mm=center,
         extra={name: text for name, text in record.items() if name not in RESERVED_COLUMNS},
@@ -88,9 +98,9 @@ def _center(record: Mapping[str, str]) -> Point | None:
     if not all(map(math.isfinite, (x, y, z))):
         raise ValueError(f"lesion centre ({x}, {y}, {z}) is not finite; give world mm")
     system = record.get("coordinate_system", "").strip()
-    if system not in ("RAS", "LPS"):
+    if system.upper() not in ("RAS", "LPS"):
         raise ValueError(
             f"coordinate_system is {system!r}, expected 'RAS' (NIfTI) or 'LPS' (DICOM); "
             "without it left and right are a guess"
         )
-    return (x, y, z) if system == "RAS" else (-x, -y, z)
+    return (x, y, z) if system.upper() == "RAS" else (-x, -y, z)

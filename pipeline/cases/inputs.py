@@ -10,10 +10,9 @@ from pathlib import Path
 
 from pipeline.cases.case import Case
 from pipeline.cases.manifest import read_manifest
+from pipeline.cases.tables.table import TABLE_SUFFIXES
 from pipeline.errors import UsageError
 from pipeline.imaging.find import SkippedCount, find_scans
-
-TABLE_SUFFIXES = (".csv", ".parquet")
 
 
 @dataclass(frozen=True)

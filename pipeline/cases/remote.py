@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cases.case import Case
 from pipeline.cases.manifest import read_manifest
+from pipeline.cases.tables.table import TABLE_SUFFIXES
 from pipeline.errors import CaseError, Code, UsageError
 from pipeline.imaging.find import SCAN_SUFFIXES, SkippedCount, scan_suffix
 
@@ -39,7 +40,7 @@ def read_remote_inputs(url: str) -> Inputs:
         UsageError: when there is nothing at the URL, or no package for its protocol.
         TableError: when a manifest cannot be read.
     """
-    from pipeline.cases.inputs import TABLE_SUFFIXES, Inputs
+    from pipeline.cases.inputs import Inputs
 
     system, path = _system(url)
     base = url.rstrip("/")

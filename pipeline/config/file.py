@@ -16,7 +16,6 @@ from pydantic import ValidationError
 from pipeline.config.experiment import Config
 from pipeline.errors import ConfigError
 
-
 _TABLES = ("manifest", "extra_columns")  # keys of data
 
 

@@ -13,10 +13,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from pipeline.cases.inputs import TABLE_SUFFIXES, Inputs, read_inputs
+from pipeline.cases.inputs import Inputs, read_inputs
 from pipeline.cases.inspection import Finding, duplicates, finding_of, inspect_case, label_balance, leaks, unusual
 from pipeline.cases.manifest import read_manifest
 from pipeline.cases.prepare import prepare_cases
+from pipeline.cases.tables.table import TABLE_SUFFIXES
 from pipeline.config.experiment import Tracking
 from pipeline.config.inputs import Limits
 from pipeline.errors import Code, TableError

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.cases.case import RESERVED_COLUMNS, Case
 from pipeline.cases.findings import require_findings, require_findings_in_splits
+from pipeline.cases.label_words import LabelWords
 from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.cases.plan import Plan, describe_plan, plan_training
 from pipeline.cases.splits import Splits, assign_folds, assign_splits
@@ -80,7 +81,8 @@ def read_table(config_path: Path, overrides: Sequence[str] = ()) -> tuple[Config
                 f"{config_path}: data.{key}: there is no {table.name} where it was looked for, "
                 f"{where_looked(config_path, table)}; correct the path"
             )
-    manifest = read_manifest(config.data.manifest, config.data.extra_columns)
+    words = LabelWords(config.data.positive_label, config.data.negative_label) if config.data.positive_label else None
+    manifest = read_manifest(config.data.manifest, config.data.extra_columns, words=words)
     manifest.require_usable()
     require_findings(manifest, config.data.findings)
     return resolve_columns(config, manifest), manifest

@@ -4,13 +4,13 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from cohorts import run_folder, tiny_config, train_tiny, write_scan
 from mlflow.tracking import MlflowClient
 
-import numpy as np
 from pipeline.cli import run
 from pipeline.evaluation.metrics import auroc
 from pipeline.evaluation.predictions import read_predictions
