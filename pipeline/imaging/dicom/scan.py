@@ -60,6 +60,11 @@ class DicomScan:
     _limits: Limits = field(repr=False)
     _digest: str | None = field(default=None, repr=False)
 
+    @property
+    def slices(self) -> tuple[Slice, ...]:
+        """The slices in order along the normal, each with its file and frame."""
+        return self._slices
+
     def read(self, box: Box) -> FloatArray:
         """Rescaled values of a box, float32, shape as the box; only slices in it are decoded.
 

@@ -1,0 +1,287 @@
+"""The images at hand: which one an annotation means, and where its voxels and slices lie.
+
+Nothing but headers is read, and those only when they are asked for: of a series the first file to know its UIDs, all
+files to know its geometry.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pipeline.cases.case import Case
+from pipeline.cases.lesions.lesion import Reference, VoxelGrid
+from pipeline.cases.lesions.names import image_stem
+from pipeline.cases.lesions.shape import slice_axis
+from pipeline.config.inputs import Limits
+from pipeline.errors import CaseError, Code
+from pipeline.imaging.checks import file_kind, within_root
+from pipeline.imaging.dicom.header import DicomFile, Frame, read_header
+from pipeline.imaging.dicom.scan import DicomScan, is_nonempty_dicom
+from pipeline.imaging.image import Scan
+from pipeline.imaging.picture import Picture
+from pipeline.imaging.read import open_scan
+
+
+@dataclass(frozen=True)
+class SlicePlace:
+    """One slice of a DICOM series: its header's frame, and its number along the stored third axis."""
+
+    frame: Frame
+    number: float
+
+
+class IndexedImage:
+    """One image, and the cases (rows) that name it.
+
+    Args:
+        cases: at least one, all of the same image.
+        root: folder that the image may not leave; None for one scan named by the user.
+        limits: of its reader.
+    """
+
+    def __init__(self, cases: Sequence[Case], root: Path | None, limits: Limits) -> None:
+        self.cases = tuple(cases)
+        self._root, self._limits = root, limits
+
+    @property
+    def name(self) -> str:
+        """As the table or the search names it."""
+        return self.cases[0].image
+
+    @property
+    def path(self) -> Path:
+        """The file, or the folder of the series."""
+        return self.cases[0].path
+
+    @cached_property
+    def is_dicom(self) -> bool:
+        """Whether it is a DICOM series or file."""
+        return self._first_header is not None
+
+    @property
+    def series(self) -> str | None:
+        """SeriesInstanceUID; None for other formats, or when it cannot be read."""
+        return self._first_header.series or None if self._first_header else None
+
+    @property
+    def frame_of_reference(self) -> str | None:
+        """FrameOfReferenceUID; None for other formats, or when it cannot be read."""
+        return self._first_header.frame_of_reference or None if self._first_header else None
+
+    @cached_property
+    def _first_header(self) -> DicomFile | None:
+        """Of the first file that is an image and no segmentation."""
+        for path in self._files:
+            try:
+                header = read_header(path, limits=self._limits)
+            except CaseError:
+                continue  # what is wrong with the image is for its reader to say
+            if header.is_image and header.modality != "mask":
+                return header
+        return None
+
+    @cached_property
+    def _files(self) -> tuple[Path, ...]:
+        """Its DICOM files, as far as they can be found."""
+        case = self.cases[0]
+        if case.fault is not None or case.url is not None:
+            return ()
+        if case.files is not None:
+            return case.files
+        try:
+            path = case.path if self._root is None else within_root(case.path, self._root)
+            candidates = sorted(path.rglob("*")) if file_kind(path) == "folder" else [path]
+            return tuple(each for each in candidates if each.is_file() and is_nonempty_dicom(each))
+        except (CaseError, OSError):
+            return ()
+
+    @cached_property
+    def _scan(self) -> Scan:
+        case = self.cases[0]
+        if case.fault is not None:
+            raise case.fault
+        if case.url is not None:
+            reason = "lies behind a URL, so its geometry is not known here; name a copy on this machine"
+            raise CaseError(Code.E_GEOMETRY_MISSING, case.image, reason)
+        path = case.path if self._root is None else within_root(case.path, self._root)
+        return open_scan(path, limits=self._limits, files=case.files)
+
+    @property
+    def grid(self) -> VoxelGrid:
+        """Where its voxels lie.
+
+        Raises:
+            CaseError: as its reader does.
+        """
+        return VoxelGrid(self._scan.shape, self._scan.affine, has_millimetres=not isinstance(self._scan, Picture))
+
+    @property
+    def across(self) -> int:
+        """The stored axis across its slices."""
+        return 2 if isinstance(self._scan, DicomScan) else slice_axis(self._scan.affine)
+
+    @cached_property
+    def slices(self) -> Mapping[tuple[str, int], SlicePlace]:
+        """Its slices by SOPInstanceUID and number of the frame in the file, from 1; none for other formats.
+
+        Raises:
+            CaseError: as its reader does.
+        """
+        if not isinstance(self._scan, DicomScan):
+            return {}
+        return {
+            (part.file.sop_instance, part.frame.index + 1): SlicePlace(part.frame, float(number))
+            for number, part in enumerate(self._scan.slices)
+        }
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Which image an annotation belongs to.
+
+    Attributes:
+        image: the one; None when it is not at hand, or cannot be told.
+        case: the row, when the annotation names it.
+        error: why the annotation cannot be used on the image, or which image is missing.
+    """
+
+    image: IndexedImage | None = None
+    case: Case | None = None
+    error: tuple[Code, str] | None = None
+
+
+class ImageIndex:
+    """The images that annotations may belong to.
+
+    Args:
+        cases: of a manifest, a folder or one scan.
+        root: folder that no image may leave.
+        limits: of their readers.
+    """
+
+    def __init__(self, cases: Iterable[Case] = (), *, root: Path | None = None, limits: Limits | None = None) -> None:
+        groups: dict[object, list[Case]] = defaultdict(list)
+        for case in cases:
+            groups[(case.image, case.path, case.files)].append(case)
+        limits = limits or Limits()
+        self.root = root
+        self.images = tuple(IndexedImage(rows, root, limits) for rows in groups.values())
+        self._case_ids = {case.case_id: (image, case) for image in self.images for case in image.cases}
+        self._names = _by(self.images, lambda image: (image.name, image.path.as_posix()))
+        self._stems = _by(self.images, lambda image: (image_stem(image.path.name),))
+        self._patients = _by(self.images, _patients)
+
+    @cached_property
+    def _identified(self) -> tuple[IndexedImage, ...]:
+        """All images, their first headers read."""
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            list(pool.map(lambda image: image.is_dicom, self.images))
+        return self.images
+
+    @cached_property
+    def _series(self) -> Mapping[str, list[IndexedImage]]:
+        return _by(self._identified, lambda image: (image.series or "",))
+
+    @cached_property
+    def _frames_of_reference(self) -> Mapping[str, list[IndexedImage]]:
+        return _by(self._identified, lambda image: (image.frame_of_reference or "",))
+
+    def resolve(self, reference: Reference, *, dedicated: bool) -> Resolution:
+        """Find the image that an annotation says it belongs to; what it does not say is never guessed.
+
+        Args:
+            reference: what the annotation says.
+            dedicated: whether its file is about one image. With a single image at hand it then belongs to that one,
+                unless the two contradict each other. A row of a table of many images must name its own.
+        """
+        found = self._named(reference, dedicated=dedicated)
+        if found.image is None:
+            return found
+        error = _contradiction(reference, found.image)
+        if found.case is not None and reference.image is not None:
+            named = self._names.get(reference.image) or self._stems.get(image_stem(Path(reference.image).name))
+            if named and found.image not in named:
+                error = Code.E_CASE_ID, "case_id and image name different scans; correct one of them"
+        return Resolution(found.image, found.case, error)
+
+    def _named(self, reference: Reference, *, dedicated: bool) -> Resolution:
+        if reference.case_id is not None and reference.case_id in self._case_ids:
+            image, case = self._case_ids[reference.case_id]
+            return Resolution(image, case)
+        ambiguous: tuple[list[IndexedImage], str] | None = None
+        for found, what in self._lookups(reference):
+            if len(found) == 1:
+                return Resolution(found[0])
+            if found and ambiguous is None:
+                ambiguous = found, what
+        if ambiguous is not None:
+            return Resolution(error=_several(*ambiguous))
+        if dedicated and len(self.images) == 1:
+            return Resolution(self.images[0])
+        return Resolution(error=self._missing(reference))
+
+    def _lookups(self, reference: Reference) -> Iterable[tuple[list[IndexedImage], str]]:
+        """The images that fit each thing that the annotation says, the most certain first."""
+        if reference.image is not None:
+            yield self._names.get(reference.image, []), "that name"
+            yield self._stems.get(image_stem(Path(reference.image).name), []), "that name"
+        if reference.series is not None:
+            yield self._series.get(reference.series, []), "its series"
+            yield self._stems.get(reference.series.lower(), []), "that name"  # LUNA16 names its files so
+        elif reference.frame_of_reference is not None:
+            yield self._frames_of_reference.get(reference.frame_of_reference, []), "its frame of reference"
+        if reference.patient is not None:
+            yield self._patients.get(reference.patient, []), "that patient"
+
+    def _missing(self, reference: Reference) -> tuple[Code, str]:
+        count = f"{len(self.images)} images at hand" if len(self.images) != 1 else "image at hand"
+        if reference.case_id is not None:
+            return Code.E_CASE_ID, f"names a case that is none of the {count}; check its case_id"
+        if reference.image is not None:
+            return Code.E_NOT_FOUND, f"no image fits its name among the {count}; rename it or give a table"
+        if reference.series is not None:
+            return Code.E_MIXED_SERIES, f"refers to another series than the {count}; give the image that it was made on"
+        if reference.frame_of_reference is not None:
+            reason = f"refers to another frame of reference than the {count}; give the image that it was made on"
+            return Code.E_AFFINE_DISAGREE, reason
+        if reference.patient is not None:
+            return Code.E_NOT_FOUND, f"names a patient of whom there is none among the {count}; check the column"
+        return Code.E_NOT_FOUND, f"does not say which of the {count} it belongs to; name the image"
+
+
+def _by(images: Iterable[IndexedImage], keys: Callable[[IndexedImage], Iterable[str]]) -> dict[str, list[IndexedImage]]:
+    table: dict[str, list[IndexedImage]] = defaultdict(list)
+    for image in images:
+        for key in dict.fromkeys(key for key in keys(image) if key):
+            table[key].append(image)
+    return table
+
+
+def _patients(image: IndexedImage) -> Iterable[str]:
+    """The patient ids of its rows; without one the first folder of its path, where archives keep patients apart."""
+    ids = [case.patient_id for case in image.cases if case.patient_id]
+    folders = Path(image.name).parts
+    return ids or (folders[:1] if len(folders) > 1 and not Path(image.name).is_absolute() else [])
+
+
+def _several(images: Sequence[IndexedImage], what: str) -> tuple[Code, str]:
+    names = ", ".join(repr(image.name) for image in images[:3])
+    reason = f"{len(images)} images have {what} ({names}{', ...' * (len(images) > 3)}); give a table that names one"
+    return Code.E_MIXED_SERIES, reason
+
+
+def _contradiction(reference: Reference, image: IndexedImage) -> tuple[Code, str] | None:
+    """What the annotation says of its image against what the image is."""
+    if reference.series is not None and image.series is not None and reference.series != image.series:
+        return Code.E_MIXED_SERIES, f"refers to another series than that of {image.name!r}; give its own image"
+    frame, own = reference.frame_of_reference, image.frame_of_reference
+    if frame is not None and own is not None and frame != own:
+        reason = f"refers to another frame of reference than that of {image.name!r}, so its place there is not known"
+        return Code.E_AFFINE_DISAGREE, f"{reason}; give its own image"
+    return None

@@ -1,0 +1,179 @@
+"""Lesions and the cases that they belong to: every image's lesions, and whatever has no counterpart."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from pipeline.cases.case import Case
+from pipeline.cases.lesions.grids import grid_disagreement
+from pipeline.cases.lesions.images import ImageIndex, IndexedImage
+from pipeline.cases.lesions.lesion import (
+    Annotations,
+    Lesion,
+    LesionFormat,
+    Reference,
+    RefusedAnnotation,
+    SegmentLink,
+    VoxelGrid,
+)
+from pipeline.errors import CaseError, Code
+
+_TABLES: tuple[LesionFormat, ...] = ("luna16", "table", "voxel-table")
+_SAME_MM = 1.0  # no two lesions have centres as near as this; two files' marks of one lesion have
+
+
+@dataclass(frozen=True)
+class LesionMatch:
+    """Which lesions each case has.
+
+    Attributes:
+        lesions: by case_id, in the order of the sources; cases without one are not in it.
+        refused: annotations that belong to a case and cannot be used, by case_id.
+        homeless: lesions and annotations that belong to no image at hand, or to nobody knows which.
+        notes: what was left out or decided, a line each.
+    """
+
+    lesions: Mapping[str, tuple[Lesion, ...]] = field(default_factory=dict)
+    refused: Mapping[str, tuple[RefusedAnnotation, ...]] = field(default_factory=dict)
+    homeless: tuple[RefusedAnnotation, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def match_lesions(images: ImageIndex, annotations: Iterable[Annotations]) -> LesionMatch:
+    """Give every lesion to the case that it belongs to; what is ambiguous is refused with what was found.
+
+    - The same place in several files of one image (centres within 1 mm) is one lesion; a stated diameter is kept.
+    - A mask whose grid is not its image's is refused (E_AFFINE_DISAGREE), and so is what refers to another series
+      (E_MIXED_SERIES) or frame of reference (E_AFFINE_DISAGREE) than its image's.
+    - Where several rows name one image, only a case_id tells whose a lesion is.
+
+    Args:
+        images: at hand.
+        annotations: of each file, in order.
+    """
+    annotations = list(annotations)
+    matching = _Matching(images)
+    pointers = []
+    for found in annotations:
+        for lesion in found.lesions:
+            matching.place(lesion)
+        pointers += [refused for refused in found.refused if refused.segment is not None]
+        for refused in found.refused:
+            if refused.segment is None:
+                matching.place_refused(refused)
+    matching.follow(pointers)
+    notes = [note for found in annotations for note in found.notes]
+    return matching.result(notes)
+
+
+class _Matching:
+    """Lesions as they are given to cases."""
+
+    def __init__(self, images: ImageIndex) -> None:
+        self._images = images
+        self._lesions: dict[str, list[Lesion]] = defaultdict(list)
+        self._refused: dict[str, dict[tuple[str, Code, str], RefusedAnnotation]] = defaultdict(dict)
+        self._homeless: list[RefusedAnnotation] = []
+        self._repeated = 0
+        self._near: list[str] = []
+
+    def place(self, lesion: Lesion) -> None:
+        """Give a lesion to its case, or say why it has none."""
+        blank = CaseError(Code.E_NOT_FOUND, lesion.source, "")
+        refused = RefusedAnnotation(blank, lesion.name, lesion.format, lesion.reference)
+        image, case, error = self._resolve(lesion.format, lesion.reference)
+        if error is None and lesion.grid is not None and image is not None:
+            error = _off_grid(lesion.grid, image)
+        if error is not None or case is None:
+            code, reason = error or (Code.E_NOT_FOUND, "belongs to no case")
+            self._refuse(case, replace(refused, error=CaseError(code, lesion.source, reason)))
+        else:
+            self._add(case.case_id, lesion)
+
+    def place_refused(self, refused: RefusedAnnotation) -> None:
+        """Give a refusal to the case that its annotation would have belonged to."""
+        _, case, _ = self._resolve(refused.format, refused.reference)
+        self._refuse(case, refused)
+
+    def follow(self, pointers: Sequence[RefusedAnnotation]) -> None:
+        """Let reports that point to a segment give it their diameter; those whose segment is not there are refused."""
+        segments: dict[SegmentLink, list[tuple[str, int]]] = defaultdict(list)
+        for case_id, lesions in self._lesions.items():
+            for place, lesion in enumerate(lesions):
+                if lesion.segment is not None:
+                    segments[lesion.segment].append((case_id, place))
+        for pointer in pointers:
+            assert pointer.segment is not None
+            found = segments.get(pointer.segment, [])
+            if not found:
+                self.place_refused(pointer)
+            elif len(found) == 1 and pointer.diameter_mm is not None:
+                case_id, place = found[0]
+                lesion = self._lesions[case_id][place]
+                self._lesions[case_id][place] = replace(lesion, diameter_mm=round(pointer.diameter_mm, 3))
+
+    def result(self, notes: Sequence[str]) -> LesionMatch:
+        """Everything, frozen."""
+        notes = [*notes]
+        if self._repeated:
+            notes.append(f"{self._repeated} lesions stand in several files or rows at one place and count once")
+        return LesionMatch(
+            lesions={case_id: tuple(lesions) for case_id, lesions in self._lesions.items()},
+            refused={case_id: tuple(refused.values()) for case_id, refused in self._refused.items()},
+            homeless=tuple(self._homeless),
+            notes=(*notes, *self._near),
+        )
+
+    def _resolve(
+        self, kind: LesionFormat | None, reference: Reference
+    ) -> tuple[IndexedImage | None, Case | None, tuple[Code, str] | None]:
+        """The image and case that an annotation belongs to, and what speaks against it."""
+        dedicated = kind not in _TABLES or reference == Reference()
+        resolution = self._images.resolve(reference, dedicated=dedicated)
+        image, case, error = resolution.image, resolution.case, resolution.error
+        if image is not None and case is None:
+            if len(image.cases) == 1:
+                return image, image.cases[0], error
+            reason = f"{len(image.cases)} rows name {image.name!r}, so whose lesion it is is unknown"
+            error = error or (Code.E_CASE_ID, f"{reason}; give a table with case_id")
+        return image, case, error
+
+    def _refuse(self, case: Case | None, refused: RefusedAnnotation) -> None:
+        """Note a refusal; one reason counts once for all annotations of a file in one image."""
+        if case is None:
+            self._homeless.append(refused)
+            return
+        error = refused.error
+        key = (str(error.path), error.code, error.reason)
+        known = self._refused[case.case_id]
+        earlier = known.get(key)
+        known[key] = replace(refused, name=refused.name if earlier in (None, refused) else "")
+
+    def _add(self, case_id: str, lesion: Lesion) -> None:
+        for place, other in enumerate(self._lesions[case_id]):
+            apart = float(np.linalg.norm(np.subtract(lesion.center_mm, other.center_mm)))
+            same_file = other.source == lesion.source
+            repeated_row = same_file and lesion.format in _TABLES and apart == 0
+            if repeated_row or (not same_file and apart <= _SAME_MM):
+                self._repeated += 1
+                if other.diameter_mm is None:
+                    self._lesions[case_id][place] = replace(other, diameter_mm=lesion.diameter_mm)
+                return
+            reach = max(lesion.diameter_mm or 0.0, other.diameter_mm or 0.0) / 2
+            if not same_file and apart < reach:
+                files = f"{other.source.name} and {lesion.source.name}"
+                line = f"case {case_id!r}: lesions of {files} lie {apart:.2g} mm apart and count as two"
+                self._near.append(f"{line}; if they are one, give only one of the files")
+        self._lesions[case_id].append(lesion)
+
+
+def _off_grid(grid: VoxelGrid, image: IndexedImage) -> tuple[Code, str] | None:
+    try:
+        reason = grid_disagreement(grid, image.grid)
+    except CaseError:
+        return None  # the image itself cannot be read, as its own row will say
+    return None if reason is None else (Code.E_AFFINE_DISAGREE, reason)

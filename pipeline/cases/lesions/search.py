@@ -1,0 +1,151 @@
+"""Finding annotations in a folder of mixed content, by content; masks by their names."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pipeline.cases.lesions.dicom_object import annotation_format
+from pipeline.cases.lesions.lesion import LesionFormat
+from pipeline.cases.lesions.lidc_xml import ROOT
+from pipeline.cases.lesions.names import is_mask_name
+from pipeline.cases.lesions.slicer import is_markups
+from pipeline.cases.lesions.table_rows import OWN_COLUMN, PARQUET, find_columns, header_of
+from pipeline.config.inputs import Limits
+from pipeline.errors import CaseError, Code, TableError
+from pipeline.imaging.checks import file_kind, open_regular
+from pipeline.imaging.dicom.scan import DICOM_SUFFIXES
+from pipeline.imaging.find import SCAN_SUFFIXES, scan_suffix
+
+_HEAD_BYTES: Final = 1 << 16
+_LINK, _UNREADABLE = "(link)", "(unreadable)"
+
+
+@dataclass(frozen=True)
+class LesionFile:
+    """A file that annotates lesions.
+
+    Attributes:
+        path: of the file.
+        format: of the file.
+        name: relative to the folder that was searched, ``/`` between its parts.
+    """
+
+    path: Path
+    format: LesionFormat
+    name: str
+
+
+@dataclass(frozen=True)
+class LesionSearch:
+    """What a folder holds.
+
+    Attributes:
+        files: that annotate lesions, sorted by path.
+        others: files that do not, counted by suffix.
+    """
+
+    files: tuple[LesionFile, ...]
+    others: Counter[str] = field(default_factory=Counter)
+
+
+def find_lesion_files(
+    folder: Path, *, images: Collection[Path] = (), leave_out: Collection[Path] = (), limits: Limits | None = None
+) -> LesionSearch:
+    """Search a folder and its subfolders for annotations; links that lead out of it are not followed.
+
+    An image is a mask when its name, or that of one of its folders, says so (`pipeline.cases.lesions.names`), and in a
+    folder that holds none of the images that are to be scored. A table is one of lesions when its columns are a lesion
+    centre and the image, case, series or patient that it belongs to.
+
+    Args:
+        folder: the root.
+        images: files that are images to be scored, with their links resolved.
+        leave_out: other files that are no annotations, as the manifest itself.
+        limits: of DICOM headers.
+
+    Raises:
+        CaseError: E_NOT_FOUND, E_PERMISSION or E_NOT_REGULAR when ``folder`` is not one.
+    """
+    if file_kind(folder) != "folder":
+        raise CaseError(Code.E_NOT_REGULAR, folder, "is a file, expected a folder to search")
+    images, left = frozenset(images), {path.resolve() for path in leave_out}
+    root = folder.resolve()
+    without_images = not any(image.is_relative_to(root) for image in images)
+    others: Counter[str] = Counter()
+    files = []
+    for path in _walk(folder, others):
+        name = path.relative_to(folder).as_posix()
+        if path.resolve() in images:
+            continue
+        kind: LesionFormat | None = None
+        if path.resolve() not in left:
+            try:
+                kind = _format(path, name, every_image=without_images, limits=limits or Limits())
+            except CaseError:
+                others[_UNREADABLE] += 1
+                continue
+        if kind is None:
+            others[scan_suffix(path.name)] += 1
+        else:
+            files.append(LesionFile(path, kind, name))
+    return LesionSearch(tuple(files), others)
+
+
+def _walk(folder: Path, others: Counter[str]) -> Iterator[Path]:
+    root = folder.resolve()
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(parent) / name
+            if name.startswith("."):
+                others["(hidden)"] += 1
+            elif path.is_symlink() and not path.resolve().is_relative_to(root):
+                others[_LINK] += 1
+            elif path.is_file():
+                yield path
+
+
+def _format(path: Path, name: str, *, every_image: bool, limits: Limits) -> LesionFormat | None:
+    """What kind of annotation a file is; None when it is none.
+
+    Raises:
+        CaseError: when it cannot be opened.
+    """
+    suffix = scan_suffix(path.name)
+    if suffix in (".img", ".img.gz") and path.with_name(path.name.replace(".img", ".hdr")).exists():
+        return None  # the header stands for both halves
+    if suffix in SCAN_SUFFIXES and suffix not in DICOM_SUFFIXES:
+        return "mask" if every_image or is_mask_name(name) else None
+    if path.name.lower().endswith(".mrk.json"):
+        return "slicer-markups"
+    if suffix == ".fcsv":
+        return "fcsv"
+    with open_regular(path) as handle:
+        head = bytes(handle.read(_HEAD_BYTES) or b"")
+    if head[128:132] == b"DICM":
+        return annotation_format(path, limits)
+    if suffix == ".json" and is_markups(head):
+        return "slicer-markups"
+    if suffix == ".xml" and f"<{ROOT}".encode() in head:
+        return "lidc-xml"
+    if suffix in (".csv", ".tsv", ".txt") and not head.startswith(PARQUET):
+        return _table_format(path, head)
+    return None
+
+
+def _table_format(path: Path, head: bytes) -> LesionFormat | None:
+    header = header_of(head)
+    if OWN_COLUMN in header:  # a manifest that was made from these annotations
+        return None
+    try:
+        columns = find_columns(path, header)
+    except TableError:
+        return None
+    if not columns.names_images or (columns.center is None and columns.voxel is None):
+        return None
+    return "luna16" if columns.is_luna16 else "table" if columns.center is not None else "voxel-table"
