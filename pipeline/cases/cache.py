@@ -214,7 +214,7 @@ def _input(facts: dict[str, Any], voxels: FloatArray) -> ModelInput:
         measures=facts["measures"],
         image_sha256=facts["image_sha256"],
         shape=tuple(facts["shape"]),
-        spacing_mm=tuple(facts["spacing_mm"]),
+        spacing_mm=None if facts["spacing_mm"] is None else tuple(facts["spacing_mm"]),
         orientation=facts["orientation"],
         modality=facts["modality"],
     )

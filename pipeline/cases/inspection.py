@@ -29,7 +29,7 @@ class Finding:
         error: why it would be rejected; None when it would be scored.
         warnings: why it would be flagged.
         shape: voxels along the stored axes; None when it could not be read.
-        spacing_mm: along the stored axes.
+        spacing_mm: along the stored axes; None when the scan does not say.
         orientation: of the stored axes, as ``"LPS"``.
         modality: as the file declares it.
         digest: hex SHA-256 of the source bytes.
@@ -66,7 +66,7 @@ def inspect_case(case: Case, *, root: Path | None, limits: Limits) -> Finding:
         case,
         warnings=tuple(scan.warnings),
         shape=scan.shape,
-        spacing_mm=spacing_mm(scan.affine),
+        spacing_mm=spacing_mm(scan.affine) if scan.has_millimetres else None,
         orientation=orientation(scan.affine),
         modality=scan.modality,
         digest=scan.digest,

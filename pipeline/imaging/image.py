@@ -46,6 +46,9 @@ class Scan(Protocol):
         affine: (4, 4) float64, stored voxel index → RAS+ world mm.
         modality: as the file declares it (DICOM does), else None.
         warnings: found so far.
+        has_millimetres: whether the file says how far apart its pixels are. Where it does not (pictures, many
+            ultrasound images and radiographs), the affine counts a pixel as 1 mm, and whoever needs millimetres
+            refuses the scan (E_GEOMETRY_MISSING).
     """
 
     path: Path
@@ -53,6 +56,9 @@ class Scan(Protocol):
     affine: Affine
     modality: str | None
     warnings: tuple[Warning, ...]
+
+    @property
+    def has_millimetres(self) -> bool: ...  # noqa: D102  # see the attributes
 
     def read(self, box: Box) -> FloatArray:
         """Voxels of a box of the stored grid, rescaled (CT: HU), float32.

@@ -1,7 +1,7 @@
 """2D pictures: PNG, JPEG and TIFF, grey, of 1 to 32 bits.
 
 A picture has no geometry. Its rows are taken to run to posterior and its columns to the patient's left, as an axial
-slice is shown; one pixel counts as 1 mm, and whoever needs millimetres must refuse it (``Picture.has_geometry``).
+slice is shown; one pixel counts as 1 mm, and whoever needs millimetres must refuse it (``Picture.has_millimetres``).
 
 Colour: three equal channels are the grey picture they show, exactly. Anything coloured is turned into luminance
 (ITU-R 601) and flagged W_PHOTOMETRIC. Pictures whose grey cannot be known (transparency, CMYK, inverted 16-bit TIFF)
@@ -47,7 +47,7 @@ class Picture:
     digest: str
     _content: bytes
 
-    has_geometry: ClassVar[bool] = False
+    has_millimetres: ClassVar[bool] = False
 
     def read(self, box: Box) -> FloatArray:
         """Grey values of a box, float32.

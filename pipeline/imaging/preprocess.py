@@ -47,11 +47,12 @@ class ModelInput:
         warnings: of reading, of the region and of the envelope.
         measures: what the envelope judges: ``intensity_q01`` … ``intensity_q99`` of the region before scaling (inside
             the image), for CT ``air_fraction`` and ``tissue_fraction``; ``share_inside`` of the nodes in the image;
-            stored ``spacing_in_plane_mm`` and ``spacing_slice_mm`` (``slice_axis`` for slices; pictures have neither);
+            stored ``spacing_in_plane_mm`` and ``spacing_slice_mm`` (``slice_axis`` for slices; scans without
+            millimetres, as pictures, have none of them);
             and the covariates.
         image_sha256: of the file's bytes.
         shape: voxels along the stored axes.
-        spacing_mm: along the stored axes.
+        spacing_mm: along the stored axes; None when the scan does not say.
         orientation: of the stored axes, as ``"LPS"``.
         modality: as the file declares it, else the declared one.
     """
@@ -61,7 +62,7 @@ class ModelInput:
     measures: dict[str, float]
     image_sha256: str
     shape: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
+    spacing_mm: tuple[float, float, float] | None
     orientation: str
     modality: str
 

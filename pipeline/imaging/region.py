@@ -27,7 +27,6 @@ from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import nearest_axes
 from pipeline.imaging.image import Affine, Box, FloatArray, Scan, Warning, carrying, orientation, spacing_mm
-from pipeline.imaging.picture import Picture
 from pipeline.imaging.ranges import check_range
 from pipeline.imaging.read import open_scan
 from pipeline.imaging.roi import Grid, image_grid, lesion_grid, pad, resample
@@ -53,7 +52,7 @@ class RegionFacts:
     measures: dict[str, float]
     image_sha256: str
     shape: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
+    spacing_mm: tuple[float, float, float] | None
     orientation: str
     modality: str
 
@@ -131,7 +130,7 @@ class ReadRegiond(MapTransform):
             | _geometry_measures(scan, slice_axis),
             image_sha256=scan.digest,
             shape=scan.shape,
-            spacing_mm=_three(spacing_mm(scan.affine)),
+            spacing_mm=_three(spacing_mm(scan.affine)) if scan.has_millimetres else None,
             orientation=orientation(scan.affine),
             modality=scan.modality or self.modality,
         )
@@ -145,10 +144,12 @@ class ReadRegiond(MapTransform):
             raise CaseError(Code.E_SHAPE, path, f"{text} voxels, a slice; this model takes volumes")
         if len(self.size) == 2 and len(flat) != 1:
             raise CaseError(Code.E_SHAPE, path, f"{text} voxels; this model takes single slices and pictures")
-        if isinstance(scan, Picture) and self.spacing_mm is not None:
-            raise CaseError(
-                Code.E_GEOMETRY_MISSING, path, "a picture has no millimetres, which preprocessing.spacing_mm asks for"
+        if self.spacing_mm is not None and not scan.has_millimetres:
+            reason = (
+                "says nothing of the distance between its pixels, and preprocessing.spacing_mm asks for millimetres; "
+                "export it with a pixel spacing, or train with spacing_mm: null"
             )
+            raise CaseError(Code.E_GEOMETRY_MISSING, path, reason)
         declared = _DECLARED.get(scan.modality or "", scan.modality)
         if declared is not None and self.modality not in (declared, "other"):
             raise CaseError(
@@ -253,8 +254,8 @@ def _measures(values: FloatArray, modality: str) -> dict[str, float]:
 
 
 def _geometry_measures(scan: Scan, slice_axis: int | None) -> dict[str, float]:
-    """Stored spacing; of the three, the pair most alike is in-plane. A picture has none."""
-    if isinstance(scan, Picture):
+    """Stored spacing; of the three, the pair most alike is in-plane. Without millimetres there is none."""
+    if not scan.has_millimetres:
         return {}
     spacing = spacing_mm(scan.affine)
     if slice_axis is not None:  # a slice's thickness is nominal

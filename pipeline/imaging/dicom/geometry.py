@@ -28,7 +28,10 @@ def is_projection(files: Sequence[DicomFile]) -> bool:
 
 
 def flat_affine(image: Slice) -> Affine:
-    """As of a 2D picture: columns run to the left, rows to posterior; a missing pixel spacing counts as 1 mm."""
+    """As of a 2D picture: columns run to the left, rows to posterior; a pixel is 1 mm wide where no spacing is given.
+
+    Whoever needs millimetres refuses such a scan (``Scan.has_millimetres``).
+    """
     spacing = image.frame.pixel_spacing or (1.0, 1.0)
     _check_spacing(image.file.path, spacing)
     affine = np.diag([-spacing[1], -spacing[0], 1.0, 1.0])

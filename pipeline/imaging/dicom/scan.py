@@ -47,7 +47,7 @@ class DicomScan:
     """An opened series; see `pipeline.imaging.image.Scan`. Stored axes: column, row, slice.
 
     Attributes:
-        has_geometry: False for a projection or photograph that declares no position.
+        has_millimetres: False for a radiograph, ultrasound image or photograph without a pixel spacing.
     """
 
     path: Path
@@ -55,7 +55,7 @@ class DicomScan:
     affine: Affine
     modality: str | None
     warnings: tuple[Warning, ...]
-    has_geometry: bool
+    has_millimetres: bool
     _slices: tuple[Slice, ...] = field(repr=False)
     _limits: Limits = field(repr=False)
     _digest: str | None = field(default=None, repr=False)
@@ -141,7 +141,7 @@ def open_series(source: Path | Sequence[Path], *, limits: Limits, modality: str 
         affine=series.affine,
         modality=series.modality,
         warnings=series.warnings,
-        has_geometry=series.has_geometry,
+        has_millimetres=series.has_millimetres,
         _slices=series.slices,
         _limits=limits,
     )

@@ -30,7 +30,7 @@ class Series:
     modality: str | None
     warnings: tuple[Warning, ...]
     slices: tuple[Slice, ...]
-    has_geometry: bool
+    has_millimetres: bool
 
 
 def arrange(
@@ -54,16 +54,17 @@ def arrange(
     pairs = [(file, frame) for file in files for frame in file.frames]
     warnings += check_size(path, (*_size(files[0]), sum(file.frame_count for file in files)), 4, limits)
     _check_lengths(files, warnings)
-    has_geometry = not is_projection(files)
-    if has_geometry:
+    flat = is_projection(files)
+    if not flat:
         check_places(pairs)
     slices = _rescales(pairs, modality, warnings)
-    if has_geometry:
-        slices, affine = place_slices(path, slices, warnings)
-    else:
+    if flat:
         affine = flat_affine(slices[0])
+    else:
+        slices, affine = place_slices(path, slices, warnings)
     shape = (*_size(files[0]), len(slices))
-    return Series(shape, affine, files[0].modality, tuple(warnings), tuple(slices), has_geometry)
+    has_millimetres = not flat or slices[0].frame.pixel_spacing is not None
+    return Series(shape, affine, files[0].modality, tuple(warnings), tuple(slices), has_millimetres)
 
 
 def _size(file: DicomFile) -> tuple[int, int]:

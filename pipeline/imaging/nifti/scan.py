@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import nibabel as nib
 import numpy as np
@@ -85,6 +85,8 @@ class NiftiScan:
     _header: Path | None = None  # of a .hdr/.img pair; path is then the pair as it was asked for
     _voxels: Path = field(default=Path())
     _digest: str | None = None
+
+    has_millimetres: ClassVar[bool] = True
 
     @property
     def digest(self) -> str:
