@@ -112,7 +112,7 @@ def write_mask(scan: MadeScan, path: Path, labels: np.ndarray | None = None, *, 
 def write_segmentation(scan: MadeScan, path: Path, masks: Sequence[np.ndarray] | None = None, *, kind="BINARY", **more):
     """A DICOM segmentation by highdicom; the masks' values are segments, or fractions of one."""
     from highdicom import AlgorithmIdentificationSequence
-    from highdicom.seg import Segmentation, SegmentAlgorithmTypeValues, SegmentDescription
+    from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentDescription
     from pydicom.sr.codedict import codes
 
     masks = [scan.mask] if masks is None else masks

@@ -15,114 +15,25 @@ from pathlib import Path
 
 from pipeline.cases.intake.joining import Join, ScanNames, join_ids
 from pipeline.cases.intake.names import parts, plain
+from pipeline.cases.intake.words import (
+    DIAMETER,
+    LABEL,
+    LABEL_CELLS,
+    LEFT_CELLS,
+    PATIENT,
+    RIGHT_CELLS,
+    SEX_CELLS,
+    SIDE,
+    SIZE,
+    SPLIT,
+    SYSTEM,
+)
 from pipeline.cases.tables.table import Table, most_common
 from pipeline.errors import Code, TableError, UsageError
 
 Point = tuple[str, str, str]
 
-_PATIENT = frozenset(
-    [
-        "patient",
-        "patients",
-        "pat",
-        "patid",
-        "patientid",
-        "pid",
-        "mrn",
-        "subject",
-        "subjects",
-        "participant",
-        "proband",
-        "person",
-        "patnr",
-        "patientnr",
-        "paziente",
-        "paciente",
-    ]
-)
-_LABEL = frozenset(
-    [
-        "label",
-        "labels",
-        "diagnosis",
-        "diagnose",
-        "diagnostic",
-        "diagnostico",
-        "histology",
-        "histologie",
-        "histologia",
-        "histo",
-        "pathology",
-        "pathologie",
-        "patologia",
-        "malignancy",
-        "malignant",
-        "malignitat",
-        "malignity",
-        "dignitat",
-        "dignity",
-        "class",
-        "klasse",
-        "classe",
-        "target",
-        "outcome",
-        "ergebnis",
-        "befund",
-        "result",
-        "resultat",
-        "cancer",
-        "tumor",
-        "tumour",
-        "group",
-        "gruppe",
-        "groupe",
-        "truth",
-        "y",
-    ]
-)
-_DIAMETER = frozenset({"diameter", "durchmesser", "diametre", "diametro", "grosse", "groesse", "size"})
-_SYSTEM = frozenset({"system", "coordsystem", "coordinatesystem", "koordinatensystem", "space"})
-_SPLIT = frozenset({"split", "set", "subset", "partition", "fold"})
-_SEX_WORDS = frozenset(
-    ["m", "f", "w", "d", "o", "male", "female", "mann", "frau", "mannlich", "weiblich", "homme", "femme"]
-)
-# Words that such a column holds: they make it likely that it is the label, and say nothing of which one is positive.
-_LABEL_WORDS = frozenset(
-    [
-        "benign",
-        "malignant",
-        "gutartig",
-        "bosartig",
-        "boesartig",
-        "benigne",
-        "maligne",
-        "benigno",
-        "maligno",
-        "benin",
-        "malin",
-        "neg",
-        "pos",
-        "negative",
-        "positive",
-        "negativ",
-        "positiv",
-        "cancer",
-        "normal",
-        "yes",
-        "no",
-        "ja",
-        "nein",
-        "true",
-        "false",
-        "patient",
-        "control",
-        "case",
-        "tumor",
-        "tumour",
-        "0",
-        "1",
-    ]
-)
+_LARGEST_LESION_MM = 120.0
 _MOST_WORDS = 8  # distinct words of a label column
 _CENTER_NAMES = (
     ("center_x_mm", "center_y_mm", "center_z_mm"),
@@ -148,6 +59,7 @@ class Columns:
         system: its coordinate system; a column, or ``RAS`` or ``LPS`` where the centre's column names say it.
         diameter: of the lesion, mm.
         split: train, validation or test.
+        side: left or right, where a row speaks of one side of a patient.
         join: rows and their scans, by the case column.
     """
 
@@ -159,6 +71,7 @@ class Columns:
     system: str | None = None
     diameter: str | None = None
     split: str | None = None
+    side: str | None = None
 
     def describe(self, table: Table) -> list[str]:
         """Lines that show the guess, with the options that correct it."""
@@ -175,7 +88,10 @@ class Columns:
         if self.center:
             lines.append(f"lesion centre: columns {', '.join(map(repr, self.center))}, system {self.system!r}")
         if self.diameter:
-            lines.append(f"diameter: column {self.diameter!r}, taken as mm")
+            unit = "cm" if diameter_unit_mm(self.diameter) > 1 else "mm"
+            lines.append(f"diameter: column {self.diameter!r}, in {unit}")
+        if self.side:
+            lines.append(f"side: column {self.side!r}")
         if self.split:
             lines.append(f"split: column {self.split!r}")
         return lines
@@ -195,7 +111,7 @@ def guess_columns(table: Table, scans: Sequence[ScanNames], *, given: Mapping[st
     given = {role: _existing(table, role, name) for role, name in (given or {}).items()}
     case, join = _case_column(table, scans, given.get("image") or given.get("id"))
     label = given.get("label") or _label_column(table, taken={case})
-    patient = given.get("patient") or _named(table, _PATIENT, taken={label} if label else set())
+    patient = given.get("patient") or _named(table, PATIENT, taken={label} if label else set())
     if patient is None and _names_patients(case, join):
         patient = case
     center = _center_columns(table)
@@ -206,8 +122,9 @@ def guess_columns(table: Table, scans: Sequence[ScanNames], *, given: Mapping[st
         label=label,
         center=center,
         system=_system(table, center) if center else None,
-        diameter=_numeric(table, _named(table, _DIAMETER, taken=set(center or ()))),
-        split=_named(table, _SPLIT, taken={case, label or ""}),
+        diameter=_diameter_column(table, taken={case, *(center or ())}),
+        split=_named(table, SPLIT, taken={case, label or ""}),
+        side=_side_column(table),
     )
 
 
@@ -245,7 +162,7 @@ def _examples(scans: Sequence[ScanNames]) -> str:
 
 def _names_patients(case: str, join: Join) -> bool:
     """Whether an id is a patient's: it says so, several scans have it, or DICOM headers' patients matched it."""
-    named = bool(set(parts(case)) & _PATIENT)
+    named = bool(set(parts(case)) & PATIENT)
     return named or "patient id" in join.way or any(len(scans) > 1 for scans in join.scans_of)
 
 
@@ -257,8 +174,28 @@ def _named(table: Table, words: Collection[str], *, taken: set[str]) -> str | No
     return next(iter([*whole, *holding]), None)
 
 
-def _numeric(table: Table, name: str | None) -> str | None:
-    return name if name and any(_number(cell) is not None for cell in table.column(name)) else None
+def _diameter_column(table: Table, *, taken: set[str]) -> str | None:
+    """A column called diameter; else one called size whose numbers could be a lesion's mm, and no person's height."""
+    for words in (DIAMETER, SIZE):
+        name = _named(table, words, taken=taken)
+        numbers = [value for cell in table.column(name) if (value := _number(cell)) is not None] if name else []
+        if name and numbers and (words is DIAMETER or max(numbers) < _LARGEST_LESION_MM):
+            return name
+    return None
+
+
+def _side_column(table: Table) -> str | None:
+    """A column of nothing but left and right."""
+    for name in table.header:
+        cells = {plain(cell) for cell in table.column(name) if cell}
+        if set(parts(name)) & SIDE and cells and cells <= LEFT_CELLS | RIGHT_CELLS:
+            return name
+    return None
+
+
+def diameter_unit_mm(column: str) -> float:
+    """Millimetres of a diameter column's unit, by its name: 10 for cm, else 1."""
+    return 10.0 if "cm" in parts(column) else 1.0
 
 
 def _number(text: str) -> float | None:
@@ -290,10 +227,10 @@ def _label_column(table: Table, *, taken: set[str]) -> str | None:
 def _label_worth(name: str, cells: Sequence[str]) -> int:
     filled = [plain(cell) for cell in cells if cell]
     words = set(filled)
-    if not 2 <= len(words) <= _MOST_WORDS or len(filled) < len(cells) / 2 or words <= _SEX_WORDS:
+    if not 2 <= len(words) <= _MOST_WORDS or len(filled) < len(cells) / 2 or words <= SEX_CELLS:
         return 0
-    by_name = 4 * ("".join(parts(name)) in _LABEL) or 3 * bool(set(parts(name)) & _LABEL)
-    known = len(words & _LABEL_WORDS)
+    by_name = 4 * ("".join(parts(name)) in LABEL) or 3 * bool(set(parts(name)) & LABEL)
+    known = len(words & LABEL_CELLS)
     return by_name + (3 if known == len(words) else 2 if known else 0) if by_name or known else 0
 
 
@@ -308,7 +245,7 @@ def _center_columns(table: Table) -> Point | None:
 
 
 def _system(table: Table, center: Point) -> str | None:
-    named = _named(table, _SYSTEM, taken=set(center))
+    named = _named(table, SYSTEM, taken=set(center))
     if named:
         return named
     letters = "".join(plain(name) for name in center).upper()

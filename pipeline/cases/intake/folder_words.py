@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from pipeline.cases.intake.names import BENIGN_WORDS, MALIGNANT_WORDS, SPLIT_WORDS, parts, plain
+from pipeline.cases.intake.names import parts, plain
+from pipeline.cases.intake.words import BENIGN_FOLDERS, MALIGNANT_FOLDERS, SPLIT_FOLDERS
 from pipeline.cases.label_words import LabelWords
 from pipeline.errors import UsageError
 
@@ -37,22 +38,23 @@ def folder_labels(images: Sequence[str], words: LabelWords) -> FolderLabels | No
     Raises:
         UsageError: when a word was given and the folders beside it leave open which mean benign.
     """
-    positive = {plain(word) for word in words.positive} or MALIGNANT_WORDS
+    positive = {plain(word) for word in words.positive} or MALIGNANT_FOLDERS
     levels = Counter(level for image in images for level, name in enumerate(_folders(image)) if _is(name, positive))
     if not levels:
         return None
     level = levels.most_common(1)[0][0]
     names = [_folders(image)[level] if level < len(_folders(image)) else "" for image in images]
     others = {name for name in names if name and not _is(name, positive)}
-    negative = {plain(word) for word in words.negative}
+    negative: Collection[str] = {plain(word) for word in words.negative}
     if not negative and words.positive:
         if len(others) > 1:
             raise UsageError(
-                f"--positive {words.positive[0]}: beside it there are the folders {', '.join(map(repr, sorted(others)))}; "
-                "name those that mean benign: --negative WORD; what is named as neither is left unlabelled"
+                f"--positive {words.positive[0]}: beside it there are the folders "
+                f"{', '.join(map(repr, sorted(others)))}; name those that mean benign: --negative WORD; what is named "
+                "as neither is left unlabelled"
             )
         negative = {plain(name) for name in others}
-    negative = negative or BENIGN_WORDS
+    negative = negative or BENIGN_FOLDERS
     labels = [1 if _is(name, positive) else 0 if _is(name, negative) else None for name in names]
     taken = Counter(f"{name} = {label}" for name, label in zip(names, labels, strict=True) if label is not None)
     beside = Counter(name or "(no folder)" for name, label in zip(names, labels, strict=True) if label is None)
@@ -62,7 +64,7 @@ def folder_labels(images: Sequence[str], words: LabelWords) -> FolderLabels | No
 def folder_splits(images: Sequence[str]) -> list[str] | None:
     """Split of each image by folder name; None unless every image has one and there are two and more of them."""
     splits = [
-        next((SPLIT_WORDS[plain(name)] for name in _folders(image) if plain(name) in SPLIT_WORDS), "")
+        next((SPLIT_FOLDERS[plain(name)] for name in _folders(image) if plain(name) in SPLIT_FOLDERS), "")
         for image in images
     ]
     return splits if all(splits) and len(set(splits)) > 1 else None
@@ -72,6 +74,6 @@ def _folders(image: str) -> tuple[str, ...]:
     return PurePosixPath(image.split("#")[0]).parts[:-1]
 
 
-def _is(name: str, words: frozenset[str] | set[str]) -> bool:
+def _is(name: str, words: Collection[str]) -> bool:
     """Whether a folder's name is one of the words, or holds one between separators, as ``01_malignant``."""
     return plain(name) in words or bool(set(parts(name)) & set(words))

@@ -1,4 +1,4 @@
-"""Names of files, folders, columns and ids, made comparable; and the words in them that have a meaning."""
+"""Names of files, folders, columns and ids, made comparable."""
 
 from __future__ import annotations
 
@@ -8,24 +8,6 @@ import unicodedata
 _PARTS = re.compile(r"[^\W_]+")
 _LETTERS_OR_DIGITS = re.compile(r"\d+|[^\W\d_]+")
 _DECIMAL_ZERO = re.compile(r"(\d+)\.0+")
-
-# Folder names that say what the scans in them are.
-MALIGNANT_WORDS = frozenset({"malignant", "maligne", "maligno", "malin", "bosartig", "boesartig", "kwaadaardig"})
-BENIGN_WORDS = frozenset({"benign", "benigne", "benigno", "benin", "gutartig", "goedaardig"})
-SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "cal": "calibration",
-    "calib": "calibration",
-    "calibration": "calibration",
-    "test": "test",
-    "testing": "test",
-    "holdout": "test",
-}
 
 
 def plain(text: str) -> str:

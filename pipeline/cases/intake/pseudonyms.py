@@ -41,8 +41,8 @@ def patient_salt() -> tuple[str, str]:
         salt = path.read_text(encoding="ascii").strip()
     except OSError as error:
         raise UsageError(
-            f"{path}: the salt of patient ids cannot be kept there ({error.strerror}); set {VARIABLE} to a secret text, "
-            "or keep the ids as they are: --keep-ids"
+            f"{path}: the salt of patient ids cannot be kept there ({error.strerror}); set {VARIABLE} to a secret "
+            "text, or keep the ids as they are: --keep-ids"
         ) from None
     if not salt:
         raise UsageError(f"{path}: the salt of patient ids is empty; remove the file, or set {VARIABLE}")

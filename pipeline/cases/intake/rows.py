@@ -1,69 +1,23 @@
-"""What is known of each scan, from a table's rows and from folder names: label, patient, split, lesion, other columns."""
+"""What is known of each scan, from a table's rows and from folder names: label, patient, split, lesion, and more."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.cases.intake.columns import Columns
+from pipeline.cases.intake.columns import Columns, diameter_unit_mm
 from pipeline.cases.intake.folder_words import folder_labels, folder_splits
-from pipeline.cases.intake.names import SPLIT_WORDS, plain
+from pipeline.cases.intake.joining import near_misses
+from pipeline.cases.intake.names import plain
 from pipeline.cases.intake.scans import SurveyedScan
+from pipeline.cases.intake.words import LEFT_CELLS, PERSONAL, SPLIT_FOLDERS
 from pipeline.cases.label_words import LabelWords
 from pipeline.cases.tables.table import Table, most_common
 from pipeline.errors import UsageError
 
 Point = tuple[float, float, float]
 _LITERAL = LabelWords(("malignant",), ("benign",))
-# Names of columns that tell who somebody is, or that hold free text about them: never copied unasked.
-_PERSONAL = frozenset(
-    [
-        "name",
-        "vorname",
-        "nachname",
-        "surname",
-        "firstname",
-        "lastname",
-        "geburtsdatum",
-        "gebdat",
-        "geb",
-        "dob",
-        "birth",
-        "birthdate",
-        "birthday",
-        "adresse",
-        "address",
-        "strasse",
-        "street",
-        "plz",
-        "zip",
-        "telefon",
-        "phone",
-        "email",
-        "mail",
-        "versicherung",
-        "insurance",
-        "ssn",
-        "bemerkung",
-        "bemerkungen",
-        "kommentar",
-        "comment",
-        "comments",
-        "notes",
-        "note",
-        "freitext",
-        "text",
-        "remark",
-        "remarks",
-        "anamnese",
-        "history",
-        "arzt",
-        "doctor",
-        "physician",
-        "radiologist",
-    ]
-)
 _MOST_WORDS = 30  # distinct texts of a column that is worth keeping as a subgroup
 
 
@@ -97,7 +51,6 @@ class Rows:
     Attributes:
         rows: in the order of the scans.
         lines: what was found, to be shown.
-        label_column: where labels come from, for the next command.
     """
 
     rows: tuple[IntakeRow, ...]
@@ -148,20 +101,38 @@ def rows_from_table(
     rows: list[IntakeRow] = []
     contradictory: list[str] = []
     for place, scan in enumerate(scans):
-        said = [_row(scan, records[row], columns, meaning, kept) for row in of_scan[place]]
+        said = [
+            _row(scan, records[row], columns, meaning, kept)
+            for row in of_scan[place]
+            if _is_of_side(scan, records[row], columns)
+        ]
         if columns.center is None or len({row.center_mm for row in said}) < len(said):
             merged = _merge(scan, said)
             contradictory += [scan.image] if merged.label is None and any(row.label is not None for row in said) else []
             said = [merged]
         rows += [_with_split(row, splits[place]) if splits else row for row in said]
-    lines = list(columns.describe(table))
+    lines = [*columns.describe(table), *_unmatched(scans, table, columns)]
     if dropped:
         lines.append(f"columns left out, which may name a person: {', '.join(map(repr, dropped))} [--keep COLUMN]")
     if contradictory:
         lines.append(
-            f"{len(contradictory)} scans have rows with different labels and stay unlabelled: {_some(contradictory)}"
+            f"{len(contradictory)} scans have rows with different labels and stay unlabelled: {some(contradictory)}"
         )
     return Rows(tuple(rows), tuple(lines))
+
+
+def _unmatched(scans: Sequence[SurveyedScan], table: Table, columns: Columns) -> Iterator[str]:
+    """Rows without a scan and scans without a row; by row number, since ids may be a person's."""
+    names, ids = [scan.names for scan in scans], table.column(columns.case)
+    without = [row for row, places in enumerate(columns.join.scans_of) if not places]
+    if without:
+        near = dict(near_misses(ids, columns.join, names))
+        numbers = [str(table.row_numbers[row]) for row in without]
+        hints = [f"row {table.row_numbers[row]} is nearly {image}" for row, image in near.items()]
+        yield f"{len(without)} rows without a scan: {some(numbers)}{f' ({some(hints)})' if hints else ''}"
+    alone = [scan.image for place, scan in enumerate(scans) if place not in columns.join.matched_scans]
+    if alone:
+        yield f"{len(alone)} scans without a row, which stay unlabelled: {some(alone)}"
 
 
 def _meaning(table: Table, columns: Columns, words: LabelWords) -> dict[str, int | None]:
@@ -193,8 +164,10 @@ def _row(
     def cell(name: str | None) -> str:
         return record[name].strip() if name else ""
 
-    split = SPLIT_WORDS.get(plain(cell(columns.split)))
+    split = SPLIT_FOLDERS.get(plain(cell(columns.split)))
     extra = {new: record[old].strip() for old, new in kept.items()}
+    if columns.diameter and extra.get("diameter_mm") and diameter_unit_mm(columns.diameter) != 1:
+        extra["diameter_mm"] = f"{float(extra['diameter_mm']) * diameter_unit_mm(columns.diameter):g}"
     return IntakeRow(
         scan=scan,
         case_id=cell(columns.case) or None,
@@ -204,6 +177,12 @@ def _row(
         center_mm=_center(record, columns),
         extra=extra,
     )
+
+
+def _is_of_side(scan: SurveyedScan, record: Mapping[str, str], columns: Columns) -> bool:
+    """Whether a row that speaks of one side can be about a scan of a known side."""
+    side = plain(record[columns.side].strip()) if columns.side else ""
+    return not side or not scan.side or (side in LEFT_CELLS) == (scan.side == "L")
 
 
 def _center(record: Mapping[str, str], columns: Columns) -> Point | None:
@@ -218,8 +197,9 @@ def _center(record: Mapping[str, str], columns: Columns) -> Point | None:
     )
     if system not in ("RAS", "LPS"):
         raise UsageError(
-            f"the lesion centres in columns {', '.join(map(repr, columns.center))} have no coordinate system: add a column "
-            "'coordinate_system' with RAS (NIfTI, 3D Slicer) or LPS (DICOM, ITK); left and right are a guess without it"
+            f"the lesion centres in columns {', '.join(map(repr, columns.center))} have no coordinate system: add a "
+            "column 'coordinate_system' with RAS (NIfTI, 3D Slicer) or LPS (DICOM, ITK), or say --system; left and "
+            "right are a guess without it"
         )
     return (x, y, z) if system == "RAS" else (-x, -y, z)
 
@@ -250,7 +230,8 @@ def _with_split(row: IntakeRow, split: str) -> IntakeRow:
 
 def _kept_columns(table: Table, columns: Columns, keep: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Columns that are copied and what they are called in the manifest; and those that are not."""
-    used = {columns.case, columns.patient, columns.label, columns.system, columns.split, *(columns.center or ())}
+    used = {columns.case, columns.patient, columns.label, columns.system, columns.split, columns.side}
+    used |= set(columns.center or ())
     kept: dict[str, str] = {}
     dropped = []
     for name in table.header:
@@ -260,7 +241,7 @@ def _kept_columns(table: Table, columns: Columns, keep: Sequence[str]) -> tuple[
         cells = [cell for cell in table.column(name) if cell]
         numeric = all(_is_number(cell) for cell in cells)
         wordy = len(set(cells)) > _MOST_WORDS or any(len(cell) > 40 for cell in cells)
-        if name not in keep and (words & _PERSONAL or _looks_like_dates(cells) or (wordy and not numeric)):
+        if name not in keep and (words & PERSONAL or _looks_like_dates(cells) or (wordy and not numeric)):
             dropped.append(name)
         elif cells:
             kept[name] = "diameter_mm" if name == columns.diameter else name
@@ -277,11 +258,13 @@ def _is_number(text: str) -> bool:
 
 def _looks_like_dates(cells: Sequence[str]) -> bool:
     def is_date(cell: str) -> bool:
-        digits = [part for part in cell.replace("-", ".").replace("/", ".").split(" ")[0].split(".") if part.isdigit()]
+        day = cell.replace("-", ".").replace("/", ".").split(" ")[0]
+        digits = [part for part in day.split(".") if part.isdigit()]
         return len(digits) == 3 and any(len(part) == 4 for part in digits)
 
     return bool(cells) and sum(map(is_date, cells)) > len(cells) / 2
 
 
-def _some(values: Sequence[str]) -> str:
+def some(values: Sequence[str]) -> str:
+    """The first three, and how many more there are."""
     return ", ".join(values[:3]) + (f" and {len(values) - 3} more" if len(values) > 3 else "")

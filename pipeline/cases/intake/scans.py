@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.cases.intake.joining import ScanNames
+from pipeline.cases.intake.names import parts
 from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError
 from pipeline.files import sha256_bytes, sha256_file
@@ -19,6 +20,7 @@ from pipeline.imaging.find import FoundScan, SkippedCount, find_scans
 from pipeline.imaging.image import Affine, spacing_mm
 from pipeline.imaging.read import open_scan
 
+_SIDES = frozenset("l r left right lcc rcc lmlo rmlo".split())  # noqa: SIM905
 _OUTPUTS = ("run.json", "summary.json")  # files that a training's or a scoring's folder holds
 
 
@@ -58,6 +60,15 @@ class SurveyedScan:
             else {name: getattr(known, name) for name in ("patient", "accession", "study", "series")}
         )
         return ScanNames(self.image, ids)
+
+    @property
+    def side(self) -> str:
+        """``L`` or ``R`` as its header or its name says, as a mammogram's ``LCC``; blank where neither does."""
+        if self.attributes and self.attributes.view[:2] in ("L ", "R ", "L", "R"):
+            return self.attributes.view[0]
+        words = parts(self.names.stem)
+        sides = {word[0].upper() for word in words if word in _SIDES}
+        return sides.pop() if len(sides) == 1 else ""
 
     @property
     def is_flat(self) -> bool:

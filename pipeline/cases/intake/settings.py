@@ -174,6 +174,7 @@ def configuration_text(
     name: str,
     preparation: Preparation,
     label_source: str,
+    intensities: str = "real",
     covariates: Sequence[str] = (),
     subgroups: Sequence[str] = (),
     cases: int,
@@ -185,6 +186,7 @@ def configuration_text(
         name: of experiment and registered model.
         preparation: how scans become inputs.
         label_source: whose opinion or which test the labels are.
+        intensities: ``real`` or ``simulated``.
         covariates: columns known of every case, used on a log scale, and as the baseline.
         subgroups: columns to judge apart.
         cases: labelled ones.
@@ -201,7 +203,8 @@ def configuration_text(
         modality=preparation.modality,
         why_modality=preparation.why_modality,
         label_source=_quoted(label_source),
-        covariates="{" + ", ".join(f"{column}: log" for column in covariates) + "}",
+        intensities=intensities,
+        covariates="{" + ", ".join(f"{_quoted(column)}: log" for column in covariates) + "}",
         dimensions=preparation.dimensions,
         region=preparation.region,
         size=_list(preparation.size),
@@ -210,7 +213,7 @@ def configuration_text(
         augmentation=_augmentation(preparation),
         batch_size=16 if cases < 400 else 32,
         baseline=_list(covariates),
-        subgroups=_list(subgroups),
+        subgroups=_list([_quoted(column) for column in subgroups]),
     )
 
 
@@ -242,7 +245,7 @@ data:
   manifest: manifest.csv # beside this file
   modality: {modality} # {why_modality}
   label_source: {label_source}
-  intensities: real
+  intensities: {intensities}
   covariates: {covariates} # numbers known of every case when it is scored
   splits: {{train: 0.55, validation: 0.15, calibration: 0.15, test: 0.15}} # by patient, where a test split is drawn
   cache: {{folder: cache, max_gb: 20.0}} # inputs are prepared once, for all runs
@@ -271,6 +274,6 @@ training:
 
 calibration: {{method: platt}}
 operating_point: {{rule: sensitivity, target: 0.95}}
-evaluation: {{baseline_columns: {baseline}, subgroups: {subgroups}, pictures: false}} # pictures shows images of patients
+evaluation: {{baseline_columns: {baseline}, subgroups: {subgroups}, pictures: false}}
 tracking: {{experiment: {name}, registered_model: {name}}}
 """
