@@ -73,8 +73,7 @@ def init(folder: Path) -> None:
         rows = csv.writer(handle, lineterminator="\n")
         rows.writerow(_HEADER)
         for found in scans:
-            image = found.path.relative_to(folder).as_posix()
-            rows.writerow([found.case_id, "", image, *[""] * (len(_HEADER) - 3)])
+            rows.writerow([found.case_id, "", found.image(folder), *[""] * (len(_HEADER) - 3)])
     write_text(folder / _CONFIG, _TEMPLATE.format(folder=folder.as_posix()))
     print(f"{folder / _MANIFEST}: {len(scans)} scans; fill in patient_id, label and, for lesion models, the centre")
     print(f"{folder / _CONFIG}: change what is marked CHANGE, then: malignancy train {folder / _CONFIG}")
