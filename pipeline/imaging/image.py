@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import CaseError, Code
+from pipeline.files import sha256_bytes
 
 FloatArray = NDArray[np.float32]
 Affine = NDArray[np.float64]
@@ -99,6 +100,11 @@ class Image:
         """Distance between voxel centres along each axis."""
         r, a, s = spacing_mm(self.affine)
         return r, a, s
+
+
+def part_digest(digest: str, number: int) -> str:
+    """Digest of one page or frame of a file that has several: SHA-256 of the file's digest, ``#`` and the number."""
+    return sha256_bytes(f"{digest}#{number}".encode())
 
 
 def spacing_mm(affine: Affine) -> tuple[float, ...]:

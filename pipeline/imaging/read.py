@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import file_kind, nearest_axes
+from pipeline.imaging.dicom.bare import HEAD_BYTES, beginning
 from pipeline.imaging.image import Image, Scan, Warning
 from pipeline.imaging.nifti.scan import open_nifti
 from pipeline.imaging.picture import open_picture
@@ -43,10 +44,16 @@ _FOREIGN = (
     (b"GIF8", "GIF; convert it to PNG"),
     (b"BM", "BMP; convert it to PNG"),
 )
-_HEAD_BYTES = 540
 
 
-def open_scan(path: Path, *, limits: Limits, modality: str | None = None, files: Sequence[Path] | None = None) -> Scan:
+def open_scan(
+    path: Path,
+    *,
+    limits: Limits,
+    modality: str | None = None,
+    files: Sequence[Path] | None = None,
+    part: str | None = None,
+) -> Scan:
     """Open a scan and check its headers; no voxel is converted.
 
     Args:
@@ -54,21 +61,22 @@ def open_scan(path: Path, *, limits: Limits, modality: str | None = None, files:
         limits: what may be allocated.
         modality: the declared one (``CT``, ``MR``, …); some rules depend on it.
         files: the slices of one DICOM series in the folder ``path``, when a search has found which these are.
+        part: which of several: the code or UID of a series in a folder; the number of a page or frame, from 1.
 
     Raises:
         CaseError: with the code of what is wrong.
     """
     if files is not None:
-        return _open_series(files, limits, modality)
+        return _open_series(files, limits, modality, None)
     if file_kind(path) == "folder":
-        return _open_series(path, limits, modality)
+        return _open_series(path, limits, modality, part)
     stream = Stream(path, limits)
-    compressed, head = stream.compressed, stream.head(_HEAD_BYTES)
+    compressed, head = stream.compressed, stream.head(HEAD_BYTES)
     if not head:
         raise CaseError(Code.E_EMPTY_FILE, path, "decompresses to 0 bytes; copy or export the file again")
     kind = _kind(head)
     if kind == "dicom" and not compressed:
-        return _open_series(path, limits, modality)
+        return _open_series(path, limits, modality, part)
     if kind == "nifti" or _is_half_of_pair(path):
         scan: Scan = open_nifti(path, limits=limits, modality=modality)
     elif kind in ("png", "jpeg", "tiff") and not compressed:
@@ -105,15 +113,15 @@ def read_image(path: Path, *, limits: Limits, modality: str | None = None) -> Im
     return Image(np.ascontiguousarray(turned), scan.affine @ turn, scan.modality, scan.warnings, scan.digest)
 
 
-def _open_series(source: Path | Sequence[Path], limits: Limits, modality: str | None) -> Scan:
+def _open_series(source: Path | Sequence[Path], limits: Limits, modality: str | None, part: str | None) -> Scan:
     from pipeline.imaging.dicom.scan import open_series  # pydicom is needed by nobody else
 
-    return open_series(source, limits=limits, modality=modality)
+    return open_series(source, limits=limits, modality=modality, part=part)
 
 
 def _kind(head: bytes) -> str | None:
     """What the first bytes say; a NIfTI header counts as one even where it is damaged, so that the damage is named."""
-    if head[128:132] == b"DICM":
+    if beginning(head):
         return "dicom"
     for signature, kind in _SIGNATURES:
         if head.startswith(signature):
