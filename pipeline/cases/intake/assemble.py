@@ -17,7 +17,7 @@ from pipeline.cases.intake.masks import without_label_maps
 from pipeline.cases.intake.pseudonyms import patient_salt, pseudonym
 from pipeline.cases.intake.rows import IntakeRow, rows_from_folders, rows_from_table, some
 from pipeline.cases.intake.scans import SurveyedScan, UnreadScan, survey
-from pipeline.cases.intake.selection import RULE, LeftOut, choose_series
+from pipeline.cases.intake.selection import RULE, LeftOut, choose_series, without_copies
 from pipeline.cases.label_words import LabelWords
 from pipeline.cases.lesions.collect import collect_annotations
 from pipeline.cases.lesions.images import ImageIndex
@@ -108,20 +108,21 @@ def take_in(
     if not scans:
         reason = _first_reason(unread)
         raise UsageError(f"{folder}: holds no scan that can be read{reason}; see `malignancy check {folder}`")
-    scans, left_out = choose_series(scans)
+    scans, copies = without_copies(scans)
+    match = _marked_lesions(folder, scans, options.reading)
+    scans, lesions, series = _one_of_each_study(scans, match)
     table, columns = _table(folder, scans, options)
     rows = (
         rows_from_table(scans, table, columns, options.words, keep=options.keep)
         if table and columns
         else rows_from_folders(scans, options.words)
     )
-    located, match = _with_lesions(folder, rows.rows, options.reading, leave_out=[table.path] if table else [])
-    rows_left, without = _only_lesions(located)
+    rows_left, without = _only_lesions(_with_lesions(rows.rows, lesions))
     cases, salt = _cases(rows_left, options)
     lines = [
         *([f"table: {table.path}" + (f" ({describe_notes(table)})" if table.notes else "")] if table else []),
         *rows.lines,
-        *_lesion_lines(rows_left, match),
+        *_lesion_lines(rows_left, lesions, match),
         *_patient_lines(rows_left, salt),
     ]
     return Intake(
@@ -134,7 +135,7 @@ def take_in(
                 unread=unread,
                 masks=[*masks, *twins],
                 other_kind=other_kind,
-                series=left_out,
+                series=[*copies, *series],
                 without=without,
                 match=match,
             )
@@ -193,21 +194,30 @@ class _Located:
     lesion: str = ""  # which of several of one scan
 
 
-def _with_lesions(
-    folder: Path, rows: Sequence[IntakeRow], reading: ReadingOptions, *, leave_out: Sequence[Path]
-) -> tuple[list[_Located], LesionMatch]:
-    """Each row with the lesions of its scan: those that annotation files mark, unless the table has centres itself."""
-    scans = list({id(row.scan): row.scan for row in rows}.values())
-    if scans[0].is_flat:  # pictures are classified whole, so that their masks are not needed
-        return [_Located(row) for row in rows], LesionMatch()
+Lesions = Mapping[int, tuple[Lesion, ...]]  # by the identity of their scan
+
+
+def _marked_lesions(folder: Path, scans: Sequence[SurveyedScan], reading: ReadingOptions) -> LesionMatch:
+    """Lesions that annotation files of the folder mark, by place of their scan; pictures are classified whole."""
+    if scans[0].is_flat:
+        return LesionMatch()
     cases = [Case(str(place), scan.image, scan.path, files=scan.files) for place, scan in enumerate(scans)]
     images = ImageIndex(cases, root=folder)
-    collected = collect_annotations([folder], images, reading, leave_out=leave_out)
-    match = match_lesions(images, collected.annotations)
-    lesions_of = {id(scan): match.lesions.get(str(place), ()) for place, scan in enumerate(scans)}
+    return match_lesions(images, collect_annotations([folder], images, reading).annotations)
+
+
+def _one_of_each_study(
+    scans: Sequence[SurveyedScan], match: LesionMatch
+) -> tuple[list[SurveyedScan], Lesions, list[LeftOut]]:
+    kept, left_out = choose_series(scans, [int(place) for place in match.lesions])
+    return kept, {id(scans[int(place)]): lesions for place, lesions in match.lesions.items()}, left_out
+
+
+def _with_lesions(rows: Sequence[IntakeRow], lesions_of: Lesions) -> list[_Located]:
+    """Each row with the lesions that files mark in its scan, unless the table has its centre itself."""
     located = []
     for row in rows:
-        lesions = lesions_of[id(row.scan)]
+        lesions = lesions_of.get(id(row.scan), ())
         if row.center_mm is not None:
             located.append(_Located(row, _diameter_at(row.center_mm, lesions)))
         elif not lesions:
@@ -218,7 +228,7 @@ def _with_lesions(
                 _Located(replace(row, center_mm=lesion.center_mm), lesion.diameter_mm, f"#{number}" * several)
                 for number, lesion in enumerate(lesions, start=1)
             ]
-    return located, match
+    return located
 
 
 def _diameter_at(center: tuple[float, float, float], lesions: Sequence[Lesion]) -> float | None:
@@ -301,11 +311,12 @@ def _columns_of(cases: Sequence[Case]) -> tuple[str, ...]:
     return tuple(name for name in names if any(case.extra.get(name) for case in cases))
 
 
-def _lesion_lines(located: Sequence[_Located], match: LesionMatch) -> list[str]:
+def _lesion_lines(located: Sequence[_Located], lesions_of: Lesions, match: LesionMatch) -> list[str]:
     with_center = [entry for entry in located if entry.row.center_mm is not None]
     if not with_center:
         return []
-    formats = Counter(str(lesion.format) for lesions in match.lesions.values() for lesion in lesions)
+    scans_with = {id(entry.row.scan) for entry in with_center}
+    formats = Counter(str(lesion.format) for scan in scans_with for lesion in lesions_of.get(scan, ()))
     where = most_common(formats) if formats else "the table"
     scans = len({id(entry.row.scan) for entry in with_center})
     sized = sum(bool(entry.diameter_mm or entry.row.extra.get("diameter_mm")) for entry in with_center)
@@ -313,7 +324,17 @@ def _lesion_lines(located: Sequence[_Located], match: LesionMatch) -> list[str]:
     shared = Counter(entry.row.scan.image for entry in with_center if entry.lesion and entry.row.label is not None)
     if shared:
         lines.append(f"{len(shared)} scans have several lesions, which share their scan's label")
-    return [*lines, *match.notes]
+    return [*lines, *_once(match.notes)]
+
+
+def _once(notes: Sequence[str]) -> Iterable[str]:
+    """Notes on single files, those that say the same in one line."""
+    files_of: dict[str, list[str]] = defaultdict(list)
+    for note in notes:
+        file, _, text = note.rpartition(": ")
+        files_of[text].append(file)
+    for text, files in files_of.items():
+        yield f"{text} ({some(files)})" if any(files) else text
 
 
 def _patient_lines(located: Sequence[_Located], salt: str | None) -> list[str]:
@@ -356,8 +377,9 @@ def _left_out_lines(
     refused = [*match.homeless, *(refused for several in match.refused.values() for refused in several)]
     if refused:
         yield f"{len(refused)} annotations that give no lesion: {some([str(annotation) for annotation in refused])}"
-    codes: dict[str, list[str]] = defaultdict(list)
+    codes: dict[str, list[UnreadScan]] = defaultdict(list)
     for scan in unread:
-        codes[str(scan.error.code)].append(scan.image)
-    for code, images in sorted(codes.items()):
-        yield f"{len(images)} that cannot be read, {code}: {some(images)}"
+        codes[str(scan.error.code)].append(scan)
+    for code, several in sorted(codes.items()):
+        reason = several[0].error.reason
+        yield f"{len(several)} with {code} ({reason}): {some([scan.image for scan in several])}"

@@ -111,7 +111,7 @@ def rows_from_table(
             contradictory += [scan.image] if merged.label is None and any(row.label is not None for row in said) else []
             said = [merged]
         rows += [_with_split(row, splits[place]) if splits else row for row in said]
-    lines = [*columns.describe(table), *_unmatched(scans, table, columns)]
+    lines = [*columns.describe(table), *_neither(table, columns, meaning), *_unmatched(scans, table, columns)]
     if dropped:
         lines.append(f"columns left out, which may name a person: {', '.join(map(repr, dropped))} [--keep COLUMN]")
     if contradictory:
@@ -119,6 +119,14 @@ def rows_from_table(
             f"{len(contradictory)} scans have rows with different labels and stay unlabelled: {some(contradictory)}"
         )
     return Rows(tuple(rows), tuple(lines))
+
+
+def _neither(table: Table, columns: Columns, meaning: Mapping[str, int | None]) -> Iterator[str]:
+    """Words that mean neither class."""
+    cells = Counter(cell for cell in table.column(columns.label) if cell) if columns.label else Counter[str]()
+    neither = {word: cells[word] for word, value in meaning.items() if value is None and cells[word]}
+    if neither:
+        yield f"unlabelled stays what says {most_common(neither)} [--negative WORD counts it as benign]"
 
 
 def _unmatched(scans: Sequence[SurveyedScan], table: Table, columns: Columns) -> Iterator[str]:
@@ -142,7 +150,7 @@ def _meaning(table: Table, columns: Columns, words: LabelWords) -> dict[str, int
     cells = table.column(columns.label)
     known = {plain(cell) for cell in cells if cell}
     if not words.positive:
-        if known == {"malignant", "benign"}:
+        if known >= {"malignant", "benign"}:  # the manifest's own words
             return _LITERAL.values(cells)
         counts = most_common(Counter(filter(None, cells)))
         raise UsageError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.cases.intake.scans import SurveyedScan
 
 _SAME_PLACE = 0.5  # share of the smaller box that two series of one examination have in common
-RULE = "the commonest kernel or kind of series, then the thinner slices, then the more of them, then the first path"
+RULE = "the one with marked lesions, then the commonest kernel or kind, the thinnest slices, the most, the first path"
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,23 @@ class LeftOut:
     reason: str
 
 
-def choose_series(scans: Sequence[SurveyedScan]) -> tuple[list[SurveyedScan], list[LeftOut]]:
-    """Keep one of the series that show the same part of a patient in one study, and one of files with equal bytes.
+def choose_series(
+    scans: Sequence[SurveyedScan], marked: Collection[int] = ()
+) -> tuple[list[SurveyedScan], list[LeftOut]]:
+    """Keep one of the series that show the same part of a patient in one study.
 
     Series of one study that lie in other places, radiographs of other views, and scans that no DICOM header joins are
     all kept. Of what is the same, the scan to keep is chosen by `RULE`, so that the cohort is as alike as it can be.
+
+    Args:
+        scans: without copies.
+        marked: places of the scans whose lesions are marked.
     """
-    kept, left_out = _without_copies(scans)
+    left_out: list[LeftOut] = []
+    with_lesion = {id(scans[place]) for place in marked}
     groups: dict[tuple[str, str], list[SurveyedScan]] = defaultdict(list)
     single: list[SurveyedScan] = []
-    for scan in kept:
+    for scan in scans:
         study = scan.attributes.study if scan.attributes else ""
         if study and scan.modality in ("CT", "MR"):
             groups[study, scan.modality].append(scan)
@@ -44,7 +51,7 @@ def choose_series(scans: Sequence[SurveyedScan]) -> tuple[list[SurveyedScan], li
             single.append(scan)
     kinds = Counter(kind for group in groups.values() for kind in {_kind(scan) for scan in group})
     for group in groups.values():
-        waiting = sorted(group, key=lambda scan: _rank(scan, kinds))
+        waiting = sorted(group, key=lambda scan: (id(scan) not in with_lesion, *_rank(scan, kinds)))
         while waiting:
             best, *rest = waiting
             single.append(best)
@@ -55,7 +62,7 @@ def choose_series(scans: Sequence[SurveyedScan]) -> tuple[list[SurveyedScan], li
     return sorted(single, key=lambda scan: order[id(scan)]), left_out
 
 
-def _without_copies(scans: Sequence[SurveyedScan]) -> tuple[list[SurveyedScan], list[LeftOut]]:
+def without_copies(scans: Sequence[SurveyedScan]) -> tuple[list[SurveyedScan], list[LeftOut]]:
     """Of files with equal bytes the first; only files of equal size are read for it."""
     sizes = Counter((scan.bytes, scan.shape) for scan in scans)
     first: dict[str, SurveyedScan] = {}
