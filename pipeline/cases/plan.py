@@ -99,13 +99,14 @@ def plan_training(
         >>> from pathlib import Path
         >>> cases = [Case(str(n), "", Path(), patient_id=str(n), label=n % 2) for n in range(40)]
         >>> plan_training(cases)
-        Plan(folds=5, members=3)
+        Plan(folds=5, members=1)
     """
     rarer = Count.of(cases).rarer_patients
     if folds == "auto":
         folds = None if splits_given or rarer >= FOLDS_BELOW else max(min(FOLDS, rarer), 2)
     if members == "auto":
-        members = 1 if rarer >= MEMBERS_BELOW else MEMBERS
+        # Folds are a model of several networks already, and spend no case on calibration either.
+        members = 1 if folds or rarer >= MEMBERS_BELOW else MEMBERS
     return Plan(folds, members)
 
 
@@ -120,7 +121,7 @@ def describe_plan(cases: Sequence[Case], split_of: Mapping[str, str], plan: Plan
     whole = Count.of(cases)
     networks = "one network" if plan.members == 1 else f"{plan.members} networks, each leaving out another part"
     if plan.folds:
-        return [f"{whole}; {plan.folds} folds by patient, {networks} in each; every case is judged out of fold"]
+        return [f"{whole}; {plan.folds} folds by patient, {networks} a fold; every case is judged out of its fold"]
     counts = {
         name: Count.of([case for case in cases if split_of[case.case_id] == name])
         for name in SPLITS

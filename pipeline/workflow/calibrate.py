@@ -137,9 +137,12 @@ def predictions_of(
     return Predictions.from_frame(pd.concat(frames, ignore_index=True))
 
 
-def calibration_rows(usable: Sequence[Usable], config: Config) -> list[int]:
-    """Which cases fit calibrator and thresholds: the calibration split, or for several members the training cases."""
-    split = "train" if config.training.member_count > 1 else "calibration"
+def calibration_rows(usable: Sequence[Usable]) -> list[int]:
+    """Which cases fit calibrator and thresholds: the calibration split; without one, the training cases.
+
+    Several members calibrate on what each of them leaves out, and folds on what the other folds say of their cases.
+    """
+    split = "calibration" if any(case.split == "calibration" for case in usable) else "train"
     return [index for index, each in enumerate(usable) if each.split == split]
 
 

@@ -120,7 +120,7 @@ def judge(usable: Sequence[Usable], logits: LogitArray, config: Config, *, prior
     findings, cases = config.data.findings, [each.case for each in usable]
     splits = np.array([each.split for each in usable], dtype=object)
     labels = finding_labels(cases, findings)  # (N, F)
-    at = calibration_rows(usable, config)
+    at = calibration_rows(usable)
     values = covariate_values(usable, config)
     term = fit_covariate_term(logits[at], labels[at], values[at], config.data.covariates)
     logits = logits + term.logits(values)

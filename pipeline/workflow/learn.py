@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from pipeline.training.data import CaseTensors, ImageRows
 from pipeline.training.fit import Fitted, fit
 from pipeline.training.tracker import PrefixTracker, Tracker
 from pipeline.workflow.calibrate import calibration_rows, require_refer_zone
-from pipeline.workflow.cohort import Cohort, auxiliary_targets, covariate_values, soft_targets
+from pipeline.workflow.cohort import Cohort, Usable, auxiliary_targets, covariate_values, soft_targets
 from pipeline.workflow.judge import Judgement, judge
 
 
@@ -29,11 +29,25 @@ def learn(
     cohort: Cohort, config: Config, folder: Path, tracker: Tracker, *, profile: bool = False
 ) -> tuple[tuple[Fitted, ...], Judgement]:
     """Fit one network or the configured members, calibrate them, and judge them together on the test cases."""
-    at = calibration_rows(cohort.usable, config)
-    require_refer_zone(np.array([cohort.usable[index].case.label for index in at]), config)
-    require_covariates_vary(covariate_values([cohort.usable[index] for index in at], config), config.data.covariates)
+    require_can_calibrate(cohort.usable, calibration_rows(cohort.usable), config)
     fitted = fit_members(cohort, config, folder, tracker, profile=profile)
     return fitted, judge_members(cohort, fitted, config)
+
+
+def require_can_calibrate(usable: Sequence[Usable], at: Iterable[int], config: Config) -> None:
+    """Refuse, before anything is trained, what the cases that calibrate cannot bear: a refer zone, a covariate.
+
+    Args:
+        usable: all cases.
+        at: places of those that calibrate.
+        config: the experiment.
+
+    Raises:
+        UsageError: with what is missing.
+    """
+    cases = [usable[index] for index in at]
+    require_refer_zone(np.array([case.case.label for case in cases]), config)
+    require_covariates_vary(covariate_values(cases, config), config.data.covariates)
 
 
 def judge_members(cohort: Cohort, fitted: Sequence[Fitted], config: Config) -> Judgement:
@@ -67,7 +81,7 @@ def fit_members(
     """
     parts = member_parts(cohort, config)
     if len(parts) == 1:
-        validation = case_tensors(cohort, "validation", config)
+        validation = case_tensors(cohort, "validation", config) if cohort.of("validation") else None
         return (_fit(cohort, validation, config, folder, tracker, profile=profile),)
     fitted = []
     for member, part in enumerate(parts, start=1):
@@ -124,8 +138,9 @@ def held_out_logits(parts: Sequence[Cohort], networks: Sequence[nn.Module], conf
 
     logits = np.full((len(usable), len(config.data.findings)), np.nan)
     for part, network in zip(parts, networks, strict=True):
-        rows = [index for index, each in enumerate(part.usable) if each.split not in ("train", "test")]
-        logits[rows] = predict(network, rows)
+        rows = [index for index, case in enumerate(part.usable) if case.split not in ("train", "test")]
+        if rows:
+            logits[rows] = predict(network, rows)
     tested = [index for index, each in enumerate(usable) if each.split == "test"]
     logits[tested] = np.mean([predict(network, tested) for network in networks], axis=0)
     return logits

@@ -20,7 +20,7 @@ from pipeline.training.processes import Processes, join
 from pipeline.training.tracker import NullTracker
 from pipeline.workflow.cohort import Cohort, prepare_cohort, require_both_classes
 from pipeline.workflow.experiment import Experiment
-from pipeline.workflow.folds import around_fold, fold_names, learn_folds
+from pipeline.workflow.folds import around_fold, fold_names, is_cross_fitted, learn_folds
 from pipeline.workflow.learn import fit_members, learn
 from pipeline.workflow.record import record_model, record_start
 from pipeline.workflow.run_folder import SUMMARY, RunRecord, find_run, new_folder
@@ -128,7 +128,8 @@ def _read_cases(experiment: Experiment) -> Cohort:
     cohort = prepare_cohort(manifest, experiment.splits.of, config)
     for case, error in cohort.rejected:
         print(f"rejected {case.case_id}: {error.code}: {error.reason}", file=sys.stderr)
-    splits = JOINED_SPLITS if config.training.member_count > 1 else SPLITS
+    joined = config.training.member_count > 1 or (experiment.folds and is_cross_fitted(config))
+    splits = JOINED_SPLITS if joined else SPLITS
     for part in _parts(cohort, experiment).values():
         require_both_classes(part, manifest, config.data.findings, splits=splits)
     return cohort

@@ -23,9 +23,9 @@ def cases_of(malignant, benign, *, per_patient=1):
 @pytest.mark.parametrize(
     ("malignant", "benign", "plan"),
     [
-        (20, 20, Plan(5, 3)),
-        (4, 60, Plan(4, 3)),
-        (99, 5000, Plan(5, 3)),
+        (20, 20, Plan(5, 1)),
+        (4, 60, Plan(4, 1)),
+        (99, 5000, Plan(5, 1)),
         (100, 100, Plan(None, 3)),
         (999, 999, Plan(None, 3)),
         (1000, 99_000, Plan(None, 1)),
@@ -36,13 +36,13 @@ def test_the_fewer_patients_of_the_rarer_class_the_more_often_each_case_is_used(
 
 
 def test_patients_count_and_not_their_lesions():
-    assert plan_training(cases_of(1200, 1200, per_patient=100)) == Plan(5, 3)
+    assert plan_training(cases_of(1200, 1200, per_patient=100)) == Plan(5, 1)
 
 
 def test_what_is_configured_stays_and_given_splits_are_kept():
     cases = cases_of(20, 20)
     assert plan_training(cases, folds=None, members=1) == Plan(None, 1)
-    assert plan_training(cases, folds=3, members="auto") == Plan(3, 3)
+    assert plan_training(cases, folds=3, members="auto") == Plan(3, 1)
     assert plan_training(cases, splits_given=True) == Plan(None, 3)
 
 

@@ -45,7 +45,7 @@ def test_forty_separable_cases_end_with_a_model_that_ranks_out_of_fold(forty):
     tests = frame[frame["split"] == "test"]
     assert len(tests) == 40
     assert auroc(tests["label"], tests["probability"]) >= 0.9
-    assert len(read_description(run_folder(forty) / "model").members) == 15  # 5 folds of 3
+    assert len(read_description(run_folder(forty) / "model").members) == 5
     assert (run_folder(forty) / "report.html").exists()
 
 
@@ -59,7 +59,7 @@ def test_the_calibrator_in_place_of_the_configured_one_is_named_with_the_reason(
 
 def test_the_resolved_numbers_are_recorded_and_not_auto(forty):
     config = json.loads((run_folder(forty) / "run.json").read_text())["config"]
-    assert (config["training"]["folds"], config["training"]["members"]) == (5, 3)
+    assert (config["training"]["folds"], config["training"]["members"]) == (5, 1)
 
 
 def test_a_model_without_a_calibrator_is_not_registered_and_keeps_its_report(tmp_path, monkeypatch, capsys):

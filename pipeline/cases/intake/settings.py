@@ -21,7 +21,8 @@ from pipeline.imaging.read import open_scan
 
 Point = tuple[float, float, float]
 _SAMPLED = 24  # scans whose voxels are looked at
-_CUBE = 32  # voxels across a lesion's region, and across half a whole volume
+_CUBE = 32  # voxels across a lesion's region
+_VOLUME = 48  # and across a whole volume
 _PICTURE = 96  # pixels across a picture
 _MARGIN = 1.6  # region over the largest usual lesion
 _NARROWEST_MM, _WIDEST_MM, _UNKNOWN_MM = 24.0, 96.0, 40.0
@@ -101,10 +102,11 @@ def _image_grid(scans: Sequence[SurveyedScan], dimensions: int) -> tuple[tuple[i
     if dimensions == 2:
         return (_PICTURE, _PICTURE), None
     if not all(scan.has_millimetres for scan in scans):
-        return (2 * _CUBE,) * 3, None
+        return (_VOLUME,) * 3, None
     extents = np.percentile([np.multiply(scan.size, scan.spacing_mm) for scan in scans], 95, axis=0)
-    spacing = _rounded(float(extents.max()) / (2 * _CUBE))
-    size = tuple(int(np.clip(8 * np.ceil(extent / spacing / 8), 16, 2 * _CUBE)) for extent in extents)
+    finest = float(np.median([min(scan.spacing_mm) for scan in scans]))
+    spacing = _rounded(max(float(extents.max()) / _VOLUME, finest))
+    size = tuple(int(np.clip(8 * np.ceil(extent / spacing / 8), 16, _VOLUME)) for extent in extents)
     return size, (spacing,) * 3
 
 
