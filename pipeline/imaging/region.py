@@ -29,7 +29,8 @@ from pipeline.imaging.checks import nearest_axes
 from pipeline.imaging.image import Affine, Box, FloatArray, Scan, Warning, carrying, orientation, spacing_mm
 from pipeline.imaging.ranges import check_range
 from pipeline.imaging.read import open_scan
-from pipeline.imaging.roi import Grid, image_grid, lesion_grid, pad, resample
+from pipeline.imaging.roi import Grid, image_grid, lesion_grid
+from pipeline.imaging.roi_tilted import TiltedGrid
 
 _WHOLE: Box = (slice(None), slice(None), slice(None))
 QUANTILES = (1, 5, 25, 50, 75, 95, 99)
@@ -117,9 +118,9 @@ class ReadRegiond(MapTransform):
             grid = self._grid(scan, path, center_mm, size, spacing)
             box_voxels = scan.read(grid.box)
             check_range(path, box_voxels, self.modality)
-            measured = resample(box_voxels, grid)
+            measured = grid.resample(box_voxels)
             constant = AIR_HU if self.modality == "CT" else float(measured.min())
-            voxels, affine, share = pad(measured, grid, constant), grid.affine, grid.share_inside
+            voxels, affine, share = grid.pad(measured, constant), grid.affine, grid.share_inside
             found = self._lesion_warnings(measured, grid, spacing) if self.region == "lesion" else []
         if slice_axis is not None:
             voxels = voxels.squeeze(slice_axis)
@@ -169,7 +170,9 @@ class ReadRegiond(MapTransform):
         spacing.insert(slice_axis, spacing_mm(scan.affine)[nearest_axes(scan.affine)[slice_axis][0]])
         return tuple(size), tuple(spacing)
 
-    def _grid(self, scan: Scan, path: Path, center_mm: Any, size: tuple[int, ...], spacing: tuple[float, ...]) -> Grid:
+    def _grid(
+        self, scan: Scan, path: Path, center_mm: Any, size: tuple[int, ...], spacing: tuple[float, ...]
+    ) -> Grid | TiltedGrid:
         if self.region == "lesion":
             center = _three([float(value) for value in center_mm])
             return lesion_grid(path, scan.shape, scan.affine, center_mm=center, size=size, spacing=spacing)
@@ -204,15 +207,15 @@ class ReadRegiond(MapTransform):
     def _ras_shape(self, scan: Scan, path: Path) -> list[int]:
         return [scan.shape[stored] for stored, _ in nearest_axes(scan.affine, path)]
 
-    def _lesion_warnings(self, measured: FloatArray, grid: Grid, spacing: tuple[float, ...]) -> list[Warning]:
+    def _lesion_warnings(
+        self, measured: FloatArray, grid: Grid | TiltedGrid, spacing: tuple[float, ...]
+    ) -> list[Warning]:
         found = []
         outside = 1 - grid.share_inside
         if outside > _MOST_PADDING:
             found.append(Warning(Code.W_PADDING, f"{outside:.0%} of the region lies outside the image and is padded"))
         if self.modality == "CT":
-            steps = zip(grid.inside, spacing, strict=True)
-            axes = [(np.flatnonzero(nodes) - nodes.size // 2) * mm for nodes, mm in steps]
-            distance = np.sqrt(sum(np.square(axis) for axis in np.meshgrid(*axes, indexing="ij")))
+            distance = grid.distances_mm(spacing)
             mean = float(measured[distance <= max(_CENTER_MM, float(distance.min()))].mean())
             if mean < _CENTER_AIR_HU:
                 found.append(
