@@ -13,7 +13,7 @@ from pipeline.imaging.checks import file_kind, nearest_axes
 from pipeline.imaging.dicom.bare import HEAD_BYTES, beginning
 from pipeline.imaging.image import Image, Scan, Warning
 from pipeline.imaging.nifti.scan import open_nifti
-from pipeline.imaging.picture import open_picture
+from pipeline.imaging.pictures.picture import open_picture
 from pipeline.imaging.streams import Stream
 
 SUFFIXES = {
@@ -22,7 +22,11 @@ SUFFIXES = {
     "png": (".png",),
     "jpeg": (".jpg", ".jpeg"),
     "tiff": (".tif", ".tiff"),
+    "bmp": (".bmp",),
+    "webp": (".webp",),
+    "jpeg2000": (".jp2", ".j2k", ".j2c", ".jpc"),
 }
+_PICTURES = ("png", "jpeg", "tiff", "bmp", "webp", "jpeg2000")
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "png"),
     (b"\xff\xd8\xff", "jpeg"),
@@ -30,6 +34,9 @@ _SIGNATURES = (
     (b"MM\0*", "tiff"),
     (b"II+\0", "tiff"),
     (b"MM\0+", "tiff"),
+    (b"BM", "bmp"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "jpeg2000"),
+    (b"\xff\x4f\xff\x51", "jpeg2000"),
 )
 _FOREIGN = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself; run git lfs pull"),
@@ -42,7 +49,6 @@ _FOREIGN = (
     (b"ObjectType", "MetaImage; convert it to NIfTI"),
     (b"\x89HDF", "HDF5; convert it to NIfTI"),
     (b"GIF8", "GIF; convert it to PNG"),
-    (b"BM", "BMP; convert it to PNG"),
 )
 
 
@@ -79,8 +85,8 @@ def open_scan(
         return _open_series(path, limits, modality, part)
     if kind == "nifti" or _is_half_of_pair(path):
         scan: Scan = open_nifti(path, limits=limits, modality=modality)
-    elif kind in ("png", "jpeg", "tiff") and not compressed:
-        scan = open_picture(path, limits=limits, modality=modality)
+    elif kind in _PICTURES and not compressed:
+        scan = open_picture(path, limits=limits, modality=modality, part=part)
     elif kind is None and path.name.lower().endswith((".img", ".img.gz")):
         raise CaseError(
             Code.E_SIDE_FILE, path, "voxels of a .hdr/.img pair, but the .hdr is not beside them; copy it there"
@@ -126,6 +132,8 @@ def _kind(head: bytes) -> str | None:
     for signature, kind in _SIGNATURES:
         if head.startswith(signature):
             return kind
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "webp"
     size = {int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")}
     if size & {348, 540} or head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0"):
         return "nifti"
