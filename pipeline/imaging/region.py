@@ -58,13 +58,22 @@ class RegionFacts:
     modality: str
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What to open; see ``open_scan``."""
+
+    path: Path
+    files: Sequence[Path] | None
+    part: str | None
+
+
 class ReadRegiond(MapTransform):
     """Read, check and resample the region of a scan; replaces a path by voxels (1, *size), float32, in RAS order.
 
     With a path under each key, the lesion's centre (RAS mm) under ``center_key`` and, for one DICOM series of a folder
-    that holds several, its slices under ``<key>_files``. Facts (warnings, measures,
-    digest) are put under ``<key>_facts``. Intensities are not scaled; nodes outside the image hold air (CT) or the
-    region's minimum.
+    that holds several, its slices under ``<key>_files`` or its name under ``<key>_part``, which also names a page or
+    frame of a file. Facts (warnings, measures, digest) are put under ``<key>_facts``. Intensities are not scaled; nodes
+    outside the image hold air (CT) or the region's minimum.
 
     Raises:
         CaseError: with the code of what is wrong; a MONAI ``Compose`` wraps it into a ``RuntimeError``.
@@ -92,21 +101,22 @@ class ReadRegiond(MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             path = Path(os.fspath(result[key]))
-            voxels, affine, facts = self._read(path, result.get(self.center_key), result.get(f"{key}_files"))
+            source = _Source(path, result.get(f"{key}_files"), result.get(f"{key}_part"))
+            voxels, affine, facts = self._read(source, result.get(self.center_key))
             result[key] = MetaTensor(torch.from_numpy(voxels[np.newaxis]), affine=torch.from_numpy(affine))
             result[f"{key}_facts"] = facts
         return result
 
-    def _read(self, path: Path, center_mm: Any, files: Sequence[Path] | None) -> tuple[FloatArray, Affine, RegionFacts]:
+    def _read(self, source: _Source, center_mm: Any) -> tuple[FloatArray, Affine, RegionFacts]:
         if self.region == "lesion" and center_mm is None:
             raise CaseError(
                 Code.E_CENTER_MISSING,
-                path,
+                source.path,
                 "no lesion centre; fill in center_x_mm, center_y_mm, center_z_mm and coordinate_system",
             )
-        scan = open_scan(path, limits=self.limits, modality=self.modality, files=files)
+        scan = open_scan(source.path, limits=self.limits, modality=self.modality, files=source.files, part=source.part)
         with carrying(scan.warnings):
-            return self._read_opened(scan, path, center_mm)
+            return self._read_opened(scan, source.path, center_mm)
 
     def _read_opened(self, scan: Scan, path: Path, center_mm: Any) -> tuple[FloatArray, Affine, RegionFacts]:
         slice_axis = self._check_kind(scan, path)
