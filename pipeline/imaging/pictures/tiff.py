@@ -28,6 +28,10 @@ _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _OFFSETS, _ORIENTATION = 256
 _SAMPLES, _ROWS, _COUNTS, _PLANAR, _PREDICTOR, _COLOUR_MAP, _TILE_WIDTH = 277, 278, 279, 284, 317, 320, 322
 _TILE_HEIGHT, _TILE_OFFSETS, _TILE_COUNTS, _FORMAT, _FILL_ORDER = 323, 324, 325, 339, 266
 _SHORT_TAGS: Final = (_BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _SAMPLES, _PREDICTOR, _FORMAT)
+_USED: Final = frozenset(
+    {*_SHORT_TAGS, _WIDTH, _HEIGHT, _OFFSETS, _COUNTS, _ROWS, _ORIENTATION, _PLANAR, _COLOUR_MAP, _TILE_WIDTH,
+     _TILE_HEIGHT, _TILE_OFFSETS, _TILE_COUNTS}
+)  # fmt: skip
 _GREY, _RGB = 1, 2
 _LOSSLESS: Final = (1, 5, 8, 32773, 32946, 34925, 50000)  # none, LZW, Deflate (two numbers), PackBits, LZMA, Zstandard
 
@@ -103,7 +107,7 @@ def tiff_pages(content: bytes, path: Path) -> list[TiffPage]:
             seen.add(place)
             tags, place = _directory(content, place, order, big=big)
             pages.append(TiffPage(tags))
-    except struct.error:
+    except (struct.error, OverflowError):
         raise CaseError(Code.E_TRUNCATED, path, "the TIFF ends before its directory; copy the file again") from None
     if not pages or any(min(page.width, page.height) < 1 for page in pages):
         raise CaseError(Code.E_FORMAT, path, "the TIFF has no page with a size; export it again")
@@ -119,7 +123,7 @@ def _directory(content: bytes, place: int, order: str, *, big: bool) -> tuple[di
     for number in range(count):
         entry = first + number * size
         tag, kind, values = struct.unpack_from(f"{order}HH{'Q' if big else 'L'}", content, entry)
-        if kind not in _WHOLE:
+        if kind not in _WHOLE or tag not in _USED:
             continue
         start, room = entry + (12 if big else 8), 8 if big else 4
         if values * _SIZES[kind] > room:

@@ -14,7 +14,7 @@ geometry in that order. Other keys are ignored. Pickled arrays are refused: read
 
 from __future__ import annotations
 
-import io
+import ast
 import json
 import math
 from collections.abc import Mapping
@@ -81,20 +81,27 @@ def open_npy(path: Path, *, limits: Limits, modality: str | None = None) -> Volu
 
 
 def _read_header(path: Path, limits: Limits) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Shape, whether the first index runs fastest, type, and where the values begin."""
+    """Shape, whether the first index runs fastest, type, and where the values begin.
+
+    Not by NumPy's reader, which hands a damaged header to Python's tokenizer in case Python 2 wrote it.
+    """
     head = Stream(path, limits, packing="none").head(_MOST_HEADER)
-    reader = io.BytesIO(head)
+    size = {b"\x01\0": 2, b"\x02\0": 4, b"\x03\0": 4}.get(head[6:8], 0)
+    start = 8 + size + int.from_bytes(head[8 : 8 + size], "little")
     try:
-        version = np.lib.format.read_magic(reader)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        if version not in ((1, 0), (2, 0)):
+        if not head.startswith(MAGIC) or not size or start > len(head):
             raise ValueError
-        shape, fortran, dtype = read(reader, max_header_size=10_000)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-        raise CaseError(Code.E_FORMAT, path, "its header is damaged, or of no known version; save it again") from None
+        fields = ast.literal_eval(head[8 + size : start].decode("utf-8").strip())
+        shape, fortran, kind = fields["shape"], fields["fortran_order"], fields["descr"]
+        whole = isinstance(shape, tuple) and all(type(length) is int for length in shape)
+        if not whole or not isinstance(fortran, bool) or not isinstance(kind, str):
+            raise ValueError
+        dtype = np.dtype(kind)
+    except (ValueError, TypeError, LookupError, SyntaxError, RecursionError, MemoryError):
+        raise CaseError(Code.E_FORMAT, path, "its header is damaged, or not of one array; save it again") from None
     if dtype.hasobject:
         raise CaseError(Code.E_DTYPE, path, "holds Python objects, which are not read; save an array of numbers")
-    return tuple(int(length) for length in shape), bool(fortran), dtype, reader.tell()
+    return shape, fortran, dtype, start
 
 
 def _read_sidecar(path: Path) -> tuple[bytes, Mapping[str, Any]]:
