@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +24,7 @@ class Case:
     Attributes:
         case_id: unique text.
         image: as the manifest gives it.
-        path: ``image`` made absolute.
+        path: ``image`` made absolute, without its part.
         patient_id: text; None when the table gives none.
         label: 1 = malignant, 0 = benign, None = unlabelled.
         split: as the manifest gives it, None when blank.
@@ -32,6 +33,7 @@ class Case:
         files: the slices, when the case is one DICOM series of a searched folder.
         fault: why this row cannot be used, whatever its image holds.
         url: where the image lies when it is not on this machine; it is fetched when it is read.
+        part: which of several that the path holds: the code or UID of a series, the number of a page or frame.
     """
 
     case_id: str
@@ -45,6 +47,20 @@ class Case:
     files: tuple[Path, ...] | None = None
     fault: CaseError | None = None
     url: str | None = None
+    part: str | None = None
+
+
+def split_part(image: str, exists: Callable[[str], bool]) -> tuple[str, str | None]:
+    """The path, and the part of it that is meant: ``folder#1a2b3c4d``, ``scan.tif#3``.
+
+    Args:
+        image: as a table or the command line gives it.
+        exists: whether there is something at a path. What lies there under the whole name is meant, ``#`` and all.
+    """
+    path, mark, part = image.rpartition("#")
+    if not (path and mark and part) or "/" in part or exists(image) or not exists(path):
+        return image, None
+    return path, part
 
 
 def case_from_record(
@@ -71,10 +87,12 @@ def case_from_record(
     except ValueError as error:
         fault = fault or CaseError(Code.E_CENTER, f"row {row}", str(error))
     label = record.get("label", "").strip()
+    name, part = split_part(image, lambda name: os.path.lexists(root / name))
     return Case(
         case_id=record.get("case_id") or image or f"row {row}",
         image=image,
-        path=root / image,
+        path=root / name,
+        part=part,
         patient_id=record.get("patient_id") or None,
         label=(ZERO_AND_ONE if labels is None else labels).get(label),
         split=record.get("split", "").strip() or None,

@@ -56,7 +56,7 @@ def inspect_case(case: Case, *, root: Path | None, limits: Limits) -> Finding:
         if case.fault:
             raise case.fault
         path = case.path if root is None else within_root(case.path, root)
-        scan = open_scan(path, limits=limits, files=case.files)
+        scan = open_scan(path, limits=limits, files=case.files, part=case.part)
         voxels = scan.read((slice(None), slice(None), slice(None)))
         if voxels.min() == voxels.max():
             raise CaseError(Code.E_CONSTANT, case.image, f"every voxel is {voxels.flat[0]:g}; look at the export")

@@ -34,10 +34,12 @@ from pipeline.imaging.checks import file_kind
 from pipeline.imaging.dicom.header import read_identity
 from pipeline.imaging.dicom.scan import DICOM_SUFFIXES, NO_SCANS, is_nonempty_dicom, may_be_slice
 from pipeline.imaging.find_series import SeriesCollector, no_dicom
+from pipeline.imaging.kinds import SUFFIXES
+from pipeline.imaging.side_files import side_file_names
 
-_PAIRS = {".img": ".hdr", ".img.gz": ".hdr.gz"}  # the header stands for both halves
-_READ = (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
-_FOREIGN = (".mha", ".mhd", ".nrrd", ".nhdr", ".mgz", ".mgh", ".mnc", ".bmp")  # scans, which the reader will refuse
+PAIRS = {".img": ".hdr", ".img.gz": ".hdr.gz"}  # the header stands for both halves
+_READ = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes) | {".hdr.gz", ".img.gz"}
+_FOREIGN = (".mnc", ".nii.bz2", ".nii.xz", ".nii.zst")  # scans, which the reader will refuse with the way out
 # Beside slices, no exporter's name for one; a cut or half-copied slice keeps .dcm, a number or nothing.
 DOCUMENT_SUFFIXES = frozenset({
     ".xml", ".xsd", ".xsl", ".json", ".yaml", ".yml", ".csv", ".tsv", ".xls", ".xlsx", ".ods", ".db", ".txt", ".log",
@@ -172,7 +174,7 @@ def _look_through(current: Path, search: _Search) -> _Folder:
                 _break(inside, search, fault)
             else:
                 inside.others.append((path, _LINK if entry.is_symlink() else _PIPE, fault))
-        elif suffix in _PAIRS and entry.name.lower().removesuffix(suffix) + _PAIRS[suffix] in names:
+        elif suffix in PAIRS and entry.name.lower().removesuffix(suffix) + PAIRS[suffix] in names:
             continue
         elif suffix in _BY_NAME:
             inside.plain.append(path)
@@ -229,7 +231,12 @@ def _sort_in(inside: _Folder, path: Path, suffix: str, search: _Search) -> None:
 
 def _settle_others(inside: _Folder, search: _Search) -> None:
     """Files that nothing shows to be scans: rows beside slices, doubtful where they may be slices, else skipped."""
+    wholes = [path for path in inside.plain if scan_suffix(path.name) in (".mhd", ".nhdr", ".npy")]
+    parts = {path.parent / name for path in wholes for name in side_file_names(path)}
+    inside.plain = [path for path in inside.plain if path not in parts]
     for path, word, fault in inside.others:
+        if path in parts:
+            continue  # of a scan that has its row
         if _is_document(path):
             search.skipped.by_suffix[word] += 1
         elif search.series.any_here:
@@ -249,8 +256,8 @@ def scan_suffix(name: str) -> str:
     stem, dot, suffix = name.lower().rpartition(".")
     if not dot or not stem or suffix.isdigit():
         return ""
-    if suffix == "gz" and stem.endswith((".nii", ".hdr", ".img")):
-        return f"{stem[-4:]}.gz"
+    if suffix in ("gz", "bz2", "xz", "zst") and stem.endswith((".nii", ".hdr", ".img", ".mgh")):
+        return f"{stem[-4:]}.{suffix}"
     return f".{suffix}"
 
 

@@ -28,6 +28,7 @@ class ScanRequest:
         center_mm: the lesion's centre, RAS world mm; None for whole images.
         root: the folder that the path, with its links resolved, must lie in; None allows any place.
         files: the slices of one DICOM series in the folder ``path``; None reads the path itself.
+        part: which series of a folder, or which page or frame of a file; None for the only one.
         covariates: what is known beside the scan, by name; judged with what is measured.
     """
 
@@ -35,6 +36,7 @@ class ScanRequest:
     center_mm: tuple[float, float, float] | None
     root: Path | None = None
     files: tuple[Path, ...] | None = None
+    part: str | None = None
     covariates: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -83,7 +85,14 @@ def preprocess(
     """
     path = request.path if request.root is None else within_root(request.path, request.root)
     try:
-        data = _chain(config, modality)({"image": path, "image_files": request.files, "center_mm": request.center_mm})
+        data = _chain(config, modality)(
+            {
+                "image": path,
+                "image_files": request.files,
+                "image_part": request.part,
+                "center_mm": request.center_mm,
+            }
+        )
     except RuntimeError as error:
         raise _ours(error) from None
     facts = data["image_facts"]

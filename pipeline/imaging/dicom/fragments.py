@@ -57,7 +57,7 @@ def locate_frames(
     if len(fragments) == count:
         return tuple((fragment,) for fragment in fragments), end
     cuts = _by_table(handle, table, fragments, count) or _by_marks(handle, fragments, syntax)
-    if len(cuts) != count or cuts[0] != 0:
+    if not cuts or len(cuts) != count or cuts[0] != 0:
         reason = f"{len(fragments)} pixel fragments for {count} frames, and no offset table that fits; export it again"
         raise CaseError(Code.E_CODEC, path, reason)
     return tuple(tuple(fragments[a:b]) for a, b in pairwise([*cuts, len(fragments)])), end
@@ -83,7 +83,7 @@ def _walk(path: Path, handle: IO[bytes], offset: int, size: int, most: int) -> t
 
 def _by_table(handle: IO[bytes], table: Fragment, fragments: list[Fragment], count: int) -> list[int]:
     """Numbers of the fragments that begin a frame, by the basic offset table; empty when it does not fit."""
-    if table[1] != 4 * count:
+    if count < 1 or table[1] != 4 * count:
         return []
     handle.seek(table[0])
     base = fragments[0][0] - 8

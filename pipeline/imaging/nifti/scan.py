@@ -21,8 +21,8 @@ from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import check_size
 from pipeline.imaging.image import Affine, Box, FloatArray, Warning
 from pipeline.imaging.nifti.geometry import geometry
-from pipeline.imaging.nifti.voxels import Layout, Planes
 from pipeline.imaging.streams import DEFLATE_LIMIT, Stream
+from pipeline.imaging.volumes.voxels import Layout, Planes
 
 HEADER_BYTES = 544  # the longer of the two headers, and the flag of its extensions
 _LARGEST_HEADER = 1 << 20  # of a pair, extensions included
