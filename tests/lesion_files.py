@@ -112,7 +112,7 @@ def write_mask(scan: MadeScan, path: Path, labels: np.ndarray | None = None, *, 
 def write_segmentation(scan: MadeScan, path: Path, masks: Sequence[np.ndarray] | None = None, *, kind="BINARY", **more):
     """A DICOM segmentation by highdicom; the masks' values are segments, or fractions of one."""
     from highdicom import AlgorithmIdentificationSequence
-    from highdicom.seg import Segmentation, SegmentAlgorithmTypeValues, SegmentDescription
+    from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentDescription
     from pydicom.sr.codedict import codes
 
     masks = [scan.mask] if masks is None else masks
@@ -313,8 +313,8 @@ def write_lidc_xml(scan: MadeScan, path: Path, nodules: Sequence[np.ndarray] | N
     """LIDC's XML: each nodule's mask outlined by two readers, through the first pixels outside."""
     nodules = [scan.mask] if nodules is None else nodules
     sessions = "".join(
-        f"<readingSession><servicingRadiologistID>CANARY</servicingRadiologistID>{''.join(_reading(scan, m) for m in nodules)}"
-        f"{extra}</readingSession>"
+        "<readingSession><servicingRadiologistID>CANARY</servicingRadiologistID>"
+        f"{''.join(_reading(scan, mask) for mask in nodules)}{extra}</readingSession>"
         for _ in range(2)
     )
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -30,6 +30,7 @@ LesionFormat = Literal[
     "voxel-table",
 ]
 System = Literal["RAS", "LPS"]
+Labels = Literal["auto", "components", "values"]
 Points = NDArray[np.float64]
 FLIP: Final = np.array([-1.0, -1.0, 1.0])  # LPS <-> RAS
 
@@ -178,7 +179,7 @@ class ReadingOptions:
         limits: what a reader may allocate.
     """
 
-    labels: Literal["auto", "components", "values"] = "auto"
+    labels: Labels = "auto"
     only: frozenset[int] | None = None
     threshold: float | None = None
     system: System | None = None
