@@ -53,7 +53,8 @@ _TAGS: Final = (
     Tag.FRAMES, Tag.ROWS, Tag.COLUMNS, Tag.BITS_ALLOCATED, Tag.SHARED_GROUPS, Tag.FRAME_GROUPS,
 )  # fmt: skip
 _TYPES: Final = frozenset({"BINARY", "FRACTIONAL", "LABELMAP"})
-_ANATOMY: Final = frozenset({"123037004", "T-D000A"})  # "Anatomical Structure" in SNOMED CT and SRT: an organ
+# "Anatomical Structure", an organ: in SNOMED CT, as 3D Slicer writes it, and in SRT.
+_ANATOMY: Final = frozenset({"91723000", "123037004", "T-D000A"})
 _OFF_PLANE_MM, _OFF_PLANE_STEPS = 0.1, 0.06
 _DIRECTION_TOLERANCE = 1e-3
 

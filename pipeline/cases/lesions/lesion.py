@@ -212,6 +212,17 @@ def world_point(point: Sequence[float] | Points, path: Path, *, system: System =
     return float(x), float(y), float(z)
 
 
+def refuse_absurd(coordinates: Points, path: Path) -> None:
+    """Refuse coordinates that are no place in a scanner, mm or pixels of any shape.
+
+    Raises:
+        CaseError: E_CENTER.
+    """
+    if not np.isfinite(coordinates).all() or np.abs(coordinates).max(initial=0.0) > ABSURD_MM:
+        reason = f"a coordinate that is no number below {ABSURD_MM:g}; correct the annotation"
+        raise CaseError(Code.E_CENTER, path, reason)
+
+
 def stated_diameter(value: float | None, path: Path) -> float | None:
     """A diameter that a file states, mm; None stays None.
 

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from pipeline.cases.lesions.dicom_object import REFERENCED_SERIES, SERIES, each_item, floats, word
 from pipeline.cases.lesions.images import IndexedImage
-from pipeline.cases.lesions.lesion import FLIP, Points
+from pipeline.cases.lesions.lesion import FLIP, Points, refuse_absurd
 from pipeline.cases.lesions.outlines import area_and_centroid
 from pipeline.cases.lesions.shape import longest_extent
 from pipeline.errors import CaseError, Code
@@ -73,8 +73,7 @@ class Region:
         Raises:
             CaseError: E_CENTER, E_FORMAT, E_GEOMETRY_MISSING or E_MIXED_SERIES.
         """
-        if not np.isfinite(self.values).all():
-            raise CaseError(Code.E_CENTER, path, "a coordinate is no number; correct the annotation")
+        refuse_absurd(self.values, path)
         if self.image is None:
             return self._measured(path, self.values * FLIP)
         slices = image.slices if image is not None else {}
