@@ -212,7 +212,7 @@ def lesions(
             help="Masks, DICOM SEG, RTSTRUCT or SR, Slicer's markups, LUNA16 or other tables, LIDC's XML; or folders.",
         ),
     ],
-    images: Annotated[Path, typer.Option("--for", metavar="MANIFEST", help="Manifest, folder of scans, or one scan.")],
+    images: Annotated[str, typer.Option("--for", metavar="MANIFEST", help="Manifest, folder of scans, or one scan.")],
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The new manifest; <manifest>-lesions.csv beside it by default.")
     ] = None,
@@ -235,11 +235,11 @@ def lesions(
     replace: Annotated[bool, typer.Option("--replace", help="Let new centres replace the manifest's.")] = False,
 ) -> None:
     """Write a manifest with the lesion centres and diameters that readers have marked: one row a lesion."""
-    from pipeline.jobs.lesions import LesionsRequest, reading_options
+    from pipeline.jobs.lesions import LesionsRequest, local, reading_options
     from pipeline.jobs.lesions import lesions as job
 
     options = reading_options(labels=labels, only=only, threshold=threshold, system=system, index_base=index_base)
-    request = LesionsRequest(sources=sources, images=images, out=out, replace_centers=replace, options=options)
+    request = LesionsRequest(sources=sources, images=local(images), out=out, replace_centers=replace, options=options)
     raise typer.Exit(job(request))
 
 

@@ -41,6 +41,17 @@ class LesionsRequest:
     options: ReadingOptions
 
 
+def local(images: str) -> Path:
+    """The path of the images.
+
+    Raises:
+        UsageError: when it is a URL.
+    """
+    if is_url(images):
+        raise UsageError(f"--for {images}: is a URL; annotations are matched with images on this machine")
+    return Path(images)
+
+
 def reading_options(
     *, labels: Labels, only: str | None, threshold: float | None, system: str | None, index_base: int | None
 ) -> ReadingOptions:
@@ -74,8 +85,6 @@ def lesions(request: LesionsRequest) -> int:
         UsageError: when nothing matches, the file exists, or images would not lie under its folder.
         TableError: when the manifest cannot be read, or has labels that would be lost.
     """
-    if is_url(request.images):
-        raise UsageError(f"--for {request.images}: is a URL; annotations are matched with images on this machine")
     inputs = read_inputs(request.images)
     _refuse_lost_labels(request.images)
     out = _out(request, inputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import os
 import sys
 from collections import Counter
@@ -118,7 +119,7 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions) -> in
         todo = before.unfinished(arrived(inputs.cases()))
         new = _collect(_rows(setup, todo, stamp, options), sink, inputs, options)
         # A table says which cases there are; in a folder, scans are moved away once they are scored.
-        left = before.gone if inputs.digest else superseded(before.gone, inputs) if options.lesions else frozenset()
+        left = before.gone if inputs.digest else _superseded(out, before.gone, inputs, options)
         sink.leave_out(left)
         counts = sink.finish()
         run = ScoringRun(
@@ -151,6 +152,18 @@ def _located(inputs: Inputs, sources: tuple[Path, ...], model: ModelDescription)
     for line in report_lines(located):
         print(line, file=sys.stderr)
     return located_inputs(inputs, located)
+
+
+def _superseded(out: Path, gone: frozenset[str], inputs: Inputs, options: ScoreOptions) -> frozenset[str]:
+    """Earlier rows of lesions that an annotation marks no more, remembered for when their scan is moved away."""
+    record = out / "superseded.json"
+    known = frozenset(json.loads(record.read_text(encoding="utf-8"))) if record.exists() else frozenset()
+    if not options.lesions and not known:
+        return frozenset()
+    left = (known & gone) | superseded(gone, inputs)
+    if left != known:
+        write_json(record, sorted(left))
+    return left
 
 
 def _model_folders(model_names: str) -> tuple[Path, ...]:

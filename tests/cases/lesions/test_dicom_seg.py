@@ -160,7 +160,7 @@ def test_slices_with_rounded_positions_are_no_gap(tmp_path, path):
         (lambda d: frames(d)[0].__delattr__("PlanePositionSequence"), Code.E_GEOMETRY_MISSING, "where it lies"),
         (lambda d: shared(d).__delattr__("SegmentIdentificationSequence"), Code.E_FORMAT, "which segment"),
         (lambda d: position(d, 0, ["nan", 1, 2]), Code.E_AFFINE, "no number"),
-        (lambda d: position(d, 1, frames(d)[0].PlanePositionSequence[0].ImagePositionPatient), Code.E_SLICE_DUPLICATE, "one place"),
+        (lambda d: position(d, 1, position(d, 0)), Code.E_SLICE_DUPLICATE, "one place"),
         (lambda d: position(d, 0, [1, 200, 3]), Code.E_SLICE_GAP, "evenly spaced planes"),
         (lambda d: position(d, 0, ["1e5", "1e5", "1e5"]), Code.E_SLICE_GAP, "evenly spaced planes"),
         (lambda d: number(d, 9), Code.E_FORMAT, "shows segment 9, which the object does not describe"),
@@ -186,8 +186,10 @@ def frames(dataset):
     return dataset.PerFrameFunctionalGroupsSequence
 
 
-def position(dataset, place, value):
-    frames(dataset)[place].PlanePositionSequence[0].ImagePositionPatient = value
+def position(dataset, place, value=None):
+    item = frames(dataset)[place].PlanePositionSequence[0]
+    item.ImagePositionPatient = item.ImagePositionPatient if value is None else value
+    return item.ImagePositionPatient
 
 
 def number(dataset, value):

@@ -58,7 +58,7 @@ def write_all(scan, folder):
         write_report(scan, files[name], [group])
     for system in ("LPS", "RAS"):
         files[f"markups-{system}"] = write_markups(scan, folder / f"markups-{system}" / "x.mrk.json", system=system)
-    ends = [{"position": (scan.center_mm + [-4, 3, 1]).tolist()}, {"position": (scan.center_mm - [-4, 3, 1]).tolist()}]
+    ends = [{"position": (scan.center_mm + sign * np.array([-4, 3, 1])).tolist()} for sign in (1, -1)]
     line = {"kind": "Line", "system": "RAS", "controlPoints": ends}
     files["markups-line"] = write_markups(scan, folder / "line" / "x.mrk.json", **line)
     for system in ("0", "1", "RAS", "LPS"):
@@ -135,7 +135,8 @@ def test_the_same_lesion_in_every_format_has_the_same_centre_and_probability(dir
         found[name] = lesion.case.center_mm, row.probability
         assert np.linalg.norm(lesion.case.center_mm - scan.center_mm) < 0.001, name
     assert {lesion.format for lesion in [locate(inputs, [path]).lesions[0].lesion for path in files.values()]} == {
-        "mask", "dicom-seg", "rtstruct", "dicom-sr", "slicer-markups", "fcsv", "luna16", "lidc-xml", "table", "voxel-table",
+        "mask", "dicom-seg", "rtstruct", "dicom-sr", "slicer-markups", "fcsv", "luna16", "lidc-xml", "table",
+        "voxel-table",
     }  # fmt: skip
     assert len({center for center, _ in found.values()}) == 1
     probabilities = [probability for _, probability in found.values()]
