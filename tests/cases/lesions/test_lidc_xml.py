@@ -67,6 +67,19 @@ def test_outlines_on_slices_that_are_not_at_hand_are_placed_by_their_height(tmp_
     assert lesion.center_mm == pytest.approx(scan.center_mm, abs=1e-3)
 
 
+def test_nodules_beyond_a_part_of_the_series_are_not_taken_for_one(tmp_path, path):
+    scan = write_scan(tmp_path / "ct", AXIAL)
+    kept = {f"IM{(number * 7) % 24:03d}.dcm" for number in range(8)}
+    files = tuple(sorted(file for file in scan.folder.iterdir() if file.name in kept))
+    nodules = [ellipsoid((30, 17, place), (4.2, 4.2, 1.2)) for place in (12, 17, 22)]
+    found = {}
+    for name, part in (("whole", None), ("part", files)):
+        images = ImageIndex([Case("ct", "ct", scan.folder, files=part)])
+        found[name] = [one.center_mm for one in read_lidc_xml(write_lidc_xml(scan, path, nodules), images).lesions]
+    assert found["part"] == found["whole"]
+    assert len(found["part"]) == 3
+
+
 def test_another_series_and_another_format_are_refused_by_code(scan, tmp_path, path):
     write_lidc_xml(scan, path)
     other = write_scan(tmp_path / "other", AXIAL, seed=9)
