@@ -99,7 +99,8 @@ def lesions(request: LesionsRequest) -> int:
     if trap is not None:
         print(trap)
     images = len({case.path for case in cases})
-    print(f"{out}: {len(cases)} lesions of {images} images, one row each")
+    left = f"; {len(located.without)} images without one are left out" if located.without else ""
+    print(f"{out}: {len(cases)} lesions of {images} images, one row each{left}")
     damaged = [refused for refused in located.match.homeless if refused.error.code not in _OTHERS_LESIONS]
     return int(bool(located.without or located.match.refused or damaged or trap is not None))
 
@@ -160,12 +161,10 @@ def _write(out: Path, inputs: Inputs, rows: Sequence[LocatedLesion]) -> None:
 
 
 def _image(case: Case, cases: Sequence[Case], inputs: Inputs, out: Path) -> str:
-    """The image as the new manifest names it."""
-    folder = out.parent.resolve()
-    if inputs.digest is not None and inputs.root == folder:
-        return case.image
-    root = inputs.root or case.path.parent
-    path = (root.resolve() / case.path.relative_to(root)) if case.path.is_relative_to(root) else case.path.resolve()
-    name = path.relative_to(folder).as_posix()
-    shared = case.files is not None and len({other.files for other in cases if other.path == case.path}) > 1
-    return f"{name}#{case.image.rpartition('#')[2]}" if shared else name
+    """The image as the new manifest names it: as before, from the new manifest's folder."""
+    name = case.image if inputs.root is not None else case.path.name
+    root = (inputs.root or case.path.parent).resolve()
+    alone = case.files is not None and len({other.files for other in cases if other.path == case.path}) == 1
+    if alone:  # the only series of its folder needs no more than the folder
+        name = name.rpartition("#")[0]
+    return (root.relative_to(out.parent.resolve()) / name).as_posix()

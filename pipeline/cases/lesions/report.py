@@ -23,7 +23,7 @@ def report_lines(located: Located) -> Iterable[str]:
     yield from _some([str(refused) for refused in match.homeless], "annotations without an image here")
     refused = [annotation for found in match.refused.values() for annotation in found]
     yield from _some([str(annotation) for annotation in refused], "annotations that cannot be used")
-    yield from _some([case.case_id for case in located.without], "images without a lesion, left out")
+    yield from _some([case.case_id for case in located.without], "images without a lesion")
     if located.shared_labels:
         lesions = sum(count for count in _lesions_by_label(located).values() if count > 1)
         yield (

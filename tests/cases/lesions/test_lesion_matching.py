@@ -340,7 +340,7 @@ def test_what_was_found_is_said_by_format_with_three_examples(root, scans, tmp_p
     assert lines[0] == "dicom-seg: 2 lesions in 1 files"
     assert lines[1] == "table: 5 lesions in 1 files"
     assert lines[2] == "5 annotations without an image here, the first 3:"
-    assert lines[6] == "1 images without a lesion, left out:"
+    assert lines[6] == "1 images without a lesion:"
     assert lines[7] == "  P2"
     assert lines[8].startswith("1 rows share their label with all of their lesions (2 in all)")
     assert located.shared_labels == 1
