@@ -32,6 +32,11 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Overrides of the configuration.")
 ]
 
+LesionSources = Annotated[
+    list[Path] | None,
+    typer.Option("--lesions", metavar="SOURCE", help="Take lesion centres from a file or folder of annotations."),
+]
+
 
 @app.command()
 def init(
@@ -205,6 +210,7 @@ def score(
     ] = 0.0,
     min_age: Annotated[float, typer.Option(min=0, help="Leave files younger than these seconds for later.")] = 0.0,
     drift_alert: Annotated[float, typer.Option(min=0, help="Population stability index that is an alert.")] = 0.25,
+    lesions: LesionSources = None,
     track: Annotated[bool, typer.Option(help="Log the run to MLflow.")] = True,
 ) -> None:
     """Score every scan: one row each, with a calibrated probability or the reason why there is none."""
@@ -223,6 +229,7 @@ def score(
         accept_rejects=accept_rejects,
         min_age_seconds=min_age,
         drift_alert=drift_alert,
+        lesions=tuple(lesions or ()),
         track=track,
     )
     raise typer.Exit(job(model, source, out, options))
@@ -235,11 +242,52 @@ def check(
     ],
     model: Annotated[str | None, typer.Option(help="Check against this model's input contract and envelope.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything that was found here.")] = None,
+    lesions: LesionSources = None,
 ) -> None:
     """Look at every case before spending compute; exit 1 when one would be rejected."""
     from pipeline.jobs.check import check as job
 
-    raise typer.Exit(job(source, model_name=model, json_file=json_file))
+    raise typer.Exit(job(source, model_name=model, json_file=json_file, lesions=lesions or ()))
+
+
+@app.command()
+def lesions(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Masks, DICOM SEG, RTSTRUCT or SR, Slicer's markups, LUNA16 or other tables, LIDC's XML; or folders.",
+        ),
+    ],
+    images: Annotated[str, typer.Option("--for", metavar="MANIFEST", help="Manifest, folder of scans, or one scan.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The new manifest; <manifest>-lesions.csv beside it by default.")
+    ] = None,
+    labels: Annotated[
+        Literal["auto", "components", "values"],
+        typer.Option(help="One lesion of a mask: a connected component, or all of a label value's voxels."),
+    ] = "auto",
+    only: Annotated[
+        str | None, typer.Option(metavar="N,N", help="Label values, segments or ROI numbers that are lesions.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Take probability maps, from this value on as the lesion.")
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option(metavar="RAS|LPS", help="Of tables and markups that do not say theirs.")
+    ] = None,
+    index_base: Annotated[
+        int | None, typer.Option(min=0, max=1, help="Of voxel indices in tables: is the first voxel 0 or 1?")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Let new centres replace the manifest's.")] = False,
+) -> None:
+    """Write a manifest with the lesion centres and diameters that readers have marked: one row a lesion."""
+    from pipeline.jobs.lesions import LesionsRequest, local, reading_options
+    from pipeline.jobs.lesions import lesions as job
+
+    options = reading_options(labels=labels, only=only, threshold=threshold, system=system, index_base=index_base)
+    request = LesionsRequest(sources=sources, images=local(images), out=out, replace_centers=replace, options=options)
+    raise typer.Exit(job(request))
 
 
 @app.command()

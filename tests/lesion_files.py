@@ -67,6 +67,11 @@ def ellipsoid(center=CENTER, radii=RADII, shape=SHAPE) -> np.ndarray:
     return (((grid - center) / radii) ** 2).sum(-1) <= 1
 
 
+def second_ellipsoid() -> np.ndarray:
+    """A smaller lesion of the same scan, elsewhere."""
+    return ellipsoid((12, 30, 6), (3.2, 4.4, 1.2))
+
+
 def write_scan(folder: Path, directions: np.ndarray = AXIAL, *, origin=(-31.7, 12.3, -104.6), seed=0) -> MadeScan:
     """Write a series of a body with a bright lesion, each slice a file."""
     affine = np.eye(4)
@@ -74,7 +79,8 @@ def write_scan(folder: Path, directions: np.ndarray = AXIAL, *, origin=(-31.7, 1
     mask = ellipsoid()
     rng = np.random.default_rng(seed)
     values = rng.normal(-800, 60, SHAPE)
-    values[mask] = rng.normal(60, 40, mask.sum())
+    for bright in (mask, second_ellipsoid()):
+        values[bright] = rng.normal(60, 40, bright.sum())
     series, study, frame = (generate_uid(entropy_srcs=[str(folder), kind, str(seed)]) for kind in "abc")
     slices = []
     for number in range(SHAPE[2]):
@@ -313,8 +319,8 @@ def write_lidc_xml(scan: MadeScan, path: Path, nodules: Sequence[np.ndarray] | N
     """LIDC's XML: each nodule's mask outlined by two readers, through the first pixels outside."""
     nodules = [scan.mask] if nodules is None else nodules
     sessions = "".join(
-        f"<readingSession><servicingRadiologistID>CANARY</servicingRadiologistID>{''.join(_reading(scan, m) for m in nodules)}"
-        f"{extra}</readingSession>"
+        "<readingSession><servicingRadiologistID>CANARY</servicingRadiologistID>"
+        f"{''.join(_reading(scan, mask) for mask in nodules)}{extra}</readingSession>"
         for _ in range(2)
     )
     path.parent.mkdir(parents=True, exist_ok=True)

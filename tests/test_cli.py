@@ -30,6 +30,7 @@ def test_help_imports_nothing_heavy():
         "promote",
         "rollback",
         "recalibrate",
+        "lesions",
     ):
         assert command in done.stdout
 

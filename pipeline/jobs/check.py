@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from rich.progress import track
 
 from pipeline.cases.inputs import Inputs, read_inputs
 from pipeline.cases.inspection import Finding, duplicates, finding_of, inspect_case, label_balance, leaks, unusual
+from pipeline.cases.lesions.locate import locate, located_inputs, require_lesion_model
+from pipeline.cases.lesions.report import report_lines
+from pipeline.cases.lesions.sign_trap import swapped_signs
 from pipeline.cases.manifest import read_manifest
 from pipeline.cases.prepare import prepare_cases
 from pipeline.cases.tables.table import TABLE_SUFFIXES
@@ -46,8 +49,14 @@ class Preflight:
         return sum(finding.error is not None for finding in self.findings)
 
 
-def check(source: Path, *, model_name: str | None, json_file: Path | None) -> int:
+def check(source: Path, *, model_name: str | None, json_file: Path | None, lesions: Sequence[Path] = ()) -> int:
     """Look at every case of a manifest, folder or scan, and print what a person reads in ten seconds.
+
+    Args:
+        source: the manifest, folder or scan.
+        model_name: whose preprocessing and envelope are asked as well.
+        json_file: where everything goes that was found.
+        lesions: annotation files or folders that lesion centres are taken from.
 
     Returns:
         1 when the table has a fault or a case would be rejected, else 0.
@@ -55,11 +64,22 @@ def check(source: Path, *, model_name: str | None, json_file: Path | None) -> in
     try:
         faults = read_manifest(source).faults if source.suffix.lower() in TABLE_SUFFIXES else ()
         inputs = read_inputs(source)
+        found: list[str] = []
+        if lesions:
+            if model_name is not None:
+                model = read_description(model_folder(model_name, Tracking()))
+                require_lesion_model(model.name, model.preprocessing.region)
+            located = locate(inputs, lesions)
+            inputs, found = located_inputs(inputs, located), list(report_lines(located))
     except TableError as error:
         preflight = Preflight((), (error,), (), {}, {})
     else:
         findings = duplicates(list(_inspect(inputs, model_name)))
+        trap = swapped_signs([finding.case for finding in findings], root=inputs.root)
+        if trap is not None:
+            faults = (*faults, TableError(Code.E_ROI_OUTSIDE, source, trap))
         preflight = _preflight(inputs, findings, faults, labelled=source.suffix.lower() in TABLE_SUFFIXES)
+        preflight = replace(preflight, notes=(*preflight.notes, *found))
     if json_file is not None:
         write_json(json_file, _json(preflight))
     _print(preflight)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import os
 import sys
 from collections import Counter
@@ -20,13 +21,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pipeline.cases.case import Case
 from pipeline.cases.inputs import Arrived, Inputs, read_inputs
+from pipeline.cases.lesions.locate import locate, located_inputs, require_lesion_model, superseded
+from pipeline.cases.lesions.report import report_lines
 from pipeline.config.experiment import Tracking
 from pipeline.errors import UnfinishedError, UsageError
 from pipeline.files import write_json, write_text
 from pipeline.scoring.backends import Backend
 from pipeline.scoring.local import score_in_processes
 from pipeline.scoring.lock import exclusive
-from pipeline.scoring.model_description import JSON_NAME
+from pipeline.scoring.model_description import JSON_NAME, ModelDescription
 from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.rows import STATUSES, ScoreRow, Stamp, now
 from pipeline.scoring.scorer import Scorer, stamp_of
@@ -56,6 +59,7 @@ class ScoreOptions:
         accept_rejects: share of rejected and failed rows up to which the exit code is 0.
         min_age_seconds: files younger than this are left for a later run.
         drift_alert: population stability index from which ``summary.json`` carries an alert.
+        lesions: annotation files or folders that lesion centres are taken from.
         track: log the run to MLflow.
     """
 
@@ -70,6 +74,7 @@ class ScoreOptions:
     accept_rejects: float = 0.0
     min_age_seconds: float = 0.0
     drift_alert: float = 0.25
+    lesions: tuple[Path, ...] = ()
     track: bool = True
 
 
@@ -92,6 +97,7 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions) -> in
     inputs = read_inputs(source)
     folders = _model_folders(model_names)
     scorer = Scorer(*(load_model(folder) for folder in folders), device="cpu")  # every digest is verified once, here
+    inputs = _located(inputs, options.lesions, scorer.descriptions[0])
     setup = _setup(folders, inputs, options)
     stamp = stamp_of(scorer.descriptions, options.backend)
     header = RunHeader(stamp, scorer.member_columns, inputs.source, scorer.threshold)
@@ -112,8 +118,9 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions) -> in
         arrived = Arrived(options.min_age_seconds)
         todo = before.unfinished(arrived(inputs.cases()))
         new = _collect(_rows(setup, todo, stamp, options), sink, inputs, options)
-        if inputs.digest:  # a table says which cases there are; in a folder, scans are moved away once they are scored
-            sink.leave_out(before.gone)
+        # A table says which cases there are; in a folder, scans are moved away once they are scored.
+        left = before.gone if inputs.digest else _superseded(out, before.gone, inputs, options)
+        sink.leave_out(left)
         counts = sink.finish()
         run = ScoringRun(
             inputs=inputs,
@@ -122,7 +129,7 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions) -> in
             counts=counts,
             new=new,
             waiting=arrived.waiting,
-            gone=len(before.gone),
+            gone=len(before.gone) if inputs.digest else len(before.gone - left),
             started_at=started,
             seconds=perf_counter() - clock,
         )
@@ -134,6 +141,29 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions) -> in
             write_json(out / "summary.json", summary | {"mlflow_run": record_scoring(summary)})
     _say(text)
     return int(summary["unscored_share"] > options.accept_rejects)
+
+
+def _located(inputs: Inputs, sources: tuple[Path, ...], model: ModelDescription) -> Inputs:
+    """The input with the lesion centres of annotations, and on stderr what was found."""
+    if not sources:
+        return inputs
+    require_lesion_model(model.name, model.preprocessing.region)
+    located = locate(inputs, sources)
+    for line in report_lines(located):
+        print(line, file=sys.stderr)
+    return located_inputs(inputs, located)
+
+
+def _superseded(out: Path, gone: frozenset[str], inputs: Inputs, options: ScoreOptions) -> frozenset[str]:
+    """Earlier rows of lesions that an annotation marks no more, remembered for when their scan is moved away."""
+    record = out / "superseded.json"
+    known = frozenset(json.loads(record.read_text(encoding="utf-8"))) if record.exists() else frozenset()
+    if not options.lesions and not known:
+        return frozenset()
+    left = (known & gone) | superseded(gone, inputs)
+    if left != known:
+        write_json(record, sorted(left))
+    return left
 
 
 def _model_folders(model_names: str) -> tuple[Path, ...]:

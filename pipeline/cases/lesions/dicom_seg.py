@@ -6,7 +6,7 @@ be missing. The centre comes from the object's own geometry, which lies in its i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -53,7 +53,8 @@ _TAGS: Final = (
     Tag.FRAMES, Tag.ROWS, Tag.COLUMNS, Tag.BITS_ALLOCATED, Tag.SHARED_GROUPS, Tag.FRAME_GROUPS,
 )  # fmt: skip
 _TYPES: Final = frozenset({"BINARY", "FRACTIONAL", "LABELMAP"})
-_ANATOMY: Final = frozenset({"123037004", "T-D000A"})  # "Anatomical Structure" in SNOMED CT and SRT: an organ
+# "Anatomical Structure", an organ: in SNOMED CT, as 3D Slicer writes it, and in SRT.
+_ANATOMY: Final = frozenset({"91723000", "123037004", "T-D000A"})
 _OFF_PLANE_MM, _OFF_PLANE_STEPS = 0.1, 0.06
 _DIRECTION_TOLERANCE = 1e-3
 
@@ -99,14 +100,14 @@ def _lesions(found: DicomObject, reference: Reference, options: ReadingOptions) 
     if strange:
         reason = f"a frame shows segment {min(strange)}, which the object does not describe; export it again"
         raise CaseError(Code.E_FORMAT, path, reason)
-    organs = [name for name, is_organ in segments.items() if is_organ and options.only is None]
+    organs = {name for name, is_organ in segments.items() if is_organ and options.only is None}
     places, affine = _lattice(path, frames)
-    sets = _voxels(FrameReader(found, layout, options.limits), frames, places)
+    sets = _voxels(FrameReader(found, layout, options.limits), frames, places, leave_out=organs)
     grid = VoxelGrid((layout.columns, layout.rows, int(places.max()) + 1), affine)
     source = Segmented(
         path=path, format="dicom-seg", grid=grid, across=2, reference=reference, object_uid=found.object_uid
     )
-    lesions = segment_lesions([voxels for voxels in sets if int(voxels.name) not in organs], source, options)
+    lesions = segment_lesions(sets, source, options)
     if not organs:
         return lesions
     note = f"{path}: {len(organs)} segments are anatomical structures and no lesions; --only takes them by number"
@@ -125,13 +126,14 @@ def _layout(found: DicomObject, options: ReadingOptions) -> PixelLayout:
     if kind not in _TYPES or claimed is None or not 1 <= claimed < 2**31 or not rows or not columns:
         reason = f"segmentation type {kind}, {claimed or 0:g} frames of {columns} x {rows}; export it again"
         raise CaseError(Code.E_FORMAT, path, reason)
-    check_size(path, (columns, rows, int(claimed)), 1, options.limits)
+    bits = unsigned(header, Tag.BITS_ALLOCATED)
+    check_size(path, (columns, rows, max(int(claimed) * bits // 8, 1)), 1, options.limits)
     return PixelLayout(
         kind=kind,
         rows=rows,
         columns=columns,
         frames=int(claimed),
-        bits=unsigned(header, Tag.BITS_ALLOCATED),
+        bits=bits,
         maximum=unsigned(header, _MOST),
     )
 
@@ -224,8 +226,10 @@ def _plane_numbers(depths: Points, declared_mm: float) -> NDArray[np.intp]:
     return planes
 
 
-def _voxels(reader: FrameReader, frames: Sequence[_Frame], planes: NDArray[np.intp]) -> list[VoxelSet]:
-    """The voxels (column, row, plane) of each segment, by rising number."""
+def _voxels(
+    reader: FrameReader, frames: Sequence[_Frame], planes: NDArray[np.intp], *, leave_out: Collection[int]
+) -> list[VoxelSet]:
+    """The voxels (column, row, plane) of each segment, by rising number, but of those that are left out."""
     parts: dict[int, list[NDArray[np.intp]]] = {}
     seen: set[tuple[int | None, int]] = set()
     for place, (frame, plane) in enumerate(zip(frames, planes.tolist(), strict=True)):
@@ -233,9 +237,12 @@ def _voxels(reader: FrameReader, frames: Sequence[_Frame], planes: NDArray[np.in
             reason = "two frames of one segment lie at one place; export the segmentation again"
             raise CaseError(Code.E_SLICE_DUPLICATE, reader.path, reason)
         seen.add((frame.segment, plane))
+        if frame.segment in leave_out:
+            continue
         values = reader.read(place)  # (rows, columns); of a label map the segments' numbers, else 0 and 1
         for value in np.unique(values[values != 0]).tolist():
-            pixels = np.argwhere(values.transpose() == value)
-            voxels = np.column_stack([pixels, np.full(len(pixels), plane)])
-            parts.setdefault(value if frame.segment is None else frame.segment, []).append(voxels)
+            name = value if frame.segment is None else frame.segment
+            if name not in leave_out:
+                pixels = np.argwhere(values.transpose() == value)
+                parts.setdefault(name, []).append(np.column_stack([pixels, np.full(len(pixels), plane)]))
     return [VoxelSet(f"{name}", np.concatenate(parts[name])) for name in sorted(parts)]

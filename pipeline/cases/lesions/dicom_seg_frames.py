@@ -14,7 +14,7 @@ from pipeline.cases.lesions.dicom_object import DicomObject
 from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.dicom.file import inflate, opened
-from pipeline.imaging.dicom.fragments import SUPPORTED_COMPRESSION
+from pipeline.imaging.dicom.fragments import EXPLICIT_BIG, SUPPORTED_COMPRESSION
 from pipeline.imaging.dicom.header import DicomFile, read_header
 from pipeline.imaging.dicom.pixels import read_frame
 
@@ -90,24 +90,54 @@ class FrameReader:
         layout = self._layout
         if self._compressed:
             values = read_frame(self._file, place, limits=self._limits).values.astype(np.int32)
-        elif layout.bits == 1:
-            values = self._packed(place)
         else:
-            size = layout.rows * layout.columns
-            order = "<" if self._found.data_set.syntax != "1.2.840.10008.1.2.2" else ">"
-            whole = np.frombuffer(self._data, f"{order}u{layout.bits // 8}", size, place * size * layout.bits // 8)
-            values = whole.reshape(layout.rows, layout.columns).astype(np.int32)
+            values = self._native(place).reshape(layout.rows, layout.columns).astype(np.int32)
         if layout.kind == "FRACTIONAL":
             return (2 * values >= layout.maximum).astype(np.int32)
         return values if layout.kind == "LABELMAP" else (values != 0).astype(np.int32)
 
-    def _packed(self, place: int) -> NDArray[np.int32]:
-        """Frames of single bits follow each other without filling up bytes."""
-        size = self._layout.rows * self._layout.columns
-        first, last = place * size, (place + 1) * size
-        data = np.frombuffer(self._data, np.uint8)[first // 8 : (last + 7) // 8]
-        bits = np.unpackbits(data, bitorder="little")[first % 8 : first % 8 + size]
-        return bits.reshape(self._layout.rows, self._layout.columns).astype(np.int32)
+    def _native(self, place: int) -> NDArray[np.unsignedinteger]:
+        """One uncompressed frame; frames of single bits follow each other without filling up bytes."""
+        bits, size = self._layout.bits, self._layout.rows * self._layout.columns
+        first = place * size * bits
+        data = self._bytes(first // 8, (first + size * bits + 7) // 8)
+        if bits == 1:
+            unpacked = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+            return np.asarray(unpacked[first % 8 : first % 8 + size])
+        order = ">" if self._found.data_set.syntax == EXPLICIT_BIG else "<"
+        return np.frombuffer(data, f"{order}u{bits // 8}")
+
+    def _bytes(self, first: int, last: int) -> bytes:
+        """Bytes of the pixel element."""
+        place, data_set = self._found.place, self._found.data_set
+        assert place is not None
+        if data_set.deflated_at is not None:
+            return self._inflated[first:last]
+        with opened(self.path) as (handle, stamp):
+            self._refuse_changed(stamp)
+            handle.seek(place.offset + first)
+            data = handle.read(last - first)
+        if len(data) < last - first:
+            raise CaseError(Code.E_TRUNCATED, self.path, "the pixel data end early; copy the file again")
+        return data
+
+    def _refuse_changed(self, stamp: tuple[int, int]) -> None:
+        if stamp != self._found.data_set.stamp:
+            raise CaseError(Code.E_SLICE_UNREADABLE, self.path, "changed while it was being read; read it again")
+
+    @cached_property
+    def _inflated(self) -> bytes:
+        """The pixel element of a deflated object, which is inflated only once."""
+        place, data_set = self._found.place, self._found.data_set
+        assert place is not None
+        assert data_set.deflated_at is not None
+        with opened(self.path) as (handle, stamp):
+            self._refuse_changed(stamp)
+            handle.seek(data_set.deflated_at)
+            data, _ = inflate(self.path, handle, keep=place.length, limits=self._limits, skip=place.offset)
+        if len(data) < place.length:
+            raise CaseError(Code.E_TRUNCATED, self.path, "the pixel data end early; copy the file again")
+        return data
 
     @cached_property
     def _file(self) -> DicomFile:
@@ -115,22 +145,3 @@ class FrameReader:
         if file.pixels is None or len(file.pixels.frames) != self._layout.frames:
             raise CaseError(Code.E_TRUNCATED, self.path, "frames of the pixel data are missing; export it again")
         return file
-
-    @cached_property
-    def _data(self) -> bytes:
-        """The whole pixel element, which ``check_size`` has bounded."""
-        place, data_set = self._found.place, self._found.data_set
-        assert place is not None
-        with opened(self.path) as (handle, stamp):
-            if stamp != data_set.stamp:
-                raise CaseError(Code.E_SLICE_UNREADABLE, self.path, "changed while it was being read; read it again")
-            if data_set.deflated_at is not None:
-                handle.seek(data_set.deflated_at)
-                data, _ = inflate(self.path, handle, keep=place.length, limits=self._limits, skip=place.offset)
-            else:
-                handle.seek(place.offset)
-                data = handle.read(place.length)
-        if len(data) < place.length:
-            reason = f"pixel data of {place.length} bytes, {len(data)} are there; copy the file again"
-            raise CaseError(Code.E_TRUNCATED, self.path, reason)
-        return data

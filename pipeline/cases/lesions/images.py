@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -78,7 +78,7 @@ class IndexedImage:
     @cached_property
     def _first_header(self) -> DicomFile | None:
         """Of the first file that is an image and no segmentation."""
-        for path in self._files:
+        for path in self._files():
             try:
                 header = read_header(path, limits=self._limits)
             except CaseError:
@@ -87,20 +87,21 @@ class IndexedImage:
                 return header
         return None
 
-    @cached_property
-    def _files(self) -> tuple[Path, ...]:
+    def _files(self) -> Iterator[Path]:
         """Its DICOM files, as far as they can be found."""
         case = self.cases[0]
         if case.fault is not None or case.url is not None:
-            return ()
+            return
         if case.files is not None:
-            return case.files
+            yield from case.files
+            return
         try:
             path = case.path if self._root is None else within_root(case.path, self._root)
-            candidates = sorted(path.rglob("*")) if file_kind(path) == "folder" else [path]
-            return tuple(each for each in candidates if each.is_file() and is_nonempty_dicom(each))
+            for each in sorted(path.rglob("*")) if file_kind(path) == "folder" else [path]:
+                if each.is_file() and is_nonempty_dicom(each):
+                    yield each
         except (CaseError, OSError):
-            return ()
+            return
 
     @cached_property
     def _scan(self) -> Scan:

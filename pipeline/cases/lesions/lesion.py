@@ -30,6 +30,7 @@ LesionFormat = Literal[
     "voxel-table",
 ]
 System = Literal["RAS", "LPS"]
+Labels = Literal["auto", "components", "values"]
 Points = NDArray[np.float64]
 FLIP: Final = np.array([-1.0, -1.0, 1.0])  # LPS <-> RAS
 
@@ -178,7 +179,7 @@ class ReadingOptions:
         limits: what a reader may allocate.
     """
 
-    labels: Literal["auto", "components", "values"] = "auto"
+    labels: Labels = "auto"
     only: frozenset[int] | None = None
     threshold: float | None = None
     system: System | None = None
@@ -209,6 +210,17 @@ def world_point(point: Sequence[float] | Points, path: Path, *, system: System =
     # Rounding twice: what formats write with 6 digits and more does not fall to both sides of a half.
     x, y, z = np.round(np.round(values * (FLIP if system == "LPS" else 1.0), 6), 3) + 0.0
     return float(x), float(y), float(z)
+
+
+def refuse_absurd(coordinates: Points, path: Path) -> None:
+    """Refuse coordinates that are no place in a scanner, mm or pixels of any shape.
+
+    Raises:
+        CaseError: E_CENTER.
+    """
+    if not np.isfinite(coordinates).all() or np.abs(coordinates).max(initial=0.0) > ABSURD_MM:
+        reason = f"a coordinate that is no number below {ABSURD_MM:g}; correct the annotation"
+        raise CaseError(Code.E_CENTER, path, reason)
 
 
 def stated_diameter(value: float | None, path: Path) -> float | None:

@@ -34,6 +34,7 @@ from pipeline.errors import CaseError, Code
 ROOT: Final = "LidcReadMessage"
 _AXIAL: Final = 1e-3
 _MOST_OUTLINES = 20_000
+_MOST_SLICES = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +140,7 @@ def _lesions(
     thickness = next(iter(image.slices.values())).frame.thickness
     nodules = cluster_readings(
         on_slices,
-        slice_z_mm=np.arange(image.grid.shape[2], dtype=np.float64) * step,
+        slice_z_mm=_depths(on_slices, image.grid.shape[2], step),
         slice_thickness_mm=thickness if thickness is not None and thickness > 0 else step,
     )
     lesions = []
@@ -150,6 +151,15 @@ def _lesions(
         name = f"nodule {number}" + (f" ({len(nodule)} readings)" if len(nodule) > READERS else "")
         lesions.append(Lesion(world_point(center, path), round(diameter, 3), name, path, "lidc-xml", reference))
     return tuple(lesions)
+
+
+def _depths(readings: Sequence[Reading], slices: int, step: float) -> Points:
+    """The slices' depths, and those of slices that only outlines lie on: of a part of a series, the rest."""
+    places = [contour.z_mm / step for reading in readings for contour in reading.contours]
+    first, last = min(0, int(np.floor(min(places)))), max(slices - 1, int(np.ceil(max(places))))
+    if last - first > _MOST_SLICES:
+        first, last = 0, slices - 1  # heights that no scan has; their nodules lie outside of the image
+    return np.arange(first, last + 1, dtype=np.float64) * step
 
 
 def _on_slice(path: Path, outline: _Outline, image: IndexedImage, step: float) -> Contour:

@@ -110,6 +110,20 @@ def locate(
     return Located(tuple(rows), tuple(lesions), tuple(without), match, collected, Counter(inputs.skipped))
 
 
+def require_lesion_model(name: str, region: str) -> None:
+    """Refuse lesion centres for a model that has no use for them, before images without a lesion are rejected for it.
+
+    Args:
+        name: of the model.
+        region: of its preprocessing.
+
+    Raises:
+        UsageError: when it takes whole images.
+    """
+    if region != "lesion":
+        raise UsageError(f"--lesions: {name} takes whole images and needs no lesion centres; leave it out")
+
+
 def located_inputs(inputs: Inputs, located: Located) -> Inputs:
     """The same input, listing the located cases."""
 

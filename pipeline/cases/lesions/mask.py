@@ -22,7 +22,7 @@ from pipeline.imaging.read import open_scan
 
 _LARGEST_LABEL: Final = 65_535
 _MOST_LABELS: Final = 255  # distinct ones; more are grey values
-_FULL_8_BITS: Final = 255
+_BRIGHT: Final = 128
 
 
 def read_mask(path: Path, options: ReadingOptions | None = None) -> Annotations:
@@ -75,10 +75,11 @@ def _refuse_grey(path: Path, numbers: list[int], options: ReadingOptions) -> Non
     if len(numbers) > _MOST_LABELS:
         reason = f"holds {len(numbers)} different values, as a scan does, not labels; name the mask, not the scan"
         raise CaseError(Code.E_RANGE, path, reason)
-    soft = len(numbers) > 1 and numbers[-1] == _FULL_8_BITS
+    # Labels are counted from 1 without large gaps; what is left of black and white after JPEG or resizing is not.
+    soft = len(numbers) > 1 and numbers[-1] >= _BRIGHT and 2 * len(numbers) < numbers[-1]
     if soft and options.labels == "auto" and options.only is None:
         reason = (
-            f"holds {len(numbers)} grey levels up to {_FULL_8_BITS}: edges softened by resizing or JPEG, or labels? "
+            f"holds {len(numbers)} grey levels up to {numbers[-1]}: edges softened by resizing or JPEG, or labels? "
             "--threshold 128 takes the bright part, --labels values each level"
         )
         raise CaseError(Code.E_RANGE, path, reason)

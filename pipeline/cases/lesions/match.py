@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from pipeline.cases.lesions.lesion import (
     RefusedAnnotation,
     SegmentLink,
     VoxelGrid,
+    stated_diameter,
 )
 from pipeline.errors import CaseError, Code
 
@@ -113,8 +115,13 @@ class _Matching:
                 self.place_refused(pointer)
             elif len(found) == 1 and pointer.diameter_mm is not None:
                 case_id, place = found[0]
-                lesion = self._lesions[case_id][place]
-                self._lesions[case_id][place] = replace(lesion, diameter_mm=round(pointer.diameter_mm, 3))
+                try:
+                    diameter = stated_diameter(pointer.diameter_mm, Path(pointer.error.path))
+                except CaseError as error:
+                    self.place_refused(replace(pointer, error=error))
+                else:
+                    lesion = self._lesions[case_id][place]
+                    self._lesions[case_id][place] = replace(lesion, diameter_mm=diameter)
 
     def result(self, notes: Sequence[str]) -> LesionMatch:
         """Everything, frozen."""

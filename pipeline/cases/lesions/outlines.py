@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pipeline.cases.lesions.lesion import Points
 
 Pixels = NDArray[np.bool_]
-_ON_OUTLINE: Final = 1e-3  # pixels; a centre this near to an outline lies on it
+# Pixels; a centre this near to an outline lies on it. Coordinates are often written with two decimals of a millimetre.
+_ON_OUTLINE: Final = 0.02
 
 
 def fill(outlines: Sequence[Points], shape: tuple[int, int]) -> tuple[Pixels, tuple[int, int]]:

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from pipeline.cases.lesions.dicom_object import REFERENCED_SERIES, SERIES, each_item, floats, word
 from pipeline.cases.lesions.images import IndexedImage
-from pipeline.cases.lesions.lesion import FLIP, Points
+from pipeline.cases.lesions.lesion import FLIP, Points, refuse_absurd
 from pipeline.cases.lesions.outlines import area_and_centroid
 from pipeline.cases.lesions.shape import longest_extent
 from pipeline.errors import CaseError, Code
@@ -54,14 +54,14 @@ class Region:
         values: (N, 3) LPS mm, or (N, 2) columns and rows of the image.
         frame_of_reference: of coordinates in space.
         image: SOPInstanceUID of the image that coordinates in pixels lie on.
-        frame: its number, from 1.
+        frame: its number, from 1; None when it is not said, as for images of a single frame.
     """
 
     kind: str
     values: Points
     frame_of_reference: str | None = None
     image: str | None = None
-    frame: int = 1
+    frame: int | None = None
 
     def measured(self, path: Path, image: IndexedImage | None) -> Measured:
         """The region in space.
@@ -73,16 +73,20 @@ class Region:
         Raises:
             CaseError: E_CENTER, E_FORMAT, E_GEOMETRY_MISSING or E_MIXED_SERIES.
         """
-        if not np.isfinite(self.values).all():
-            raise CaseError(Code.E_CENTER, path, "a coordinate is no number; correct the annotation")
+        refuse_absurd(self.values, path)
         if self.image is None:
             return self._measured(path, self.values * FLIP)
         slices = image.slices if image is not None else {}
-        place = slices.get((self.image, self.frame))
-        if place is None:
+        frames = [
+            place for (name, frame), place in slices.items() if name == self.image and self.frame in (frame, None)
+        ]
+        if len(frames) > 1:
+            reason = f"its coordinates lie on one of {len(frames)} frames, and it does not say which; export it again"
+            raise CaseError(Code.E_GEOMETRY_MISSING, path, reason)
+        if not frames:
             reason = "its coordinates lie on a slice that the image at hand does not hold; give its own image, whole"
             raise CaseError(Code.E_MIXED_SERIES, path, reason)
-        return self._measured(path, _in_space(path, self.values - _PIXEL_CENTER, place.frame))
+        return self._measured(path, _in_space(path, self.values - _PIXEL_CENTER, frames[0].frame))
 
     def _measured(self, path: Path, points: Points) -> Measured:
         if len(points) != _POINTS.get(self.kind, len(points)):
@@ -151,7 +155,7 @@ def region_of(path: Path, item: Dataset) -> Region:
         raise CaseError(Code.E_FORMAT, path, reason)
     for image in each_item(item, _CONTENT, _REFERENCED):
         frame = number(image, _FRAME_NUMBER)
-        return Region(kind, points, image=uid(image, _INSTANCE), frame=1 if frame is None else _whole(frame))
+        return Region(kind, points, image=uid(image, _INSTANCE), frame=None if frame is None else _whole(frame))
     raise CaseError(Code.E_FORMAT, path, "coordinates in pixels of no image; export the report again")
 
 

@@ -36,6 +36,7 @@ from pipeline.cases.lesions.lesion import (
     ReadingOptions,
     Reference,
     RefusedAnnotation,
+    refuse_absurd,
     world_point,
 )
 from pipeline.cases.lesions.outlines import area_and_centroid, fill
@@ -192,8 +193,7 @@ def _lesions(
     Raises:
         CaseError: why it has none.
     """
-    if not all(np.isfinite(points).all() for _, points in region.contours):
-        raise CaseError(Code.E_CENTER, path, "an outline has a coordinate that is no number; correct the region")
+    refuse_absurd(np.concatenate([points for _, points in region.contours]), path)
     name = str(region.number)
     if not any(kind in _CLOSED for kind, _ in region.contours):
         center, diameter = _point_or_line(path, region)

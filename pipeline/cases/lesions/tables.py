@@ -6,6 +6,7 @@ Two things are never guessed: which of RAS and LPS millimetres are, and whether 
 from __future__ import annotations
 
 import math
+import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -74,6 +75,8 @@ def read_table(path: Path, images: ImageIndex, options: ReadingOptions | None = 
 
 def _reference(row: Sequence[str], columns: LesionColumns) -> Reference:
     case_id, image, series, patient = (columns.cell(row, name) or None for name in REFERENCES)
+    if image is not None:  # as Windows writes it, and with what leads nowhere
+        image = posixpath.normpath(image.replace("\\", "/"))
     return Reference(series=series, image=image, case_id=case_id, patient=patient)
 
 

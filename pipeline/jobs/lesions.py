@@ -1,0 +1,170 @@
+"""``malignancy lesions``: a manifest with the lesions that masks, DICOM objects, markups and tables mark."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.cases.case import CENTER_COLUMNS, Case
+from pipeline.cases.inputs import TABLE_SUFFIXES, Inputs, read_inputs
+from pipeline.cases.lesions.lesion import Labels, ReadingOptions, parse_system
+from pipeline.cases.lesions.locate import DIAMETER, SOURCE, LocatedLesion, locate
+from pipeline.cases.lesions.report import report_lines
+from pipeline.cases.lesions.sign_trap import swapped_signs
+from pipeline.cases.manifest import read_manifest
+from pipeline.cases.remote import is_url
+from pipeline.errors import Code, TableError, UsageError
+from pipeline.files import atomic_write
+
+# Of annotations whose image is not at hand: usual where a table or a folder is about more scans than the manifest.
+_OTHERS_LESIONS = frozenset({Code.E_MIXED_SERIES, Code.E_CASE_ID, Code.E_NOT_FOUND, Code.E_AFFINE_DISAGREE})
+
+
+@dataclass(frozen=True, kw_only=True)
+class LesionsRequest:
+    """What is asked for.
+
+    Attributes:
+        sources: annotation files, and folders that are searched for them.
+        images: a manifest, a folder of scans or one scan.
+        out: the new manifest; beside the images by default.
+        replace_centers: whether centres that the manifest has give way to other ones.
+        options: what the files may leave open.
+    """
+
+    sources: Sequence[Path]
+    images: Path
+    out: Path | None
+    replace_centers: bool
+    options: ReadingOptions
+
+
+def local(images: str) -> Path:
+    """The path of the images.
+
+    Raises:
+        UsageError: when it is a URL.
+    """
+    if is_url(images):
+        raise UsageError(f"--for {images}: is a URL; annotations are matched with images on this machine")
+    return Path(images)
+
+
+def reading_options(
+    *, labels: Labels, only: str | None, threshold: float | None, system: str | None, index_base: int | None
+) -> ReadingOptions:
+    """The options of the command line, checked.
+
+    Raises:
+        UsageError: when a number or a coordinate system is none.
+    """
+    numbers = None if only is None else [part.strip() for part in only.split(",")]
+    if numbers is not None and not all(part.isdecimal() and len(part) < 10 for part in numbers):
+        raise UsageError(f"--only {only!r}: expected numbers with commas between, as 2 or 1,3")
+    known = None if system is None else parse_system(system)
+    if system is not None and known is None:
+        raise UsageError(f"--system {system!r}: expected RAS (NIfTI) or LPS (DICOM)")
+    return ReadingOptions(
+        labels=labels,
+        only=None if numbers is None else frozenset(map(int, numbers)),
+        threshold=threshold,
+        system=known,
+        index_base=None if index_base is None else (1 if index_base else 0),
+    )
+
+
+def lesions(request: LesionsRequest) -> int:
+    """Write a manifest with one row a lesion, and say what was found, what matched and what did not.
+
+    Returns:
+        1 when an image has no lesion, or an annotation of one cannot be used, else 0.
+
+    Raises:
+        UsageError: when nothing matches, the file exists, or images would not lie under its folder.
+        TableError: when the manifest cannot be read, or has labels that would be lost.
+    """
+    inputs = read_inputs(request.images)
+    _refuse_lost_labels(request.images)
+    out = _out(request, inputs)
+    located = locate(inputs, request.sources, options=request.options, replace_centers=request.replace_centers)
+    for line in report_lines(located):
+        print(line)
+    if not located.lesions:
+        raise UsageError(f"{request.images}: none of its images has a lesion in the sources, so nothing is written")
+    _write(out, inputs, located.lesions)
+    cases = [located_lesion.case for located_lesion in located.lesions]
+    trap = swapped_signs(cases, root=inputs.root, limits=request.options.limits)
+    if trap is not None:
+        print(trap)
+    images = len({case.path for case in cases})
+    left = f"; {len(located.without)} images without one are left out" if located.without else ""
+    print(f"{out}: {len(cases)} lesions of {images} images, one row each{left}")
+    damaged = [refused for refused in located.match.homeless if refused.error.code not in _OTHERS_LESIONS]
+    return int(bool(located.without or located.match.refused or damaged or trap is not None))
+
+
+def _refuse_lost_labels(path: Path) -> None:
+    """A label that is neither 0 nor 1 reads as blank, and would be blank in the new table."""
+    if path.suffix.lower() not in TABLE_SUFFIXES:
+        return
+    for fault in read_manifest(path).faults:
+        if fault.code is Code.E_LABEL_VALUE:
+            raise TableError(fault.code, path, f"{fault.reason}; correct it before lesions are added")
+
+
+def _out(request: LesionsRequest, inputs: Inputs) -> Path:
+    """Where the manifest goes.
+
+    Raises:
+        UsageError: when that is taken, no CSV, or a folder that does not hold the images.
+    """
+    images = request.images
+    if request.out is not None:
+        out = request.out
+    elif images.is_dir():
+        out = images / "lesions.csv"
+    else:
+        out = images.with_name(f"{images.name.removesuffix('.gz').rpartition('.')[0] or images.name}-lesions.csv")
+    if out.suffix.lower() != ".csv":
+        raise UsageError(f"--out {out}: expected a name that ends in .csv")
+    if out.exists():
+        raise UsageError(f"{out}: exists already and is not overwritten; --out names another file")
+    if not out.parent.is_dir():
+        raise UsageError(f"--out {out}: no such folder; make it first")
+    root = inputs.root or images.parent.resolve()
+    if not root.resolve().is_relative_to(out.parent.resolve()):
+        raise UsageError(f"--out {out}: images lie under their manifest's folder; choose {root} or a folder above it")
+    return out
+
+
+def _write(out: Path, inputs: Inputs, rows: Sequence[LocatedLesion]) -> None:
+    cases = [row.case for row in rows]
+    extra = list(dict.fromkeys(name for case in cases for name in case.extra if name not in (DIAMETER, SOURCE)))
+    split = ["split"] if any(case.split for case in cases) else []
+    header = [
+        "case_id", "patient_id", "image", "label", *split,
+        *CENTER_COLUMNS, "coordinate_system", DIAMETER, SOURCE, *extra,
+    ]  # fmt: skip
+    with atomic_write(out) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
+        table = csv.writer(handle, lineterminator="\n")
+        table.writerow(header)
+        for case in cases:
+            assert case.center_mm is not None
+            label = "" if case.label is None else case.label
+            table.writerow([
+                case.case_id, case.patient_id or "", _image(case, cases, inputs, out), label,
+                *([case.split or ""] if split else []), *(f"{value:.3f}" for value in case.center_mm), "RAS",
+                case.extra.get(DIAMETER, ""), case.extra[SOURCE], *(case.extra.get(name, "") for name in extra),
+            ])  # fmt: skip
+
+
+def _image(case: Case, cases: Sequence[Case], inputs: Inputs, out: Path) -> str:
+    """The image as the new manifest names it: as before, from the new manifest's folder."""
+    name = case.image if inputs.root is not None else case.path.name
+    root = (inputs.root or case.path.parent).resolve()
+    alone = case.files is not None and len({other.files for other in cases if other.path == case.path}) == 1
+    if alone:  # the only series of its folder needs no more than the folder
+        name = name.rpartition("#")[0]
+    return (root.relative_to(out.parent.resolve()) / name).as_posix()
