@@ -29,7 +29,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 FEW = dict.fromkeys(MAKERS, 24) | {"dicom_study_tree": 12}
-IN_LESION = {"CT": -450.0, "MR": 1.2, "US": -75.0, "MG": 1500.0}  # US counts down: lesions are dark
+IN_LESION = {"CT": -450.0, "MR": 1.7, "US": -75.0, "MG": 1500.0}  # US counts down: lesions are dark
 BESIDE_SCANS = {".raw", ".zraw", ".mrml", ".csv", ".tsv", ".json", ".txt", ".xlsx", ".stats", ".log"}
 NAMES = pytest.mark.parametrize("name", MAKERS)
 
@@ -73,7 +73,7 @@ def from_itk(image: SimpleITK.Image) -> tuple[np.ndarray, np.ndarray]:
 
 
 def in_units(values: np.ndarray, modality: str) -> np.ndarray:
-    """Brightness that lesions have more of: HU, MR relative to white matter, dark ultrasound, dense breast."""
+    """Brightness that lesions have more of: HU, MR relative to the head's median, dark ultrasound, dense breast."""
     if modality == "MR":
         return values / np.median(values[values > 0.3 * np.percentile(values, 99)])
     return -values if modality == "US" else values
@@ -192,7 +192,7 @@ def measures(folder: MadeFolder) -> tuple[np.ndarray, np.ndarray, list[str]]:
     for scan in folder.expected.labelled:
         values = in_units(read(folder, scan)[0], modality)
         if modality == "MR":
-            numbers.append((np.log1p(np.sum(values > 1.45)), np.percentile(values, 99.5)))
+            numbers.append((np.log1p(np.sum(values > 1.75)), np.percentile(values, 99.9)))
             labels.append(scan.malignant)
             patients.append(scan.patient or scan.path)
             continue

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from made_folders.cohort import empty_folder
+from made_folders.cohort import empty_folder, is_atypical
 from made_folders.painters import Mask, paint_ultrasound
 from made_folders.shapes import Shape, draw_shape
 from made_folders.truth import LeftOut, MadeFolder, MadeLesion, MadeScan, Why, expect
@@ -29,7 +29,7 @@ def write_busi_tree(folder: Path, *, cases: int = 56, seed: int = 0) -> MadeFold
         for number in range(1, count + 1):
             rng = np.random.default_rng([seed, len(kind), number])
             name = f"{kind}/{kind} ({number})"
-            shapes = _draw_lesions(rng, kind, pair=number % 9 == 4)
+            shapes = _draw_lesions(rng, kind, pair=number % 9 == 5, atypical=is_atypical(number))
             masks = _write_picture(folder, name, shapes, rng)
             left_out += [LeftOut(mask, Why.MASK, of=f"{name}.png") for mask in masks]
             if kind == "normal":
@@ -42,7 +42,9 @@ def write_busi_tree(folder: Path, *, cases: int = 56, seed: int = 0) -> MadeFold
     return MadeFolder(folder, None, "malignant", None, expect("US", scans, region="image", left_out=left_out))
 
 
-def _draw_lesions(rng: np.random.Generator, kind: str, *, pair: bool) -> tuple[tuple[int, int], list[Shape]]:
+def _draw_lesions(
+    rng: np.random.Generator, kind: str, *, pair: bool, atypical: bool
+) -> tuple[tuple[int, int], list[Shape]]:
     size = int(rng.integers(64, 88)), int(rng.integers(72, 110))
     if kind == "normal":
         return size, []
@@ -52,7 +54,8 @@ def _draw_lesions(rng: np.random.Generator, kind: str, *, pair: bool) -> tuple[t
         places = [rng.uniform((0.4, 0.2), (0.6, 0.25)), rng.uniform((0.4, 0.75), (0.6, 0.8))]
     radii = {"benign_radius": 6.0, "malignant_radius": 11.0}
     return size, [
-        draw_shape(rng, malignant=kind == "malignant", center=place * (rows, columns), **radii) for place in places
+        draw_shape(rng, malignant=kind == "malignant", center=place * (rows, columns), atypical=atypical, **radii)
+        for place in places
     ]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import contourpy
 import highdicom as hd
 import numpy as np
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage
@@ -23,7 +24,7 @@ def _settle(data: Dataset, series_uid: str) -> Dataset:
     """Replace the time of writing, and UIDs that highdicom draws at random, by ones that depend on the series."""
     drawn: dict[str, str] = {}
 
-    def settle(_: Dataset, element: object) -> None:
+    def settle(_: Dataset, element: DataElement) -> None:
         if element.VR == "DA" and element.keyword in {"ContentDate", "InstanceCreationDate", "SeriesDate"}:
             element.value = _DATE
         elif element.VR == "TM" and element.keyword in {"ContentTime", "InstanceCreationTime", "SeriesTime"}:

@@ -14,7 +14,7 @@ from made_folders.writing import save_nifti
 def write_forty_cases(folder: Path, *, cases: int = 40, seed: int = 0) -> MadeFolder:
     """Write NIfTI scans of one lesion each, well separable, each of another patient whom nothing names."""
     empty_folder(folder, cases=cases)
-    scans = [_write_scan(folder, planned, seed) for planned in plan_scans(cases, seed, twice=0, pairs=0)]
+    scans = [_write_scan(folder, planned, seed) for planned in plan_scans(cases, seed, twice=0, pairs=0, atypical=15)]
     return MadeFolder(folder, None, "malignant", None, expect("CT", scans, region="image"))
 
 

@@ -67,7 +67,7 @@ def make_grid(
     shape: tuple[int, int, int],
     spacing_mm: tuple[float, float, float],
     *,
-    center_mm: Sequence[float],
+    center_mm: Sequence[float] | FloatArray,
     axes: str = "LAS",
     tilt_degrees: float = 0.0,
 ) -> Grid:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from made_folders.cohort import empty_folder
+from made_folders.cohort import empty_folder, is_atypical
 from made_folders.dicom_files import Person, mammogram, uid
 from made_folders.painters import paint_mammogram
 from made_folders.shapes import draw_shape
@@ -38,6 +38,7 @@ class _Breast:
     person: Person
     side: str  # L or R
     pathology: str
+    atypical: bool
 
     @property
     def malignant(self) -> bool:
@@ -45,12 +46,13 @@ class _Breast:
 
 
 def write_mammography(folder: Path, *, cases: int = 48, seed: int = 0) -> MadeFolder:
-    """Write the views and ``case_description.csv``; ``cases`` counts breasts, two views each."""
+    """Write the views and ``case_description.csv``; ``cases`` counts breasts (even), two views each."""
     empty_folder(folder, cases=cases)
     patients = (cases + 1) // 2
     rng = np.random.default_rng([seed, 2])
     rows: list[list[object]] = [list(HEADER)]
     scans: list[MadeScan] = []
+    seen = {True: 0, False: 0}
     for number in range(patients):
         person = Person.draw(rng, patient_id=f"P_{3 * number + 1:05d}", sex="F", language="english")
         unit = ("HOLOGIC, Inc.", "MONOCHROME2") if rng.random() < 0.6 else ("FUJIFILM Corporation", "MONOCHROME1")
@@ -59,11 +61,13 @@ def write_mammography(folder: Path, *, cases: int = 48, seed: int = 0) -> MadeFo
         sick = str(rng.choice(["L", "R"])) if number % 3 != 2 else ""
         for side, word in (("L", "LEFT"), ("R", "RIGHT")):
             benign = str(rng.choice(["BENIGN", "BENIGN_WITHOUT_CALLBACK"]))
-            breast = _Breast(person, side, "MALIGNANT" if side == sick else benign)
-            rating = {"MALIGNANT": (4, 5), "BENIGN": (3, 4), "BENIGN_WITHOUT_CALLBACK": (2, 2)}[breast.pathology]
+            pathology = "MALIGNANT" if side == sick else benign
+            breast = _Breast(person, side, pathology, is_atypical(seen[side == sick]))
+            seen[side == sick] += 1
+            rating = {"MALIGNANT": (4, 5), "BENIGN": (3, 4), "BENIGN_WITHOUT_CALLBACK": (2, 2)}[pathology]
             assessment = int(rng.choice(rating))
             kind = str(rng.choice(["mass", "mass", "calcification"]))
-            rows.append([person.patient_id, density, word, kind, assessment, breast.pathology, int(rng.integers(1, 6))])
+            rows.append([person.patient_id, density, word, kind, assessment, pathology, int(rng.integers(1, 6))])
             scans += [_write_view(folder, breast, view, unit, [seed, number, side == "L"]) for view in VIEWS]
     table = save_table(folder / "case_description.csv", rows)
     return MadeFolder(folder, table, "MALIGNANT", "pathology", expect("MG", scans, region="image"))
@@ -75,7 +79,14 @@ def _write_view(folder: Path, breast: _Breast, view: str, unit: tuple[str, str],
     from_wall = rng.uniform(0.3, 0.5) * SIZE[1]
     column = from_wall if wall == "left" else SIZE[1] - 1 - from_wall
     center = (rng.uniform(0.4, 0.62) * SIZE[0], column)
-    shape = draw_shape(rng, malignant=breast.malignant, center=center, benign_radius=4.5, malignant_radius=9.5)
+    shape = draw_shape(
+        rng,
+        malignant=breast.malignant,
+        center=center,
+        benign_radius=4.5,
+        malignant_radius=9.5,
+        atypical=breast.atypical,
+    )
     painted = paint_mammogram(SIZE, [shape], rng, chest_wall=wall, oblique=view == "MLO")
     dense = np.rint(painted.values * 4095).astype(np.uint16)
     manufacturer, photometric = unit

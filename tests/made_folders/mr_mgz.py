@@ -67,7 +67,10 @@ def _write_subject(
     subject = f"{patient}_ses-{planned.visit + 1}" if planned.visit else patient
     # FreeSurfer's conformed volumes run to the left, down and to the front.
     grid = make_grid((40, 40, 40), (4.4, 4.4, 4.4), center_mm=rng.normal(0, 8, 3), axes="LIA")
-    shapes = planned.shapes(grid, rng, malignant_radius=19.0, room=(0.3, 0.35, 0.3)) if planned.malignant else []
+    # Of the controls a few have something bright that is no tumour, as a cavernoma; the others have nothing.
+    shapes = []
+    if planned.malignant or planned.atypical:
+        shapes = planned.shapes(grid, rng, benign_radius=8.0, malignant_radius=19.0, room=(0.3, 0.35, 0.3))
     painted = paint_head(grid, shapes, rng)
     kind, gain = SITES[site]
     signal = acquire_mr(painted.values, rng, gain=gain * float(rng.uniform(0.85, 1.15)))

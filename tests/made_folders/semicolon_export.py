@@ -61,8 +61,11 @@ def _write_scan(folder: Path, planned: PlannedScan, seed: int, *, patient: str) 
     grid = make_grid((42, 40, 34), (2.1, 2.1, 2.5), center_mm=rng.normal((78, -35, 1240), (8, 10, 60)), axes=axes)
     # The second lesion of some patients is of the other kind.
     classes = [planned.malignant, planned.malignant != (planned.number % 8 == 3)][: planned.lesions]
-    centers = draw_centers(rng, count=planned.lesions, half_width=grid.half_width_mm * (0.4, 0.4, 0.5), apart=26.0)
-    shapes = [draw_shape(rng, malignant=kind, center=center) for kind, center in zip(classes, centers, strict=True)]
+    centers = draw_centers(rng, count=planned.lesions, half_width=grid.half_width_mm * (0.4, 0.4, 0.5), apart=33.0)
+    shapes = [
+        draw_shape(rng, malignant=kind, center=center, atypical=planned.atypical)
+        for kind, center in zip(classes, centers, strict=True)
+    ]
     painted = paint_lung(grid, shapes, rng)
     path = f"Bilder/{patient}{f'_{planned.visit + 1}' if planned.visit else ''}.nii.gz"
     save_nifti(folder / path, reconstruct_ct(painted.values, rng), grid)

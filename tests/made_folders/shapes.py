@@ -1,4 +1,7 @@
-"""Lesions as bodies in space: benign ones small, smooth and faint, malignant ones large, bright and spiculated."""
+"""Lesions as bodies in space: benign ones small, smooth and faint, malignant ones large, bright and spiculated.
+
+A few are atypical and lie in between.
+"""
 
 from __future__ import annotations
 
@@ -52,25 +55,29 @@ def draw_shape(
     center: Sequence[float] | FloatArray,
     benign_radius: float = 4.6,
     malignant_radius: float = 8.6,
+    atypical: bool = False,
 ) -> Shape:
-    """Draw a lesion; radii vary by a tenth, so that the classes come close and hardly overlap."""
+    """Draw a lesion; radii vary by a tenth.
+
+    Args:
+        atypical: it lies between the classes, as some in every clinic do. Without any, the classes would separate
+            perfectly, and no finite calibration would fit.
+    """
+    looks = float(malignant)  # 0 as benign as can be, 1 as malignant
+    if atypical:
+        looks = float(rng.uniform(0.42, 0.55) if malignant else rng.uniform(0.45, 0.58))
     center = np.asarray(center, float)
-    spread = float(np.clip(rng.normal(1, 0.1), 0.8, 1.2))
-    if not malignant:
-        brightness = float(np.clip(rng.normal(0.35, 0.1), 0.15, 0.6))
-        return Shape(center, benign_radius * spread, np.empty((0, len(center))), 0.0, brightness, malignant)
-    spikes = rng.standard_normal((int(rng.integers(7, 12)), len(center)))
+    radius = benign_radius * (malignant_radius / benign_radius) ** looks * float(np.clip(rng.normal(1, 0.1), 0.8, 1.2))
+    brightness = float(np.clip(rng.normal(0.35 + 0.5 * looks, 0.09), 0.15, 1.0))
+    spikes = rng.standard_normal((int(rng.integers(7, 12)) if looks else 0, len(center)))
     spikes /= np.linalg.norm(spikes, axis=1, keepdims=True)
-    height = float(rng.uniform(0.4, 0.6))
-    brightness = float(np.clip(rng.normal(0.85, 0.08), 0.65, 1.0))
-    return Shape(center, malignant_radius * spread, spikes, height, brightness, malignant)
+    return Shape(center, radius, spikes, looks * float(rng.uniform(0.4, 0.6)), brightness, malignant)
 
 
-def draw_centers(rng: np.random.Generator, *, count: int, half_width: FloatArray, apart: float) -> list[FloatArray]:
-    """Draw points of a box around the origin, at least so far apart."""
-    centers: list[FloatArray] = []
-    while len(centers) < count:
-        center = rng.uniform(-half_width, half_width)
-        if all(np.linalg.norm(center - other) >= apart for other in centers):
-            centers.append(center)
-    return centers
+def draw_centers(rng: np.random.Generator, *, count: int, half_width: FloatArray, apart: float) -> FloatArray:
+    """Draw one or two points of a box around the origin, two at least so far apart; shape (count, d)."""
+    assert count < 2 or apart < 1.3 * np.linalg.norm(half_width), "two points so far apart hardly exist in this box"
+    while True:  # both anew: a first point in the middle may leave no room for a second
+        centers = rng.uniform(-half_width, half_width, (count, len(half_width)))
+        if count < 2 or np.linalg.norm(centers[0] - centers[1]) >= apart:
+            return centers
