@@ -139,7 +139,7 @@ def paint_ultrasound(size: tuple[int, int], shapes: Sequence[Shape], rng: np.ran
     covers = [shape.cover(points, edge=2.0) for shape in shapes]
     for shape, cover in zip(shapes, covers, strict=True):
         below = (row > shape.center[0]) & (np.abs(column - shape.center[1]) < 0.7 * shape.radius)
-        echo = np.where(below, echo * (0.55 if shape.malignant else 1.15), echo)
+        echo = np.where(below, echo * (1.15 - 0.6 * shape.looks), echo)
         echo += cover * (70 - 62 * shape.brightness - echo)
     speckle = ndimage.gaussian_filter(rng.rayleigh(0.8, size), 0.6)
     return Painted(np.clip(echo * speckle / speckle.mean(), 0, 255), tuple(cover >= 0.5 for cover in covers))
@@ -169,8 +169,7 @@ def paint_mammogram(
     covers = [shape.cover(points, edge=2.5) for shape in shapes]
     for shape, cover in zip(shapes, covers, strict=True):
         tissue += cover * (0.22 + 0.38 * shape.brightness) * breast
-        if shape.malignant:  # microcalcifications
-            for spot in np.rint(shape.center + rng.normal(0, 0.5 * shape.radius, (6, 2))).astype(int):
-                tissue[tuple(np.clip(spot, 0, np.array(size) - 1))] += 0.12
+        for spot in np.rint(shape.center + rng.normal(0, 0.5 * shape.radius, (round(6 * shape.looks), 2))).astype(int):
+            tissue[tuple(np.clip(spot, 0, np.array(size) - 1))] += 0.12  # a microcalcification
     noisy = tissue + rng.normal(0, 0.012, size)
     return Painted(np.clip(noisy, 0, 1), tuple(cover >= 0.5 for cover in covers))

@@ -23,7 +23,8 @@ class Shape:
         spikes: unit vectors along which spikes stick out, shape (n, d).
         spike_height: how far the spikes reach beyond the body, as a share of the radius.
         brightness: 0 to 1; what it means is the painter's.
-        malignant: what it was drawn as.
+        looks: from 0, as benign as can be, to 1. Whatever a painter adds to a lesion follows from this and not from
+            the label, or it would give the label of atypical lesions away.
     """
 
     center: FloatArray
@@ -31,7 +32,7 @@ class Shape:
     spikes: FloatArray
     spike_height: float
     brightness: float
-    malignant: bool
+    looks: float
 
     def cover(self, points: FloatArray, *, edge: float) -> FloatArray:
         """How full each point is, 0 to 1 over an edge of a width; points (..., d) give shares (...)."""
@@ -63,7 +64,7 @@ def draw_shape(
         atypical: it lies between the classes, as some in every clinic do. Without any, the classes would separate
             perfectly, and no finite calibration would fit.
     """
-    looks = float(malignant)  # 0 as benign as can be, 1 as malignant
+    looks = float(malignant)
     if atypical:
         looks = float(rng.uniform(0.42, 0.55) if malignant else rng.uniform(0.45, 0.58))
     center = np.asarray(center, float)
@@ -71,7 +72,7 @@ def draw_shape(
     brightness = float(np.clip(rng.normal(0.35 + 0.5 * looks, 0.09), 0.15, 1.0))
     spikes = rng.standard_normal((int(rng.integers(7, 12)) if looks else 0, len(center)))
     spikes /= np.linalg.norm(spikes, axis=1, keepdims=True)
-    return Shape(center, radius, spikes, looks * float(rng.uniform(0.4, 0.6)), brightness, malignant)
+    return Shape(center, radius, spikes, looks * float(rng.uniform(0.4, 0.6)), brightness, looks)
 
 
 def draw_centers(rng: np.random.Generator, *, count: int, half_width: FloatArray, apart: float) -> FloatArray:
