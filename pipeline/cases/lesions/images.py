@@ -25,7 +25,6 @@ from pipeline.imaging.dicom.frames import Frame
 from pipeline.imaging.dicom.header import DicomFile, read_header
 from pipeline.imaging.dicom.scan import DicomScan, is_nonempty_dicom
 from pipeline.imaging.image import Scan
-from pipeline.imaging.picture import Picture
 from pipeline.imaging.read import open_scan
 
 
@@ -121,7 +120,7 @@ class IndexedImage:
         Raises:
             CaseError: as its reader does.
         """
-        return VoxelGrid(self._scan.shape, self._scan.affine, has_millimetres=not isinstance(self._scan, Picture))
+        return VoxelGrid(self._scan.shape, self._scan.affine, has_millimetres=self._scan.has_millimetres)
 
     @property
     def across(self) -> int:
