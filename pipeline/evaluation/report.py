@@ -34,6 +34,7 @@ FIGURE_TEXTS: Mapping[str, str] = {
     "reliability": "Observed against predicted share in equal-mass bins, before and after calibration.",
     "probability_histogram": "Where the probabilities of malignant (up) and benign cases (down) lie.",
     "findings": "Each finding by itself: sensitivity against false alarms, and observed against predicted share.",
+    "learning_curve": "Loss of each epoch of the training, and of the validation split where one is watched.",
     "decision_curve": "Worth of acting on the model at each threshold, against acting on all or none.",
 }
 

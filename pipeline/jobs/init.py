@@ -20,7 +20,7 @@ from pipeline.cases.plan import Count
 from pipeline.config.inputs import Modality
 from pipeline.errors import CaseError, UsageError
 from pipeline.files import atomic_write, write_text
-from pipeline.progress import progress_lines
+from pipeline.progress import with_progress
 
 MANIFEST, FACTS, CONFIG = "manifest.csv", "manifest.yaml", "config.yaml"
 UNKNOWN_SOURCE = "CHANGE whose opinion or which test the label is"
@@ -60,7 +60,7 @@ def init(folder: Path, options: InitOptions) -> None:
     for name in (MANIFEST, FACTS, CONFIG):
         if (folder / name).exists():
             raise UsageError(f"{folder / name}: exists already and is not overwritten; edit it, or move it away")
-    intake = take_in(folder, options.intake, progress=lambda scans: progress_lines(scans, "scans looked at"))
+    intake = take_in(folder, options.intake, progress=lambda scans: with_progress(scans, "scans looked at"))
     source = options.label_source or UNKNOWN_SOURCE
     config = _configuration(folder, intake, options, source)
     _write_manifest(folder / MANIFEST, intake)

@@ -103,7 +103,7 @@ class _Objective:
     def _fit(self, config: Config, reporter: _Reporter) -> float:
         train, validation = (case_tensors(self.cohort, split, config) for split in _SPLITS)
         with tempfile.TemporaryDirectory() as folder:
-            fitted = fit(train, validation, config, folder=Path(folder), tracker=reporter, progress=False)
+            fitted = fit(train, validation, config, folder=Path(folder), tracker=reporter)
         return fitted.validation[_monitor(config)]
 
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from rich.console import Console
-from rich.progress import track
 
 from pipeline.cases.cache import StoredInputs
 from pipeline.cases.case import Case
@@ -26,6 +24,7 @@ from pipeline.errors import CaseError, Code, ConfigError
 from pipeline.evaluation.report import Flow, SplitCounts
 from pipeline.files import sha256_json
 from pipeline.imaging.preprocess import ModelInput
+from pipeline.progress import with_progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,10 +119,7 @@ def prepare_cohort(manifest: Manifest, split_of: Mapping[str, str], config: Conf
         stored=stored,
         covariates=config.data.covariates,
     )
-    console = Console(stderr=True)
-    for case, outcome in track(
-        outcomes, description="reading scans", total=len(wanted), console=console, disable=not console.is_terminal
-    ):
+    for case, outcome in with_progress(outcomes, "scans read", total=len(wanted)):
         if isinstance(outcome, CaseError):
             rejected.append((case, outcome))
         else:

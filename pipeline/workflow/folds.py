@@ -51,11 +51,13 @@ def learn_folds(
     runs = _FoldRuns(run, config, folder, name, tags)
     if is_cross_fitted(config):
         return _learn_cross_fitted(cohort, parts, config, runs, profile=profile)
-    outcomes = []
+    outcomes: list[tuple[tuple[Fitted, ...], Judgement]] = []
+    members = config.training.member_count
     each_fold = _without_refer_zone(config)  # a fold's calibration split may be too small for what all of them can do
     for fold, part in parts.items():
         with runs.open(fold) as child:
-            fitted, judgement = learn(part, each_fold, folder / fold, child, profile=profile)
+            after, total = len(outcomes) * members, len(parts) * members
+            fitted, judgement = learn(part, each_fold, folder / fold, child, after=after, total=total, profile=profile)
             child.metrics(judgement.evaluation.metrics("test_") | judgement.findings.metrics("test_"))
         outcomes.append((fitted, judgement))
     networks = tuple(network for fitted, _ in outcomes for network in fitted)
@@ -79,7 +81,9 @@ def _learn_cross_fitted(
     networks: list[Fitted] = []
     for fold, part in parts.items():
         with runs.open(fold) as child:
-            (fitted,) = fit_members(part, config, runs.folder / fold, child, profile=profile)
+            (fitted,) = fit_members(
+                part, config, runs.folder / fold, child, after=len(networks), total=len(parts), profile=profile
+            )
             tested = np.array([case.split == "test" for case in part.usable])
             logits[tested] = held_out_logits([part], [fitted.network], config)[tested]
             labels = finding_labels([case.case for case in usable], config.data.findings)[tested, 0]

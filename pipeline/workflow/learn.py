@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from pipeline.evaluation.covariates import require_covariates_vary
 from pipeline.models.networks import predict_logits
 from pipeline.training.data import CaseTensors, ImageRows
 from pipeline.training.fit import Fitted, fit
+from pipeline.training.progress import NetworkPlace
 from pipeline.training.tracker import PrefixTracker, Tracker
 from pipeline.workflow.calibrate import calibration_rows, require_refer_zone
 from pipeline.workflow.cohort import Cohort, Usable, auxiliary_targets, covariate_values, soft_targets
@@ -26,11 +26,21 @@ from pipeline.workflow.judge import Judgement, judge
 
 
 def learn(
-    cohort: Cohort, config: Config, folder: Path, tracker: Tracker, *, profile: bool = False
+    cohort: Cohort,
+    config: Config,
+    folder: Path,
+    tracker: Tracker,
+    *,
+    after: int = 0,
+    total: int | None = None,
+    profile: bool = False,
 ) -> tuple[tuple[Fitted, ...], Judgement]:
-    """Fit one network or the configured members, calibrate them, and judge them together on the test cases."""
+    """Fit one network or the configured members, calibrate them, and judge them together on the test cases.
+
+    The arguments are those of `fit_members`.
+    """
     require_can_calibrate(cohort.usable, calibration_rows(cohort.usable), config)
-    fitted = fit_members(cohort, config, folder, tracker, profile=profile)
+    fitted = fit_members(cohort, config, folder, tracker, after=after, total=total, profile=profile)
     return fitted, judge_members(cohort, fitted, config)
 
 
@@ -73,16 +83,34 @@ def member_parts(cohort: Cohort, config: Config) -> list[Cohort]:
 
 
 def fit_members(
-    cohort: Cohort, config: Config, folder: Path, tracker: Tracker, *, profile: bool = False
+    cohort: Cohort,
+    config: Config,
+    folder: Path,
+    tracker: Tracker,
+    *,
+    after: int = 0,
+    total: int | None = None,
+    profile: bool = False,
 ) -> tuple[Fitted, ...]:
     """Fit a network on the training cases, or each member on those that it does not leave out.
 
     What a member leaves out calibrates and is not looked at in training: its last weights are kept.
+
+    Args:
+        cohort: the cases.
+        config: the experiment.
+        folder: gets the checkpoints.
+        tracker: is told each epoch.
+        after: how many networks of the training, of earlier folds, are fitted already.
+        total: how many it has; by default this call's.
+        profile: print and track where the time goes.
     """
     parts = member_parts(cohort, config)
+    total = total or len(parts)
     if len(parts) == 1:
         validation = case_tensors(cohort, "validation", config) if cohort.of("validation") else None
-        return (_fit(cohort, validation, config, folder, tracker, profile=profile),)
+        place = NetworkPlace(after + 1, total)
+        return (_fit(cohort, validation, config, folder, tracker, place=place, profile=profile),)
     fitted = []
     for member, part in enumerate(parts, start=1):
         seed = int(np.random.SeedSequence((config.seed, member)).generate_state(1)[0])
@@ -94,6 +122,7 @@ def fit_members(
                 config.model_copy(update={"seed": seed}),
                 folder / name,
                 PrefixTracker(tracker, f"{name}/"),
+                place=NetworkPlace(after + member, total),
                 profile=profile,
             )
         )
@@ -101,11 +130,17 @@ def fit_members(
 
 
 def _fit(
-    cohort: Cohort, validation: CaseTensors | None, config: Config, folder: Path, tracker: Tracker, *, profile: bool
+    cohort: Cohort,
+    validation: CaseTensors | None,
+    config: Config,
+    folder: Path,
+    tracker: Tracker,
+    *,
+    place: NetworkPlace,
+    profile: bool,
 ) -> Fitted:
     train = case_tensors(cohort, "train", config)
-    progress = sys.stderr.isatty()
-    return fit(train, validation, config, folder=folder, tracker=tracker, progress=progress, profile=profile)
+    return fit(train, validation, config, folder=folder, tracker=tracker, place=place, profile=profile)
 
 
 def case_tensors(cohort: Cohort, split: str, config: Config) -> CaseTensors:

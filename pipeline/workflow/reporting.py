@@ -11,6 +11,7 @@ from pipeline.evaluation.details import Details, evaluate_details
 from pipeline.evaluation.figure_frame import Caption, to_png
 from pipeline.evaluation.figures import evaluation_figures
 from pipeline.evaluation.finding_figures import findings_figure
+from pipeline.evaluation.learning_curve import Epochs, learning_curve_figure
 from pipeline.evaluation.multilabel import FindingsEvaluation
 from pipeline.evaluation.predictions import Predictions, write_predictions
 from pipeline.evaluation.prevalence import Restated, restate_prevalence
@@ -43,6 +44,7 @@ class Judged:
         comparisons: regressions on the same cases.
         champion: on the same cases, or why it is not beside the model.
         pictures: the most confident mistakes, where they were asked for.
+        histories: each network's epochs, for the learning curve; empty when nothing was trained.
         subgroups: columns, beside the usual ones.
         all_seeds: the same cases under every seed; None when there is one.
         data, preprocessing, provenance: name and value of what is known.
@@ -61,6 +63,7 @@ class Judged:
     comparisons: Sequence[Comparison] = ()
     champion: ChampionBeside | str = "predictions alone name no model"
     pictures: tuple[Picture, ...] = ()
+    histories: Sequence[Epochs] = ()
     subgroups: Sequence[str] = ()
     all_seeds: Predictions | None = None
     data: Mapping[str, str] = field(default_factory=dict)
@@ -108,6 +111,8 @@ def write_evaluation(
     )
     if judged.findings and (picture := findings_figure(judged.findings, caption=caption)):
         figures["findings"] = picture
+    if curve := learning_curve_figure(judged.histories, caption=caption):
+        figures["learning_curve"] = curve
     pictures = {name: to_png(figure) for name, figure in figures.items()}
     (folder / "figures").mkdir(exist_ok=True)
     for name, png in pictures.items():

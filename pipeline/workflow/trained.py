@@ -105,6 +105,7 @@ def _judged(trained: Trained) -> Judged:
         comparisons=judgement.comparisons,
         champion=trained.champion,
         pictures=_pictures(trained),
+        histories=[network.history for network in trained.fitted],
         subgroups=config.evaluation.subgroups,
         data={
             "manifest": trained.manifest.path.name,
