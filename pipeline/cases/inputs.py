@@ -12,6 +12,7 @@ from pathlib import Path
 from pipeline.cases.case import Case, split_part
 from pipeline.cases.manifest import read_manifest
 from pipeline.cases.source_files import source_files
+from pipeline.cases.table_facts import TableFacts
 from pipeline.cases.tables.table import TABLE_SUFFIXES
 from pipeline.errors import UsageError
 from pipeline.imaging.find import SkippedCount, find_scans
@@ -28,6 +29,7 @@ class Inputs:
         total: how many cases there are; None for a folder, which is not searched twice to be counted.
         repeated_rows: rows of a manifest that repeat an earlier one.
         digest: of the manifest's bytes; None without one.
+        facts: what a manifest says of its labels and scans.
         skipped: files of a searched folder that are plainly not scans, by suffix; complete after a listing.
     """
 
@@ -37,6 +39,7 @@ class Inputs:
     total: int | None = None
     repeated_rows: int = 0
     digest: str | None = None
+    facts: TableFacts = field(default_factory=TableFacts)
     skipped: Counter[str] = field(default_factory=Counter)
 
     def cases(self) -> Iterator[Case]:
@@ -79,6 +82,7 @@ def read_inputs(source: str | Path) -> Inputs:
             total=len(manifest.cases),
             repeated_rows=manifest.repeated_rows,
             digest=manifest.digest,
+            facts=manifest.facts,
         )
     if not path.exists():
         raise UsageError(f"{path}: no such manifest, folder or scan; check the path")

@@ -15,6 +15,7 @@ from pipeline.cases.splits import Splits, assign_folds, assign_splits
 from pipeline.config.experiment import Config
 from pipeline.config.file import load_config, where_looked
 from pipeline.errors import ConfigError
+from pipeline.workflow.table_truth import TruthDifferences, truth_differences
 
 DIAMETER = "diameter_mm"  # the baseline that a reader asks for
 
@@ -41,7 +42,8 @@ class Experiment:
     def describe(self) -> list[str]:
         """Lines on what each split holds, and what to use instead where one holds too few."""
         plan = Plan(self.folds, self.config.training.member_count)
-        return describe_plan(labelled_cases(self.manifest), self.splits.of, plan)
+        differences = _truth(self.config, self.manifest)
+        return [*describe_plan(labelled_cases(self.manifest), self.splits.of, plan), *differences.lines]
 
 
 def read_experiment(config_path: Path, overrides: Sequence[str] = (), *, folds: int | None = None) -> Experiment:
@@ -85,7 +87,16 @@ def read_table(config_path: Path, overrides: Sequence[str] = ()) -> tuple[Config
     manifest = read_manifest(config.data.manifest, config.data.extra_columns, words=words)
     manifest.require_usable()
     require_findings(manifest, config.data.findings)
+    if different := _truth(config, manifest).intensities:
+        raise ConfigError(f"{config_path}: data.intensities: {different}; correct it, or leave those cases out")
     return resolve_columns(config, manifest), manifest
+
+
+def _truth(config: Config, manifest: Manifest) -> TruthDifferences:
+    data = config.data
+    return truth_differences(
+        manifest.facts, label_source=data.label_source, intensities=data.intensities, of="the configuration"
+    )
 
 
 def labelled_cases(manifest: Manifest) -> list[Case]:

@@ -41,6 +41,7 @@ class Judged:
         judged_on: which cases these are.
         label: what the label means; None for predictions of unknown origin.
         flow: where the given cases went; None when that is unknown.
+        differences: how the judged cases' labels or intensities differ in kind from the model's.
         comparisons: regressions on the same cases.
         champion: on the same cases, or why it is not beside the model.
         pictures: the most confident mistakes, where they were asked for.
@@ -60,6 +61,7 @@ class Judged:
     findings: FindingsEvaluation | None = None
     label: LabelMeaning | None = None
     flow: Flow | None = None
+    differences: tuple[str, ...] = ()
     comparisons: Sequence[Comparison] = ()
     champion: ChampionBeside | str = "predictions alone name no model"
     pictures: tuple[Picture, ...] = ()
@@ -126,6 +128,7 @@ def _report(judged: Judged, details: Details, pictures: Mapping[str, bytes]) -> 
     if label is not None:
         badges.append(f"{label.intensities} intensities")
         badges.append(f"label: {label.source}")
+    badges += judged.differences
     return ReportInputs(
         title=judged.title,
         model=judged.model,
