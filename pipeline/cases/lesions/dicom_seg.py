@@ -36,6 +36,7 @@ from pipeline.cases.lesions.lesion import (
     Reference,
     RefusedAnnotation,
     VoxelGrid,
+    counted,
 )
 from pipeline.cases.lesions.segments import Segmented, segment_lesions
 from pipeline.cases.lesions.shape import VoxelSet
@@ -110,7 +111,8 @@ def _lesions(found: DicomObject, reference: Reference, options: ReadingOptions) 
     lesions = segment_lesions(sets, source, options)
     if not organs:
         return lesions
-    note = f"{path}: {len(organs)} segments are anatomical structures and no lesions; --only takes them by number"
+    found_organs = f"left out {counted(len(organs), 'segment')} of anatomical structures, which are organs"
+    note = f"{path}: {found_organs}; --only takes them"
     return Annotations(lesions.lesions, lesions.refused, (*lesions.notes, note))
 
 

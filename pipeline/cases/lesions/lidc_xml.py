@@ -23,6 +23,7 @@ from pipeline.cases.lesions.lesion import (
     ReadingOptions,
     Reference,
     RefusedAnnotation,
+    counted,
     world_point,
 )
 from pipeline.cases.lesions.lidc_readings import READERS, Contour, Reading, centroid, cluster_readings
@@ -70,8 +71,8 @@ def read_lidc_xml(path: Path, images: ImageIndex, options: ReadingOptions | None
     try:
         readings, small = _readings(path, root)
         others = sum(1 for _ in root.iter("nonNodule"))
-        notes = [f"{path}: {small} readings of nodules below 3 mm left out"] if small else []
-        notes += [f"{path}: {others} readings of non-nodules left out"] if others else []
+        notes = [f"{path}: left out {counted(small, 'reading')} of nodules below 3 mm"] if small else []
+        notes += [f"{path}: left out {counted(others, 'reading')} of non-nodules"] if others else []
         lesions = _lesions(path, readings, reference, images) if readings else ()
     except CaseError as error:
         return Annotations(refused=(RefusedAnnotation(error, format="lidc-xml", reference=reference),))

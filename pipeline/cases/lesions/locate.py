@@ -56,12 +56,6 @@ class Located:
     collected: Collected
     skipped: Counter[str]
 
-    @property
-    def shared_labels(self) -> int:
-        """Labelled rows of the input whose label several lesions share."""
-        labels = Counter(lesion.case.image for lesion in self.lesions if lesion.case.label is not None)
-        return sum(count > 1 for count in labels.values())
-
 
 def locate(
     inputs: Inputs, sources: Sequence[Path], *, options: ReadingOptions | None = None, replace_centers: bool = False

@@ -20,6 +20,7 @@ from pipeline.cases.lesions.lesion import (
     RefusedAnnotation,
     SegmentLink,
     VoxelGrid,
+    counted,
     stated_diameter,
 )
 from pipeline.errors import CaseError, Code
@@ -127,7 +128,9 @@ class _Matching:
         """Everything, frozen."""
         notes = [*notes]
         if self._repeated:
-            notes.append(f"{self._repeated} lesions stand in several files or rows at one place and count once")
+            notes.append(
+                f"{counted(self._repeated, 'lesion')} left out that another file or row marks at the same place"
+            )
         return LesionMatch(
             lesions={case_id: tuple(lesions) for case_id, lesions in self._lesions.items()},
             refused={case_id: tuple(refused.values()) for case_id, refused in self._refused.items()},

@@ -36,6 +36,7 @@ from pipeline.cases.lesions.lesion import (
     ReadingOptions,
     Reference,
     RefusedAnnotation,
+    counted,
     refuse_absurd,
     world_point,
 )
@@ -95,11 +96,12 @@ def read_structure_set(path: Path, images: ImageIndex, options: ReadingOptions |
     with damage_named(path):
         series_of = _series_by_frame(found)
         regions, empty = _regions(found)
-    notes = [f"{path}: {empty} regions without an outline left out"] if empty else []
+    notes = [f"{path}: left out {counted(empty, 'region')} without an outline"] if empty else []
     taken, others = _taken(regions, options)
     if others:
         kinds = ", ".join(sorted({region.kind for region in others}))
-        notes.append(f"{path}: {len(others)} regions are no lesions by their types ({kinds}); --only takes by number")
+        left = f"left out {counted(len(others), 'region')} of types that are no lesions ({kinds})"
+        notes.append(f"{path}: {left}; --only takes them")
     lesions: list[Lesion] = []
     refused: list[RefusedAnnotation] = []
     for region in taken:

@@ -22,6 +22,7 @@ from pipeline.cases.lesions.lesion import (
     ReadingOptions,
     RefusedAnnotation,
     System,
+    counted,
     parse_system,
     stated_diameter,
     world_point,
@@ -70,7 +71,7 @@ def read_markups(path: Path, options: ReadingOptions | None = None) -> Annotatio
                 refused.append(RefusedAnnotation(place, label, "slicer-markups"))
             else:
                 lesions.append(Lesion(place[0], place[1], label, path, "slicer-markups"))
-    notes = [f"{path}: {count} markups of type {name} are no lesions" for name, count in sorted(left.items())]
+    notes = [f"{path}: left out {counted(count, 'markup')} of type {name}" for name, count in sorted(left.items())]
     return Annotations(tuple(lesions), tuple(refused), tuple(notes))
 
 

@@ -23,6 +23,7 @@ from pipeline.cases.lesions.lesion import (
     Reference,
     RefusedAnnotation,
     SegmentLink,
+    counted,
     stated_diameter,
     world_point,
 )
@@ -83,7 +84,7 @@ def read_report(path: Path, images: ImageIndex, options: ReadingOptions | None =
         group for group in groups if (group.regions or group.segment or group.error) and options.takes(group.number)
     ]
     left = len([group for group in groups if options.takes(group.number)]) - len(placed)
-    notes = [f"{path}: {left} measurement groups without a place left out"] if left else []
+    notes = [f"{path}: left out {counted(left, 'measurement group')} without a place"] if left else []
     lesions: list[Lesion] = []
     refused: list[RefusedAnnotation] = []
     for group in placed:

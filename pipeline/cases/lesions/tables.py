@@ -22,6 +22,7 @@ from pipeline.cases.lesions.lesion import (
     Reference,
     RefusedAnnotation,
     System,
+    counted,
     parse_system,
     stated_diameter,
     world_point,
@@ -68,8 +69,10 @@ def read_table(path: Path, images: ImageIndex, options: ReadingOptions | None = 
             lesions.append(Lesion(center, diameter, f"row {line}", path, kind, reference))
         except CaseError as error:
             refused.append(RefusedAnnotation(error, f"row {line}", kind, reference))
-    notes = [f"{path}: {blank} rows without a centre left out"] if blank else []
-    notes += [f"{path}: {no_nodules} candidates of class 0 are no nodules"] if no_nodules else []
+    notes = [f"{path}: left out {counted(blank, 'row')} without a centre"] if blank else []
+    notes += (
+        [f"{path}: left out {counted(no_nodules, 'candidate')} of class 0, which are no nodules"] if no_nodules else []
+    )
     return Annotations(tuple(lesions), tuple(refused), tuple(notes))
 
 
