@@ -187,8 +187,8 @@ def _parse_parquet(path: Path, data: bytes) -> tuple[list[str], list[list[str]]]
 
     try:
         table = pq.read_table(pa.BufferReader(data))
-    except (pa.ArrowException, OSError) as error:
+        columns = [["" if value is None else str(value) for value in column.to_pylist()] for column in table.columns]
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # the last two for texts and dates
         reason = f"is not a readable Parquet file ({type(error).__name__}); write it again"
         raise TableError(Code.E_FORMAT, path, reason) from None
-    columns = [["" if value is None else str(value) for value in column.to_pylist()] for column in table.columns]
     return list(table.column_names), [list(row) for row in zip(*columns, strict=True)]
