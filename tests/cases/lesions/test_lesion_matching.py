@@ -214,6 +214,14 @@ def test_the_same_place_in_several_files_is_one_lesion(root, scans, tmp_path):
     assert located.lesions[0].lesion.diameter_mm == pytest.approx(8.98, abs=0.01)  # the point has none
 
 
+def test_a_row_that_stands_twice_counts_once_and_near_rows_count_each(root, scans, tmp_path):
+    (case,) = cases_of(root, "P1")
+    rows = ["P1", 1, 2, 3, "RAS"], ["P1", 1, 2, 3, "RAS"], ["P1", 1.5, 2, 3, "RAS"]
+    located = locate(inputs_of(root, case), [write_rows(tmp_path / "t.csv", TABLE, *rows)])
+    assert [row.center_mm for row in located.cases] == [(1, 2, 3), (1.5, 2, 3)]
+    assert "1 lesion left out that another file or row marks at the same place" in located.match.notes
+
+
 def test_lesions_of_two_files_that_overlap_are_said(root, scans, tmp_path):
     (case,) = cases_of(root, "P1")
     write_segmentation(scans[0], tmp_path / "a" / "seg.dcm")
