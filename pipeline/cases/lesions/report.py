@@ -15,14 +15,14 @@ def report_lines(located: Located) -> Iterable[str]:
     """What was found by format, what matched, and what did not, in lines for a person."""
     match = located.match
     files = Counter(file.format for file in located.collected.files)
-    marks = Counter(lesion.format for found in located.collected.annotations for lesion in found.lesions)
+    marks = Counter(lesion.format for annotations in located.collected.annotations for lesion in annotations.lesions)
     for kind, count in sorted(files.items()):
         yield f"{kind}: {counted(marks[kind], 'lesion')} in {counted(count, 'file')}"
     if not files:
         yield f"no annotation found among {counted(located.collected.others.total(), 'other file')}"
     yield from _some(match.notes, "note", "")
     yield from _some([str(refused) for refused in match.homeless], "annotation", " without an image here")
-    refused = [annotation for found in match.refused.values() for annotation in found]
+    refused = [annotation for refusals in match.refused.values() for annotation in refusals]
     yield from _some([str(annotation) for annotation in refused], "annotation", " that cannot be used")
     yield from _some([case.case_id for case in located.without], "image", " without a lesion")
     labels = Counter(lesion.case.image for lesion in located.lesions if lesion.case.label is not None)

@@ -62,8 +62,8 @@ def segment_lesions(sets: Sequence[VoxelSet], source: Segmented, options: Readin
     notes = []
     scattered = sum(len(parts) > 1 for parts in pieces)
     if scattered and not split:
-        found = f"{scattered} of {len(taken)} labels lie in several pieces and count as one lesion each"
-        notes.append(f"{source.path}: {found}; --labels components takes each piece for one")
+        scattered_labels = f"{scattered} of {len(taken)} labels lie in several pieces and count as one lesion each"
+        notes.append(f"{source.path}: {scattered_labels}; --labels components takes each piece for one")
     candidates = [part for parts in pieces for part in parts] if split else taken
     kept = [part for part in candidates if not part.is_speck(source.grid)]
     specks = len(candidates) - len(kept)
@@ -82,8 +82,8 @@ def _nothing(sets: Sequence[VoxelSet], taken: Sequence[VoxelSet], specks: int, s
     if specks:
         return f"marks nothing but {counted(specks, 'speck')} of {size}; correct the mask"
     if sets and not taken:
-        found = ", ".join(voxels.name for voxels in sets[:10])
-        return f"holds labels {found}, and none that --only asks for; name one of these"
+        numbers = ", ".join(voxels.name for voxels in sets[:10])
+        return f"holds labels {numbers}, and none that --only asks for; name one of these"
     return "marks no voxel, so there is no lesion in it"
 
 

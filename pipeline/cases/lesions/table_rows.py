@@ -131,12 +131,12 @@ def find_columns(path: Path, header: Sequence[str]) -> LesionColumns:
             voxels[match[1] or match[3] or ""][_AXES[match[2] or match[4]]] = place
     others = {}
     for what, known in _OTHERS.items():
-        found = [place for place, name in enumerate(names) if name in known]
-        if len(found) > 1 and what != "image":
-            two = " and ".join(repr(header[place]) for place in found[:2])
+        matching = [place for place, name in enumerate(names) if name in known]
+        if len(matching) > 1 and what != "image":
+            two = " and ".join(repr(header[place]) for place in matching[:2])
             raise TableError(Code.E_LABEL_COLUMNS, path, f"columns {two} both could be the {what}; remove one")
-        if found:
-            others[what] = found[0]
+        if matching:
+            others[what] = matching[0]
     return LesionColumns(
         center=_triple(path, header, centers),
         voxel=_triple(path, header, voxels),

@@ -124,8 +124,8 @@ def _system(path: Path, row: Sequence[str], columns: LesionColumns, options: Rea
     cell = columns.cell(row, "system")
     system = parse_system(cell) if cell else options.system
     if system is None:
-        found = "its coordinate system is neither RAS nor LPS" if cell else "no coordinate system"
-        reason = f"{found}, so left and right are unknown; fill in RAS or LPS, or say it with --system"
+        problem = "its coordinate system is neither RAS nor LPS" if cell else "no coordinate system"
+        reason = f"{problem}, so left and right are unknown; fill in RAS or LPS, or say it with --system"
         raise CaseError(Code.E_CENTER, path, reason)
     return system
 
