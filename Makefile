@@ -11,18 +11,29 @@ MODEL ?= models:/malignancy-demo@champion
 OUT ?= scores
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train evaluate score ui preflight check test lint types campaign bench ablation notebooks
+.PHONY: help setup setup-dev demo train evaluate score ui preflight check test lint types campaign bench ablation notebooks
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
-setup: $(VENV)/.done ## Create .venv and install everything, pinned
+setup: $(VENV)/.done ## Create .venv and install what running needs, pinned
 
 $(VENV)/.done: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	@echo "installing into $(VENV): torch, MONAI, MLflow and what they need; once, a minute or more, about 2 GB on disk"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt torch
+	@echo "torch is in; now the rest"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@echo "installed: $$(du -sm $(VENV) | cut -f1) MB in $(VENV)"
+	@touch $@
+
+setup-dev: $(VENV)/.dev ## And what tests, linters, Ray and the other extras need
+
+$(VENV)/.dev: $(VENV)/.done
+	@echo "installing what tests need into $(VENV): linters, Ray, browsers' drivers, oracles; once, a minute or more"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@echo "installed: $$(du -sm $(VENV) | cut -f1) MB in $(VENV)"
 	@touch $@
 
 $(DEMO)/data/manifest.csv: | setup
@@ -52,26 +63,26 @@ preflight: setup ## Check scans before spending compute: make preflight SCANS=..
 check: lint types ## All that CI runs: lint, types, import rules, quick and slow tests
 	$(BIN)/pytest -q -m "not campaign"
 
-test: setup ## The quick tests, under five minutes
+test: setup-dev ## The quick tests, under five minutes
 	$(BIN)/pytest -q
 
-lint: setup ## ruff and the import rules
+lint: setup-dev ## ruff and the import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
-types: setup ## mypy --strict
+types: setup-dev ## mypy --strict
 	$(BIN)/mypy
 
-campaign: setup ## The long fault, fuzz and accuracy campaigns
+campaign: setup-dev ## The long fault, fuzz and accuracy campaigns
 	$(BIN)/pytest -q -m campaign
 
-bench: setup ## Benchmarks that need nothing but this repository
+bench: setup-dev ## Benchmarks that need nothing but this repository
 	$(BIN)/python benchmarks/backends.py
 	$(BIN)/python benchmarks/scoring_scale.py --scans 20000
 
-ablation: setup $(DEMO)/data/manifest.csv ## Sigmoid, softmax and hidden activations, on identical splits and seeds
+ablation: setup-dev $(DEMO)/data/manifest.csv ## Sigmoid, softmax and hidden activations, on identical splits and seeds
 	$(BIN)/python benchmarks/ablation.py
 
-notebooks: setup ## Execute the notebooks
+notebooks: setup-dev ## Execute the notebooks
 	$(BIN)/pytest -q --nbmake notebooks

@@ -28,7 +28,8 @@ from pipeline.cases.splits import assign_splits
 from pipeline.config.experiment import Config
 from pipeline.config.file import load_config
 from pipeline.tracking.runs import TrackedRun, open_run
-from pipeline.workflow.cohort import Cohort, prepare_cohort, require_both_classes, resolve_columns
+from pipeline.workflow.cohort import Cohort, prepare_cohort, require_both_classes
+from pipeline.workflow.experiment import resolve_columns
 from pipeline.workflow.learn import learn
 
 VARIANTS = {

@@ -42,8 +42,9 @@ from pipeline.evaluation.metrics import auroc
 from pipeline.evaluation.predictions import Predictions, write_predictions
 from pipeline.training.tracker import NullTracker
 from pipeline.workflow.calibrate import evaluate_as_configured
-from pipeline.workflow.cohort import Cohort, prepare_cohort, resolve_columns
+from pipeline.workflow.cohort import Cohort, prepare_cohort
 from pipeline.workflow.compare import Comparison, compare
+from pipeline.workflow.experiment import resolve_columns
 from pipeline.workflow.findings_text import findings_lines
 from pipeline.workflow.folds import around_fold, fold_names, pool_judgements
 from pipeline.workflow.judge import Judgement

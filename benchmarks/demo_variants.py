@@ -28,7 +28,8 @@ from pipeline.cases.splits import assign_splits
 from pipeline.config.file import load_config
 from pipeline.models.networks import predict_logits
 from pipeline.training.tracker import NullTracker
-from pipeline.workflow.cohort import prepare_cohort, resolve_columns
+from pipeline.workflow.cohort import prepare_cohort
+from pipeline.workflow.experiment import resolve_columns
 from pipeline.workflow.findings_text import findings_lines
 from pipeline.workflow.learn import fit_members, judge_members, member_parts
 
@@ -66,7 +67,7 @@ def run(file: str, overrides: list[str]) -> dict[str, object]:
     manifest = read_manifest(config.data.manifest, config.data.extra_columns)
     config = resolve_columns(config, manifest)
     splits = assign_splits(
-        manifest, config.data.splits, seed=config.data.split_seed, joined=config.training.members > 1
+        manifest, config.data.splits, seed=config.data.split_seed, joined=config.training.member_count > 1
     )
     cohort = prepare_cohort(manifest, splits.of, config)
     with tempfile.TemporaryDirectory() as folder:

@@ -99,7 +99,7 @@ def train(folder: Path, count: int, side: int) -> dict[str, float]:
         ImageRows([each.voxels for each in found[:64]]), [0, 1] * 32, list(map(str, range(64)))
     )
     with tempfile.TemporaryDirectory() as checkpoints:
-        fit(tensors, few, settings, folder=Path(checkpoints), tracker=NullTracker(), progress=False)
+        fit(tensors, few, settings, folder=Path(checkpoints), tracker=NullTracker())
     pages = dict(line.split(":") for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
     anonymous, resident = (int(pages[name].split()[0]) / 1024 for name in ("Anonymous", "Rss"))
     return {"anonymous_mb": anonymous, "mapped_mb": resident - anonymous, "seconds": seconds}

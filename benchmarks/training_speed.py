@@ -215,7 +215,7 @@ def run_ours(args: argparse.Namespace, name: str, train: list[Case], validation:
     config = configuration(args, name, train)
     ends = EpochEnds()
     with tempfile.TemporaryDirectory() as folder:
-        fitted = fit(tensors_of(train, config), None, config, folder=Path(folder), tracker=ends, progress=False)
+        fitted = fit(tensors_of(train, config), None, config, folder=Path(folder), tracker=ends)
     seconds = time.perf_counter() - begun
     places = torch.split(torch.arange(len(validation)), args.batch)
     images = tensors_of(validation, config).images

@@ -39,11 +39,58 @@ LesionSources = Annotated[
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(help="Folder of your scans.")]) -> None:
-    """Write a manifest and a configuration to fill in, for a folder of one's own scans."""
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder of your scans.")],
+    table: Annotated[
+        Path | None, typer.Option(help="Excel, CSV or TSV table; without it, one of the folder that names its scans.")
+    ] = None,
+    sheet: Annotated[str | None, typer.Option(help="Of the Excel table.")] = None,
+    case: Annotated[str | None, typer.Option("--id", help="Column that names the scans.")] = None,
+    image: Annotated[str | None, typer.Option(help="Column of paths to the scans, where there is one.")] = None,
+    patient: Annotated[str | None, typer.Option(help="Column of patient ids.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column of the diagnosis.")] = None,
+    positive: Annotated[
+        list[str] | None, typer.Option(metavar="WORD", help="What malignant is called in the table or folders.")
+    ] = None,
+    negative: Annotated[
+        list[str] | None, typer.Option(metavar="WORD", help="What benign is called; the only other word by default.")
+    ] = None,
+    label_source: Annotated[
+        str | None, typer.Option(help="Whose opinion or which test the labels are, as 'histology'.")
+    ] = None,
+    modality: Annotated[
+        Literal["CT", "MR", "US", "XR", "mask", "other"] | None, typer.Option(help="Where the files do not say it.")
+    ] = None,
+    system: Annotated[
+        Literal["RAS", "LPS"] | None, typer.Option(help="Of lesion centres in tables that do not say it.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of experiment and model; the folder's by default.")] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="Copy this column of the table, whatever it holds.")
+    ] = None,
+    keep_ids: Annotated[
+        bool, typer.Option("--keep-ids", help="Write patient ids of DICOM headers as they are, not as salted hashes.")
+    ] = False,
+    simulated: Annotated[bool, typer.Option("--simulated", help="The scans' intensities are simulated.")] = False,
+) -> None:
+    """Write a manifest and a configuration for a folder of scans: from its table, folder names, masks and headers."""
+    from pipeline.cases.intake.assemble import IntakeOptions
+    from pipeline.cases.label_words import LabelWords
+    from pipeline.cases.lesions.lesion import ReadingOptions
+    from pipeline.jobs.init import InitOptions
     from pipeline.jobs.init import init as job
 
-    job(folder)
+    roles = {"id": case, "image": image, "patient": patient, "label": label}
+    intake = IntakeOptions(
+        table=table,
+        sheet=sheet,
+        columns={role: column for role, column in roles.items() if column is not None},
+        words=LabelWords(tuple(positive or ()), tuple(negative or ())),
+        keep=tuple(keep or ()),
+        keep_ids=keep_ids,
+        reading=ReadingOptions(system=system),
+    )
+    job(folder, InitOptions(intake, name, modality, label_source, simulated))
 
 
 @app.command("demo-data")

@@ -79,6 +79,7 @@ def save_coded(
     envelope=True,
     trained_on=("other",),
     refer_zone=None,
+    provenance=None,
     **label,
 ):
     """A model directory with a coded network."""
@@ -96,7 +97,7 @@ def save_coded(
         envelope=Envelope(modality="other", cases=9, limits={}) if envelope else None,
         prevalence_at_calibration=0.5,
         patients=PatientHashes.of("salt", {"train": trained_on, "validation": ["v"], "calibration": ["k"]}),
-        provenance={},
+        provenance=provenance or {},
         refer_zone=refer_zone,
     )
 

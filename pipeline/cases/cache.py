@@ -28,6 +28,7 @@ import torch
 from isal import isal_zlib
 
 from pipeline.cases.case import Case
+from pipeline.cases.source_files import source_files
 from pipeline.config.inputs import InputCache, Preprocessing
 from pipeline.errors import Code
 from pipeline.files import atomic_write, sha256_bytes, sha256_file, sha256_json
@@ -36,9 +37,19 @@ from pipeline.imaging.preprocess import ModelInput
 
 _SUFFIX = ".input"
 _FOOTER = struct.Struct("<4sIQ")  # mark, CRC-32 of voxels and facts, bytes of the facts
-_PAIR = (".hdr", ".hdr.gz", ".img", ".img.gz")
 _MARK = b"MPI1"
-_LIBRARIES = ("monai", "torch", "numpy", "scipy", "nibabel", "pydicom", "pylibjpeg", "pillow", "tifffile")
+_LIBRARIES = (
+    "monai",
+    "torch",
+    "numpy",
+    "scipy",
+    "nibabel",
+    "pydicom",
+    "pylibjpeg",
+    "pylibjpeg-libjpeg",
+    "pylibjpeg-openjpeg",
+    "pillow",
+)
 _FACTS = ("measures", "image_sha256", "shape", "spacing_mm", "orientation", "modality")
 Look = list[list[int]]
 
@@ -80,6 +91,7 @@ class StoredInputs:
             str(case.path.absolute()),
             files,
             case.center_mm,
+            case.part,
         ]
         name = sha256_json(what)
         return self.config.folder / name[:2] / f"{name[2:]}{_SUFFIX}"
@@ -152,23 +164,14 @@ class StoredInputs:
 def look(case: Case) -> Look | None:
     """What a case's files look like from outside; None when one cannot be looked at."""
     try:
-        paths = case.files or (sorted(case.path.iterdir()) if case.path.is_dir() else _with_side_file(case.path))
-        stats = [path.stat() for path in paths]
+        stats = [path.stat() for path in source_files(case)]
     except (OSError, ValueError):
         return None
-    return [[each.st_size, each.st_mtime_ns, each.st_ctime_ns, each.st_ino] for each in stats]
-
-
-def _with_side_file(path: Path) -> list[Path]:
-    """A file, and the header or voxels beside it when it is half of a NIfTI pair."""
-    stem = path.name.removesuffix(".gz").removesuffix(".img").removesuffix(".hdr")
-    if stem == path.name.removesuffix(".gz"):
-        return [path]
-    return sorted(path.with_name(stem + end) for end in _PAIR if path.with_name(stem + end).exists())
+    return None if not stats else [[each.st_size, each.st_mtime_ns, each.st_ctime_ns, each.st_ino] for each in stats]
 
 
 def _same_bytes(case: Case, facts: dict[str, Any]) -> bool:
-    """Whether the one file of a case has the digest that it had; of a series, reading it again is no dearer."""
+    """Whether the one file of a case has the digest that it had; of several, reading them again is no dearer."""
     try:
         return case.files is None and case.path.is_file() and sha256_file(case.path) == facts["image_sha256"]
     except OSError:
@@ -214,7 +217,7 @@ def _input(facts: dict[str, Any], voxels: FloatArray) -> ModelInput:
         measures=facts["measures"],
         image_sha256=facts["image_sha256"],
         shape=tuple(facts["shape"]),
-        spacing_mm=tuple(facts["spacing_mm"]),
+        spacing_mm=None if facts["spacing_mm"] is None else tuple(facts["spacing_mm"]),
         orientation=facts["orientation"],
         modality=facts["modality"],
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from pipeline.errors import CaseError, Code
 
 CENTER_COLUMNS = ("center_x_mm", "center_y_mm", "center_z_mm")
 RESERVED_COLUMNS = ("case_id", "image", "label", "patient_id", "split", *CENTER_COLUMNS, "coordinate_system")
+TEXT_COLUMNS = ("case_id", "image", "label", "patient_id", "split", "coordinate_system")  # whatever digits they hold
 Point = tuple[float, float, float]
-LABEL_VALUES = frozenset({"0", "1", "0.0", "1.0"})
+ZERO_AND_ONE: Mapping[str, int] = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Case:
     Attributes:
         case_id: unique text.
         image: as the manifest gives it.
-        path: ``image`` made absolute.
+        path: ``image`` made absolute, without its part.
         patient_id: text; None when the table gives none.
         label: 1 = malignant, 0 = benign, None = unlabelled.
         split: as the manifest gives it, None when blank.
@@ -31,6 +33,7 @@ class Case:
         files: the slices, when the case is one DICOM series of a searched folder.
         fault: why this row cannot be used, whatever its image holds.
         url: where the image lies when it is not on this machine; it is fetched when it is read.
+        part: which of several that the path holds: the code or UID of a series, the number of a page or frame.
     """
 
     case_id: str
@@ -44,10 +47,33 @@ class Case:
     files: tuple[Path, ...] | None = None
     fault: CaseError | None = None
     url: str | None = None
+    part: str | None = None
 
 
-def case_from_record(record: Mapping[str, str], *, row: int, root: Path) -> Case:
-    """One row of text cells as a case; what is wrong with it stays in ``Case.fault``."""
+def split_part(image: str, exists: Callable[[str], bool]) -> tuple[str, str | None]:
+    """The path, and the part of it that is meant: ``folder#1a2b3c4d``, ``scan.tif#3``.
+
+    Args:
+        image: as a table or the command line gives it.
+        exists: whether there is something at a path. What lies there under the whole name is meant, ``#`` and all.
+    """
+    path, mark, part = image.rpartition("#")
+    if not (path and mark and part) or "/" in part or exists(image) or not exists(path):
+        return image, None
+    return path, part
+
+
+def case_from_record(
+    record: Mapping[str, str], *, row: int, root: Path, labels: Mapping[str, int | None] | None = None
+) -> Case:
+    """One row of text cells as a case; what is wrong with it stays in ``Case.fault``.
+
+    Args:
+        record: cells by column.
+        row: its number, for errors.
+        root: folder of the table.
+        labels: what label cells mean; by default 1 and 0.
+    """
     image = record["image"]
     fault = None
     center = None
@@ -61,12 +87,14 @@ def case_from_record(record: Mapping[str, str], *, row: int, root: Path) -> Case
     except ValueError as error:
         fault = fault or CaseError(Code.E_CENTER, f"row {row}", str(error))
     label = record.get("label", "").strip()
+    name, part = split_part(image, lambda name: os.path.lexists(root / name))
     return Case(
         case_id=record.get("case_id") or image or f"row {row}",
         image=image,
-        path=root / image,
+        path=root / name,
+        part=part,
         patient_id=record.get("patient_id") or None,
-        label=int(float(label)) if label in LABEL_VALUES else None,
+        label=(ZERO_AND_ONE if labels is None else labels).get(label),
         split=record.get("split", "").strip() or None,
         center_mm=center,
         extra={name: text for name, text in record.items() if name not in RESERVED_COLUMNS},
@@ -88,9 +116,9 @@ def _center(record: Mapping[str, str]) -> Point | None:
     if not all(map(math.isfinite, (x, y, z))):
         raise ValueError(f"lesion centre ({x}, {y}, {z}) is not finite; give world mm")
     system = record.get("coordinate_system", "").strip()
-    if system not in ("RAS", "LPS"):
+    if system.upper() not in ("RAS", "LPS"):
         raise ValueError(
             f"coordinate_system is {system!r}, expected 'RAS' (NIfTI) or 'LPS' (DICOM); "
             "without it left and right are a guess"
         )
-    return (x, y, z) if system == "RAS" else (-x, -y, z)
+    return (x, y, z) if system.upper() == "RAS" else (-x, -y, z)

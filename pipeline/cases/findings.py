@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.cases.case import LABEL_VALUES, Case
+from pipeline.cases.case import ZERO_AND_ONE, Case
 from pipeline.cases.manifest import Manifest
 from pipeline.config.inputs import MALIGNANT
 from pipeline.errors import Code, TableError
@@ -34,7 +34,7 @@ def finding_labels(cases: Sequence[Case], findings: Sequence[str]) -> FloatArray
 
 
 def _value(text: str) -> float:
-    return float(text) if text.strip() in LABEL_VALUES else np.nan
+    return float(text) if text.strip() in ZERO_AND_ONE else np.nan
 
 
 def require_findings(manifest: Manifest, findings: Sequence[str]) -> None:
@@ -54,7 +54,7 @@ def require_findings(manifest: Manifest, findings: Sequence[str]) -> None:
             )
         for case in manifest.cases:
             text = case.extra[name].strip()
-            if text and text not in LABEL_VALUES:
+            if text and text not in ZERO_AND_ONE:
                 raise TableError(
                     Code.E_LABEL_VALUE,
                     manifest.path,
@@ -67,7 +67,7 @@ def require_findings(manifest: Manifest, findings: Sequence[str]) -> None:
 def _require_same_label(manifest: Manifest, name: str) -> None:
     for case in manifest.cases:
         text = case.extra[name].strip()
-        if (int(float(text)) if text in LABEL_VALUES else text or None) != case.label:
+        if (int(float(text)) if text in ZERO_AND_ONE else text or None) != case.label:
             raise TableError(
                 Code.E_LABEL_CONFLICT,
                 manifest.path,

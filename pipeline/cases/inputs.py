@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.cases.case import Case
+from pipeline.cases.case import Case, split_part
 from pipeline.cases.manifest import read_manifest
+from pipeline.cases.source_files import source_files
+from pipeline.cases.table_facts import TableFacts
+from pipeline.cases.tables.table import TABLE_SUFFIXES
 from pipeline.errors import UsageError
 from pipeline.imaging.find import SkippedCount, find_scans
-
-TABLE_SUFFIXES = (".csv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Inputs:
         total: how many cases there are; None for a folder, which is not searched twice to be counted.
         repeated_rows: rows of a manifest that repeat an earlier one.
         digest: of the manifest's bytes; None without one.
+        facts: what a manifest says of its labels and scans.
         skipped: files of a searched folder that are plainly not scans, by suffix; complete after a listing.
     """
 
@@ -36,6 +39,7 @@ class Inputs:
     total: int | None = None
     repeated_rows: int = 0
     digest: str | None = None
+    facts: TableFacts = field(default_factory=TableFacts)
     skipped: Counter[str] = field(default_factory=Counter)
 
     def cases(self) -> Iterator[Case]:
@@ -52,7 +56,7 @@ class Inputs:
         if empty:
             raise UsageError(
                 f"{self.source}: holds no scan ({self.skipped.total()} other files); "
-                "expected NIfTI, DICOM, PNG, JPEG or TIFF files"
+                "expected scans, as NIfTI, DICOM, MetaImage, NRRD, PNG, JPEG or TIFF files"
             )
 
 
@@ -67,7 +71,8 @@ def read_inputs(source: str | Path) -> Inputs:
 
     if is_url(source):
         return read_remote_inputs(str(source))
-    path = Path(source)
+    name, part = split_part(str(source), os.path.lexists)
+    path = Path(name)
     if path.suffix.lower() in TABLE_SUFFIXES:
         manifest = read_manifest(path)
         return Inputs(
@@ -77,13 +82,15 @@ def read_inputs(source: str | Path) -> Inputs:
             total=len(manifest.cases),
             repeated_rows=manifest.repeated_rows,
             digest=manifest.digest,
+            facts=manifest.facts,
         )
     if not path.exists():
         raise UsageError(f"{path}: no such manifest, folder or scan; check the path")
-    if path.is_dir():
+    if path.is_dir() and part is None:
         return Inputs(lambda skipped: _found(path, skipped), str(path.absolute()), path.resolve())
-    case = Case(case_id=path.name, image=str(path), path=path.absolute())
-    return Inputs(lambda _: (case,), str(path.absolute()), total=1)
+    absolute = Path(source).absolute()
+    case = Case(case_id=absolute.name, image=str(source), path=path.absolute(), part=part)
+    return Inputs(lambda _: (case,), str(absolute), total=1)
 
 
 def _found(folder: Path, skipped: SkippedCount) -> Iterator[Case]:
@@ -116,7 +123,7 @@ class Arrived:
 def _newest(case: Case) -> float:
     """Time of the last change among a case's files; 0 when none can be looked at, which is for the reader to say."""
     times = [0.0]
-    for path in case.files or (case.path,):
+    for path in source_files(case) or [case.path]:
         try:
             times.append(path.stat().st_mtime)
         except OSError:

@@ -29,7 +29,7 @@ class Finding:
         error: why it would be rejected; None when it would be scored.
         warnings: why it would be flagged.
         shape: voxels along the stored axes; None when it could not be read.
-        spacing_mm: along the stored axes.
+        spacing_mm: along the stored axes; None when the scan does not say.
         orientation: of the stored axes, as ``"LPS"``.
         modality: as the file declares it.
         digest: hex SHA-256 of the source bytes.
@@ -56,7 +56,7 @@ def inspect_case(case: Case, *, root: Path | None, limits: Limits) -> Finding:
         if case.fault:
             raise case.fault
         path = case.path if root is None else within_root(case.path, root)
-        scan = open_scan(path, limits=limits, files=case.files)
+        scan = open_scan(path, limits=limits, files=case.files, part=case.part)
         voxels = scan.read((slice(None), slice(None), slice(None)))
         if voxels.min() == voxels.max():
             raise CaseError(Code.E_CONSTANT, case.image, f"every voxel is {voxels.flat[0]:g}; look at the export")
@@ -66,7 +66,7 @@ def inspect_case(case: Case, *, root: Path | None, limits: Limits) -> Finding:
         case,
         warnings=tuple(scan.warnings),
         shape=scan.shape,
-        spacing_mm=spacing_mm(scan.affine),
+        spacing_mm=spacing_mm(scan.affine) if scan.has_millimetres else None,
         orientation=orientation(scan.affine),
         modality=scan.modality,
         digest=scan.digest,

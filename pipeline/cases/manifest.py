@@ -1,23 +1,25 @@
-"""The manifest: a table of cases, read without guessing and checked before anything is computed.
+"""The manifest: a table of cases, forgiving in form, strict in meaning, and checked before anything is computed.
 
-Everything is text until it is checked: ``007`` stays ``007`` and ``1E5`` is not ``100000``. What stops
-the table from being read raises at once; faults of the table as a whole are collected in
-``Manifest.faults``, and a fault of one row stays with its case, so that the others go on.
+CSV with commas, semicolons or tabs, Excel and Parquet are read (`pipeline.cases.tables`). What stops the table from
+being read raises at once; faults of the table as a whole are collected in ``Manifest.faults``, and a fault of one row
+stays with its case, so that the others go on.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 
-from pipeline.cases.case import RESERVED_COLUMNS, Case, case_from_record
+from pipeline.cases.case import RESERVED_COLUMNS, TEXT_COLUMNS, ZERO_AND_ONE, Case, case_from_record
+from pipeline.cases.label_words import LabelWords
+from pipeline.cases.table_facts import TableFacts, collect_facts, facts_path, label_words, read_facts_file
 from pipeline.cases.table_faults import check_case_ids, table_faults
+from pipeline.cases.tables.table import Table, read_table, with_decimal_points
 from pipeline.errors import Code, TableError
 from pipeline.files import sha256_bytes
+
+_IMAGE_NAMES = ("image", "images", "img", "path", "file", "filename", "file_name", "filepath", "scan", "scans")
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,11 @@ class Manifest:
         root: its folder; every image lies under it.
         cases: in the order of the rows, repeated rows once.
         columns: names of the extra columns.
-        digest: hex SHA-256 of the file's bytes.
+        digest: hex SHA-256 of the file's bytes, and of the file about it where there is one.
         faults: what stops training and evaluation.
         repeated_rows: rows that repeat an earlier one and were dropped.
+        facts: what the table says of its labels and scans.
+        notes: how the file was read, where that was not plain.
     """
 
     path: Path
@@ -41,6 +45,8 @@ class Manifest:
     digest: str
     faults: tuple[TableError, ...]
     repeated_rows: int
+    facts: TableFacts = field(default_factory=TableFacts)
+    notes: tuple[str, ...] = ()
 
     def require_usable(self) -> None:
         """Raise the table's faults, if there are any, as one error with a line for each."""
@@ -49,166 +55,127 @@ class Manifest:
             raise TableError(first.code, self.path, "\n".join([first.reason, *map(str, others)]))
 
 
-def read_manifest(path: Path, extra_columns: Path | None = None) -> Manifest:
-    """Read a CSV or Parquet manifest.
+def read_manifest(path: Path, extra_columns: Path | None = None, *, words: LabelWords | None = None) -> Manifest:
+    """Read a manifest, and the file about it where there is one.
 
     Args:
         path: the table.
         extra_columns: another table with a ``case_id`` column, whose other columns are added to the cases that it
             names; cells of the others stay blank. It cannot hold paths, labels, patients or splits.
+        words: what label cells mean; by default what the file about the table says, else 1 and 0.
 
     Raises:
         TableError: when the table cannot be read at all: encoding, columns, no rows, ids that are not unique.
     """
-    data, header, rows = _read_table(path)
-    if "image" not in header:
-        raise TableError(
-            Code.E_LABEL_COLUMNS, path, f"has no column 'image' (found {', '.join(map(repr, header))}); add it"
-        )
-    records, repeated = _distinct(dict(zip(header, row, strict=True)) for row in rows)
+    table = with_decimal_points(read_table(path), except_columns=TEXT_COLUMNS)
+    if "image" not in table.header:
+        raise TableError(Code.E_LABEL_COLUMNS, path, f"has no column 'image' ({_near_image(table)}); add it")
+    records, repeated = _distinct(table)
     if not records:
         raise TableError(Code.E_NO_ROWS, path, "has a header and no rows; add one row a case")
+    facts = read_facts_file(path)
+    values, word_fault = _label_values(table, words or label_words(facts))
     root = path.resolve().parent
-    cases = tuple(case_from_record(record, row=row, root=root) for row, record in records)
-    check_case_ids(path, cases, given="case_id" in header)
+    cases = tuple(case_from_record(record, row=row, root=root, labels=values) for row, record in records)
+    check_case_ids(path, cases, given="case_id" in table.header)
     manifest = Manifest(
         path=path,
         root=root,
         cases=cases,
-        columns=tuple(name for name in header if name not in RESERVED_COLUMNS),
-        digest=sha256_bytes(data),
-        faults=tuple(table_faults(path, header, records, cases)),
+        columns=tuple(name for name in table.header if name not in RESERVED_COLUMNS),
+        digest=_digest(table),
+        faults=tuple(table_faults(path, table.header, cases, word_fault=word_fault)),
         repeated_rows=repeated,
+        facts=collect_facts(path, facts, cases),
+        notes=table.notes,
     )
     return manifest if extra_columns is None else _with_columns(manifest, extra_columns)
 
 
+def _near_image(table: Table) -> str:
+    names = {name.casefold(): name for name in table.header}
+    near = [name for key, name in names.items() if key in _IMAGE_NAMES] or [
+        names[key] for key in get_close_matches("image", names, n=1)
+    ]
+    found = f"found {', '.join(map(repr, table.header))}"
+    return f"{found}; did you mean {near[0]!r}?" if near else found
+
+
+def _label_values(table: Table, words: LabelWords) -> tuple[dict[str, int | None], str | None]:
+    """What each label cell means, and what is wrong with them."""
+    if "label" not in table.header:
+        return {}, None
+    try:
+        return words.values(table.column("label")), None
+    except ValueError as error:
+        return dict(ZERO_AND_ONE), str(error)
+
+
+def _digest(table: Table) -> str:
+    """Of the table, and of the file about it, which says what its words mean."""
+    about = facts_path(table.path)
+    if not about.is_file():
+        return table.digest
+    return sha256_bytes(f"{table.digest}{sha256_bytes(about.read_bytes())}".encode())
+
+
 def _with_columns(manifest: Manifest, path: Path) -> Manifest:
     """The manifest with a second table's columns, joined by case id; its digest covers both tables."""
-    data, header, rows = _read_table(path)
-    added = tuple(name for name in header if name != "case_id")
-    if "case_id" not in header or not added:
-        raise TableError(
-            Code.E_LABEL_COLUMNS, path, f"has the columns {', '.join(map(repr, header))}; needs 'case_id' and another"
-        )
+    table = with_decimal_points(read_table(path), except_columns=TEXT_COLUMNS)
+    added = tuple(name for name in table.header if name != "case_id")
+    if "case_id" not in table.header or not added:
+        names = ", ".join(map(repr, table.header))
+        raise TableError(Code.E_LABEL_COLUMNS, path, f"has the columns {names}; needs 'case_id' and another")
     taken = [name for name in added if name in manifest.columns or name in RESERVED_COLUMNS]
     if taken:
         raise TableError(
             Code.E_LABEL_COLUMNS, path, f"column {taken[0]!r} is the manifest's ({manifest.path}); rename or remove it"
         )
-    known = {case.case_id for case in manifest.cases}
-    records = [dict(zip(header, row, strict=True)) for row in rows]
+    records = list(table.records())
     cells = {record.pop("case_id"): record for record in records}
     if len(cells) < len(records):
         raise TableError(Code.E_CASE_ID, path, f"{len(records) - len(cells)} case ids stand twice; keep one row each")
-    if not known & cells.keys():
-        raise TableError(
-            Code.E_CASE_ID,
-            path,
-            f"names none of the {len(known)} cases of {manifest.path}; it belongs to another table",
-        )
+    _require_one_spelling(manifest, path, set(cells))
     blank = dict.fromkeys(added, "")
     return replace(
         manifest,
         cases=tuple(replace(case, extra={**case.extra, **cells.get(case.case_id, blank)}) for case in manifest.cases),
         columns=manifest.columns + added,
-        digest=sha256_bytes(f"{manifest.digest}{sha256_bytes(data)}".encode()),
+        digest=sha256_bytes(f"{manifest.digest}{table.digest}".encode()),
     )
 
 
-def _read_table(path: Path) -> tuple[bytes, list[str], list[list[str]]]:
-    """The bytes, header and rows of a CSV or Parquet table."""
-    data = _read_bytes(path)
-    header, rows = _parse_parquet(path, data) if data[:4] == b"PAR1" else _parse_csv(path, data)
-    _check_header(path, header)
-    return data, header, rows
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        if not path.is_file():
-            reason = (
-                "is a folder, expected a table"
-                if path.is_dir()
-                else "no such manifest or table; give a CSV or Parquet file"
-            )
-            raise TableError(Code.E_NOT_FOUND, path, reason)
-        data = path.read_bytes()
-    except PermissionError:
-        raise TableError(Code.E_PERMISSION, path, "may not be read; change its permissions") from None
-    if not data.strip():
-        raise TableError(Code.E_EMPTY_FILE, path, "is empty; expected a header and one row a case")
-    return data
-
-
-def _parse_csv(path: Path, data: bytes) -> tuple[list[str], list[list[str]]]:
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
+def _require_one_spelling(manifest: Manifest, path: Path, ids: set[str]) -> None:
+    """Refuse ids that are those of cases but for their spelling: their cells would stay blank without a word."""
+    known = {case.case_id for case in manifest.cases}
+    if not known & ids:
         raise TableError(
-            Code.E_ENCODING, path, f"byte {error.start} is not UTF-8; save the table as 'CSV UTF-8' and try again"
-        ) from None
-    if "\0" in text:
-        raise TableError(
-            Code.E_ENCODING,
+            Code.E_CASE_ID,
             path,
-            f"holds a NUL character in line {text[: text.index(chr(0))].count(chr(10)) + 1}; save it as plain CSV",
+            f"names none of the {len(known)} cases of {manifest.path}; it belongs to another table",
         )
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = next(reader)
-        rows = []
-        for row in reader:
-            if not any(cell.strip() for cell in row):
-                continue  # spreadsheets leave blank lines behind
-            if len(row) != len(header):
-                raise TableError(
-                    Code.E_LABEL_COLUMNS,
-                    path,
-                    f"line {reader.line_num} has {len(row)} cells, the header has {len(header)}; "
-                    "quote commas or fill the row",
-                )
-            rows.append(row)
-    except csv.Error as error:
+    by_key = {_plain(case_id): case_id for case_id in known - ids}
+    misspelt = [case_id for case_id in ids - known if _plain(case_id) in by_key]
+    if misspelt:
         raise TableError(
-            Code.E_FORMAT, path, f"line {reader.line_num} is not CSV ({error}); close its quotes"
-        ) from None
-    return header, rows
-
-
-def _parse_parquet(path: Path, data: bytes) -> tuple[list[str], list[list[str]]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(pa.BufferReader(data))
-    except (pa.ArrowException, OSError) as error:
-        raise TableError(
-            Code.E_FORMAT, path, f"is not a readable Parquet file ({type(error).__name__}); write it again"
-        ) from None
-    columns = [["" if value is None else str(value) for value in column.to_pylist()] for column in table.columns]
-    return list(table.column_names), [list(row) for row in zip(*columns, strict=True)]
-
-
-def _check_header(path: Path, header: list[str]) -> None:
-    twice = [name for name, count in Counter(header).items() if count > 1]
-    if twice:
-        raise TableError(Code.E_LABEL_COLUMNS, path, f"column {twice[0]!r} stands twice; keep one")
-    strange = [name for name in header if name != name.strip() or not name]
-    if strange:
-        raise TableError(
-            Code.E_LABEL_COLUMNS, path, f"column name {strange[0]!r} is blank or has spaces around it; rename it"
+            Code.E_CASE_ID,
+            path,
+            f"{len(misspelt)} case ids are spelt otherwise than in {manifest.path} "
+            f"({misspelt[0]!r} and {by_key[_plain(misspelt[0])]!r}); write them alike",
         )
 
 
-def _distinct(records: Iterable[dict[str, str]]) -> tuple[list[tuple[int, dict[str, str]]], int]:
+def _plain(case_id: str) -> str:
+    """An id without what spreadsheets change: spaces, case of letters, leading zeros, ``.0``."""
+    text = case_id.strip().casefold()
+    number = text.removesuffix(".0")
+    return number.lstrip("0") or "0" if number.isdigit() else text
+
+
+def _distinct(table: Table) -> tuple[list[tuple[int, dict[str, str]]], int]:
     """Records with their row numbers (the header is row 1), and how many repeated an earlier one exactly."""
-    seen: dict[tuple[str, ...], int] = {}
-    kept: list[tuple[int, dict[str, str]]] = []
-    repeated = 0
-    for row, record in enumerate(records, start=2):
-        if seen.setdefault(tuple(record.values()), row) == row:
-            kept.append((row, record))
-        else:
-            repeated += 1
-    return kept, repeated
+    kept: dict[tuple[str, ...], int] = {}
+    for row, number in zip(table.rows, table.row_numbers, strict=True):
+        kept.setdefault(row, number)
+    records = [(number, dict(zip(table.header, row, strict=True))) for row, number in kept.items()]
+    return records, len(table.rows) - len(records)

@@ -53,7 +53,9 @@ def prepare_case(
             # What is stored is the scan's: the table may say something else of it tomorrow.
             return found if isinstance(found, CaseError) else replace(found, measures={**found.measures, **known})
         with local_copy(case) as local:
-            request = ScanRequest(local.path, local.center_mm, root=root, files=local.files, covariates=known)
+            request = ScanRequest(
+                local.path, local.center_mm, root=root, files=local.files, part=local.part, covariates=known
+            )
             return preprocess(request, config, modality=modality, envelope=envelope)
     except CaseError as error:
         return error

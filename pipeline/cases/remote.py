@@ -1,23 +1,25 @@
 """Inputs behind a URL (``s3://…``, or any other file system that fsspec knows): listed lazily, fetched one at a time.
 
 A scan is copied to a temporary folder of the process that reads it, read there like any other, and removed. Side files
-and slices of one case travel together.
+and slices of one case travel together. A part of a scan is named as on disk: ``s3://bucket/study#1a2b3c4d``.
 """
 
 from __future__ import annotations
 
 import posixpath
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cases.case import Case
+from pipeline.cases.case import Case, split_part
 from pipeline.cases.manifest import read_manifest
+from pipeline.cases.tables.table import TABLE_SUFFIXES
 from pipeline.errors import CaseError, Code, UsageError
-from pipeline.imaging.find import SCAN_SUFFIXES, SkippedCount, scan_suffix
+from pipeline.imaging.find import PAIRS, SCAN_SUFFIXES, SkippedCount, scan_suffix
+from pipeline.imaging.side_files import side_file_names
 
 if TYPE_CHECKING:
     from pipeline.cases.inputs import Inputs
@@ -31,15 +33,15 @@ def is_url(source: object) -> bool:
 def read_remote_inputs(url: str) -> Inputs:
     """Turn a URL into cases: a manifest (``.csv``, ``.parquet``), one scan, or a prefix that is searched.
 
-    Of a prefix, each file with the suffix of a NIfTI file or picture is a case, and so is each folder with ``.dcm``
-    files, as one series: to separate series, every slice would have to be fetched twice. Name them in a manifest
-    where a folder holds several.
+    Of a prefix, each file with the suffix of a scan is a case, and so is each folder with ``.dcm`` files, as one
+    series: to separate series, or to put one together from several folders, every slice would have to be fetched
+    twice. Name them in a manifest where a folder holds several (``folder#1a2b3c4d``; the refusal names the codes).
 
     Raises:
         UsageError: when there is nothing at the URL, or no package for its protocol.
         TableError: when a manifest cannot be read.
     """
-    from pipeline.cases.inputs import TABLE_SUFFIXES, Inputs
+    from pipeline.cases.inputs import Inputs
 
     system, path = _system(url)
     base = url.rstrip("/")
@@ -56,8 +58,9 @@ def read_remote_inputs(url: str) -> Inputs:
             repeated_rows=manifest.repeated_rows,
             digest=manifest.digest,
         )
-    if system.isfile(path):
-        case = Case(case_id=posixpath.basename(path), image=url, path=Path(posixpath.basename(path)), url=url)
+    whole, part = split_part(path, system.exists)
+    if part is not None or system.isfile(path):
+        case = Case(case_id=posixpath.basename(path), image=url, path=Path(posixpath.basename(whole)), url=url)
         return Inputs(lambda _: (case,), url, total=1)
     if not system.exists(path):
         raise UsageError(f"{url}: no such manifest, folder or scan; check the URL and the credentials")
@@ -75,6 +78,7 @@ def local_copy(case: Case) -> Iterator[Case]:
         yield case
         return
     system, path = _system(case.url)
+    path, part = split_part(path, system.exists)
     with tempfile.TemporaryDirectory(prefix="scan-") as folder:
         local = Path(folder) / (posixpath.basename(path) or "series")
         try:
@@ -82,17 +86,28 @@ def local_copy(case: Case) -> Iterator[Case]:
                 system.get(path.rstrip("/") + "/", str(local) + "/", recursive=True)
             else:
                 system.get_file(path, str(local))
+                _fetch_side_files(system, path, local)
         except FileNotFoundError:
             raise CaseError(Code.E_NOT_FOUND, case.image, "no such object; check the path in the manifest") from None
         except PermissionError:
             raise CaseError(Code.E_PERMISSION, case.image, "may not be read with these credentials") from None
-        yield replace(case, path=local, url=None)
+        yield replace(case, path=local, url=None, part=part)
+
+
+def _fetch_side_files(system: Any, path: str, local: Path) -> None:
+    """What the scan names beside it; what is not there, its reader misses."""
+    for name in side_file_names(local):
+        source, target = posixpath.join(posixpath.dirname(path), name), local.parent / name
+        if system.isfile(source):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            system.get_file(source, str(target))
 
 
 def remote_look(url: str) -> str | None:
     """What an object looks like from outside (its ETag, or size and time); None when it cannot be looked at."""
     system, path = _system(url)
     try:
+        path, _ = split_part(path, system.exists)
         if system.isdir(path):
             return str([(item["name"], item["size"]) for item in system.ls(path, detail=True, refresh=True)])
         found = system.info(path, refresh=True)
@@ -121,14 +136,26 @@ def _found(system: Any, path: str, base: str, skipped: SkippedCount) -> Iterator
         items = sorted(system.ls(current, detail=True), key=lambda item: str(item["name"]))
         waiting += [item["name"].rstrip("/") for item in reversed(items) if item["type"] == "directory"]
         files = [str(item["name"]) for item in items if item["type"] != "directory" and item["name"] != current + "/"]
-        slices = [name for name in files if scan_suffix(name) in (".dcm", ".dicom", ".ima")]
+        slices = {name for name in files if scan_suffix(name) in (".dcm", ".dicom", ".ima")}
         if slices:
             yield _case(current, root, base)
         for name in files:
-            if scan_suffix(name) in SCAN_SUFFIXES and name not in slices:
+            suffix = scan_suffix(name)
+            if name in slices or _belongs_to_another(name, suffix, files):
+                continue
+            if suffix in SCAN_SUFFIXES:
                 yield _case(name, root, base)
-            elif name not in slices:
-                skipped.by_suffix[scan_suffix(name)] += 1
+            else:
+                skipped.by_suffix[suffix] += 1
+
+
+def _belongs_to_another(name: str, suffix: str, files: Container[str]) -> bool:
+    """Whether a file is half of a pair that another file stands for, or an array's sidecar; by its name."""
+    stem = name.removesuffix(suffix)
+    if suffix in PAIRS:
+        return f"{stem}{PAIRS[suffix]}" in files
+    wholes = {".json": (".npy",), ".raw": (".mhd", ".nhdr"), ".zraw": (".mhd",)}.get(suffix, ())
+    return any(f"{stem}{whole}" in files for whole in wholes)
 
 
 def _case(path: str, root: str, base: str) -> Case:

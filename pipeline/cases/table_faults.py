@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
-from pipeline.cases.case import LABEL_VALUES, Case
+from pipeline.cases.case import Case
 from pipeline.config.inputs import SPLITS
 from pipeline.errors import Code, TableError
+
+_SHOWN = 3  # examples in a line
+_MISSING = frozenset({"nan", "none", "na", "n/a", "null", "<na>", "#n/a", "nat", "-", "?"})
+_SPLIT_WORDS = {
+    "train": {"training"},
+    "validation": {"val", "valid", "dev"},
+    "calibration": {"cal", "calib"},
+    "test": {"testing", "holdout"},
+}
 
 
 def check_case_ids(path: Path, cases: Sequence[Case], *, given: bool) -> None:
@@ -54,34 +64,36 @@ def _same_image_twice(path: Path, cases: Sequence[Case]) -> tuple[Code, Path, st
 
 
 def table_faults(
-    path: Path, header: list[str], records: Sequence[tuple[int, dict[str, str]]], cases: Sequence[Case]
+    path: Path, header: Sequence[str], cases: Sequence[Case], *, word_fault: str | None = None
 ) -> Iterable[TableError]:
-    """Faults that stop training and evaluation, in the order in which a person would mend them.
+    """Faults that stop training and evaluation, in the order in which a person would mend them, one line for a kind.
 
     Args:
         path: of the table.
         header: its columns.
-        records: row number and cells of each row.
-        cases: the same rows as cases.
+        cases: its rows.
+        word_fault: what is wrong with the words of its label column.
     """
     for name in ("label", "patient_id"):
         if name not in header:
+            near = get_close_matches(name, header, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
             yield TableError(
-                Code.E_LABEL_COLUMNS, path, f"has no column {name!r}, which training and evaluation need; add it"
+                Code.E_LABEL_COLUMNS, path, f"has no column {name!r}, which training and evaluation need{hint}; add it"
             )
-    for row, record in records:
-        label = record.get("label", "").strip()
-        if label and label not in LABEL_VALUES:
-            yield TableError(
-                Code.E_LABEL_VALUE, path, f"row {row}: label {label!r}, expected 1 (malignant), 0 (benign) or blank"
-            )
+    if word_fault:
+        yield TableError(
+            Code.E_LABEL_VALUE,
+            path,
+            f"column 'label': {word_fault} (data.positive_label, or positive_label in {path.stem}.yaml beside it)",
+        )
     labelled = [case for case in cases if case.label is not None]
     if "patient_id" in header:
         yield from _patient_faults(path, labelled)
     yield from _label_conflicts(path, labelled)
     yield from _split_faults(path, labelled)
     classes = {case.label for case in labelled}
-    if "label" in header and len(classes) < 2:
+    if "label" in header and len(classes) < 2 and not word_fault:
         found = f"only label {classes.pop()}" if classes else "no label"
         yield TableError(
             Code.E_ONE_CLASS, path, f"{found} in {len(cases)} rows; training and evaluation need both classes"
@@ -94,44 +106,78 @@ def _patient_faults(path: Path, cases: Sequence[Case]) -> Iterable[TableError]:
         yield TableError(
             Code.E_LABEL_COLUMNS,
             path,
-            f"{len(blank)} labelled cases have no patient_id (first: {blank[0]!r}); "
+            f"{_count(len(blank), 'labelled case has', 'labelled cases have')} no patient_id ({_examples(blank)}); "
             "fill it, or a patient could be in two splits",
         )
-    for case in cases:
-        if case.patient_id is not None and case.patient_id != case.patient_id.strip():
-            yield TableError(
-                Code.E_LABEL_COLUMNS, path, f"patient_id {case.patient_id!r} has spaces around it; remove them"
-            )
-            return
+    ids = [case.patient_id for case in cases if case.patient_id is not None]
+    spaces = list(dict.fromkeys(patient for patient in ids if patient != patient.strip()))
+    if spaces:
+        yield TableError(
+            Code.E_LABEL_COLUMNS,
+            path,
+            f"{_count(len(spaces), 'patient_id has', 'patient_ids have')} spaces around ({_examples(spaces)}); "
+            "remove them",
+        )
+    missing = Counter(patient for patient in ids if patient.strip().casefold() in _MISSING)
+    if missing:
+        yield TableError(
+            Code.E_LABEL_COLUMNS,
+            path,
+            f"patient_id {_examples(list(missing))} in {missing.total()} rows stands for a missing id, and would make "
+            "one patient of all of them; fill it in",
+        )
 
 
 def _label_conflicts(path: Path, cases: Sequence[Case]) -> Iterable[TableError]:
-    for places in _grouped(cases, lambda case: (case.image, case.center_mm)):
-        if len({case.label for case in places}) > 1:
-            ids = ", ".join(repr(case.case_id) for case in places)
-            yield TableError(
-                Code.E_LABEL_CONFLICT,
-                path,
-                f"cases {ids} are the same place of {places[0].image!r} with different labels; keep the right one",
-            )
+    places = [
+        group
+        for group in _grouped(cases, lambda case: (case.image, case.center_mm))
+        if len({case.label for case in group}) > 1
+    ]
+    if places:
+        ids = ", ".join(repr(case.case_id) for case in places[0])
+        yield TableError(
+            Code.E_LABEL_CONFLICT,
+            path,
+            f"{_count(len(places), 'place has', 'places have')} cases with different labels: {ids} are the same place "
+            f"of {places[0][0].image!r}; keep the right one",
+        )
 
 
 def _split_faults(path: Path, cases: Sequence[Case]) -> Iterable[TableError]:
-    for case in cases:
-        if case.split is not None and case.split not in SPLITS:
-            yield TableError(
-                Code.E_SPLIT_VALUE,
-                path,
-                f"case {case.case_id!r}: split {case.split!r}, expected one of {', '.join(SPLITS)} or blank",
-            )
-    for patient in _grouped((case for case in cases if case.patient_id and case.split), lambda case: case.patient_id):
-        splits = sorted({str(case.split) for case in patient})
-        if len(splits) > 1:
-            yield TableError(
-                Code.E_PATIENT_LEAK,
-                path,
-                f"patient {patient[0].patient_id!r} is in splits {' and '.join(splits)}; keep each patient in one",
-            )
+    strange = Counter(case.split for case in cases if case.split is not None and case.split not in SPLITS)
+    if strange:
+        word = next(iter(strange))
+        near = [name for name, words in _SPLIT_WORDS.items() if str(word).casefold() in words]
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        yield TableError(
+            Code.E_SPLIT_VALUE,
+            path,
+            f"split {_examples(list(map(str, strange)))} in {strange.total()} rows, "
+            f"expected one of {', '.join(SPLITS)} or blank{hint}",
+        )
+    with_both = (case for case in cases if case.patient_id and case.split)
+    torn = [
+        group for group in _grouped(with_both, lambda case: case.patient_id) if len({case.split for case in group}) > 1
+    ]
+    if torn:
+        splits = sorted({str(case.split) for case in torn[0]})
+        yield TableError(
+            Code.E_PATIENT_LEAK,
+            path,
+            f"{_count(len(torn), 'patient is', 'patients are')} in several splits "
+            f"({torn[0][0].patient_id!r} in {' and '.join(splits)}); keep each patient in one",
+        )
+
+
+def _count(number: int, one: str, several: str) -> str:
+    return f"{number} {one if number == 1 else several}"
+
+
+def _examples(values: Sequence[str]) -> str:
+    """The first three, as ``'a', 'b', 'c' and 4 more``."""
+    shown = ", ".join(repr(value) for value in values[:_SHOWN])
+    return f"{shown} and {len(values) - _SHOWN} more" if len(values) > _SHOWN else shown
 
 
 def _grouped(cases: Iterable[Case], key: Callable[[Case], object]) -> Iterable[list[Case]]:

@@ -130,7 +130,7 @@ class Config(Section):
                 f"training.early_stopping.patience: {stop.patience} is not below training.max_epochs "
                 f"({self.training.max_epochs}), so it could never stop early; lower it"
             )
-        if self.training.members > 1:
+        if self.training.members != 1:
             self._members_leave_parts_untouched()
         shifts = self.training.class_balance != "none"
         mends = self.calibration.method == "platt" or self.calibration.prior_correction

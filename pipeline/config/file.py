@@ -16,6 +16,8 @@ from pydantic import ValidationError
 from pipeline.config.experiment import Config
 from pipeline.errors import ConfigError
 
+_TABLES = ("manifest", "extra_columns")  # keys of data
+
 
 class _Loader(yaml.SafeLoader):
     """A safe loader that refuses a key given twice (YAML would keep the last) and reads 1e-3 as a number."""
@@ -45,8 +47,11 @@ def _parse_yaml(text: str) -> Any:
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read and check a configuration.
 
+    Tables that it names by a relative path are looked for beside it first, then from the current folder; those that an
+    override names, the other way round. One that is in neither place keeps its path: `where_looked` names both.
+
     Args:
-        path: a YAML file. A relative ``data.manifest`` in it is relative to the current folder.
+        path: a YAML file.
         overrides: ``section.key=value`` texts; the value is read as YAML.
 
     Raises:
@@ -56,9 +61,28 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         _apply_override(tree, override)
     try:
-        return Config.model_validate(tree)
+        config = Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(path, problem) for problem in error.errors())) from None
+    named = {override.partition("=")[0] for override in overrides}
+    found = {}
+    for key in _TABLES:
+        table = getattr(config.data, key)
+        if table is not None:
+            places = [path.parent / table, table]
+            order = reversed(places) if f"data.{key}" in named else places
+            found[key] = next((place for place in order if place.exists()), table)
+    return config.model_copy(update={"data": config.data.model_copy(update=found)})
+
+
+def where_looked(path: Path, table: Path) -> str:
+    """The places in which a table that a configuration names was looked for, for an error.
+
+    Args:
+        path: of the configuration.
+        table: as it is named.
+    """
+    return " and ".join(dict.fromkeys([str(path.parent / table), str(Path.cwd() / table)]))
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

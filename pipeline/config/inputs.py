@@ -7,11 +7,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 
@@ -21,6 +23,11 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=
 FilePath = Annotated[Path, Field(strict=False)]
 Modality = Literal["CT", "MR", "US", "XR", "mask", "other"]
 Scale = Literal["linear", "log"]
+# One word or several; 0 and 1 are words too, where a table holds them.
+Words = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda value: tuple(map(str, value if isinstance(value, list | tuple) else (value,)))),
+]
 SPLITS = ("train", "validation", "calibration", "test")
 MALIGNANT = "malignant"  # the finding that the manifest's column ``label`` holds
 
@@ -64,6 +71,12 @@ class Data(Section):
     modality: Modality
     label_source: str = Field(min_length=3, description="whose opinion or which test the label is")
     intensities: Literal["real", "simulated"] = "real"
+    positive_label: Words = Field(
+        (), description="word or words of the label column that mean malignant; none reads 1 and 0"
+    )
+    negative_label: Words = Field(
+        (), description="words that mean benign; none takes the only other word; what is neither stays unlabelled"
+    )
     findings: tuple[Name, ...] = Field(
         (MALIGNANT,),
         description="what is predicted: the label, called malignant, then columns of 0, 1 and blank",
@@ -77,6 +90,16 @@ class Data(Section):
     splits: SplitFractions = SplitFractions()
     split_seed: NonNegativeInt = 0
     cache: InputCache | None = Field(None, description="null reads every scan in every run, and keeps inputs in memory")
+
+    @field_validator("label_source")
+    @classmethod
+    def _is_filled_in(cls, value: str) -> str:
+        if value.strip().upper().startswith("CHANGE"):
+            raise ValueError(
+                f"label_source is still {value!r}; say whose opinion or which test the labels are, as "
+                "data.label_source='histology of the resected lesion': it stands beside every probability of the model"
+            )
+        return value
 
 
 class Intensity(Section):

@@ -118,12 +118,20 @@ class Auxiliary(Section):
 class Training(Section):
     """How the weights are found."""
 
-    members: PositiveInt = Field(
+    folds: Annotated[int, Field(ge=2)] | Literal["auto"] | None = Field(
+        None,
+        description="of cross-validation by patient: every case is judged by the network that never saw its patient, "
+        "and the model is all of them; null judges on a test split; auto: folds where a test split would be too small",
+    )
+    members: PositiveInt | Literal["auto"] = Field(
         1,
         description="networks of one model; with several, each leaves out one part of the patients not tested on, "
-        "and what they say of the parts they left out fits calibrator and thresholds",
+        "and what they say of the parts they left out fits calibrator and thresholds; auto: by the number of patients",
     )
     max_epochs: PositiveInt = 30
+    min_steps: NonNegativeInt = Field(
+        0, description="optimiser steps that are made at least; few cases run more than max_epochs for them"
+    )
     batch_size: PositiveInt = Field(32, description="cases of one step, on all devices together")
     accumulate_batches: PositiveInt = Field(1, description="batches whose gradients make one optimiser step")
     learning_rate: PositiveFloat = 1e-3
@@ -148,6 +156,20 @@ class Training(Section):
     devices: PositiveInt = Field(1, description="of each node; more than one process is started by torchrun")
     num_nodes: PositiveInt = 1
     loader_workers: NonNegativeInt = Field(0, description="processes that read batches ahead; 0 reads between steps")
+
+    @property
+    def member_count(self) -> int:
+        """``members`` as a number; ``auto`` is settled before anything is trained."""
+        if self.members == "auto":
+            raise ValueError("training.members is still 'auto'; settle it by the number of patients first")
+        return self.members
+
+    @property
+    def fold_count(self) -> int | None:
+        """``folds`` as a number, None without them; ``auto`` is settled before anything is trained."""
+        if self.folds == "auto":
+            raise ValueError("training.folds is still 'auto'; settle it by the number of patients first")
+        return self.folds
 
 
 class Range(Section):

@@ -97,15 +97,10 @@ def _rows(root: Path, base: Path) -> list[dict[str, object]]:
     for nodule in load_nodules():
         nodules[nodule.series_instance_uid].append(nodule)
     rows: list[dict[str, object]] = []
-    seen: dict[str, Path] = {}
     for found in find_scans(root):
         series, plane = _place(found, nodules)
-        if plane is None:
-            continue
-        if series in seen:
-            raise UsageError(f"{found.path}: the same series as in {seen[series]}; keep one of them")
-        seen[series] = found.path
-        rows += [_row(nodule, plane, found.path.relative_to(base)) for nodule in nodules[series]]
+        if plane is not None:
+            rows += [_row(nodule, plane, found.image(base)) for nodule in nodules[series]]
     return sorted(rows, key=lambda row: str(row["case_id"]))
 
 
@@ -146,13 +141,13 @@ def _inside(nodule: LidcNodule, plane: _Plane) -> bool:
     return plane.lowest - half <= nodule.centroid_z_mm <= plane.highest + half
 
 
-def _row(nodule: LidcNodule, plane: _Plane, image: Path) -> dict[str, object]:
+def _row(nodule: LidcNodule, plane: _Plane, image: str) -> dict[str, object]:
     ratings = nodule.ratings["malignancy"]
     mean = float(np.mean(ratings))
     center = plane.center(nodule)
     return {
         "case_id": nodule.nodule_id,
-        "image": image.as_posix(),
+        "image": image,
         "label": "" if mean == _NEUTRAL else int(mean > _NEUTRAL),
         "patient_id": nodule.patient_id,
         **{f"center_{axis}_mm": f"{value:.3f}" for axis, value in zip("xyz", center, strict=True)},

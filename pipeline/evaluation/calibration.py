@@ -77,7 +77,7 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike, *, prior_offse
 
     from pipeline.evaluation._logit_classifier import LogitClassifier
 
-    shifted, targets = _checked(logits, labels, prior_offset, "temperature")
+    shifted, targets = checked_logits(logits, labels, prior_offset, "temperature")
     every = np.arange(targets.size)
     # The base is frozen, so folds would only forbid classes of fewer than five cases.
     calibrated = CalibratedClassifierCV(
@@ -118,7 +118,7 @@ def fit_platt(logits: npt.ArrayLike, labels: npt.ArrayLike, *, prior_offset: flo
     """
     from sklearn.linear_model import LogisticRegression
 
-    shifted, targets = _checked(logits, labels, prior_offset, "Platt")
+    shifted, targets = checked_logits(logits, labels, prior_offset, "Platt")
     if separated(shifted, targets):
         raise CalibrationError(
             f"Platt: the logits separate all {targets.size} cases perfectly, so no finite slope fits; "
@@ -162,7 +162,7 @@ def fit_isotonic(logits: npt.ArrayLike, labels: npt.ArrayLike, *, prior_offset: 
     """
     from sklearn.isotonic import IsotonicRegression
 
-    shifted, targets = _checked(logits, labels, prior_offset, "isotonic")
+    shifted, targets = checked_logits(logits, labels, prior_offset, "isotonic")
     count = targets.size
     model = IsotonicRegression(
         y_min=1.0 / (count + 2), y_max=(count + 1.0) / (count + 2), increasing=True, out_of_bounds="clip"
@@ -190,9 +190,14 @@ def separated(scores: FloatArray, labels: IntArray) -> bool:
     return bool(negative.max() <= positive.min() or positive.max() <= negative.min())
 
 
-def _checked(
+def checked_logits(
     logits: npt.ArrayLike, labels: npt.ArrayLike, prior_offset: float, what: str
 ) -> tuple[FloatArray, IntArray]:
+    """Logits less the prior offset, and labels; both classes must be there.
+
+    Raises:
+        CalibrationError: naming ``what`` is being fitted.
+    """
     targets = as_labels(labels, error=CalibrationError)
     shifted = as_scores(logits, targets, name="logits", error=CalibrationError) - prior_offset
     require_both_classes(targets, what=what, error=CalibrationError)

@@ -34,6 +34,7 @@ FIGURE_TEXTS: Mapping[str, str] = {
     "reliability": "Observed against predicted share in equal-mass bins, before and after calibration.",
     "probability_histogram": "Where the probabilities of malignant (up) and benign cases (down) lie.",
     "findings": "Each finding by itself: sensitivity against false alarms, and observed against predicted share.",
+    "learning_curve": "Loss of each epoch of the training, and of the validation split where one is watched.",
     "decision_curve": "Worth of acting on the model at each threshold, against acting on all or none.",
 }
 
@@ -100,6 +101,7 @@ class ReportInputs:
         title: headline of the page.
         model: name and short digest.
         calibration: ``Calibrator.describe()``.
+        calibration_notes: why the calibrator is another one than was configured; empty when it is not.
         evaluation: of the cases judged.
         judged_on: which cases these are, as ``test split``.
         badges: short warnings under the title, as ``simulated intensities``.
@@ -124,6 +126,7 @@ class ReportInputs:
     calibration: str
     evaluation: Evaluation
     judged_on: str = "test split"
+    calibration_notes: tuple[str, ...] = ()
     badges: tuple[str, ...] = ("research use; not a medical device",)
     summary: str = ""
     flow: Flow | None = None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
@@ -22,6 +23,8 @@ from pipeline.imaging.image import Affine, Warning, spacing_mm
 SMALLEST_SPACING_MM, LARGEST_SPACING_MM = 0.02, 50.0
 # Rounding of an affine in float32 stays far below the first; a gantry tilt of one degree reaches the second.
 _SHEAR_NOTICED = 0.01
+# No gantry tilts further than 30 degrees; beyond this, an affine is more likely wrong than tilted.
+_MOST_TILT_DEGREES = 35.0
 # Cosines by which the best assignment of axes must beat the next best: below it, R, A and S are a coin toss.
 _AXES_MARGIN = 1e-3
 # Beyond this, coordinates in float32 no longer resolve a tenth of a millimetre.
@@ -170,12 +173,34 @@ def check_affine(path: Path, affine: Affine) -> list[Warning]:
     if abs(np.linalg.det(directions)) < 0.1:
         raise CaseError(Code.E_AFFINE, path, "the axes of the affine lie almost in one plane; export the scan again")
     nearest_axes(affine, path)
-    cosines = directions.T @ directions
-    shear = float(np.abs(cosines - np.eye(3)).max())
-    if shear > _SHEAR_NOTICED:
-        degrees = math.degrees(math.asin(min(shear, 1.0)))
+    if is_tilted(affine):
+        degrees = math.degrees(math.asin(min(_shear(affine), 1.0)))
+        if degrees > _MOST_TILT_DEGREES:
+            reason = f"axes {degrees:.1f} degrees from a right angle, expected at most {_MOST_TILT_DEGREES:g}"
+            raise CaseError(Code.E_AFFINE, path, f"{reason}; export the scan again, or resample it")
         return [Warning(Code.W_SHEAR, f"axes {degrees:.1f} degrees from a right angle, as after a gantry tilt")]
     return []
+
+
+def _shear(affine: Affine) -> float:
+    """Largest cosine between two of the axes: the sine of what they lack to a right angle."""
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return float(np.abs(directions.T @ directions - np.eye(3)).max())
+
+
+def is_tilted(affine: Affine) -> bool:
+    """Whether two axes lack more than half a degree to a right angle, as after a gantry tilt."""
+    return _shear(affine) > _SHEAR_NOTICED
+
+
+def right_angles(affine: Affine) -> NDArray[np.float64]:
+    """The three perpendicular directions nearest to the axes, as columns; of a tilt, each takes half.
+
+    Source: orthogonal Procrustes problem, Schönemann, 1966.
+    """
+    left, _, right = np.linalg.svd(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))
+    turned: NDArray[np.float64] = left @ right
+    return turned
 
 
 def nearest_axes(affine: Affine, path: Path | str = "affine") -> tuple[tuple[int, int], ...]:

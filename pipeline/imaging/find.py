@@ -1,14 +1,20 @@
 """Finding scans in a folder of mixed content, one row for every input and none invented.
 
-An input is a NIfTI file or 2D picture (by its suffix), a DICOM series (files of one folder with one SeriesInstanceUID,
-found by their content), any other file with the suffix of a scan, and any other file in a folder that holds DICOM
-files, because it may be a slice that lost its header. The last two are rows with an error. Everything else is skipped
-and counted: other files, hidden files, DICOMDIR indexes, folders behind links, pipes and sockets.
+An input is a scan file by its suffix (NIfTI, MetaImage, NRRD, a picture, …), a DICOM series (all files of the tree with
+one SeriesInstanceUID, found by their content), any other file with the suffix of a scan, and any other file in a folder
+that holds DICOM files, because it may be a slice that lost its header. The last two are rows with an error. Everything
+else is skipped and counted: other files, hidden files, DICOM objects that are no images, folders behind links, pipes
+and sockets.
+
+Rows of single files come while the tree is being searched, one folder after the other. Those of series come at the end,
+because a series may have files in any folder (see ``find_series``).
 
 Documents (see ``DOCUMENT_SUFFIXES``) are skipped even beside DICOM files: archives put annotations, tables and notices
 there, as LIDC-IDRI does with one ``.xml`` a series, and no exporter names a slice so. A thousand rows of errors about
-them would hide the one that matters. Only the name decides this once the content has shown no DICM mark: a slice that
-somebody saved as ``.txt`` is read, and a file with no suffix or a foreign one stays a row.
+them would hide the one that matters. Only the name decides this once the content has shown no DICOM: a slice that
+somebody saved as ``.txt`` is read, and a file with no suffix or a foreign one stays a row. Reports, plans,
+segmentations and indexes in DICOM are known by their SOP class, whatever their name; an object of an unknown class
+stays a row, with its own code when it has no pixels.
 
 A link to a file is followed while it stays under the root; one that leaves it is a row with E_OUTSIDE_ROOT when it
 would have been an input. Nothing but regular files is ever opened, so a pipe cannot hang the search.
@@ -17,21 +23,23 @@ would have been an input. Nothing but regular files is ever opened, so a pipe ca
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
-from pipeline.files import sha256_bytes
 from pipeline.imaging.checks import file_kind
 from pipeline.imaging.dicom.header import read_identity
 from pipeline.imaging.dicom.scan import DICOM_SUFFIXES, NO_SCANS, is_nonempty_dicom, may_be_slice
+from pipeline.imaging.find_series import SeriesCollector, no_dicom
+from pipeline.imaging.kinds import SUFFIXES
+from pipeline.imaging.side_files import side_file_names
 
-_PAIRS = {".img": ".hdr", ".img.gz": ".hdr.gz"}  # the header stands for both halves
-_READ = (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
-_FOREIGN = (".mha", ".mhd", ".nrrd", ".nhdr", ".mgz", ".mgh", ".mnc", ".bmp")  # scans, which the reader will refuse
+PAIRS = {".img": ".hdr", ".img.gz": ".hdr.gz"}  # the header stands for both halves
+_READ = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes) | {".hdr.gz", ".img.gz"}
+_FOREIGN = (".mnc", ".nii.bz2", ".nii.xz", ".nii.zst")  # scans, which the reader will refuse with the way out
 # Beside slices, no exporter's name for one; a cut or half-copied slice keeps .dcm, a number or nothing.
 DOCUMENT_SUFFIXES = frozenset({
     ".xml", ".xsd", ".xsl", ".json", ".yaml", ".yml", ".csv", ".tsv", ".xls", ".xlsx", ".ods", ".db", ".txt", ".log",
@@ -40,7 +48,7 @@ DOCUMENT_SUFFIXES = frozenset({
 })  # fmt: skip
 _BY_NAME = frozenset({*_READ, *_FOREIGN} - {".img", ".hdr"})  # those two may also be DICOM
 SCAN_SUFFIXES = frozenset({*_READ, *_FOREIGN, *DICOM_SUFFIXES})
-_LINK, _PIPE, _HIDDEN, _INDEX = "(link)", "(pipe, socket or device)", "(hidden)", "DICOMDIR"
+_LINK, _PIPE, _HIDDEN = "(link)", "(pipe, socket or device)", "(hidden)"
 
 
 @dataclass(frozen=True)
@@ -48,22 +56,34 @@ class FoundScan:
     r"""One input of a folder.
 
     Attributes:
-        case_id: path relative to the searched folder, ``/`` between its parts; for a series the folder's, then
-            ``#`` and 8 hex digits of the UID's SHA-256. Bytes that are not UTF-8 appear as ``\xNN``.
+        case_id: path relative to the searched folder, ``/`` between its parts; for a series that of the nearest
+            folder that holds all its files, then ``#`` and 8 hex digits of the UID's SHA-256 (more where two series of
+            the folder share them). Bytes that are not UTF-8 appear as ``\xNN``.
         path: the file, or the folder of the series.
         files: of the series, sorted; None for a single file.
         error: why it cannot be a case, when the search already knows.
+        alone: no other series has files in ``path``.
     """
 
     case_id: str
     path: Path
     files: tuple[Path, ...] | None = None
     error: CaseError | None = None
+    alone: bool = True
+
+    def image(self, folder: Path) -> str:
+        """What a manifest in ``folder`` names it; a series among others by its code too."""
+        code = "" if self.alone else f"#{self.case_id.rpartition('#')[2]}"
+        return f"{self.path.relative_to(folder).as_posix()}{code}"
 
 
 @dataclass
 class SkippedCount:
-    """What was left out of a search, counted by suffix (lower case; "" has none) or by kind, as ``(link)``."""
+    """What was left out of a search.
+
+    Counted by suffix (lower case; "" has none), by kind, as ``(link)``, or by what a DICOM object is that is no image,
+    as ``DICOM segmentation``.
+    """
 
     by_suffix: Counter[str] = field(default_factory=Counter)
 
@@ -74,25 +94,35 @@ class SkippedCount:
 
 
 @dataclass
-class _Folder:
-    """Inputs of one folder, while it is being looked through."""
+class _Search:
+    """A search under way: what all folders share."""
 
+    root: Path
+    real_root: Path
+    skipped: SkippedCount
+    limits: Limits
+    series: SeriesCollector = field(default_factory=SeriesCollector)
+
+
+@dataclass
+class _Folder:
+    """What a folder holds, while it is being looked through."""
+
+    path: Path
     plain: list[Path] = field(default_factory=list)
-    series: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
-    patients: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     broken: list[CaseError] = field(default_factory=list)
-    others: list[tuple[Path, str, CaseError | None]] = field(default_factory=list)  # inputs if there is DICOM beside
+    others: list[tuple[Path, str, CaseError | None]] = field(default_factory=list)  # inputs if there are slices beside
     folders: list[Path] = field(default_factory=list)
 
 
 def find_scans(
     folder: Path, *, skipped: SkippedCount | None = None, limits: Limits | None = None
 ) -> Iterator[FoundScan]:
-    """Search a folder, one subfolder after the other in sorted order; no more than one folder is held in memory.
+    """Search a folder, one subfolder after the other in sorted order; series come last.
 
     Args:
         folder: the root; itself it may be a link.
-        skipped: counts what is left out, as the search goes on.
+        skipped: counts what is left out, as the search goes on; complete at its end.
         limits: for DICOM headers.
 
     Raises:
@@ -101,24 +131,35 @@ def find_scans(
     if file_kind(folder) != "folder":
         raise CaseError(Code.E_NOT_REGULAR, folder, "is a file, expected a folder to search")
     skipped = SkippedCount() if skipped is None else skipped
-    limits = Limits() if limits is None else limits
-    root = folder.resolve()
+    search = _Search(folder, folder.resolve(), skipped, Limits() if limits is None else limits)
     waiting = [folder]
     while waiting:
         current = waiting.pop()
         try:
-            inside = _look_through(current, root, skipped, limits)
+            inside = _look_through(current, search)
         except OSError as error:
             reason = f"the folder cannot be listed ({os.strerror(error.errno or 0)}); check its permissions"
-            fault = CaseError(Code.E_PERMISSION, current, reason)
-            yield FoundScan(_case_id(current, folder), current, None, fault)
+            yield _broken(CaseError(Code.E_PERMISSION, current, reason), folder)
             continue
-        yield from _rows(inside, current, folder, skipped)
+        _settle_others(inside, search)
+        rows = [FoundScan(_case_id(path, folder), path) for path in inside.plain]
+        rows += [_broken(error, folder) for error in inside.broken]
+        yield from sorted(rows, key=lambda row: row.case_id)
         waiting += reversed(inside.folders)
+    late = [_broken(error, folder) for error in search.series.settle(skipped.by_suffix)]
+    for series in search.series.rows():
+        case_id = f"{_case_id(series.folder, folder)}#{series.code}"
+        late.append(FoundScan(case_id, series.folder, series.files, series.error, series.alone))
+    yield from sorted(late, key=lambda row: row.case_id)
 
 
-def _look_through(current: Path, root: Path, skipped: SkippedCount, limits: Limits) -> _Folder:
-    inside = _Folder()
+def _broken(error: CaseError, root: Path) -> FoundScan:
+    return FoundScan(_case_id(Path(error.path), root), Path(error.path), None, error)
+
+
+def _look_through(current: Path, search: _Search) -> _Folder:
+    inside = _Folder(current)
+    search.series.enter(current)
     with os.scandir(current) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
     names = {entry.name.lower() for entry in found}
@@ -127,19 +168,26 @@ def _look_through(current: Path, root: Path, skipped: SkippedCount, limits: Limi
         if entry.is_dir(follow_symlinks=False):
             inside.folders.append(path)
         elif entry.is_symlink() and path.is_dir():
-            skipped.by_suffix[_LINK] += 1
-        elif fault := _closed(entry, path, root):
+            search.skipped.by_suffix[_LINK] += 1
+        elif fault := _closed(entry, path, search.real_root):
             if suffix in SCAN_SUFFIXES:
-                inside.broken.append(fault)
+                _break(inside, search, fault)
             else:
                 inside.others.append((path, _LINK if entry.is_symlink() else _PIPE, fault))
-        elif suffix in _PAIRS and entry.name.lower().removesuffix(suffix) + _PAIRS[suffix] in names:
+        elif suffix in PAIRS and entry.name.lower().removesuffix(suffix) + PAIRS[suffix] in names:
             continue
         elif suffix in _BY_NAME:
             inside.plain.append(path)
         else:
-            _sort_in(inside, path, suffix, skipped, limits)
+            _sort_in(inside, path, suffix, search)
     return inside
+
+
+def _break(inside: _Folder, search: _Search, error: CaseError) -> None:
+    """A file that is a row with an error; by its name it may be a slice of a series, which then lacks it."""
+    inside.broken.append(error)
+    if may_be_slice(Path(error.path).name):
+        search.series.lose(error)
 
 
 def _closed(entry: os.DirEntry[str], path: Path, root: Path) -> CaseError | None:
@@ -156,76 +204,51 @@ def _closed(entry: os.DirEntry[str], path: Path, root: Path) -> CaseError | None
     return None
 
 
-def _sort_in(inside: _Folder, path: Path, suffix: str, skipped: SkippedCount, limits: Limits) -> None:
+def _sort_in(inside: _Folder, path: Path, suffix: str, search: _Search) -> None:
     """Put a file whose name does not decide where its content says."""
     try:
         if not is_nonempty_dicom(path):
             if suffix in (".img", ".hdr"):
                 inside.plain.append(path)
             elif suffix in DICOM_SUFFIXES and not path.name.startswith("._"):
-                inside.broken.append(_no_dicom(path))
+                _break(inside, search, no_dicom(path))
             elif path.name.startswith("."):
-                skipped.by_suffix[_HIDDEN] += 1
+                search.skipped.by_suffix[_HIDDEN] += 1
             else:
                 inside.others.append((path, suffix, None))
             return
-        if path.name.upper() == "DICOMDIR":
-            skipped.by_suffix[_INDEX] += 1
-            return
-        series, patient = read_identity(path, limits=limits)
+        identity = read_identity(path, limits=search.limits)
     except CaseError as error:
-        inside.broken.append(error)
+        _break(inside, search, error)
         return
-    if not series:
-        inside.broken.append(CaseError(Code.E_FORMAT, path, "a DICOM file without a series UID; export it again"))
-        return
-    inside.series[series].append(path)
-    inside.patients[series].add(patient)
+    if identity.word is not None:
+        search.skipped.by_suffix[identity.word] += 1
+    elif identity.series:
+        search.series.add(path.name, identity)
+    else:
+        _break(inside, search, CaseError(Code.E_FORMAT, path, "a DICOM file without a series UID; export it again"))
 
 
-def _no_dicom(path: Path) -> CaseError:
-    """What is wrong with a file that ought to be DICOM and has not its mark."""
-    try:
-        if path.stat().st_size == 0:
-            return CaseError(Code.E_EMPTY_FILE, path, "0 bytes; copy or export the file again")
-        with path.open("rb"):
-            pass
-    except PermissionError:
-        return CaseError(Code.E_PERMISSION, path, "not readable by this user; change the file's permissions")
-    except OSError:
-        return CaseError(Code.E_NOT_FOUND, path, "vanished during the search; search again")
-    return CaseError(Code.E_FORMAT, path, "no DICM mark at byte 128, so not a DICOM file (Part 10); export it again")
-
-
-def _rows(inside: _Folder, current: Path, root: Path, skipped: SkippedCount) -> Iterator[FoundScan]:
+def _settle_others(inside: _Folder, search: _Search) -> None:
+    """Files that nothing shows to be scans: rows beside slices, doubtful where they may be slices, else skipped."""
+    wholes = [path for path in inside.plain if scan_suffix(path.name) in (".mhd", ".nhdr", ".npy")]
+    parts = {path.parent / name for path in wholes for name in side_file_names(path)}
+    inside.plain = [path for path in inside.plain if path not in parts]
     for path, word, fault in inside.others:
-        if inside.series and not _is_document(path):
-            inside.broken.append(fault or _no_dicom(path))
+        if path in parts:
+            continue  # of a scan that has its row
+        if _is_document(path):
+            search.skipped.by_suffix[word] += 1
+        elif search.series.any_here:
+            _break(inside, search, fault or no_dicom(path))
+        elif may_be_slice(path.name):
+            search.series.doubt((path, word, fault))
         else:
-            skipped.by_suffix[word] += 1
-    rows = [FoundScan(_case_id(path, root), path) for path in inside.plain]
-    for error in inside.broken:
-        rows.append(FoundScan(_case_id(Path(error.path), root), Path(error.path), None, error))
-    for series, files in inside.series.items():
-        rows.append(_series_row(inside, series, files, current, root))
-    yield from sorted(rows, key=lambda row: row.case_id)
+            search.skipped.by_suffix[word] += 1
 
 
 def _is_document(path: Path) -> bool:
     return scan_suffix(path.name) in DOCUMENT_SUFFIXES or path.name.lower() in NO_SCANS
-
-
-def _series_row(inside: _Folder, series: str, files: list[Path], current: Path, root: Path) -> FoundScan:
-    error = None
-    patients = len(inside.patients[series])
-    lost = [fault for fault in inside.broken if may_be_slice(Path(fault.path).name)]
-    if patients > 1:
-        error = CaseError(Code.E_MIXED_PATIENT, current, f"{patients} patient ids in one series; separate them")
-    elif lost and len(inside.series) == 1:
-        # The damaged file is most likely a slice of the only series here. With several, nobody can say whose.
-        reason = f"{len(lost)} files beside its slices cannot be read (first: {lost[0].code}: {lost[0].reason})"
-        error = CaseError(Code.E_SLICE_UNREADABLE, current, reason)
-    return FoundScan(f"{_case_id(current, root)}#{sha256_bytes(series.encode())[:8]}", current, tuple(files), error)
 
 
 def scan_suffix(name: str) -> str:
@@ -233,8 +256,8 @@ def scan_suffix(name: str) -> str:
     stem, dot, suffix = name.lower().rpartition(".")
     if not dot or not stem or suffix.isdigit():
         return ""
-    if suffix == "gz" and stem.endswith((".nii", ".hdr", ".img")):
-        return f"{stem[-4:]}.gz"
+    if suffix in ("gz", "bz2", "xz", "zst") and stem.endswith((".nii", ".hdr", ".img", ".mgh")):
+        return f"{stem[-4:]}.{suffix}"
     return f".{suffix}"
 
 

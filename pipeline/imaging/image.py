@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import CaseError, Code
+from pipeline.files import sha256_bytes
 
 FloatArray = NDArray[np.float32]
 Affine = NDArray[np.float64]
@@ -46,6 +47,9 @@ class Scan(Protocol):
         affine: (4, 4) float64, stored voxel index → RAS+ world mm.
         modality: as the file declares it (DICOM does), else None.
         warnings: found so far.
+        has_millimetres: whether the file says how far apart its pixels are. Where it does not (pictures, many
+            ultrasound images and radiographs), the affine counts a pixel as 1 mm, and whoever needs millimetres
+            refuses the scan (E_GEOMETRY_MISSING).
     """
 
     path: Path
@@ -53,6 +57,9 @@ class Scan(Protocol):
     affine: Affine
     modality: str | None
     warnings: tuple[Warning, ...]
+
+    @property
+    def has_millimetres(self) -> bool: ...  # noqa: D102  # see the attributes
 
     def read(self, box: Box) -> FloatArray:
         """Voxels of a box of the stored grid, rescaled (CT: HU), float32.
@@ -93,6 +100,11 @@ class Image:
         """Distance between voxel centres along each axis."""
         r, a, s = spacing_mm(self.affine)
         return r, a, s
+
+
+def part_digest(digest: str, number: int) -> str:
+    """Digest of one page or frame of a file that has several: SHA-256 of the file's digest, ``#`` and the number."""
+    return sha256_bytes(f"{digest}#{number}".encode())
 
 
 def spacing_mm(affine: Affine) -> tuple[float, ...]:

@@ -28,6 +28,7 @@ class ScanRequest:
         center_mm: the lesion's centre, RAS world mm; None for whole images.
         root: the folder that the path, with its links resolved, must lie in; None allows any place.
         files: the slices of one DICOM series in the folder ``path``; None reads the path itself.
+        part: which series of a folder, or which page or frame of a file; None for the only one.
         covariates: what is known beside the scan, by name; judged with what is measured.
     """
 
@@ -35,6 +36,7 @@ class ScanRequest:
     center_mm: tuple[float, float, float] | None
     root: Path | None = None
     files: tuple[Path, ...] | None = None
+    part: str | None = None
     covariates: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -47,11 +49,12 @@ class ModelInput:
         warnings: of reading, of the region and of the envelope.
         measures: what the envelope judges: ``intensity_q01`` … ``intensity_q99`` of the region before scaling (inside
             the image), for CT ``air_fraction`` and ``tissue_fraction``; ``share_inside`` of the nodes in the image;
-            stored ``spacing_in_plane_mm`` and ``spacing_slice_mm`` (``slice_axis`` for slices; pictures have neither);
+            stored ``spacing_in_plane_mm`` and ``spacing_slice_mm`` (``slice_axis`` for slices; scans without
+            millimetres, as pictures, have none of them);
             and the covariates.
         image_sha256: of the file's bytes.
         shape: voxels along the stored axes.
-        spacing_mm: along the stored axes.
+        spacing_mm: along the stored axes; None when the scan does not say.
         orientation: of the stored axes, as ``"LPS"``.
         modality: as the file declares it, else the declared one.
     """
@@ -61,7 +64,7 @@ class ModelInput:
     measures: dict[str, float]
     image_sha256: str
     shape: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
+    spacing_mm: tuple[float, float, float] | None
     orientation: str
     modality: str
 
@@ -82,7 +85,14 @@ def preprocess(
     """
     path = request.path if request.root is None else within_root(request.path, request.root)
     try:
-        data = _chain(config, modality)({"image": path, "image_files": request.files, "center_mm": request.center_mm})
+        data = _chain(config, modality)(
+            {
+                "image": path,
+                "image_files": request.files,
+                "image_part": request.part,
+                "center_mm": request.center_mm,
+            }
+        )
     except RuntimeError as error:
         raise _ours(error) from None
     facts = data["image_facts"]

@@ -27,10 +27,10 @@ from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import nearest_axes
 from pipeline.imaging.image import Affine, Box, FloatArray, Scan, Warning, carrying, orientation, spacing_mm
-from pipeline.imaging.picture import Picture
 from pipeline.imaging.ranges import check_range
 from pipeline.imaging.read import open_scan
-from pipeline.imaging.roi import Grid, image_grid, lesion_grid, pad, resample
+from pipeline.imaging.roi import Grid, image_grid, lesion_grid
+from pipeline.imaging.roi_tilted import TiltedGrid
 
 _WHOLE: Box = (slice(None), slice(None), slice(None))
 QUANTILES = (1, 5, 25, 50, 75, 95, 99)
@@ -53,18 +53,27 @@ class RegionFacts:
     measures: dict[str, float]
     image_sha256: str
     shape: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
+    spacing_mm: tuple[float, float, float] | None
     orientation: str
     modality: str
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What to open; see ``open_scan``."""
+
+    path: Path
+    files: Sequence[Path] | None
+    part: str | None
 
 
 class ReadRegiond(MapTransform):
     """Read, check and resample the region of a scan; replaces a path by voxels (1, *size), float32, in RAS order.
 
     With a path under each key, the lesion's centre (RAS mm) under ``center_key`` and, for one DICOM series of a folder
-    that holds several, its slices under ``<key>_files``. Facts (warnings, measures,
-    digest) are put under ``<key>_facts``. Intensities are not scaled; nodes outside the image hold air (CT) or the
-    region's minimum.
+    that holds several, its slices under ``<key>_files`` or its name under ``<key>_part``, which also names a page or
+    frame of a file. Facts (warnings, measures, digest) are put under ``<key>_facts``. Intensities are not scaled; nodes
+    outside the image hold air (CT) or the region's minimum.
 
     Raises:
         CaseError: with the code of what is wrong; a MONAI ``Compose`` wraps it into a ``RuntimeError``.
@@ -92,21 +101,22 @@ class ReadRegiond(MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             path = Path(os.fspath(result[key]))
-            voxels, affine, facts = self._read(path, result.get(self.center_key), result.get(f"{key}_files"))
+            source = _Source(path, result.get(f"{key}_files"), result.get(f"{key}_part"))
+            voxels, affine, facts = self._read(source, result.get(self.center_key))
             result[key] = MetaTensor(torch.from_numpy(voxels[np.newaxis]), affine=torch.from_numpy(affine))
             result[f"{key}_facts"] = facts
         return result
 
-    def _read(self, path: Path, center_mm: Any, files: Sequence[Path] | None) -> tuple[FloatArray, Affine, RegionFacts]:
+    def _read(self, source: _Source, center_mm: Any) -> tuple[FloatArray, Affine, RegionFacts]:
         if self.region == "lesion" and center_mm is None:
             raise CaseError(
                 Code.E_CENTER_MISSING,
-                path,
+                source.path,
                 "no lesion centre; fill in center_x_mm, center_y_mm, center_z_mm and coordinate_system",
             )
-        scan = open_scan(path, limits=self.limits, modality=self.modality, files=files)
+        scan = open_scan(source.path, limits=self.limits, modality=self.modality, files=source.files, part=source.part)
         with carrying(scan.warnings):
-            return self._read_opened(scan, path, center_mm)
+            return self._read_opened(scan, source.path, center_mm)
 
     def _read_opened(self, scan: Scan, path: Path, center_mm: Any) -> tuple[FloatArray, Affine, RegionFacts]:
         slice_axis = self._check_kind(scan, path)
@@ -118,9 +128,9 @@ class ReadRegiond(MapTransform):
             grid = self._grid(scan, path, center_mm, size, spacing)
             box_voxels = scan.read(grid.box)
             check_range(path, box_voxels, self.modality)
-            measured = resample(box_voxels, grid)
+            measured = grid.resample(box_voxels)
             constant = AIR_HU if self.modality == "CT" else float(measured.min())
-            voxels, affine, share = pad(measured, grid, constant), grid.affine, grid.share_inside
+            voxels, affine, share = grid.pad(measured, constant), grid.affine, grid.share_inside
             found = self._lesion_warnings(measured, grid, spacing) if self.region == "lesion" else []
         if slice_axis is not None:
             voxels = voxels.squeeze(slice_axis)
@@ -131,7 +141,7 @@ class ReadRegiond(MapTransform):
             | _geometry_measures(scan, slice_axis),
             image_sha256=scan.digest,
             shape=scan.shape,
-            spacing_mm=_three(spacing_mm(scan.affine)),
+            spacing_mm=_three(spacing_mm(scan.affine)) if scan.has_millimetres else None,
             orientation=orientation(scan.affine),
             modality=scan.modality or self.modality,
         )
@@ -145,10 +155,12 @@ class ReadRegiond(MapTransform):
             raise CaseError(Code.E_SHAPE, path, f"{text} voxels, a slice; this model takes volumes")
         if len(self.size) == 2 and len(flat) != 1:
             raise CaseError(Code.E_SHAPE, path, f"{text} voxels; this model takes single slices and pictures")
-        if isinstance(scan, Picture) and self.spacing_mm is not None:
-            raise CaseError(
-                Code.E_GEOMETRY_MISSING, path, "a picture has no millimetres, which preprocessing.spacing_mm asks for"
+        if self.spacing_mm is not None and not scan.has_millimetres:
+            reason = (
+                "says nothing of the distance between its pixels, and preprocessing.spacing_mm asks for millimetres; "
+                "export it with a pixel spacing, or train with spacing_mm: null"
             )
+            raise CaseError(Code.E_GEOMETRY_MISSING, path, reason)
         declared = _DECLARED.get(scan.modality or "", scan.modality)
         if declared is not None and self.modality not in (declared, "other"):
             raise CaseError(
@@ -168,7 +180,9 @@ class ReadRegiond(MapTransform):
         spacing.insert(slice_axis, spacing_mm(scan.affine)[nearest_axes(scan.affine)[slice_axis][0]])
         return tuple(size), tuple(spacing)
 
-    def _grid(self, scan: Scan, path: Path, center_mm: Any, size: tuple[int, ...], spacing: tuple[float, ...]) -> Grid:
+    def _grid(
+        self, scan: Scan, path: Path, center_mm: Any, size: tuple[int, ...], spacing: tuple[float, ...]
+    ) -> Grid | TiltedGrid:
         if self.region == "lesion":
             center = _three([float(value) for value in center_mm])
             return lesion_grid(path, scan.shape, scan.affine, center_mm=center, size=size, spacing=spacing)
@@ -203,15 +217,15 @@ class ReadRegiond(MapTransform):
     def _ras_shape(self, scan: Scan, path: Path) -> list[int]:
         return [scan.shape[stored] for stored, _ in nearest_axes(scan.affine, path)]
 
-    def _lesion_warnings(self, measured: FloatArray, grid: Grid, spacing: tuple[float, ...]) -> list[Warning]:
+    def _lesion_warnings(
+        self, measured: FloatArray, grid: Grid | TiltedGrid, spacing: tuple[float, ...]
+    ) -> list[Warning]:
         found = []
         outside = 1 - grid.share_inside
         if outside > _MOST_PADDING:
             found.append(Warning(Code.W_PADDING, f"{outside:.0%} of the region lies outside the image and is padded"))
         if self.modality == "CT":
-            steps = zip(grid.inside, spacing, strict=True)
-            axes = [(np.flatnonzero(nodes) - nodes.size // 2) * mm for nodes, mm in steps]
-            distance = np.sqrt(sum(np.square(axis) for axis in np.meshgrid(*axes, indexing="ij")))
+            distance = grid.distances_mm(spacing)
             mean = float(measured[distance <= max(_CENTER_MM, float(distance.min()))].mean())
             if mean < _CENTER_AIR_HU:
                 found.append(
@@ -253,8 +267,8 @@ def _measures(values: FloatArray, modality: str) -> dict[str, float]:
 
 
 def _geometry_measures(scan: Scan, slice_axis: int | None) -> dict[str, float]:
-    """Stored spacing; of the three, the pair most alike is in-plane. A picture has none."""
-    if isinstance(scan, Picture):
+    """Stored spacing; of the three, the pair most alike is in-plane. Without millimetres there is none."""
+    if not scan.has_millimetres:
         return {}
     spacing = spacing_mm(scan.affine)
     if slice_axis is not None:  # a slice's thickness is nominal

@@ -1,8 +1,9 @@
 """The grid that the network sees, and linear resampling of the stored box that it touches.
 
 The grid's axes run along the image's own axes (those nearest to R, A and S), so that linear interpolation is
-separable: three small 1-D interpolations on a box, instead of a transform of the whole volume. Distances are those
-along the image's axes, in mm. The reference is MONAI's `SpatialResample` of the whole volume onto the same grid.
+separable: three small 1-D interpolations on a box, instead of a transform of the whole volume. Where the image's axes
+are more than half a degree from right angles, the grid has right angles of its own (see ``roi_tilted``); up to there,
+distances are wrong by 1 % at most. The reference is MONAI's `SpatialResample` of the whole volume onto the same grid.
 
 Lesion grids have N nodes an axis; node ``N // 2`` lies exactly on the lesion's centre (for 64: index 32, that is 32
 nodes before it and 31 after). Image grids are symmetric about the image's centre.
@@ -10,6 +11,7 @@ nodes before it and 31 after). Image grids are symmetric about the image's centr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import CaseError, Code
-from pipeline.imaging.checks import nearest_axes
+from pipeline.imaging.checks import is_tilted, nearest_axes
 from pipeline.imaging.image import Affine, Box, FloatArray, spacing_mm
+from pipeline.imaging.roi_tilted import TiltedGrid, tilted_grid
 
 ABSURD_MM = 10_000.0  # no scanner's table is this long
 # A voxel reaches half its width to either side of its centre; the thousandth absorbs an affine's rounding.
@@ -48,6 +51,41 @@ class Grid:
         """Share of the nodes that lie in the image, in [0, 1]."""
         return float(np.prod([axis.mean() for axis in self.inside]))
 
+    def resample(self, box_voxels: FloatArray) -> FloatArray:
+        """Linear interpolation of the box at the nodes inside the image.
+
+        Args:
+            box_voxels: the stored voxels of ``box``.
+
+        Returns:
+            Shape (r, a, s): the nodes inside the image only, in RAS order. ``pad`` puts them in their place.
+        """
+        values = box_voxels.transpose(self.stored_axes)
+        # The longest box axis for each node goes first: it shrinks what the next ones work on.
+        for world in sorted(range(3), key=lambda axis: self.inside[axis].sum() / values.shape[axis]):
+            first = self.box[self.stored_axes[world]].start
+            last = values.shape[world] - 1
+            nodes = np.clip(self.coordinates[world][self.inside[world]] - first, 0, last)
+            low = np.minimum(np.floor(nodes).astype(np.intp), max(last - 1, 0))
+            weight = (nodes - low).astype(np.float32).reshape([-1 if axis == world else 1 for axis in range(3)])
+            below = values.take(low, axis=world)
+            above = values.take(np.minimum(low + 1, last), axis=world)
+            values = below * (1 - weight) + above * weight
+        return values
+
+    def pad(self, values: FloatArray, constant: float) -> FloatArray:
+        """The whole grid, with a constant at the nodes outside the image; C-contiguous (R, A, S)."""
+        whole: FloatArray = np.full([axis.size for axis in self.inside], constant, np.float32)
+        whole[np.ix_(*self.inside)] = values
+        return whole
+
+    def distances_mm(self, spacing: Sequence[float]) -> FloatArray:
+        """Of the nodes inside the image from the lesion's node, shape as ``resample`` gives them."""
+        steps = zip(self.inside, spacing, strict=True)
+        axes = [(np.flatnonzero(nodes) - nodes.size // 2) * mm for nodes, mm in steps]
+        distances: FloatArray = np.sqrt(sum(np.square(axis) for axis in np.meshgrid(*axes, indexing="ij")))
+        return distances
+
 
 def lesion_grid(
     path: Path,
@@ -57,7 +95,7 @@ def lesion_grid(
     center_mm: tuple[float, float, float],
     size: tuple[int, ...],
     spacing: tuple[float, ...],
-) -> Grid:
+) -> Grid | TiltedGrid:
     """The grid around a lesion.
 
     Args:
@@ -90,7 +128,7 @@ def lesion_grid(
 
 def image_grid(
     path: Path, shape: tuple[int, int, int], affine: Affine, *, size: tuple[int, ...], spacing: tuple[float, ...]
-) -> Grid:
+) -> Grid | TiltedGrid:
     """The grid about the image's centre; it reaches beyond a smaller image and leaves out the rim of a larger one."""
     center = (np.array(shape) - 1) / 2
     return _grid(path, shape, affine, center, [(length - 1) / 2 for length in size], size, spacing)
@@ -104,7 +142,10 @@ def _grid(
     origin: list[float] | list[int],
     size: tuple[int, ...],
     spacing: tuple[float, ...],
-) -> Grid:
+) -> Grid | TiltedGrid:
+    plane = _without_thickness(shape, affine)
+    if is_tilted(plane):
+        return tilted_grid(path, shape, plane, center=center, origin=origin, size=size, spacing=spacing, reach=_REACH)
     axes = nearest_axes(affine, path)
     zooms = spacing_mm(affine)
     coordinates, inside, parts = [], [], [slice(0)] * 3
@@ -130,35 +171,16 @@ def _grid(
     return Grid(tuple(coordinates), tuple(stored for stored, _ in axes), box, tuple(inside), affine @ to_stored)
 
 
-def resample(box_voxels: FloatArray, grid: Grid) -> FloatArray:
-    """Linear interpolation of the box at the nodes inside the image.
-
-    Args:
-        box_voxels: the stored voxels of ``grid.box``.
-        grid: from `lesion_grid` or `image_grid`.
-
-    Returns:
-        Shape (r, a, s): the nodes inside the image only, in RAS order. `pad` puts them in their place.
-    """
-    values = box_voxels.transpose(grid.stored_axes)
-    # The longest box axis for each node goes first: it shrinks what the next ones work on.
-    for world in sorted(range(3), key=lambda axis: grid.inside[axis].sum() / values.shape[axis]):
-        first = grid.box[grid.stored_axes[world]].start
-        last = values.shape[world] - 1
-        nodes = np.clip(grid.coordinates[world][grid.inside[world]] - first, 0, last)
-        low = np.minimum(np.floor(nodes).astype(np.intp), max(last - 1, 0))
-        weight = (nodes - low).astype(np.float32).reshape([-1 if axis == world else 1 for axis in range(3)])
-        below = values.take(low, axis=world)
-        above = values.take(np.minimum(low + 1, last), axis=world)
-        values = below * (1 - weight) + above * weight
-    return values
-
-
-def pad(values: FloatArray, grid: Grid, constant: float) -> FloatArray:
-    """The whole grid, with a constant at the nodes outside the image; C-contiguous (R, A, S)."""
-    whole: FloatArray = np.full([axis.size for axis in grid.inside], constant, np.float32)
-    whole[np.ix_(*grid.inside)] = values
-    return whole
+def _without_thickness(shape: tuple[int, int, int], affine: Affine) -> Affine:
+    """The affine, with the direction across a single slice along its normal: nothing lies in that direction."""
+    flat = [axis for axis, length in enumerate(shape) if length == 1]
+    if len(flat) != 1:
+        return affine
+    straight = affine.copy()
+    normal = np.cross(affine[:3, (flat[0] + 1) % 3], affine[:3, (flat[0] + 2) % 3])
+    normal *= np.sign(normal @ affine[:3, flat[0]]) / np.linalg.norm(normal)
+    straight[:3, flat[0]] = normal * np.linalg.norm(affine[:3, flat[0]])
+    return straight
 
 
 def _text(values: object) -> str:

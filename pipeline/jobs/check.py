@@ -10,21 +10,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
-
-from pipeline.cases.inputs import TABLE_SUFFIXES, Inputs, read_inputs
+from pipeline.cases.inputs import Inputs, read_inputs
 from pipeline.cases.inspection import Finding, duplicates, finding_of, inspect_case, label_balance, leaks, unusual
 from pipeline.cases.lesions.locate import locate, located_inputs, require_lesion_model
 from pipeline.cases.lesions.report import report_lines
 from pipeline.cases.lesions.sign_trap import swapped_signs
 from pipeline.cases.manifest import read_manifest
 from pipeline.cases.prepare import prepare_cases
+from pipeline.cases.tables.table import TABLE_SUFFIXES
 from pipeline.config.experiment import Tracking
 from pipeline.config.inputs import Limits
 from pipeline.errors import Code, TableError
 from pipeline.files import write_json
 from pipeline.imaging.envelope import Envelope
+from pipeline.progress import with_progress
 from pipeline.scoring.model_description import read_description
 from pipeline.tracking.registry import model_folder
 
@@ -86,12 +85,10 @@ def check(source: Path, *, model_name: str | None, json_file: Path | None, lesio
 
 
 def _inspect(inputs: Inputs, model_name: str | None) -> Iterable[Finding]:
-    console = Console(stderr=True)
-    total = inputs.total
     if model_name is None:
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             found = pool.map(lambda case: inspect_case(case, root=inputs.root, limits=Limits()), inputs.cases())
-            yield from track(found, "checking", total=total, console=console, disable=not console.is_terminal)
+            yield from with_progress(found, "scans checked", total=inputs.total)
         return
     model = read_description(model_folder(model_name, Tracking()))
     envelope = None if model.envelope is None else Envelope.from_json(model.envelope)
@@ -103,7 +100,7 @@ def _inspect(inputs: Inputs, model_name: str | None) -> Iterable[Finding]:
         envelope=envelope,
         covariates=model.covariates,
     )
-    for case, outcome in track(outcomes, "checking", total=total, console=console, disable=not console.is_terminal):
+    for case, outcome in with_progress(outcomes, "scans checked", total=inputs.total):
         yield finding_of(case, outcome)
 
 

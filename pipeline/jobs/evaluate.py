@@ -34,6 +34,7 @@ from pipeline.workflow.labelled import Scored, predictions_from, score_labelled,
 from pipeline.workflow.mistakes import mistake_pictures
 from pipeline.workflow.reporting import Judged, preprocessing_facts, provenance_facts, write_evaluation
 from pipeline.workflow.summary import champion_text, evaluation_text
+from pipeline.workflow.table_truth import truth_differences
 
 
 def evaluate_model(
@@ -77,12 +78,17 @@ def evaluate_model(
             f"{len(rejections)} rejected{first}: what is left has not both classes; "
             "give cases of other patients",
         )
+    differences = truth_differences(
+        manifest.facts, label_source=model.description.label.source, intensities=model.description.label.intensities
+    )
     doubtful = [each for each in _score_indeterminate(model, manifest) if each.usable]
     judged, predictions = _judged(model, manifest, labelled, unseen, judged_rows, doubtful, findings)
     cases = [case for case, _ in judged_rows]
     beside = _champion_beside(model_name, model, judged, cases, manifest.root) if champion else "not asked for"
     shown = _pictures(model, scorer, judged.predictions, cases) if pictures else ()
-    _write(replace(judged, champion=beside, pictures=shown), out, all_predictions=predictions)
+    judged = replace(judged, champion=beside, pictures=shown, differences=tuple(differences.lines))
+    _write(judged, out, all_predictions=predictions)
+    print(*differences.lines, sep="\n", end="\n" * bool(differences.lines))
     print(champion_text(beside))
     for case, row in zip(unseen, rows, strict=True):
         if row.probability is None:

@@ -1,80 +1,161 @@
-"""``malignancy init``: a manifest and a configuration to fill in, for one's own scans."""
+"""``malignancy init``: from a folder as people have it to a manifest and a configuration that train as they are."""
 
 from __future__ import annotations
 
 import csv
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import UsageError
+import yaml
+
+from pipeline.cases.case import CENTER_COLUMNS, Case
+from pipeline.cases.covariates import read_covariates
+from pipeline.cases.intake.assemble import Intake, IntakeOptions, take_in
+from pipeline.cases.intake.settings import configuration_text, prepare_for
+from pipeline.cases.manifest import read_manifest
+from pipeline.cases.plan import Count
+from pipeline.config.inputs import Modality
+from pipeline.errors import CaseError, UsageError
 from pipeline.files import atomic_write, write_text
-from pipeline.imaging.find import find_scans
+from pipeline.progress import with_progress
 
-_MANIFEST, _CONFIG = "manifest.csv", "config.yaml"
-_HEADER = (
-    "case_id",
-    "patient_id",
-    "image",
-    "label",
-    "center_x_mm",
-    "center_y_mm",
-    "center_z_mm",
-    "coordinate_system",
-)
-
-_TEMPLATE = """\
-# Fill in what is marked CHANGE; every other value is a usable default. Explained in docs/your-data.md.
-#   malignancy train {folder}/config.yaml
-name: mine # CHANGE: letters, digits, dot, dash
-seed: 0
-output: runs
-
-data:
-  manifest: {folder}/manifest.csv # relative to the folder in which the command is called
-  modality: CT # CHANGE: CT, MR, US, XR, mask or other
-  label_source: CHANGE whose opinion or which test the label is
-  intensities: real
-  covariates: {{}} # numbers that you will know of every case when it is scored, as {{diameter_mm: log}}
-  splits: {{train: 0.55, validation: 0.15, calibration: 0.15, test: 0.15}}
-  split_seed: 0
-  cache: {{folder: cache, max_gb: 20.0}} # inputs are prepared once, for all runs
-
-preprocessing:
-  dimensions: 3 # CHANGE: 2 for single slices and pictures
-  region: lesion # CHANGE: lesion needs the centre columns; image takes the whole scan
-  size: [32, 32, 32] # CHANGE: voxels along R, A, S
-  spacing_mm: [1.25, 1.25, 1.25] # CHANGE: size x spacing should be a little wider than the largest lesion
-  intensity: {{scaling: window, lower: -1000.0, upper: 400.0}} # CHANGE for MR: {{scaling: zscore, lower: null, upper: null}}
-
-augmentation: {{flip_axes: [0, 1, 2], rotate_degrees: 30.0, translate_voxels: 1.0, intensity_shift: 0.02, noise_std: 0.01}}
-network: {{name: compact, dropout: 0.2}}
-training: {{max_epochs: 30, batch_size: 32, learning_rate: 0.002, early_stopping: {{monitor: log_loss, patience: 10}}, ema_decay: 0.98}}
-calibration: {{method: temperature}}
-operating_point: {{rule: sensitivity, target: 0.95}}
-evaluation: {{baseline_columns: [], subgroups: [], pictures: false}} # pictures shows images of patients in the report; CHANGE: for example baseline_columns: [diameter_mm]
-tracking: {{experiment: mine, registered_model: mine}} # CHANGE
-"""  # noqa: E501  # lines of the file that a person reads
+MANIFEST, FACTS, CONFIG = "manifest.csv", "manifest.yaml", "config.yaml"
+UNKNOWN_SOURCE = "CHANGE whose opinion or which test the label is"
+_SIZE = "diameter_mm"
+_SUBGROUPS = ("sex", "manufacturer", "kernel", "site", "scanner")
+_LEAST_PATIENTS = 4  # of a class, to train on at all
 
 
-def init(folder: Path) -> None:
-    """Write ``manifest.csv`` (a row for each scan found) and ``config.yaml`` into a folder; nothing is overwritten.
+@dataclass(frozen=True)
+class InitOptions:
+    """What a user says beside the folder.
+
+    Attributes:
+        intake: of table, columns, words and annotations.
+        name: of experiment and registered model; None takes the folder's.
+        modality: None finds it out.
+        label_source: whose opinion or which test the labels are; None leaves a mark that training refuses.
+        intensities: of the scans.
+    """
+
+    intake: IntakeOptions
+    name: str | None = None
+    modality: Modality | None = None
+    label_source: str | None = None
+    simulated: bool = False
+
+
+def init(folder: Path, options: InitOptions) -> None:
+    """Write ``manifest.csv``, ``manifest.yaml`` and ``config.yaml`` into a folder; nothing is overwritten.
 
     Raises:
-        UsageError: when the folder is missing, holds no scan, or has one of the two files already.
+        UsageError: when the folder is missing, holds no scan, has one of the files already, or something must be said
+            first, as which label word means malignant.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; give the folder that holds your scans")
-    for name in (_MANIFEST, _CONFIG):
+    for name in (MANIFEST, FACTS, CONFIG):
         if (folder / name).exists():
             raise UsageError(f"{folder / name}: exists already and is not overwritten; edit it, or move it away")
-    scans = [found for found in find_scans(folder) if found.error is None]
-    if not scans:
-        raise UsageError(f"{folder}: holds no readable scan; expected NIfTI, DICOM, PNG, JPEG or TIFF files")
-    with atomic_write(folder / _MANIFEST) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
+    intake = take_in(folder, options.intake, progress=lambda scans: with_progress(scans, "scans looked at"))
+    source = options.label_source or UNKNOWN_SOURCE
+    config = _configuration(folder, intake, options, source)
+    _write_manifest(folder / MANIFEST, intake)
+    facts = {"label_source": options.label_source, "intensities": "simulated" if options.simulated else "real"}
+    known = {name: value for name, value in facts.items() if value}
+    write_text(folder / FACTS, yaml.safe_dump(known, allow_unicode=True, sort_keys=False))
+    write_text(folder / CONFIG, config)
+    read_manifest(folder / MANIFEST)  # what was written is what the other commands can read
+    _say(folder, intake, options)
+
+
+def _configuration(folder: Path, intake: Intake, options: InitOptions, source: str) -> str:
+    labelled = [case for case in intake.cases if case.label is not None]
+    preparation = prepare_for(
+        intake.scans,
+        [case.center_mm for case in intake.cases],
+        [_diameter(case) for case in intake.cases],
+        modality=options.modality,
+    )
+    sized = preparation.region == "lesion" and all(_diameter(case) is not None for case in intake.cases)
+    return configuration_text(
+        name=options.name or re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-.") or "mine",
+        preparation=preparation,
+        label_source=source,
+        intensities="simulated" if options.simulated else "real",
+        covariates=(_SIZE,) if sized else (),
+        subgroups=[name for name in _SUBGROUPS if _varies(intake, name)],
+        cases=len(labelled),
+        what=f"{len(intake.cases)} cases of {len({scan.image for scan in intake.scans})} scans: {Count.of(labelled)}",
+    )
+
+
+def _diameter(case: Case) -> float | None:
+    try:
+        (value,) = read_covariates(case, {_SIZE: "log"}).values()
+    except CaseError:
+        return None
+    return value
+
+
+def _varies(intake: Intake, name: str) -> bool:
+    return name in intake.columns and len({case.extra.get(name) for case in intake.cases if case.extra.get(name)}) > 1
+
+
+def _write_manifest(path: Path, intake: Intake) -> None:
+    with_centers = any(case.center_mm is not None for case in intake.cases)
+    with_splits = any(case.split for case in intake.cases)
+    places = (*CENTER_COLUMNS, "coordinate_system") if with_centers else ()
+    header = ["case_id", "patient_id", "image", "label", *(["split"] if with_splits else []), *places, *intake.columns]
+    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
         rows = csv.writer(handle, lineterminator="\n")
-        rows.writerow(_HEADER)
-        for found in scans:
-            image = found.path.relative_to(folder).as_posix()
-            rows.writerow([found.case_id, "", image, *[""] * (len(_HEADER) - 3)])
-    write_text(folder / _CONFIG, _TEMPLATE.format(folder=folder.as_posix()))
-    print(f"{folder / _MANIFEST}: {len(scans)} scans; fill in patient_id, label and, for lesion models, the centre")
-    print(f"{folder / _CONFIG}: change what is marked CHANGE, then: malignancy train {folder / _CONFIG}")
+        rows.writerow(header)
+        for case in intake.cases:
+            center = [f"{value:.3f}" for value in case.center_mm] if case.center_mm else ["", "", ""]
+            rows.writerow(
+                [
+                    case.case_id,
+                    case.patient_id,
+                    case.image,
+                    "" if case.label is None else case.label,
+                    *([case.split or ""] if with_splits else []),
+                    *([*center, "RAS" if case.center_mm else ""] if with_centers else []),
+                    *(case.extra.get(name, "") for name in intake.columns),
+                ]
+            )
+    path.chmod(0o600)  # ids of patients
+
+
+def _say(folder: Path, intake: Intake, options: InitOptions) -> None:
+    count = Count.of([case for case in intake.cases if case.label is not None])
+    unlabelled = sum(case.label is None for case in intake.cases)
+    print("\n".join(intake.lines))
+    if intake.left_out:
+        print("left out:", *(f"  {line}" for line in intake.left_out), sep="\n")
+    print(f"{folder / MANIFEST}: {count}{f'; {unlabelled} cases without a label' if unlabelled else ''}")
+    print(f"{folder / CONFIG}: every value is a usable one")
+    for line in _missing(folder, count, options):
+        print(line, file=sys.stderr)
+    print("next:", *(f"  {line}" for line in _next(folder, options)), sep="\n")
+
+
+def _missing(folder: Path, count: Count, options: InitOptions) -> Iterable[str]:
+    if count.rarer_patients < _LEAST_PATIENTS:
+        yield (
+            f"{folder / MANIFEST}: training needs {_LEAST_PATIENTS} patients of each class, and there are "
+            f"{count.malignant_patients} with malignant and {count.benign_patients} with benign cases; give a table "
+            "(--table), name folders benign and malignant, or fill in the column label"
+        )
+    if options.label_source is None:
+        yield (
+            "training asks whose opinion or which test the labels are: --label-source, or as in the command below; "
+            "it stands beside every probability"
+        )
+
+
+def _next(folder: Path, options: InitOptions) -> Sequence[str]:
+    source = "" if options.label_source else " data.label_source='histology'"
+    return [f"malignancy check {folder / MANIFEST}", f"malignancy train {folder / CONFIG}{source}"]

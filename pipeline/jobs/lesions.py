@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.cases.case import CENTER_COLUMNS, Case
-from pipeline.cases.inputs import TABLE_SUFFIXES, Inputs, read_inputs
+from pipeline.cases.inputs import Inputs, read_inputs
 from pipeline.cases.lesions.lesion import Labels, ReadingOptions, counted, parse_system
 from pipeline.cases.lesions.locate import DIAMETER, SOURCE, LocatedLesion, locate
 from pipeline.cases.lesions.report import report_lines
 from pipeline.cases.lesions.sign_trap import swapped_signs
 from pipeline.cases.manifest import read_manifest
 from pipeline.cases.remote import is_url
+from pipeline.cases.tables.table import TABLE_SUFFIXES
 from pipeline.errors import Code, TableError, UsageError
 from pipeline.files import atomic_write
 

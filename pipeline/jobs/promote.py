@@ -31,6 +31,7 @@ from pipeline.workflow.labelled import (
     seen_cases,
     subgroup_columns,
 )
+from pipeline.workflow.table_truth import truth_differences
 
 _PARITY_CASES = 8  # scored again through the registered MLflow model
 
@@ -74,10 +75,19 @@ def promote(model_name: str, manifest_path: Path, *, force: bool = False, reason
     manifest.require_usable()
     config = Tracking(experiment=promotion.GATE_EXPERIMENT)
     pair = _pair(model_name, manifest, config)
+    label = pair.challenger.model.description.label
+    differences = truth_differences(manifest.facts, label_source=label.source, intensities=label.intensities)
+    if differences.intensities and not force:
+        raise UsageError(
+            f"{manifest.path}: {differences.intensities}; a gate on cases of another kind says nothing: give cases "
+            "like the model's, or --force with a reason"
+        )
     policy = gate.GatePolicy()
     version = pair.challenger.version
     tags = {"kind": "gate", "model_version": version.uri, "champion_version": pair.champion.version.uri}
     tags["training_run"] = version.run_id
+    if differences.lines:
+        tags["cases_differ"] = "; ".join(differences.lines)
     with open_run(config, name=f"gate: {version} on {manifest.path.name}", tags=tags) as run:
         conditions = gate.admission(pair.challenger.standing(), pair.champion.standing(), pair.counts, policy=policy)
         contest = None
@@ -88,7 +98,7 @@ def promote(model_name: str, manifest_path: Path, *, force: bool = False, reason
         _record(run, pair, decision, contest, config)
         if decision.promoted:
             promotion.move_champion(run.store, version, from_version=pair.champion.version)
-    print(f"{version}: {decision.verdict}")
+    print(*differences.lines, f"{version}: {decision.verdict}", sep="\n")
     return int(not decision.promoted)
 
 

@@ -17,7 +17,7 @@ from pipeline.config.experiment import Tracking
 from pipeline.errors import UsageError
 from pipeline.scoring.drift import PROBABILITY
 from pipeline.scoring.golden import add_golden
-from pipeline.scoring.model_description import ModelDescription, PatientHashes, hash_patient
+from pipeline.scoring.model_description import LabelMeaning, ModelDescription, PatientHashes, hash_patient
 from pipeline.scoring.model_directory import Member, Model, load_model, save_model
 from pipeline.tracking.promotion import Version, find_version
 from pipeline.tracking.registry import RegisteredVersion, log_model, model_folder, package_versions, register
@@ -36,6 +36,7 @@ from pipeline.workflow.labelled import (
 from pipeline.workflow.provenance import git_commit
 from pipeline.workflow.record import row_columns
 from pipeline.workflow.refit import PATIENTS_A_CLASS, Refit, refit_findings
+from pipeline.workflow.table_truth import truth_differences
 
 
 def recalibrate(model_name: str, manifest_path: Path, *, prevalence: float | None = None) -> int:
@@ -55,6 +56,13 @@ def recalibrate(model_name: str, manifest_path: Path, *, prevalence: float | Non
     manifest.require_usable()
     config = Tracking()
     model = load_model(model_folder(model_name, config))
+    label = model.description.label
+    differences = truth_differences(manifest.facts, label_source=label.source, intensities=label.intensities)
+    if differences.intensities:
+        raise UsageError(
+            f"{manifest.path}: {differences.intensities}; probabilities fitted to the one are not those of the other: "
+            "give cases like the model's"
+        )
     first, *others = model.findings
     require_findings(manifest, (first, *(name for name in others if name in manifest.columns)))
     scored = _score_unseen(model, manifest)
@@ -69,6 +77,9 @@ def recalibrate(model_name: str, manifest_path: Path, *, prevalence: float | Non
     with open_run(config.model_copy(update={"experiment": experiment}), name=title, tags=tags) as run:
         version = _record(run, model, refits, usable, manifest, origin)
     print(_text(model, refits, scored))
+    print(*differences.lines, sep="\n", end="\n" * bool(differences.lines))
+    if version:
+        print(version.describe())
     print(f"model: {version.uri if version else f'runs:/{run.run_id}/model'}")
     return int(len(usable) < len(scored))
 
@@ -163,7 +174,7 @@ def _save(
             refits[name].operating_point if name in refits else point
             for name, point in zip(model.findings, model.operating_points, strict=True)
         ],
-        label=old.label,
+        label=_label(old, manifest),
         envelope=model.envelope,
         prevalence_at_calibration=first.prevalence,
         patients=PatientHashes(
@@ -178,6 +189,15 @@ def _save(
     )
     add_golden(folder)
     return description
+
+
+def _label(old: ModelDescription, manifest: Manifest) -> LabelMeaning:
+    """The label's source, and that of the cases that the new version is calibrated to where it is another."""
+    differences = truth_differences(manifest.facts, label_source=old.label.source, intensities=old.label.intensities)
+    if differences.labels is None:
+        return old.label
+    local = ", ".join(manifest.facts.label_sources)
+    return old.label.model_copy(update={"source": f"{old.label.source}; calibrated to: {local}"})
 
 
 def _provenance(model: Model, refits: Mapping[str, Refit], manifest: Manifest, run: TrackedRun) -> dict[str, Any]:

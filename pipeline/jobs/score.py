@@ -16,8 +16,6 @@ from time import perf_counter
 from typing import Literal
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipeline.cases.case import Case
 from pipeline.cases.inputs import Arrived, Inputs, read_inputs
@@ -26,6 +24,7 @@ from pipeline.cases.lesions.report import report_lines
 from pipeline.config.experiment import Tracking
 from pipeline.errors import UnfinishedError, UsageError
 from pipeline.files import write_json, write_text
+from pipeline.progress import ProgressReport
 from pipeline.scoring.backends import Backend
 from pipeline.scoring.local import score_in_processes
 from pipeline.scoring.lock import exclusive
@@ -235,20 +234,14 @@ def _collect(rows: Generator[ScoreRow, None, None], sink: Sink, inputs: Inputs, 
         New rows by status.
     """
     statuses: Counter[str] = Counter()
-    console = Console(stderr=True)
-    columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
+    kept = sum(done.kept for done in sink.finished.values())
     try:
-        with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
-            kept = sum(done.kept for done in sink.finished.values())
-            task = progress.add_task("", total=inputs.total, completed=kept, text="")
-            clock = perf_counter()
+        with ProgressReport("scans scored", total=inputs.total, done=kept) as report:
             for row in rows:
                 sink.append(row)
                 statuses[row.status] += 1
                 done = statuses.total()
-                rate = done / (perf_counter() - clock)
-                counts = ", ".join(f"{statuses[name]} {name}" for name in STATUSES if statuses[name])
-                progress.update(task, advance=1, text=f"{rate:.1f}/s; {counts}")
+                report.advance(", ".join(f"{statuses[name]} {name}" for name in STATUSES if statuses[name]))
                 unscored = statuses["rejected"] + statuses["failed"]
                 if done >= _TOO_EARLY and unscored / done > options.max_failure_rate:
                     raise UnfinishedError(

@@ -15,8 +15,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.cases.findings import require_findings, training_alone
-from pipeline.cases.manifest import Manifest, read_manifest
+from pipeline.cases.findings import training_alone
+from pipeline.cases.manifest import Manifest
 from pipeline.cases.splits import assign_splits
 from pipeline.config.experiment import Config
 from pipeline.config.file import load_config
@@ -25,7 +25,8 @@ from pipeline.errors import ConfigError, UnfinishedError
 from pipeline.files import atomic_write, sha256_json
 from pipeline.tracking.runs import TrackedRun, open_run
 from pipeline.training.fit import fit
-from pipeline.workflow.cohort import Cohort, prepare_cohort, require_both_classes, resolve_columns
+from pipeline.workflow.cohort import Cohort, prepare_cohort, require_both_classes
+from pipeline.workflow.experiment import read_table
 from pipeline.workflow.learn import case_tensors
 
 if TYPE_CHECKING:
@@ -48,15 +49,11 @@ def search(config_path: Path, overrides: Sequence[str] = ()) -> int:
         ConfigError: without ranges, or when one of their ends is not accepted.
         UnfinishedError: when every trial failed.
     """
-    config = load_config(config_path, overrides)
+    config, manifest = read_table(config_path, overrides)
     settings = config.search
     if settings is None:
         raise ConfigError(f"{config_path}: search: is null; declare search.ranges, as configs/smoke.yaml does")
     _require_valid_ranges(config_path, overrides, settings)
-    manifest = read_manifest(config.data.manifest, config.data.extra_columns)
-    manifest.require_usable()
-    config = resolve_columns(config, manifest)
-    require_findings(manifest, config.data.findings)
     cohort = _read_cases(config, manifest)
     study = _open_study(config, cohort, manifest)
     started = datetime.now(UTC)
@@ -106,7 +103,7 @@ class _Objective:
     def _fit(self, config: Config, reporter: _Reporter) -> float:
         train, validation = (case_tensors(self.cohort, split, config) for split in _SPLITS)
         with tempfile.TemporaryDirectory() as folder:
-            fitted = fit(train, validation, config, folder=Path(folder), tracker=reporter, progress=False)
+            fitted = fit(train, validation, config, folder=Path(folder), tracker=reporter)
         return fitted.validation[_monitor(config)]
 
 

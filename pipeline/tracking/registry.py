@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -60,6 +61,15 @@ class RegisteredVersion:
         """What ``malignancy score`` takes."""
         return f"models:/{self.name}/{self.version}"
 
+    def describe(self) -> str:
+        """What it became, and why."""
+        why = (
+            "champion, because no version of this name was in the store before"
+            if self.alias == CHAMPION
+            else "challenger; `malignancy promote` lets the gate compare it with the champion"
+        )
+        return f"registered: {self.name} version {self.version}, {why}"
+
 
 def package_versions() -> dict[str, str]:
     """Installed versions of the packages that a model needs."""
@@ -84,7 +94,9 @@ def log_model(run: TrackedRun, folder: Path, *, input_example: Mapping[str, Any]
     with (
         mlflow.start_run(run_id=run.run_id),
         contextlib.redirect_stderr(io.StringIO()),
-    ):  # MLflow's hints about code_paths
+        warnings.catch_warnings(),
+    ):  # MLflow's hints about code_paths and whole numbers
+        warnings.simplefilter("ignore")
         mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).with_name("pyfunc.py")),

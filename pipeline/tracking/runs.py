@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,7 +87,9 @@ class TrackedRun:
         from mlflow.entities import DatasetInput, InputTag
 
         targets = "label" if "label" in table else None
-        dataset = mlflow.data.from_pandas(table, source=source, targets=targets, name=name, digest=digest[:32])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # hints about whole numbers and sources, which no user of ours can follow
+            dataset = mlflow.data.from_pandas(table, source=source, targets=targets, name=name, digest=digest[:32])
         tag = InputTag("mlflow.data.context", context)
         self.store.client.log_inputs(self.run_id, [DatasetInput(dataset._to_mlflow_entity(), [tag])])
 

@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -27,6 +27,7 @@ from pipeline.training.data import CasesDataModule, CaseTensors
 from pipeline.training.module import Classifier, prior_offset
 from pipeline.training.precision import precision_of
 from pipeline.training.processes import processes, share_batch_norm
+from pipeline.training.progress import EpochProgress, History, NetworkPlace
 from pipeline.training.timing import Pace, Shares, report_shares
 from pipeline.training.tracker import Tracker
 
@@ -41,6 +42,8 @@ class Fitted:
         epochs: how many were run.
         validation: metrics of the best epoch; empty where nothing was watched.
         prior_offset: what class balancing added to the logit; 0 without it.
+        history: numbers of each epoch: ``train_loss``, and where a validation split is watched ``validation_log_loss``
+            and ``validation_auroc``.
     """
 
     network: nn.Module
@@ -48,6 +51,7 @@ class Fitted:
     epochs: int
     validation: Mapping[str, float]
     prior_offset: float
+    history: tuple[Mapping[str, float], ...] = ()
 
 
 def fit(
@@ -57,7 +61,7 @@ def fit(
     *,
     folder: Path,
     tracker: Tracker,
-    progress: bool = True,
+    place: NetworkPlace | None = None,
     profile: bool = False,
 ) -> Fitted:
     """Train a network; deterministic for a configuration on one kind of processor.
@@ -71,7 +75,7 @@ def fit(
             training goes on, to the weights that it would have reached without the interruption (the same to the bit,
             on one kind of CPU).
         tracker: is told each epoch's metrics.
-        progress: show a progress bar.
+        place: among the networks of the training, to tell each epoch on stderr; None tells nothing.
         profile: print and track where the time goes.
 
     Raises:
@@ -89,22 +93,26 @@ def fit(
     to_fast_layout(network)
     if processes().count > 1:
         share_batch_norm(network)
+    steps_an_epoch = math.ceil(len(data.batches) / settings.accumulate_batches)
+    epochs = max(settings.max_epochs, math.ceil(settings.min_steps / steps_an_epoch))
     module = Classifier(
         network,
         settings,
         findings=findings,
-        steps=settings.max_epochs * math.ceil(len(data.batches) / settings.accumulate_batches),
+        steps=epochs * steps_an_epoch,
         positive_weight=math.exp(offset) if settings.class_balance == "weighted_loss" else 1.0,
     )
     kept = checkpoints(config, folder)
     shares = Shares(exact=profile)
-    callbacks = [*_callbacks(train, config), Pace(shares), Report(tracker), *kept]
+    history = History()
+    told = [EpochProgress(place)] if place and processes().rank == 0 else []
+    callbacks = [*_callbacks(train, config), Pace(shares), Report(tracker), history, *told, *kept]
     with _quiet():
-        trainer = _trainer(config, folder, callbacks, shares, progress=progress)
+        trainer = _trainer(config, folder, callbacks, shares, epochs=epochs)
         _run(trainer, module, data, folder / LAST)
     if profile:
         report_shares(shares.shares(), tracker, step=trainer.current_epoch)
-    return _load_best(module, kept[0], trainer, offset=offset)
+    return replace(_load_best(module, kept[0], trainer, offset=offset), history=tuple(history.epochs))
 
 
 def _run(trainer: pl.Trainer, module: Classifier, data: CasesDataModule, last: Path) -> None:
@@ -145,7 +153,7 @@ def _callbacks(train: CaseTensors, config: Config) -> list[Callback]:
     return callbacks
 
 
-def _trainer(config: Config, folder: Path, callbacks: list[Callback], shares: Shares, *, progress: bool) -> pl.Trainer:
+def _trainer(config: Config, folder: Path, callbacks: list[Callback], shares: Shares, *, epochs: int) -> pl.Trainer:
     settings = config.training
     return pl.Trainer(
         accelerator=settings.accelerator,
@@ -156,13 +164,13 @@ def _trainer(config: Config, folder: Path, callbacks: list[Callback], shares: Sh
         accumulate_grad_batches=settings.accumulate_batches,
         profiler=shares,
         precision=precision_of(settings),
-        max_epochs=settings.max_epochs,
+        max_epochs=epochs,
         gradient_clip_val=settings.gradient_clip or None,
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],
         default_root_dir=folder,
         logger=False,
-        enable_progress_bar=progress,
+        enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,8 +14,7 @@ from pipeline.cases.findings import finding_labels
 from pipeline.config.experiment import Config
 from pipeline.config.inputs import MALIGNANT
 from pipeline.errors import CalibrationError, UsageError
-from pipeline.evaluation.calibration import fit_calibrator
-from pipeline.evaluation.calibrator import Calibrator
+from pipeline.evaluation.calibration_ladder import CalibrationFit, fit_with_fallback
 from pipeline.evaluation.conformal import ReferZone, fit_refer_zone
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point
@@ -50,25 +50,35 @@ def refer_zone(labels: NDArray[np.int64], probabilities: LogitArray, config: Con
 
 def calibrate(
     logits: LogitArray, labels: NDArray[np.int64], config: Config, *, prior_offset: float
-) -> tuple[Calibrator, OperatingPoint]:
-    """Fit one finding's calibrator and choose its operating point, both on the calibration split."""
+) -> tuple[CalibrationFit, OperatingPoint]:
+    """Fit one finding's calibrator, or the next best that the cases can bear, and choose its operating point."""
     settings = config.calibration
     offset = prior_offset if settings.prior_correction else 0.0
-    calibrator = fit_calibrator(settings.method, logits, labels, prior_offset=offset)
-    return calibrator, operating_point_as_configured(labels, calibrator.apply(logits), config)
+    fit = fit_with_fallback(settings.method, logits, labels, prior_offset=offset)
+    return fit, operating_point_as_configured(labels, fit.calibrator.apply(logits), config)
 
 
 def operating_point_as_configured(
     labels: NDArray[np.int64], probabilities: LogitArray, config: Config
 ) -> OperatingPoint:
-    """Choose a threshold by the configured rule, from calibrated probabilities of calibration cases."""
+    """Choose a threshold by the configured rule, from calibrated probabilities of calibration cases.
+
+    A specificity that no threshold reaches, because a benign case has probability 1, gives way to the largest Youden
+    index: a finished training is not lost for it, and the operating point names its rule.
+    """
     rule = config.operating_point
-    return choose_operating_point(labels, probabilities, rule=rule.rule, target=rule.target, cost_ratio=rule.cost_ratio)
+    try:
+        return choose_operating_point(
+            labels, probabilities, rule=rule.rule, target=rule.target, cost_ratio=rule.cost_ratio
+        )
+    except CalibrationError as error:
+        print(f"{error}; the threshold with the largest Youden index is taken instead", file=sys.stderr)
+        return choose_operating_point(labels, probabilities, rule="youden")
 
 
 def calibrate_findings(
     logits: LogitArray, labels: LogitArray, config: Config, *, prior_offset: float
-) -> tuple[tuple[Calibrator, ...], dict[str, OperatingPoint]]:
+) -> tuple[tuple[CalibrationFit, ...], dict[str, OperatingPoint]]:
     """A calibrator for each finding, and operating points by finding, each on the cases where that finding is known.
 
     Args:
@@ -76,22 +86,14 @@ def calibrate_findings(
         labels: (N, F), NaN where unknown.
         config: names the findings and how to calibrate.
         prior_offset: what class balancing added to the logits.
-
-    Raises:
-        CalibrationError: naming the finding, where there are several.
     """
-    calibrators, points = [], {}
+    fits, points = [], {}
     for column, name in enumerate(config.data.findings):
         known = np.isfinite(labels[:, column])
         truth = labels[known, column].astype(np.int64)
-        try:
-            calibrator, points[name] = calibrate(logits[known, column], truth, config, prior_offset=prior_offset)
-        except CalibrationError as error:
-            if len(config.data.findings) == 1:
-                raise
-            raise CalibrationError(f"finding {name!r}: {error}") from None
-        calibrators.append(calibrator)
-    return tuple(calibrators), points
+        fit, points[name] = calibrate(logits[known, column], truth, config, prior_offset=prior_offset)
+        fits.append(fit)
+    return tuple(fits), points
 
 
 def predictions_of(
@@ -135,9 +137,12 @@ def predictions_of(
     return Predictions.from_frame(pd.concat(frames, ignore_index=True))
 
 
-def calibration_rows(usable: Sequence[Usable], config: Config) -> list[int]:
-    """Which cases fit calibrator and thresholds: the calibration split, or for several members the training cases."""
-    split = "train" if config.training.members > 1 else "calibration"
+def calibration_rows(usable: Sequence[Usable]) -> list[int]:
+    """Which cases fit calibrator and thresholds: the calibration split; without one, the training cases.
+
+    Several members calibrate on what each of them leaves out, and folds on what the other folds say of their cases.
+    """
+    split = "calibration" if any(case.split == "calibration" for case in usable) else "train"
     return [index for index, each in enumerate(usable) if each.split == split]
 
 

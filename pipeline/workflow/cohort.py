@@ -10,11 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from rich.console import Console
-from rich.progress import track
 
 from pipeline.cases.cache import StoredInputs
-from pipeline.cases.case import RESERVED_COLUMNS, Case
+from pipeline.cases.case import Case
 from pipeline.cases.covariates import covariates_of
 from pipeline.cases.findings import finding_labels, partly_labelled, require_both_values
 from pipeline.cases.manifest import Manifest
@@ -26,8 +24,7 @@ from pipeline.errors import CaseError, Code, ConfigError
 from pipeline.evaluation.report import Flow, SplitCounts
 from pipeline.files import sha256_json
 from pipeline.imaging.preprocess import ModelInput
-
-DIAMETER = "diameter_mm"  # the baseline that a reader asks for
+from pipeline.progress import with_progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,10 +119,7 @@ def prepare_cohort(manifest: Manifest, split_of: Mapping[str, str], config: Conf
         stored=stored,
         covariates=config.data.covariates,
     )
-    console = Console(stderr=True)
-    for case, outcome in track(
-        outcomes, description="reading scans", total=len(wanted), console=console, disable=not console.is_terminal
-    ):
+    for case, outcome in with_progress(outcomes, "scans read", total=len(wanted)):
         if isinstance(outcome, CaseError):
             rejected.append((case, outcome))
         else:
@@ -158,31 +152,6 @@ def require_both_classes(
     for name in splits:
         cases = [each.case for each in (cohort.training() if name == "train" else cohort.of(name))]
         require_both_values(finding_labels(cases, findings), findings, path=manifest.path, split=name, why=reason)
-
-
-def resolve_columns(config: Config, manifest: Manifest) -> Config:
-    """The configuration with the diameter as baseline, when it names none and the manifest has it.
-
-    Raises:
-        ConfigError: when it names a column that the manifest lacks, with the key and the column.
-    """
-    settings, soft = config.evaluation, config.training.soft_labels
-    named = {f"evaluation.{key}": getattr(settings, key) for key in ("baseline_columns", "oracle_columns", "subgroups")}
-    named["training.soft_labels.column"] = (soft.column,) if soft else ()
-    named["training.auxiliary.columns"] = tuple(config.training.auxiliary.columns) if config.training.auxiliary else ()
-    named["data.covariates"] = tuple(config.data.covariates)
-    for key, columns in named.items():
-        for column in columns:
-            if column in RESERVED_COLUMNS:
-                raise ConfigError(f"{key}: {column!r} is one of the manifest's own columns; name another, or remove it")
-            if column not in manifest.columns:
-                found = ", ".join(manifest.columns) or "none"
-                raise ConfigError(
-                    f"{key}: {manifest.path} has no column {column!r} (extra columns: {found}); correct or remove it"
-                )
-    if settings.baseline_columns or DIAMETER not in manifest.columns:
-        return config
-    return config.model_copy(update={"evaluation": settings.model_copy(update={"baseline_columns": (DIAMETER,)})})
 
 
 def soft_targets(cases: Sequence[Case], config: SoftLabels) -> list[float]:

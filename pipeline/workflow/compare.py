@@ -86,14 +86,14 @@ def _compare(
     labels = np.array([each.case.label for each in usable])
     baseline = fit_baseline(frame[splits == "train"], labels[splits == "train"], columns=columns)
     logits = baseline.logits(frame)
-    at = calibration_rows(usable, config)  # for several members also what it was fitted on; it has a handful of numbers
-    calibrator, point = calibrate(logits[at], labels[at], config, prior_offset=0.0)
+    at = calibration_rows(usable)  # for several members also what it was fitted on; it has a handful of numbers
+    fit, point = calibrate(logits[at], labels[at], config, prior_offset=0.0)
     tested = np.flatnonzero(splits == "test").tolist()
     predictions = predictions_of(
         [usable[index].case for index in tested],
         ["test"] * len(tested),
         logits[tested],
-        calibrator.apply(logits[tested]),
+        fit.calibrator.apply(logits[tested]),
         (),
         seed=config.seed,
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from pipeline.cases.findings import finding_labels
 from pipeline.cases.splits import join_development, split_around_fold
 from pipeline.config.experiment import Config
 from pipeline.evaluation.metrics import auroc
@@ -17,9 +20,9 @@ from pipeline.tracking.runs import TrackedRun, open_run
 from pipeline.training.fit import Fitted
 from pipeline.workflow.calibrate import operating_point_as_configured, refer_zone
 from pipeline.workflow.cohort import Cohort
-from pipeline.workflow.compare import compare
 from pipeline.workflow.judge import Judgement
-from pipeline.workflow.learn import learn
+from pipeline.workflow.learn import fit_members, held_out_logits, learn, require_can_calibrate
+from pipeline.workflow.out_of_fold import judge_out_of_fold, pool_comparisons, stack
 from pipeline.workflow.run_folder import RunRecord, read_record
 
 
@@ -44,21 +47,81 @@ def learn_folds(
         tags: of each child.
         profile: print and track where the time of each fold goes.
     """
-    outcomes = []
+    parts = {fold: around_fold(cohort, fold, config) for fold in fold_names(cohort)}
+    runs = _FoldRuns(run, config, folder, name, tags)
+    if is_cross_fitted(config):
+        return _learn_cross_fitted(cohort, parts, config, runs, profile=profile)
+    outcomes: list[tuple[tuple[Fitted, ...], Judgement]] = []
+    members = config.training.member_count
     each_fold = _without_refer_zone(config)  # a fold's calibration split may be too small for what all of them can do
-    for fold in fold_names(cohort):
-        nested = {**tags, "kind": "fold", "mlflow.parentRunId": run.run_id}
-        earlier = read_record(folder / fold)  # of a run that is resumed
-        with open_run(
-            config.tracking, name=f"{name}, {fold}", tags=nested, resume=earlier.run_id if earlier else None
-        ) as child:
-            RunRecord(child.run_id, f"{name}, {fold}", {}, None, "").write(folder / fold)
-            part = around_fold(cohort, fold, config)
-            fitted, judgement = learn(part, each_fold, folder / fold, child, profile=profile)
+    for fold, part in parts.items():
+        with runs.open(fold) as child:
+            after, total = len(outcomes) * members, len(parts) * members
+            fitted, judgement = learn(part, each_fold, folder / fold, child, after=after, total=total, profile=profile)
             child.metrics(judgement.evaluation.metrics("test_") | judgement.findings.metrics("test_"))
         outcomes.append((fitted, judgement))
     networks = tuple(network for fitted, _ in outcomes for network in fitted)
     return networks, pool_judgements([judgement for _, judgement in outcomes], config)
+
+
+def is_cross_fitted(config: Config) -> bool:
+    """Whether each fold is calibrated on what the networks of the others say of their own cases.
+
+    So no case is spent on validation or calibration: each trains all networks but one, and is judged by that one.
+    """
+    return config.training.member_count == 1 and config.training.early_stopping is None
+
+
+def _learn_cross_fitted(
+    cohort: Cohort, parts: Mapping[str, Cohort], config: Config, runs: _FoldRuns, *, profile: bool
+) -> tuple[tuple[Fitted, ...], Judgement]:
+    usable = cohort.usable
+    require_can_calibrate(usable, range(len(usable)), config)
+    logits = np.full((len(usable), len(config.data.findings)), np.nan)
+    networks: list[Fitted] = []
+    for fold, part in parts.items():
+        with runs.open(fold) as child:
+            (fitted,) = fit_members(
+                part, config, runs.folder / fold, child, after=len(networks), total=len(parts), profile=profile
+            )
+            tested = np.array([case.split == "test" for case in part.usable])
+            logits[tested] = held_out_logits([part], [fitted.network], config)[tested]
+            labels = finding_labels([case.case for case in usable], config.data.findings)[tested, 0]
+            child.metrics({"test_auroc": auroc(labels, logits[tested, 0])})
+        networks.append(fitted)
+    offset = float(np.mean([fitted.prior_offset for fitted in networks]))
+    return tuple(networks), judge_out_of_fold(list(parts.values()), logits, config, prior_offset=offset)
+
+
+@dataclass(frozen=True)
+class _FoldRuns:
+    """The tracked run of each fold, below that of the whole.
+
+    Attributes:
+        parent: the whole's.
+        config: of the experiment.
+        folder: gets a folder a fold, which remembers its run.
+        name: of the parent; a fold's adds its own.
+        tags: of each.
+    """
+
+    parent: TrackedRun
+    config: Config
+    folder: Path
+    name: str
+    tags: Mapping[str, str]
+
+    @contextmanager
+    def open(self, fold: str) -> Iterator[TrackedRun]:
+        """A fold's run; the one that it had, where it is resumed."""
+        nested = {**self.tags, "kind": "fold", "mlflow.parentRunId": self.parent.run_id}
+        earlier = read_record(self.folder / fold)
+        name = f"{self.name}, {fold}"
+        with open_run(
+            self.config.tracking, name=name, tags=nested, resume=earlier.run_id if earlier else None
+        ) as child:
+            RunRecord(child.run_id, name, {}, "").write(self.folder / fold)
+            yield child
 
 
 def _without_refer_zone(config: Config) -> Config:
@@ -73,10 +136,14 @@ def fold_names(cohort: Cohort) -> list[str]:
 
 
 def around_fold(cohort: Cohort, fold: str, config: Config) -> Cohort:
-    """The same cases with four splits, the fold being the test split; for several members, only training beside it."""
+    """The same cases with four splits, the fold being the test split; only training beside it where none other is used.
+
+    Several members calibrate on what each leaves out. A single network that does not stop early watches nothing, and
+    is calibrated on what the networks of the other folds say of their cases.
+    """
     cases = [each.case for each in cohort.usable]
     names = split_around_fold(cases, [each.split for each in cohort.usable], fold, seed=config.data.split_seed)
-    if config.training.members > 1:
+    if config.training.member_count > 1 or is_cross_fitted(config):
         names = join_development(names)
     return replace(
         cohort, usable=tuple(replace(each, split=name) for each, name in zip(cohort.usable, names, strict=True))
@@ -88,8 +155,8 @@ def pool_judgements(judgements: Sequence[Judgement], config: Config) -> Judgemen
 
     Each finding's threshold is chosen on the calibration cases of all folds, each case once.
     """
-    test = _stack([each.predictions.where(split="test") for each in judgements])
-    calibration = _stack([each.predictions.where(split="calibration") for each in judgements], once=True)
+    test = stack([each.predictions.where(split="test") for each in judgements])
+    calibration = stack([each.predictions.where(split="calibration") for each in judgements], once=True)
     known = {name: calibration.where(finding=name).labelled() for name in config.data.findings}
     points = {
         name: operating_point_as_configured(each.labels, each.probabilities, config) for name, each in known.items()
@@ -99,29 +166,15 @@ def pool_judgements(judgements: Sequence[Judgement], config: Config) -> Judgemen
     tests = [each.of_first("test") for each in judgements]
     settings = config.evaluation
     return Judgement(
-        calibrators=tuple(calibrators for each in judgements for calibrators in each.calibrators),
+        calibrations=tuple(fits for judgement in judgements for fits in judgement.calibrations),
         covariates=tuple(term for each in judgements for term in each.covariates),
         operating_points=points,
         predictions=Predictions.from_frame(pd.concat([calibration.frame, test.frame], ignore_index=True)),
         findings=evaluate_findings(test, points, resamples=settings.resamples, seed=config.seed),
-        comparisons=tuple(
-            compare(
-                same[0].name,
-                same[0].columns,
-                test.where(finding=first),
-                _stack([each.predictions for each in same]),
-                points[first],
-                config,
-            )
-            for same in zip(*(each.comparisons for each in judgements), strict=True)
+        comparisons=pool_comparisons(
+            [judgement.comparisons for judgement in judgements], test.where(finding=first), points[first], config
         ),
         prevalence_at_calibration=float(calibrated.labels.mean()),
         refer_zone=refer_zone(calibrated.labels, calibrated.probabilities, config),
         fold_aurocs=tuple(auroc(part.labels, part.probabilities) for part in tests),
     )
-
-
-def _stack(parts: Sequence[Predictions], *, once: bool = False) -> Predictions:
-    """The folds' predictions, one below the other; optionally only the first of each case and finding."""
-    frame = pd.concat([part.frame.assign(fold=fold) for fold, part in enumerate(parts)], ignore_index=True)
-    return Predictions.from_frame(frame.drop_duplicates(["case_id", "finding"]) if once else frame)

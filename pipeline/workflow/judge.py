@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from pipeline.cases.findings import finding_labels
 from pipeline.config.experiment import Config
-from pipeline.evaluation.calibrator import Calibrator
+from pipeline.evaluation.calibration_ladder import CalibrationFit
 from pipeline.evaluation.certainty import RATING_COLUMN
 from pipeline.evaluation.conformal import ReferZone
 from pipeline.evaluation.covariates import CovariateTerm, fit_covariate_term
@@ -28,7 +29,7 @@ class Judgement:
     """Everything that is known of a model after training.
 
     Attributes:
-        calibrators: fitted on the calibration split; for each network, one a finding.
+        calibrations: fitted on the calibration split; for each network, one a finding.
         covariates: what they add to each network's logits, fitted on the calibration split.
         operating_points: by finding, chosen on the calibration split.
         predictions: of the validation, calibration and test splits, all findings.
@@ -39,7 +40,7 @@ class Judgement:
         fold_aurocs: within each fold, when every case was judged by the network of its fold; of the first finding.
     """
 
-    calibrators: tuple[tuple[Calibrator, ...], ...]
+    calibrations: tuple[tuple[CalibrationFit, ...], ...]
     covariates: tuple[CovariateTerm, ...]
     operating_points: Mapping[str, OperatingPoint]
     predictions: Predictions
@@ -67,8 +68,33 @@ class Judgement:
     @property
     def calibration(self) -> str:
         """How the first finding was calibrated, in a few words."""
-        terms = [line for each in self.covariates for line in each.describe()]
-        return "; ".join(dict.fromkeys([*terms, *(each[0].describe() for each in self.calibrators)]))
+        terms = [line for term in self.covariates for line in term.describe()]
+        return "; ".join(dict.fromkeys([*terms, *(fits[0].describe() for fits in self.calibrations)]))
+
+    @property
+    def calibration_notes(self) -> tuple[str, ...]:
+        """Which findings have another calibrator than the configured one, and why; empty when none has."""
+        named = len(self.operating_points) > 1
+        notes = [
+            (f"{finding}: " if named else "") + f"{fit.describe()}, because {'; '.join(fit.reasons)}"
+            for fits in self.calibrations
+            for finding, fit in zip(self.operating_points, fits, strict=True)
+            if fit.reasons
+        ]
+        return tuple(dict.fromkeys(notes))
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether every finding has a calibrator; a model without one is not registered."""
+        return all(fit.is_calibrated for fits in self.calibrations for fit in fits)
+
+    def calibration_to_json(self) -> dict[str, list[dict[str, Any]]]:
+        """By finding: method asked for, method fitted and the reasons, each once, for ``model.json``."""
+        by_finding: dict[str, list[dict[str, Any]]] = {}
+        for finding, *fits in zip(self.operating_points, *self.calibrations, strict=True):
+            records = [fit.to_json() for fit in fits]
+            by_finding[finding] = [record for at, record in enumerate(records) if record not in records[:at]]
+        return by_finding
 
     def of_first(self, split: str) -> Predictions:
         """Predictions of one split and the first finding."""
@@ -94,31 +120,31 @@ def judge(usable: Sequence[Usable], logits: LogitArray, config: Config, *, prior
     findings, cases = config.data.findings, [each.case for each in usable]
     splits = np.array([each.split for each in usable], dtype=object)
     labels = finding_labels(cases, findings)  # (N, F)
-    at = calibration_rows(usable, config)
+    at = calibration_rows(usable)
     values = covariate_values(usable, config)
     term = fit_covariate_term(logits[at], labels[at], values[at], config.data.covariates)
     logits = logits + term.logits(values)
-    calibrators, points = calibrate_findings(logits[at], labels[at], config, prior_offset=prior_offset)
+    fits, points = calibrate_findings(logits[at], labels[at], config, prior_offset=prior_offset)
     splits[at] = "calibration"  # also what members say of training cases that they left out
     held_out = np.flatnonzero(splits != "train").tolist()
-    pairs = zip(calibrators, logits[held_out].T, strict=True)
+    pairs = zip(fits, logits[held_out].T, strict=True)
     predictions = predictions_of(
         [cases[index] for index in held_out],
         splits[held_out].tolist(),
         logits[held_out],
-        np.stack([calibrator.apply(column) for calibrator, column in pairs], axis=1),
+        np.stack([fit.calibrator.apply(column) for fit, column in pairs], axis=1),
         used_columns(config, available=cases[0].extra),
         seed=config.seed,
         findings=findings,
     )
     test = predictions.where(split="test")
     return Judgement(
-        calibrators=(calibrators,) * config.training.members,
-        covariates=(term,) * config.training.members,
+        calibrations=(fits,) * config.training.member_count,
+        covariates=(term,) * config.training.member_count,
         operating_points=points,
         predictions=predictions,
         findings=evaluate_findings(test, points, resamples=config.evaluation.resamples, seed=config.seed),
         comparisons=comparisons(usable, test.where(finding=findings[0]), config),
         prevalence_at_calibration=float(labels[at, 0].mean()),
-        refer_zone=refer_zone(labels[at, 0].astype(np.int64), calibrators[0].apply(logits[at, 0]), config),
+        refer_zone=refer_zone(labels[at, 0].astype(np.int64), fits[0].calibrator.apply(logits[at, 0]), config),
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,21 +18,46 @@ from pipeline.evaluation.covariates import require_covariates_vary
 from pipeline.models.networks import predict_logits
 from pipeline.training.data import CaseTensors, ImageRows
 from pipeline.training.fit import Fitted, fit
+from pipeline.training.progress import NetworkPlace
 from pipeline.training.tracker import PrefixTracker, Tracker
 from pipeline.workflow.calibrate import calibration_rows, require_refer_zone
-from pipeline.workflow.cohort import Cohort, auxiliary_targets, covariate_values, soft_targets
+from pipeline.workflow.cohort import Cohort, Usable, auxiliary_targets, covariate_values, soft_targets
 from pipeline.workflow.judge import Judgement, judge
 
 
 def learn(
-    cohort: Cohort, config: Config, folder: Path, tracker: Tracker, *, profile: bool = False
+    cohort: Cohort,
+    config: Config,
+    folder: Path,
+    tracker: Tracker,
+    *,
+    after: int = 0,
+    total: int | None = None,
+    profile: bool = False,
 ) -> tuple[tuple[Fitted, ...], Judgement]:
-    """Fit one network or the configured members, calibrate them, and judge them together on the test cases."""
-    at = calibration_rows(cohort.usable, config)
-    require_refer_zone(np.array([cohort.usable[index].case.label for index in at]), config)
-    require_covariates_vary(covariate_values([cohort.usable[index] for index in at], config), config.data.covariates)
-    fitted = fit_members(cohort, config, folder, tracker, profile=profile)
+    """Fit one network or the configured members, calibrate them, and judge them together on the test cases.
+
+    The arguments are those of `fit_members`.
+    """
+    require_can_calibrate(cohort.usable, calibration_rows(cohort.usable), config)
+    fitted = fit_members(cohort, config, folder, tracker, after=after, total=total, profile=profile)
     return fitted, judge_members(cohort, fitted, config)
+
+
+def require_can_calibrate(usable: Sequence[Usable], at: Iterable[int], config: Config) -> None:
+    """Refuse, before anything is trained, what the cases that calibrate cannot bear: a refer zone, a covariate.
+
+    Args:
+        usable: all cases.
+        at: places of those that calibrate.
+        config: the experiment.
+
+    Raises:
+        UsageError: with what is missing.
+    """
+    cases = [usable[index] for index in at]
+    require_refer_zone(np.array([case.case.label for case in cases]), config)
+    require_covariates_vary(covariate_values(cases, config), config.data.covariates)
 
 
 def judge_members(cohort: Cohort, fitted: Sequence[Fitted], config: Config) -> Judgement:
@@ -46,7 +70,7 @@ def judge_members(cohort: Cohort, fitted: Sequence[Fitted], config: Config) -> J
 
 def member_parts(cohort: Cohort, config: Config) -> list[Cohort]:
     """The cohort as each member sees it: itself for one, else with another part of the training cases left out."""
-    members = config.training.members
+    members = config.training.member_count
     if members == 1:
         return [cohort]
     cases, splits = zip(*((each.case, each.split) for each in cohort.usable), strict=True)
@@ -59,16 +83,34 @@ def member_parts(cohort: Cohort, config: Config) -> list[Cohort]:
 
 
 def fit_members(
-    cohort: Cohort, config: Config, folder: Path, tracker: Tracker, *, profile: bool = False
+    cohort: Cohort,
+    config: Config,
+    folder: Path,
+    tracker: Tracker,
+    *,
+    after: int = 0,
+    total: int | None = None,
+    profile: bool = False,
 ) -> tuple[Fitted, ...]:
     """Fit a network on the training cases, or each member on those that it does not leave out.
 
     What a member leaves out calibrates and is not looked at in training: its last weights are kept.
+
+    Args:
+        cohort: the cases.
+        config: the experiment.
+        folder: gets the checkpoints.
+        tracker: is told each epoch.
+        after: how many networks of the training, of earlier folds, are fitted already.
+        total: how many it has; by default this call's.
+        profile: print and track where the time goes.
     """
     parts = member_parts(cohort, config)
+    total = total or len(parts)
     if len(parts) == 1:
-        validation = case_tensors(cohort, "validation", config)
-        return (_fit(cohort, validation, config, folder, tracker, profile=profile),)
+        validation = case_tensors(cohort, "validation", config) if cohort.of("validation") else None
+        place = NetworkPlace(after + 1, total)
+        return (_fit(cohort, validation, config, folder, tracker, place=place, profile=profile),)
     fitted = []
     for member, part in enumerate(parts, start=1):
         seed = int(np.random.SeedSequence((config.seed, member)).generate_state(1)[0])
@@ -80,6 +122,7 @@ def fit_members(
                 config.model_copy(update={"seed": seed}),
                 folder / name,
                 PrefixTracker(tracker, f"{name}/"),
+                place=NetworkPlace(after + member, total),
                 profile=profile,
             )
         )
@@ -87,11 +130,17 @@ def fit_members(
 
 
 def _fit(
-    cohort: Cohort, validation: CaseTensors | None, config: Config, folder: Path, tracker: Tracker, *, profile: bool
+    cohort: Cohort,
+    validation: CaseTensors | None,
+    config: Config,
+    folder: Path,
+    tracker: Tracker,
+    *,
+    place: NetworkPlace,
+    profile: bool,
 ) -> Fitted:
     train = case_tensors(cohort, "train", config)
-    progress = sys.stderr.isatty()
-    return fit(train, validation, config, folder=folder, tracker=tracker, progress=progress, profile=profile)
+    return fit(train, validation, config, folder=folder, tracker=tracker, place=place, profile=profile)
 
 
 def case_tensors(cohort: Cohort, split: str, config: Config) -> CaseTensors:
@@ -124,8 +173,9 @@ def held_out_logits(parts: Sequence[Cohort], networks: Sequence[nn.Module], conf
 
     logits = np.full((len(usable), len(config.data.findings)), np.nan)
     for part, network in zip(parts, networks, strict=True):
-        rows = [index for index, each in enumerate(part.usable) if each.split not in ("train", "test")]
-        logits[rows] = predict(network, rows)
+        rows = [index for index, case in enumerate(part.usable) if case.split not in ("train", "test")]
+        if rows:
+            logits[rows] = predict(network, rows)
     tested = [index for index, each in enumerate(usable) if each.split == "test"]
     logits[tested] = np.mean([predict(network, tested) for network in networks], axis=0)
     return logits

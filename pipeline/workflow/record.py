@@ -31,7 +31,7 @@ def record_start(run: TrackedRun, config: Config) -> None:
 
 
 def record_model(run: TrackedRun, trained: Trained) -> RegisteredVersion | None:
-    """Record results, data and model; register the model when the configuration names one."""
+    """Record results, data and model; register it when the configuration names one and a calibrator was fitted."""
     run.metrics(final_metrics(trained))
     run.dataset(
         _dataset_table(trained),
@@ -53,7 +53,7 @@ def record_model(run: TrackedRun, trained: Trained) -> RegisteredVersion | None:
     example = manifest_record(trained.cohort.usable[0].case, trained.description)
     log_model(run, trained.folder / "model", input_example=example, columns=row_columns(trained.description))
     registered = trained.config.tracking.registered_model
-    if registered is None:
+    if registered is None or not trained.judgement.is_calibrated:
         return None
     return register(run, name=registered, description=note(trained), tags=_version_tags(trained))
 

@@ -11,6 +11,7 @@ from pipeline.evaluation.details import Details, evaluate_details
 from pipeline.evaluation.figure_frame import Caption, to_png
 from pipeline.evaluation.figures import evaluation_figures
 from pipeline.evaluation.finding_figures import findings_figure
+from pipeline.evaluation.learning_curve import Epochs, learning_curve_figure
 from pipeline.evaluation.multilabel import FindingsEvaluation
 from pipeline.evaluation.predictions import Predictions, write_predictions
 from pipeline.evaluation.prevalence import Restated, restate_prevalence
@@ -33,15 +34,18 @@ class Judged:
         title: of the page.
         model: name and short digest.
         calibration: the calibrator in a few words.
+        calibration_notes: why it is another one than was configured; empty when it is not.
         predictions: the cases that were judged, of the first finding.
         evaluation: of them.
         findings: every finding's; None where there is one alone.
         judged_on: which cases these are.
         label: what the label means; None for predictions of unknown origin.
         flow: where the given cases went; None when that is unknown.
+        differences: how the judged cases' labels or intensities differ in kind from the model's.
         comparisons: regressions on the same cases.
         champion: on the same cases, or why it is not beside the model.
         pictures: the most confident mistakes, where they were asked for.
+        histories: each network's epochs, for the learning curve; empty when nothing was trained.
         subgroups: columns, beside the usual ones.
         all_seeds: the same cases under every seed; None when there is one.
         data, preprocessing, provenance: name and value of what is known.
@@ -53,12 +57,15 @@ class Judged:
     predictions: Predictions
     evaluation: Evaluation
     judged_on: str = "test split"
+    calibration_notes: tuple[str, ...] = ()
     findings: FindingsEvaluation | None = None
     label: LabelMeaning | None = None
     flow: Flow | None = None
+    differences: tuple[str, ...] = ()
     comparisons: Sequence[Comparison] = ()
     champion: ChampionBeside | str = "predictions alone name no model"
     pictures: tuple[Picture, ...] = ()
+    histories: Sequence[Epochs] = ()
     subgroups: Sequence[str] = ()
     all_seeds: Predictions | None = None
     data: Mapping[str, str] = field(default_factory=dict)
@@ -106,6 +113,8 @@ def write_evaluation(
     )
     if judged.findings and (picture := findings_figure(judged.findings, caption=caption)):
         figures["findings"] = picture
+    if curve := learning_curve_figure(judged.histories, caption=caption):
+        figures["learning_curve"] = curve
     pictures = {name: to_png(figure) for name, figure in figures.items()}
     (folder / "figures").mkdir(exist_ok=True)
     for name, png in pictures.items():
@@ -119,10 +128,12 @@ def _report(judged: Judged, details: Details, pictures: Mapping[str, bytes]) -> 
     if label is not None:
         badges.append(f"{label.intensities} intensities")
         badges.append(f"label: {label.source}")
+    badges += judged.differences
     return ReportInputs(
         title=judged.title,
         model=judged.model,
         calibration=judged.calibration,
+        calibration_notes=judged.calibration_notes,
         evaluation=evaluation,
         judged_on=judged.judged_on,
         badges=tuple(badges),

@@ -25,14 +25,12 @@ class RunRecord:
         run_id: MLflow's; None before the run is open.
         name: of the MLflow run.
         config: as it was resolved, as JSON.
-        folds: of ``--folds``.
         manifest_sha256: of the table.
     """
 
     run_id: str | None
     name: str
     config: Mapping[str, Any]
-    folds: int | None
     manifest_sha256: str
 
     def write(self, folder: Path) -> None:
@@ -46,10 +44,7 @@ class RunRecord:
         Raises:
             UsageError: naming the first difference.
         """
-        records = [
-            {**each.config, "--folds": each.folds, "the manifest's digest": each.manifest_sha256[:12]}
-            for each in (self, now)
-        ]
+        records = [{**record.config, "the manifest's digest": record.manifest_sha256[:12]} for record in (self, now)]
         for name, was, is_now in _differences(records[0], records[1]):
             raise UsageError(f"--resume {folder}: {name} was {was!r}, and is {is_now!r}; restore it, or start anew")
 

@@ -17,6 +17,7 @@ from pipeline.scoring.drift import PROBABILITY, DriftMeter, references_from_json
 from pipeline.scoring.model_description import ModelDescription
 from pipeline.scoring.rows import STATUSES, Stamp, now
 from pipeline.scoring.sink import Counts, measures_of
+from pipeline.workflow.table_truth import truth_differences
 
 _SHOWN = 5  # rows printed at the end
 _HISTOGRAM_BINS = 20
@@ -94,6 +95,9 @@ def summarise(run: ScoringRun, tables: Iterable[pa.Table], *, drift_alert: float
         "preprocessing_digest": run.stamp.preprocessing_digest,
         "label_source": label.source,
         "intensities": label.intensities,
+        "intensities_differ": truth_differences(
+            run.inputs.facts, label_source=label.source, intensities=label.intensities
+        ).intensities,
         "probability_histogram": histogram.tolist(),
         "drift": {name: round(value, 4) for name, value in drift.items()},
         "drift_alerts": sorted(name for name, value in drift.items() if value >= drift_alert),
@@ -127,6 +131,8 @@ def summary_text(run: ScoringRun, summary: Mapping[str, Any], out: Path) -> str:
         f"model {run.stamp.model}: probability of malignancy ({summary['label_source']}), "
         f"{calibrators}, {summary['intensities']} intensities"
     )
+    if summary["intensities_differ"]:
+        lines.append(f"{summary['intensities_differ']}: the probabilities are not made for these cases")
     if len(run.descriptions[0].findings) > 1:
         findings = ", ".join(run.descriptions[0].findings)
         lines.append(f"findings, each with its own probability, which do not sum to 1: {findings}")

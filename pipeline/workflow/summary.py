@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pipeline.workflow.trained import Trained
 
 
+NOT_CALIBRATED = "no calibrator could be fitted, so its numbers are no probabilities; give more labelled cases"
+
+
 def summary_text(trained: Trained, version: RegisteredVersion | None) -> str:
     """The table that ``malignancy train`` prints, with the commands to look further."""
     config, judgement, evaluation = trained.config, trained.judgement, trained.judgement.evaluation
@@ -35,6 +38,8 @@ def summary_text(trained: Trained, version: RegisteredVersion | None) -> str:
         *_folds(trained),
         *findings_lines(judgement.findings),
         f"calibrated: {_calibration(evaluation)}",
+        *(f"calibrator: {note}" for note in judgement.calibration_notes),
+        *([] if judgement.is_calibrated else [f"not registered: {NOT_CALIBRATED}"]),
         champion_text(trained.champion),
         f"operating point: {judgement.operating_point.describe()}",
         *([judgement.refer_zone.describe()] if judgement.refer_zone else []),
@@ -77,6 +82,7 @@ def note(trained: Trained) -> str:
         ]
     rows += ["", champion_text(trained.champion)]
     rows += ["", f"Calibration ({trained.judgement.calibration}): {_calibration(evaluation)}."]
+    rows += [line for text in trained.judgement.calibration_notes for line in ("", f"Calibrator: {text}.")]
     rows += [line for text in _folds(trained) for line in ("", f"{text}.")]
     rows += ["", f"Operating point: {trained.judgement.operating_point.describe()}."]
     if trained.judgement.refer_zone:

@@ -95,6 +95,7 @@ def _judged(trained: Trained) -> Judged:
         title=f"{config.name}{simulated}",
         model=f"{description.name}@{description.digests.model[:12]}",
         calibration=judgement.calibration,
+        calibration_notes=judgement.calibration_notes,
         predictions=judgement.of_first("test"),
         evaluation=judgement.evaluation,
         findings=judgement.findings,
@@ -104,6 +105,7 @@ def _judged(trained: Trained) -> Judged:
         comparisons=judgement.comparisons,
         champion=trained.champion,
         pictures=_pictures(trained),
+        histories=[network.history for network in trained.fitted],
         subgroups=config.evaluation.subgroups,
         data={
             "manifest": trained.manifest.path.name,
@@ -141,7 +143,7 @@ def _pictures(trained: Trained) -> tuple[Picture, ...]:
     test = trained.judgement.of_first("test")
     # Out of fold, the networks that gave the answer are the ones to ask; the others were trained on the case.
     folds = dict(zip(test.case_ids, test.frame["fold"].fillna(0).astype(int), strict=True))
-    networks, members = [each.network for each in trained.fitted], trained.config.training.members
+    networks, members = [each.network for each in trained.fitted], trained.config.training.member_count
     of_fold = [networks[first : first + members] for first in range(0, len(networks), members)]
     return mistake_pictures(test, lambda case_id: of_fold[folds[case_id]], inputs.get)
 
@@ -168,8 +170,8 @@ def _save(learnt: Learnt, dataset_digest: str, run: TrackedRun) -> ModelDescript
     description = save_model(
         learnt.folder / "model",
         [
-            Member(each.network, calibrators, term)
-            for each, calibrators, term in zip(fitted, judgement.calibrators, judgement.covariates, strict=True)
+            Member(network.network, tuple(fit.calibrator for fit in fits), term)
+            for network, fits, term in zip(fitted, judgement.calibrations, judgement.covariates, strict=True)
         ],
         name=config.name,
         network=config.network,
@@ -185,7 +187,10 @@ def _save(learnt: Learnt, dataset_digest: str, run: TrackedRun) -> ModelDescript
         ),
         prevalence_at_calibration=judgement.prevalence_at_calibration,
         patients=PatientHashes.of(run.run_id, patients),
-        provenance=provenance(config, learnt.manifest, learnt.splits, dataset_digest, run.run_id),
+        provenance={
+            **provenance(config, learnt.manifest, learnt.splits, dataset_digest, run.run_id),
+            "calibration": judgement.calibration_to_json(),
+        },
         drift_reference=references_to_json(_drift_references(measures, judgement)),
         refer_zone=judgement.refer_zone,
     )

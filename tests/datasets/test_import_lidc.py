@@ -118,10 +118,10 @@ def test_damaged_slice_keeps_the_case_for_its_reader(tmp_path: Path) -> None:
     assert len(table(import_lidc(tmp_path, tmp_path))) == 1
 
 
-def test_series_twice_is_refused(tmp_path: Path) -> None:
+def test_copy_of_a_series_makes_no_second_case(tmp_path: Path) -> None:
+    """The search puts both folders together, and the reader leaves identical copies out."""
     shutil.copytree(write_ct(tmp_path / "a", nodule()), tmp_path / "b")
-    with pytest.raises(UsageError, match="the same series as in"):
-        import_lidc(tmp_path, tmp_path)
+    assert len(table(import_lidc(tmp_path, tmp_path))) == 1
 
 
 def test_series_that_is_not_axial_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from dicom_writing import ALL, SERIES, blank, ct_slice, phantom, save, write_multiframe, write_series
 from pydicom.dataset import Dataset
@@ -93,10 +94,69 @@ def test_two_series_in_a_folder_are_two_rows(tmp_path: Path) -> None:
     assert set(codes(rows).values()) == {None}
 
 
-def test_one_series_in_two_folders_is_two_rows(tmp_path: Path) -> None:
+def test_one_series_in_two_folders_is_one_row(tmp_path: Path) -> None:
+    """Each half was a scan of its own, with half of the slices."""
+    folder = write_series(tmp_path / "study" / "a")
+    for number, path in enumerate(sorted(folder.iterdir())):
+        if number % 3 == 0:
+            (tmp_path / "study" / "b" / "deep").mkdir(parents=True, exist_ok=True)
+            path.rename(tmp_path / "study" / "b" / "deep" / path.name)
+    touch(tmp_path, "one.nii")
+    rows, _ = search(tmp_path)
+    assert list(rows) == ["one.nii", f"study#{UID8}"]
+    row = rows[f"study#{UID8}"]
+    assert row.path == tmp_path / "study"
+    scan = open_series(row.files or (), limits=Limits())
+    np.testing.assert_array_equal(scan.read(ALL), phantom())
+    assert scan.warnings == ()
+
+
+def test_copies_of_a_series_are_one_row_and_flagged(tmp_path: Path) -> None:
     write_series(tmp_path / "a")
-    write_series(tmp_path / "b")
-    assert list(search(tmp_path)[0]) == [f"a#{UID8}", f"b#{UID8}"]
+    write_series(tmp_path / "backup" / "b")
+    rows, _ = search(tmp_path)
+    assert codes(rows) == {f".#{UID8}": None}
+    scan = open_series(rows[f".#{UID8}"].files or (), limits=Limits())
+    assert [warning.code for warning in scan.warnings] == [Code.W_DUPLICATE_FILE]
+    np.testing.assert_array_equal(scan.read(ALL), phantom())
+
+
+@pytest.mark.parametrize("name", ["x.dcm", "IM900", "1.2.3"])
+def test_damaged_file_in_a_folder_of_its_own_refuses_the_series_spread_around_it(tmp_path: Path, name: str) -> None:
+    for number, path in enumerate(sorted(write_series(tmp_path / "s" / "all").iterdir())):
+        (tmp_path / "s" / f"{number}").mkdir()
+        path.rename(tmp_path / "s" / f"{number}" / path.name)
+    (tmp_path / "s" / "all").rmdir()
+    touch(tmp_path, f"s/broken/{name}", "s/notes/table.x", "elsewhere/IM900")
+    rows, skipped = search(tmp_path)
+    assert codes(rows) == {f"s#{UID8}": Code.E_SLICE_UNREADABLE, f"s/broken/{name}": Code.E_FORMAT}
+    assert skipped.by_suffix == {".x": 1, "": 1}
+
+
+def test_damaged_file_beside_two_series_is_nobodys(tmp_path: Path) -> None:
+    """One of them whole in this folder, the other spread over it and the next."""
+    write_series(tmp_path / "a")
+    for path in write_series(tmp_path / "b", other_series()).iterdir():
+        if path.name > "IM007":
+            path.rename(tmp_path / "a" / f"{path.name}b")
+    touch(tmp_path, "a/broken.dcm")
+    assert sorted(map(str, codes(search(tmp_path)[0]).values())) == ["E_FORMAT", "None", "None"]
+    touch(tmp_path, "b/broken.dcm")  # here is one series only
+    found = codes(search(tmp_path)[0])
+    assert found[f".#{sha256_bytes(f'{SERIES}.2'.encode())[:8]}"] == Code.E_SLICE_UNREADABLE
+    assert found[f"a#{UID8}"] is None
+
+
+def test_series_whose_codes_begin_alike_get_longer_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pipeline.imaging.dicom.select as module
+
+    monkeypatch.setattr(module, "series_code", lambda uid: "0" * 9 + sha256_bytes(uid.encode()))
+    write_series(tmp_path / "s")
+    for path in write_series(tmp_path / "t", other_series()).iterdir():
+        path.rename(tmp_path / "s" / f"{path.name}b")
+    rows, _ = search(tmp_path)
+    assert sorted(case_id[:11] for case_id in rows) == ["s#000000000"] * 2
+    assert len(rows) == 2
 
 
 def test_two_patients_in_a_series_are_one_rejected_row(tmp_path: Path) -> None:

@@ -163,9 +163,8 @@ def test_bombs_are_refused_before_decoding(tmp_path: Path) -> None:
 def test_wrong_suffix_is_flagged(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jpg", Pillow.fromarray(GREY), format="PNG")
     assert grey(path)[1] == ["W_SUFFIX"]
-    for kind in ("BMP", "GIF"):
-        with pytest.raises(CaseError, match=r"E_FORMAT.*convert it to PNG"):
-            grey(write(tmp_path / "b.png", Pillow.fromarray(GREY), format=kind))
+    with pytest.raises(CaseError, match=r"E_FORMAT.*convert it to PNG"):
+        grey(write(tmp_path / "b.png", Pillow.fromarray(GREY), format="GIF"))
 
 
 def test_rows_run_to_posterior_and_columns_to_left(tmp_path: Path) -> None:

@@ -184,3 +184,15 @@ def test_rollbacks_walk_back_and_not_to_and_fro(registry, promote):
     assert restore_champion(store, "coded", at="now")[1] == first
     with pytest.raises(UsageError, match="replaced no champion"):
         restore_champion(store, "coded", at="now")
+
+
+def test_cases_of_another_kind_than_the_model_judge_nothing(registry, promote):
+    folder, _ = registry
+    facts = folder / "manifest.yaml"
+    facts.write_text("intensities: real\n")
+    try:
+        code, said = promote("good")
+        assert code == 2
+        assert "intensities of the cases: real (360); of the model: simulated; a gate on cases of another kind" in said
+    finally:
+        facts.unlink()

@@ -130,3 +130,30 @@ def test_a_refer_zone_is_refitted_or_dropped_and_never_kept(inside, tmp_path, ca
     found = description(made[-1].removeprefix("model: "))["refer_zone"]
     assert (found["coverage"], found["n_positive"]) == (0.9, 2 * len(malignant))
     assert found["benign_to"] != old.benign_to
+
+
+def test_cases_of_another_kind_are_refused_and_another_label_source_is_said(inside, tmp_path, capsys):
+    folder, uri = inside
+    facts = folder / "manifest.yaml"
+    try:
+        other = {"real": "simulated", "simulated": "real"}[description(uri)["label"]["intensities"]]
+        facts.write_text(f"intensities: {other}\n")
+        assert run(["recalibrate", uri, "manifest.csv"]) == 2
+        assert f"intensities of the cases: {other} (300); of the model" in capsys.readouterr().err
+        facts.write_text("label_source: histology of the resected lesion\n")
+        assert run(["recalibrate", uri, "manifest.csv"]) == 0
+        printed = capsys.readouterr().out
+        assert "labels of the cases: histology of the resected lesion (300); of the model: " in printed
+        assert "challenger; `malignancy promote` lets the gate compare" in printed
+        made = printed.strip().splitlines()[-1].removeprefix("model: ")
+        assert description(made)["label"]["source"].endswith("; calibrated to: histology of the resected lesion")
+    finally:
+        facts.unlink()
+
+
+def test_the_first_version_in_a_store_is_champion_and_says_why(inside, monkeypatch, tmp_path, capsys):
+    save_coded(tmp_path / "model", provenance={"config": {"tracking": {"registered_model": "elsewhere"}}})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")
+    assert run(["recalibrate", str(tmp_path / "model"), "manifest.csv"]) == 0
+    printed = capsys.readouterr().out
+    assert "elsewhere version 1, champion, because no version of this name was in the store before" in printed

@@ -86,7 +86,7 @@ def test_resume_refuses_another_configuration_and_a_finished_run(inside, capsys)
     assert run(["train", "tiny.yaml", "training.batch_size=4", "--resume", str(folder)]) == 2
     assert "training.batch_size was 8, and is 4; restore it" in capsys.readouterr().err
     assert run(["train", "tiny.yaml", "--folds", "2", "--resume", str(folder)]) == 2
-    assert "--folds was None, and is 2" in capsys.readouterr().err
+    assert "training.folds was None, and is 2" in capsys.readouterr().err
     assert run(["train", "tiny.yaml", "--resume", "nothing"]) == 2
     assert "--resume nothing: neither a run's folder" in capsys.readouterr().err
     (folder / "summary.txt").write_text("done")

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import signal
 from dataclasses import replace
 
@@ -14,9 +15,11 @@ from torch.utils.data import get_worker_info
 from pipeline.config.experiment import Config
 from pipeline.errors import UnfinishedError
 from pipeline.models.networks import predict_logits
+from pipeline.training import progress
 from pipeline.training.data import Batch, CaseTensors
 from pipeline.training.fit import fit
 from pipeline.training.module import Classifier, prior_offset
+from pipeline.training.progress import NetworkPlace
 from pipeline.training.tracker import NullTracker
 
 
@@ -67,7 +70,6 @@ def test_eight_cases_can_be_overfitted(tmp_path):
         config(max_epochs=40, patience=39, schedule="constant"),
         folder=tmp_path,
         tracker=NullTracker(),
-        progress=False,
     )
     assert ((predict_logits(fitted.network, noise.images, batch_size=8) > 0) == (noise.labels == 1)).all()
 
@@ -82,15 +84,15 @@ def test_gradients_are_clipped_whatever_the_optimiser(tmp_path, monkeypatch, pre
 
     monkeypatch.setattr(Classifier, "configure_gradient_clipping", clip_and_look)
     settings = config(max_epochs=2, patience=1, gradient_clip=0.001, precision=precision, accelerator="cpu")
-    fit(blobs(16), blobs(8, seed=1), settings, folder=tmp_path, tracker=NullTracker(), progress=False)
+    fit(blobs(16), blobs(8, seed=1), settings, folder=tmp_path, tracker=NullTracker())
     assert len(norms) == 4
     assert max(norms) == pytest.approx(0.001, rel=0.01)
 
 
 def test_learns_repeats_itself_and_keeps_the_best_epoch(tmp_path):
     recorder = Recorder()
-    one = fit(blobs(48), blobs(24, seed=1), config(), folder=tmp_path / "1", tracker=recorder, progress=False)
-    two = fit(blobs(48), blobs(24, seed=1), config(), folder=tmp_path / "2", tracker=NullTracker(), progress=False)
+    one = fit(blobs(48), blobs(24, seed=1), config(), folder=tmp_path / "1", tracker=recorder)
+    two = fit(blobs(48), blobs(24, seed=1), config(), folder=tmp_path / "2", tracker=NullTracker())
     losses = {step: values["validation_log_loss"] for step, values in recorder.steps.items()}
     assert one.best_epoch == min(losses, key=losses.get)
     assert one.validation["validation_log_loss"] == pytest.approx(min(losses.values()))
@@ -103,7 +105,7 @@ def test_learns_repeats_itself_and_keeps_the_best_epoch(tmp_path):
 
 def test_best_weights_are_the_ones_returned(tmp_path):
     validation = blobs(24, seed=1)
-    fitted = fit(blobs(48), validation, config(ema_decay=0.5), folder=tmp_path, tracker=NullTracker(), progress=False)
+    fitted = fit(blobs(48), validation, config(ema_decay=0.5), folder=tmp_path, tracker=NullTracker())
     logits = predict_logits(fitted.network, validation.images, batch_size=24)
     loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, validation.labels.double())
     assert float(loss) == pytest.approx(fitted.validation["validation_log_loss"], abs=1e-5)
@@ -112,7 +114,7 @@ def test_best_weights_are_the_ones_returned(tmp_path):
 def test_without_early_stopping_the_last_weights_are_returned(tmp_path):
     recorder, validation = Recorder(), blobs(24, seed=1)
     settings = config(early_stopping=None, ema_decay=0.5, learning_rate=0.05, schedule="constant")  # restless
-    fitted = fit(blobs(48), validation, settings, folder=tmp_path, tracker=recorder, progress=False)
+    fitted = fit(blobs(48), validation, settings, folder=tmp_path, tracker=recorder)
     losses = {step: values["validation_log_loss"] for step, values in recorder.steps.items()}
     logits = predict_logits(fitted.network, validation.images, batch_size=24)
     loss = float(torch.nn.functional.binary_cross_entropy_with_logits(logits, validation.labels.double()))
@@ -127,7 +129,7 @@ def test_gradient_at_the_first_layer_is_smaller_behind_sigmoid_units(tmp_path):
         settings, recorder = config(max_epochs=2, patience=1), Recorder()
         network = settings.network.model_copy(update={"activation": activation})
         settings = settings.model_copy(update={"network": network})
-        fit(blobs(24), blobs(8), settings, folder=tmp_path / activation, tracker=recorder, progress=False)
+        fit(blobs(24), blobs(8), settings, folder=tmp_path / activation, tracker=recorder)
         first[activation] = recorder.steps[1]["first_layer_gradient"]
     assert 0 < first["sigmoid"] < first["relu"] / 3
 
@@ -143,7 +145,7 @@ def test_slices_through_an_lstm_learn_which_order_the_slices_had(tmp_path):
     tree["network"] |= {"name": "cnn_lstm", "width": 4}
     tree["preprocessing"] |= {"dimensions": 3, "size": (28, 28, 8), "spacing_mm": (1.0, 1.0, 4.0)}
     settings = Config.model_validate(tree)
-    fitted = fit(cases, cases, settings, folder=tmp_path, tracker=NullTracker(), progress=False)
+    fitted = fit(cases, cases, settings, folder=tmp_path, tracker=NullTracker())
     assert ((predict_logits(fitted.network, cases.images, batch_size=16) > 0) == (cases.labels == 1)).all()
 
 
@@ -156,7 +158,6 @@ def test_number_of_loader_processes_changes_nothing(tmp_path):
             config(max_epochs=2, patience=1, loader_workers=workers),
             folder=tmp_path / str(workers),
             tracker=NullTracker(),
-            progress=False,
         )
         weights.append(torch.cat([value.flatten().float() for value in fitted.network.state_dict().values()]))
     assert torch.equal(*weights)
@@ -166,7 +167,7 @@ def test_loss_that_is_not_finite_stops_within_the_step_and_names_the_cases(tmp_p
     cases = blobs(16)
     cases.images[3] = math.nan
     with pytest.raises(UnfinishedError, match=r"loss of epoch 1, batch \d is nan; .*\b3\b.* training\.learning_rate"):
-        fit(cases, blobs(8), config(), folder=tmp_path, tracker=NullTracker(), progress=False)
+        fit(cases, blobs(8), config(), folder=tmp_path, tracker=NullTracker())
     assert not list(tmp_path.iterdir())  # nothing was worth keeping
 
 
@@ -180,7 +181,7 @@ def test_loss_that_explodes_keeps_the_last_good_checkpoint(tmp_path):
 
     cases = blobs(16)
     with pytest.raises(UnfinishedError, match=r"epoch 3, batch \d is nan; look at its cases \(.*\b5\b"):
-        fit(cases, blobs(8), config(), folder=tmp_path, tracker=Poison(), progress=False)
+        fit(cases, blobs(8), config(), folder=tmp_path, tracker=Poison())
     kept = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert kept["epoch"] == 1
     assert all(bool(value.isfinite().all()) for value in kept["state_dict"].values())
@@ -203,7 +204,7 @@ def test_dead_loader_process_names_the_cases_that_it_held(tmp_path):
     deadly = replace(cases, images=Deadly(cases.images))
     settings = config(loader_workers=1, batch_size=2)
     with pytest.raises(UnfinishedError, match=r"a loader process died .* these cases were read: .*\b5\b.*--resume"):
-        fit(deadly, blobs(8), settings, folder=tmp_path, tracker=NullTracker(), progress=False)
+        fit(deadly, blobs(8), settings, folder=tmp_path, tracker=NullTracker())
 
 
 def test_prior_offset_undoes_class_balancing():
@@ -222,7 +223,7 @@ def test_balanced_training_shifts_the_logit_by_the_offset_it_reports(tmp_path, b
         list(rng.normal(0.3, 0.1, (200, 1, 28, 28)).astype(np.float32)), labels.tolist(), [str(n) for n in range(200)]
     )
     settings = config(class_balance=balance, learning_rate=1e-3, max_epochs=6, patience=5).model_copy()
-    fitted = fit(cases, cases, settings, folder=tmp_path, tracker=NullTracker(), progress=False)
+    fitted = fit(cases, cases, settings, folder=tmp_path, tracker=NullTracker())
     corrected = predict_logits(fitted.network, cases.images, batch_size=50) - fitted.prior_offset
     assert float(torch.sigmoid(corrected).mean()) == pytest.approx(0.2, abs=0.08)
 
@@ -239,9 +240,7 @@ def several(count, seed=0, *, known=1.0):
 
 def fit_several(tmp_path, train, validation):
     train, validation = (replace(each, targets=each.labels) for each in (train, validation))
-    return fit(
-        train, validation, config(max_epochs=6, patience=5), folder=tmp_path, tracker=NullTracker(), progress=False
-    )
+    return fit(train, validation, config(max_epochs=6, patience=5), folder=tmp_path, tracker=NullTracker())
 
 
 def test_each_finding_is_learnt_from_the_cases_that_have_it(tmp_path):
@@ -273,3 +272,20 @@ def test_a_missing_label_has_no_gradient_and_no_weight():
     (gradient,) = torch.autograd.grad(loss, logits_of := network[1].weight, retain_graph=True)
     alone = torch.autograd.grad(known, logits_of)[0]
     torch.testing.assert_close(gradient, alone)
+
+
+@pytest.mark.parametrize(("min_steps", "epochs"), [(0, 4), (8, 4), (25, 7)])
+def test_few_cases_run_more_epochs_until_enough_steps_are_made(tmp_path, min_steps, epochs):
+    settings = config(min_steps=min_steps, early_stopping=None)  # 4 steps an epoch
+    assert fit(blobs(32), None, settings, folder=tmp_path, tracker=NullTracker()).epochs == epochs
+
+
+def test_each_epoch_is_told_in_a_line_with_loss_auroc_and_the_time_left(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_EVERY_SECONDS", 0.0)
+    place = NetworkPlace(2, 3)
+    fitted = fit(blobs(16), blobs(8, seed=1), config(max_epochs=4), folder=tmp_path, tracker=NullTracker(), place=place)
+    lines = capsys.readouterr().err.splitlines()
+    pattern = r"network 2 of 3, epoch: \d of 4, loss \d\.\d{3}, validation AUROC \d\.\d{3}, \d+ s left"
+    assert len(lines) == 4
+    assert all(re.fullmatch(pattern, line) for line in lines)
+    assert [set(epoch) for epoch in fitted.history] == [{"train_loss", "validation_log_loss", "validation_auroc"}] * 4

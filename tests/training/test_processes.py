@@ -64,7 +64,7 @@ def follow():
     join(settings(devices=2).training)
     recorder = Recorder()
     out = Path(sys.argv[2])
-    fit(blobs(64), blobs(31, seed=1), settings(devices=2), folder=out / "two", tracker=recorder, progress=False)
+    fit(blobs(64), blobs(31, seed=1), settings(devices=2), folder=out / "two", tracker=recorder)
     if os.environ["RANK"] == "0":
         (out / "steps.json").write_text(json.dumps(recorder.steps))
 
@@ -88,7 +88,7 @@ def test_two_processes_learn_as_one_does(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     two = {int(step): values for step, values in json.loads((tmp_path / "steps.json").read_text()).items()}
     recorder = Recorder()
-    fit(blobs(64), blobs(31, seed=1), settings(), folder=tmp_path / "one", tracker=recorder, progress=False)
+    fit(blobs(64), blobs(31, seed=1), settings(), folder=tmp_path / "one", tracker=recorder)
     one = recorder.steps
     assert list(one) == list(two)
     for name in ("train_loss", "validation_log_loss", "validation_auroc"):
@@ -101,7 +101,7 @@ def test_accumulated_batches_make_one_step(tmp_path):
     """Without batch statistics in the way, half batches accumulated are the whole batch."""
     recorder = Recorder()
     accumulated = config(max_epochs=2, patience=1, batch_size=4, accumulate_batches=2, schedule="one_cycle")
-    fit(blobs(16), blobs(8), accumulated, folder=tmp_path, tracker=recorder, progress=False)
+    fit(blobs(16), blobs(8), accumulated, folder=tmp_path, tracker=recorder)
     state = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert state["global_step"] == 4  # 16 cases in 2 epochs, 8 of them a step
 

@@ -32,7 +32,7 @@ def train(folder, patience=5):
             "augmentation": settings.augmentation.model_copy(update={"flip_axes": (0, 1), "noise_std": 0.1}),
         }
     )
-    fitted = fit(blobs(96), blobs(24, seed=1), settings, folder=folder, tracker=NullTracker(), progress=False)
+    fitted = fit(blobs(96), blobs(24, seed=1), settings, folder=folder, tracker=NullTracker())
     last = torch.load(folder / LAST, weights_only=True)
     optimizer = [value for state in last["optimizer_states"][0]["state"].values() for value in state.values()]
     weights = [*fitted.network.state_dict().values(), *last["current_model_state"].values(), *optimizer]
@@ -41,7 +41,9 @@ def train(folder, patience=5):
 
 def train_to_file(folder, patience=5):
     fitted, weights = train(folder, patience)
-    torch.save({"weights": weights, "best": fitted.best_epoch, "epochs": fitted.epochs}, folder / "result.pt")
+    history = [dict(epoch) for epoch in fitted.history]
+    result = {"weights": weights, "best": fitted.best_epoch, "epochs": fitted.epochs, "history": history}
+    torch.save(result, folder / "result.pt")
 
 
 def run(folder, *, kill_after=None, patience=5):
@@ -81,6 +83,7 @@ def test_killed_training_goes_on_to_the_same_weights(tmp_path, whole, kills):
                 seconds *= 1.2
         result = torch.load(folder / "result.pt")
         assert (result["best"], result["epochs"]) == (expected["best"], expected["epochs"])
+        assert result["history"] == expected["history"]
         differences.append(float((result["weights"] - expected["weights"]).abs().max()))
     print(f"{len(differences)} trainings, {interrupted} kills, largest difference of a weight {max(differences)}")
     assert interrupted >= kills
@@ -110,6 +113,7 @@ def test_decision_to_stop_survives_the_kill(tmp_path, patience):
     train(stopped, patience)
     again, same = train(stopped, patience)  # from the last checkpoint of a training that had ended
     assert (again.best_epoch, again.epochs, again.validation) == (fitted.best_epoch, fitted.epochs, fitted.validation)
+    assert again.history == fitted.history
     assert torch.equal(same, weights)
 
 
@@ -119,8 +123,8 @@ def test_without_early_stopping_the_last_epoch_goes_on_too(tmp_path):
     found = []
     for name, tracker in (("whole", NullTracker()), ("killed", KillingTracker(2))):
         with pytest.raises(KilledError) if name == "killed" else nullcontext():
-            fit(blobs(24), blobs(8), settings, folder=tmp_path / name, tracker=tracker, progress=False)
-        fitted = fit(blobs(24), blobs(8), settings, folder=tmp_path / name, tracker=NullTracker(), progress=False)
+            fit(blobs(24), blobs(8), settings, folder=tmp_path / name, tracker=tracker)
+        fitted = fit(blobs(24), blobs(8), settings, folder=tmp_path / name, tracker=NullTracker())
         found.append(torch.cat([value.flatten().float() for value in fitted.network.state_dict().values()]))
     assert torch.equal(*found)
 
@@ -129,8 +133,8 @@ def test_epoch_of_the_kill_alone_is_trained_again(tmp_path):
     settings = config(max_epochs=4)
     first, second = KillingTracker(3), KillingTracker(None)
     with pytest.raises(KilledError):
-        fit(blobs(24), blobs(8), settings, folder=tmp_path, tracker=first, progress=False)
-    fit(blobs(24), blobs(8), settings, folder=tmp_path, tracker=second, progress=False)
+        fit(blobs(24), blobs(8), settings, folder=tmp_path, tracker=first)
+    fit(blobs(24), blobs(8), settings, folder=tmp_path, tracker=second)
     assert first.steps == [1, 2, 3]
     assert second.steps == [3, 4]
 

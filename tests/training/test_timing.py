@@ -19,7 +19,6 @@ def test_shares_add_up_and_are_tracked(tmp_path, capsys):
         config(max_epochs=2, patience=1),
         folder=tmp_path,
         tracker=recorder,
-        progress=False,
         profile=True,
     )
     shares = {name: value for name, value in recorder.steps[2].items() if name.startswith("profile_")}
@@ -34,7 +33,7 @@ def test_shares_add_up_and_are_tracked(tmp_path, capsys):
 
 def test_pace_memory_and_time_left_are_tracked(tmp_path):
     recorder = Recorder()
-    fit(blobs(32), blobs(8), config(max_epochs=2, patience=1), folder=tmp_path, tracker=recorder, progress=False)
+    fit(blobs(32), blobs(8), config(max_epochs=2, patience=1), folder=tmp_path, tracker=recorder)
     assert recorder.steps[1]["cases_per_second"] > 0
     assert recorder.steps[1]["system/process_memory_megabytes"] > 50
     assert recorder.steps[1]["minutes_left"] > recorder.steps[2]["minutes_left"] == 0
@@ -47,7 +46,7 @@ def test_slow_data_path_is_named_once(tmp_path, capsys, monkeypatch):
             return images
 
     monkeypatch.setattr(data, "BatchAugmentation", Slow)
-    fit(blobs(32), blobs(8), config(max_epochs=2, patience=1), folder=tmp_path, tracker=Recorder(), progress=False)
+    fit(blobs(32), blobs(8), config(max_epochs=2, patience=1), folder=tmp_path, tracker=Recorder())
     said = capsys.readouterr().err
     assert said.count("the data path takes") == 1
     assert "training.loader_workers" in said

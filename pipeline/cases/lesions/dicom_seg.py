@@ -42,7 +42,7 @@ from pipeline.cases.lesions.segments import Segmented, segment_lesions
 from pipeline.cases.lesions.shape import VoxelSet
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import check_affine, check_size
-from pipeline.imaging.dicom.header import Tag
+from pipeline.imaging.dicom.tags import Tag
 from pipeline.imaging.dicom.values import Numbers, items, number, numbers, text, uid, unsigned
 
 _TYPE, _SEGMENTS, _MOST = 0x00620001, 0x00620002, 0x0062000E

@@ -14,9 +14,9 @@ from pipeline.cases.lesions.dicom_object import DicomObject
 from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.dicom.file import inflate, opened
-from pipeline.imaging.dicom.fragments import EXPLICIT_BIG
+from pipeline.imaging.dicom.fragments import EXPLICIT_BIG, SUPPORTED_COMPRESSION
 from pipeline.imaging.dicom.header import DicomFile, read_header
-from pipeline.imaging.dicom.pixels import SUPPORTED_COMPRESSION, read_frame
+from pipeline.imaging.dicom.pixels import read_frame
 
 _UNDEFINED_LENGTH: Final = 0xFFFFFFFF
 _BITS: Final = {"BINARY": (1, 8), "FRACTIONAL": (8,), "LABELMAP": (8, 16)}

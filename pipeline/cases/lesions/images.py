@@ -21,10 +21,10 @@ from pipeline.cases.lesions.shape import slice_axis
 from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import file_kind, within_root
-from pipeline.imaging.dicom.header import DicomFile, Frame, read_header
+from pipeline.imaging.dicom.frames import Frame
+from pipeline.imaging.dicom.header import DicomFile, read_header
 from pipeline.imaging.dicom.scan import DicomScan, is_nonempty_dicom
 from pipeline.imaging.image import Scan
-from pipeline.imaging.picture import Picture
 from pipeline.imaging.read import open_scan
 
 
@@ -82,7 +82,7 @@ class IndexedImage:
                 header = read_header(path, limits=self._limits)
             except CaseError:
                 continue  # what is wrong with the image is for its reader to say
-            if header.is_image and header.modality != "mask":
+            if header.word is None and header.claims_pixels:
                 return header
         return None
 
@@ -120,7 +120,7 @@ class IndexedImage:
         Raises:
             CaseError: as its reader does.
         """
-        return VoxelGrid(self._scan.shape, self._scan.affine, has_millimetres=not isinstance(self._scan, Picture))
+        return VoxelGrid(self._scan.shape, self._scan.affine, has_millimetres=self._scan.has_millimetres)
 
     @property
     def across(self) -> int:

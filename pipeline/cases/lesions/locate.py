@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.cases.case import Case
-from pipeline.cases.inputs import TABLE_SUFFIXES, Inputs
+from pipeline.cases.inputs import Inputs
 from pipeline.cases.lesions.collect import Collected, collect_annotations
 from pipeline.cases.lesions.dicom_object import annotation_format
 from pipeline.cases.lesions.images import ImageIndex
 from pipeline.cases.lesions.lesion import Lesion, ReadingOptions, RefusedAnnotation
 from pipeline.cases.lesions.match import LesionMatch, match_lesions
 from pipeline.cases.lesions.names import is_mask_name
+from pipeline.cases.tables.table import TABLE_SUFFIXES
 from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code, TableError, UsageError
 from pipeline.imaging.find import SkippedCount

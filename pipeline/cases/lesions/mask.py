@@ -17,7 +17,6 @@ from pipeline.cases.lesions.segments import Segmented, segment_lesions
 from pipeline.cases.lesions.shape import label_sets, slice_axis
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.image import FloatArray
-from pipeline.imaging.picture import Picture
 from pipeline.imaging.read import open_scan
 
 _LARGEST_LABEL: Final = 65_535
@@ -41,7 +40,7 @@ def read_mask(path: Path, options: ReadingOptions | None = None) -> Annotations:
     source = Segmented(
         path=path,
         format="mask",
-        grid=VoxelGrid(scan.shape, scan.affine, has_millimetres=not isinstance(scan, Picture)),
+        grid=VoxelGrid(scan.shape, scan.affine, has_millimetres=scan.has_millimetres),
         across=slice_axis(scan.affine),
     )
     return segment_lesions(sets, source, options)

@@ -16,7 +16,7 @@ from pipeline.cases.lesions.lesion import FLIP, Points, refuse_absurd
 from pipeline.cases.lesions.outlines import area_and_centroid
 from pipeline.cases.lesions.shape import longest_extent
 from pipeline.errors import CaseError, Code
-from pipeline.imaging.dicom.header import Frame
+from pipeline.imaging.dicom.frames import Frame
 from pipeline.imaging.dicom.values import number, text, uid
 
 _VALUE_TYPE, _CONTENT, _REFERENCED = 0x0040A040, 0x0040A730, 0x00081199

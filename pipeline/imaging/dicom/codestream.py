@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
 _SOF: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xF7})  # baseline, extended, progressive, lossless, JPEG-LS
 _BARE: Final = frozenset({0x01, *range(0xD0, 0xD9)})
-_MOST_PIXEL_BITS: Final = 32
+_APP0, _APP8, _APP14, _CODING_STYLE = 0xE0, 0xE8, 0xEE, 0x52
 # In coded data 0xFF is followed by a stuffed byte; anything else is a marker, and only these may stand there.
 _JPEG_ILLEGAL: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _JPEG_LS_ILLEGAL: Final = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")
@@ -29,13 +29,23 @@ class CodestreamError(Exception):
 
 @dataclass(frozen=True)
 class Codestream:
-    """Size and sample format as the codestream has them."""
+    """Size and sample format as the codestream has them.
+
+    Attributes:
+        rows: of the picture.
+        columns: of the picture.
+        components: channels; all have the same size and format.
+        precision: bits of a sample.
+        signed: whether samples have a sign; JPEG and JPEG-LS know none.
+        colours: ``RGB`` or ``YBR`` when the codestream says which its decoded channels are, else None.
+    """
 
     rows: int
     columns: int
     components: int
     precision: int
     signed: bool
+    colours: str | None = None
 
 
 def inspect_jpeg(data: bytes, *, jpeg_ls: bool) -> Codestream:
@@ -46,7 +56,7 @@ def inspect_jpeg(data: bytes, *, jpeg_ls: bool) -> Codestream:
     """
     if data[:2] != b"\xff\xd8":
         raise CodestreamError("does not begin with the mark of a JPEG image")
-    place, found = 2, None
+    place, found, colours = 2, None, None
     while True:
         marker, place = _next_marker(data, place)
         if marker in _BARE:
@@ -54,6 +64,10 @@ def inspect_jpeg(data: bytes, *, jpeg_ls: bool) -> Codestream:
         segment = _segment(data, place)
         if marker in _SOF:
             found = _frame_header(segment)
+            if segment[6::3][:3] == b"RGB":
+                colours = colours or "RGB"
+        elif marker in (_APP0, _APP8, _APP14):
+            colours = _application(marker, segment) or colours
         place += 2 + len(segment)
         if marker == 0xDA:
             break
@@ -66,7 +80,18 @@ def inspect_jpeg(data: bytes, *, jpeg_ls: bool) -> Codestream:
         raise CodestreamError("has no end mark, so it is cut short")
     if found.components == 1 and (_JPEG_LS_ILLEGAL if jpeg_ls else _JPEG_ILLEGAL).search(data[place:end]):
         raise CodestreamError("has a marker inside its coded pixels")
-    return found
+    return replace(found, colours=colours)
+
+
+def _application(marker: int, segment: bytes) -> str | None:
+    """What an application's marker says of the colours."""
+    if marker == _APP8 and segment.startswith(b"mrfx"):
+        raise CodestreamError("has colours transformed in a way that its standard does not know")
+    if marker == _APP0 and segment.startswith(b"JFIF\0"):
+        return "YBR"
+    if marker == _APP14 and segment.startswith(b"Adobe") and len(segment) >= 12:
+        return "YBR" if segment[11] == 1 else "RGB"
+    return None
 
 
 def _next_marker(data: bytes, place: int) -> tuple[int, int]:
@@ -108,7 +133,10 @@ def inspect_jpeg_2000(data: bytes) -> Codestream:
     while data[place : place + 2] != b"\xff\x90":
         if data[place : place + 1] != b"\xff" or data[place + 1 : place + 2] in (b"\xd9", b""):
             raise CodestreamError(f"has no marker at byte {place} of its header")
-        place += 4 + len(_segment(data, place + 2))
+        segment = _segment(data, place + 2)
+        if data[place + 1] == _CODING_STYLE and segment[4:5] == b"\1":
+            found = replace(found, colours="RGB")  # the decoder undoes the transform that was made from RGB
+        place += 4 + len(segment)
     while data[place : place + 2] == b"\xff\x90":
         tile, place = _tile_part(data, place)
         parts.add(tile)
@@ -124,6 +152,8 @@ def _image_size(segment: bytes) -> tuple[Codestream, int]:
         raise CodestreamError("has an image header that is too short")
     x, y, x0, y0, tile_x, tile_y, tile_x0, tile_y0, components = struct.unpack(">8LH", segment[2:36])
     depth, step_x, step_y = segment[36:39]
+    if components > 1 and segment[36 : 36 + 3 * components] != segment[36:39] * components:
+        raise CodestreamError("has channels of different sizes or formats")
     if min(tile_x, tile_y, step_x, step_y) == 0 or x <= x0 or y <= y0 or max(step_x, step_y) > 1:
         raise CodestreamError("has an impossible image size")
     tiles = -(-(x - tile_x0) // tile_x) * -(-(y - tile_y0) // tile_y)

@@ -21,20 +21,20 @@ from pydicom.filereader import read_dataset
 from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import open_regular
+from pipeline.imaging.dicom.bare import HEAD_BYTES, beginning
 from pipeline.imaging.dicom.fragments import EXPLICIT_BIG, EXPLICIT_DEFLATED, EXPLICIT_LITTLE, IMPLICIT
+from pipeline.imaging.dicom.tags import Tag
 from pipeline.imaging.dicom.values import uid
 
-MAGIC: Final = b"DICM"
-PREAMBLE: Final = 128
 PIXEL_DATA: Final = 0x7FE00010
 # What pydicom, struct and the like raise on damaged elements.
 PARSE_FAULTS: Final = (
     ValueError, TypeError, AttributeError, OverflowError, NotImplementedError, LookupError,
     struct.error, EOFError, OSError, RecursionError, AssertionError,
 )  # fmt: skip
-_TRANSFER_SYNTAX: Final = 0x00020010
+_TRAILER: Final = struct.Struct("<LL")  # CRC-32 and length, as gzip and some writers of DICOM append them
 _MAX_READS: Final = 1_000_000  # of a header; an Enhanced series of 10,000 frames needs fewer
-_MAX_HEADER: Final = 64 * 2**20
+MAX_HEADER: Final = 64 * 2**20
 _LONG_VRS: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 _PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, PIXEL_DATA})
 
@@ -57,7 +57,7 @@ class Window:
             count = left
         self._reads += 1
         self._bytes += count
-        if self._reads > _MAX_READS or self._bytes > _MAX_HEADER:
+        if self._reads > _MAX_READS or self._bytes > MAX_HEADER:
             raise _HeaderTooLargeError
         if self._moved:
             self._handle.seek(self._at)
@@ -82,6 +82,10 @@ class Window:
 
 class _HeaderTooLargeError(Exception):
     """A header with more elements than any scan has."""
+
+
+class ForeignElementError(Exception):
+    """An element that cannot stand where it stands; raised by those who look at each."""
 
 
 @contextmanager
@@ -121,13 +125,13 @@ def quiet() -> Iterator[None]:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a regular file has the DICM mark.
+    """Whether a regular file begins as DICOM: with its mark, or as a data set beyond doubt (see ``bare``).
 
     Raises:
         CaseError: when it cannot be opened.
     """
     with opened(path) as (handle, _):
-        return handle.read(PREAMBLE + 4)[PREAMBLE:] == MAGIC
+        return beginning(handle.read(HEAD_BYTES)) is not None
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,8 @@ class DataSet:
     Attributes:
         stamp: size and modification time.
         syntax: transfer syntax UID.
+        guessed: no file meta group says the transfer syntax; it was told from the first elements.
+        media_class: SOP class UID of the file meta group, '' when absent.
         source: what the elements are read from.
         deflated_at: where a deflated data set begins in the file, else None.
         inflated: its length when inflated, else None.
@@ -146,8 +152,15 @@ class DataSet:
     stamp: tuple[int, int]
     syntax: str
     source: Window
+    guessed: bool = False
+    media_class: str = ""
     deflated_at: int | None = None
     inflated: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file, or of a deflated data set when inflated."""
+        return self.stamp[0] if self.inflated is None else self.inflated
 
 
 @dataclass(frozen=True)
@@ -166,20 +179,26 @@ def begin(path: Path, handle: IO[bytes], stamp: tuple[int, int], limits: Limits)
     Raises:
         CaseError: E_FORMAT, E_TRUNCATED; for a deflated data set also E_CODEC and E_TOO_LARGE.
     """
-    if handle.read(PREAMBLE + 4)[PREAMBLE:] != MAGIC:
+    start = beginning(handle.read(HEAD_BYTES))
+    if start is None:
         raise CaseError(Code.E_FORMAT, path, "no DICM mark at byte 128, so not a DICOM file (Part 10); export it again")
+    handle.seek(start.offset)
     source = Window(handle, stamp[0])
-    meta = _read(path, source, EXPLICIT_LITTLE, [_TRANSFER_SYNTAX], lambda tag, _vr, _length: tag >> 16 != 2)
-    syntax = uid(meta, _TRANSFER_SYNTAX)
+    if start.syntax is not None:
+        return DataSet(handle, stamp, start.syntax, source, guessed=True)
+    tags = [Tag.MEDIA_SOP_CLASS, Tag.TRANSFER_SYNTAX]
+    meta = read_elements(path, source, EXPLICIT_LITTLE, tags, lambda tag, _vr, _length: tag >> 16 != 2)
+    syntax, media_class = uid(meta, Tag.TRANSFER_SYNTAX), uid(meta, Tag.MEDIA_SOP_CLASS)
     if not syntax:
         _refuse_short(path, source)
         raise CaseError(Code.E_FORMAT, path, "the file meta group names no transfer syntax; export it again")
     if syntax != EXPLICIT_DEFLATED:
-        return DataSet(handle, stamp, syntax, source)
-    start = source.tell()
-    handle.seek(start)
-    data, length = inflate(path, handle, keep=_MAX_HEADER, limits=limits)
-    return DataSet(handle, stamp, syntax, Window(io.BytesIO(data), len(data)), start, length)
+        return DataSet(handle, stamp, syntax, source, media_class=media_class)
+    place = source.tell()
+    handle.seek(place)
+    data, length = inflate(path, handle, keep=MAX_HEADER, limits=limits)
+    window = Window(io.BytesIO(data), len(data))
+    return DataSet(handle, stamp, syntax, window, media_class=media_class, deflated_at=place, inflated=length)
 
 
 def parse(
@@ -191,16 +210,24 @@ def parse(
         CaseError: E_FORMAT, E_TRUNCATED.
     """
     found: list[tuple[int, str | None, int]] = []
+    seen: set[int] = set()
+    twice = False
 
     def stop(tag: int, vr: str | None, length: int) -> bool:
+        nonlocal twice
         number = int(tag)  # pydicom's tags compare slowly
+        twice |= number in seen and len(seen) > 1  # the first is shown twice where its encoding is in doubt
+        seen.add(number)
         if number in _PIXEL_TAGS and number <= last:
             found.append((number, vr, length))
         return bool(found) or number > last
 
-    header = _read(path, data_set.source, data_set.syntax, tags, stop)
+    header = read_elements(path, data_set.source, data_set.syntax, tags, stop)
     if not found:
         _refuse_short(path, data_set.source)
+    if twice:
+        raise CaseError(Code.E_FORMAT, path, "an element stands twice in the DICOM header; copy or export it again")
+    if not found:
         return header, None
     tag, vr, length = found[0]
     return header, PixelPlace(tag, vr, data_set.source.tell() + (12 if vr in _LONG_VRS else 8), length)
@@ -213,9 +240,9 @@ def inflate(path: Path, handle: IO[bytes], *, keep: int, limits: Limits, skip: i
         The bytes kept, and the length of the whole inflated data set.
 
     Raises:
-        CaseError: E_TOO_LARGE above the limits, E_CODEC, E_TRUNCATED.
+        CaseError: E_TOO_LARGE above the limits, E_CODEC, E_TRUNCATED, E_CHECKSUM, E_FORMAT for bytes after its end.
     """
-    engine, kept, total, used = zlib.decompressobj(-zlib.MAX_WBITS), bytearray(), 0, 0
+    engine, kept, total, used, checksum = zlib.decompressobj(-zlib.MAX_WBITS), bytearray(), 0, 0, 0
     while not engine.eof:
         block = engine.unconsumed_tail or handle.read(1 << 16)
         if not block:
@@ -227,17 +254,36 @@ def inflate(path: Path, handle: IO[bytes], *, keep: int, limits: Limits, skip: i
             raise CaseError(Code.E_CODEC, path, "the deflated data set is damaged; export it again") from None
         first = max(skip - total, 0)
         kept += out[first : first + max(keep - len(kept), 0)]
-        total += len(out)
+        total, checksum = total + len(out), zlib.crc32(out, checksum)
         if total > limits.max_bytes or (total > 16 * 2**20 and total > used * limits.max_ratio):
             most = f"{limits.max_bytes} bytes or {limits.max_ratio} to 1"
             reason = f"inflates beyond {most}; raise the limits if that is meant"
             raise CaseError(Code.E_TOO_LARGE, path, reason)
+    _check_end(path, (engine.unused_data + handle.read(_TRAILER.size + 2)), checksum, total)
     return bytes(kept), total
 
 
-def _read(
+def _check_end(path: Path, rest: bytes, checksum: int, length: int) -> None:
+    """After a deflated data set stands nothing, a byte that pads it to an even length, or (of some) gzip's trailer."""
+    if rest in (b"", b"\0"):
+        return
+    if rest[_TRAILER.size :] in (b"", b"\0") and len(rest) >= _TRAILER.size:
+        stored, size = _TRAILER.unpack_from(rest)
+        if stored == checksum and size == length & 0xFFFFFFFF:
+            return
+        if size == length & 0xFFFFFFFF:
+            raise CaseError(Code.E_CHECKSUM, path, "the checksum of the deflated data set does not hold; copy it again")
+    raise CaseError(Code.E_FORMAT, path, "bytes follow the deflated data set, so it is damaged; copy the file again")
+
+
+def read_elements(
     path: Path, source: Window, syntax: str, tags: Sequence[int], stop: Callable[[int, str | None, int], bool]
 ) -> Dataset:
+    """Elements from where ``source`` stands until ``stop(tag, vr, length)`` or the end; only ``tags`` are kept.
+
+    Raises:
+        CaseError: E_FORMAT, E_TRUNCATED.
+    """
     try:
         with quiet():
             header: Dataset = read_dataset(
@@ -249,7 +295,9 @@ def _read(
             )
             return header
     except _HeaderTooLargeError:
-        raise CaseError(Code.E_FORMAT, path, f"a header of over {_MAX_READS} elements or {_MAX_HEADER} bytes") from None
+        raise CaseError(Code.E_FORMAT, path, f"a header of over {_MAX_READS} elements or {MAX_HEADER} bytes") from None
+    except ForeignElementError:
+        raise CaseError(Code.E_FORMAT, path, "an element stands where it cannot stand; export it again") from None
     except RecursionError:
         raise CaseError(Code.E_FORMAT, path, "sequences are nested too deep for any scan; export it again") from None
     except PARSE_FAULTS:

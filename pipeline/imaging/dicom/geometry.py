@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import LARGEST_SPACING_MM, SMALLEST_SPACING_MM, check_affine
-from pipeline.imaging.dicom.header import DicomFile, Frame
+from pipeline.imaging.dicom.frames import Frame
+from pipeline.imaging.dicom.header import DicomFile
+from pipeline.imaging.dicom.mixture import check_one_volume
 from pipeline.imaging.dicom.pixels import Slice
 from pipeline.imaging.image import Affine, Warning
 
@@ -18,17 +20,38 @@ _SPACING_TOLERANCE = 1e-4  # relative; pixel spacing is written with 4 digits an
 _STEP_TOLERANCE = 0.05  # relative, of the distance of slices; positions are often written with 2 decimals
 _STEP_NOTICED = 0.01
 _LINE_TOLERANCE_MM = 0.1  # of a slice's place beside the line of all slices
+_ROUNDED_TO_MM = (1.0, 0.1, 0.01, 0.001)  # units in which exporters cut their positions off
 
 
-def is_projection(files: Sequence[DicomFile]) -> bool:
-    """One picture of a modality that need not say where it lies (radiograph, ultrasound, photograph)."""
-    alone = len(files) == 1 and files[0].frame_count == 1
-    frame = files[0].frames[0]
-    return alone and files[0].modality in ("XR", "US", "other") and frame.position is None and frame.orientation is None
+def is_projection(path: Path, pairs: Sequence[tuple[DicomFile, Frame]], count: int) -> bool:
+    """One picture of a modality that need not say where it lies (radiograph, ultrasound, photograph).
+
+    Args:
+        path: named in errors.
+        pairs: files and descriptions of frames.
+        count: of the frames.
+
+    Raises:
+        CaseError: E_GEOMETRY_MISSING for several such pictures, which are no volume.
+    """
+    placed = any(frame.position is not None or frame.orientation is not None for _, frame in pairs)
+    file = pairs[0][0]
+    if placed or file.modality not in ("XR", "US", "other"):
+        return False
+    if count == 1:
+        return True
+    if file.frame_count == count:
+        reason = f"{count} frames without positions, no volume; name one, as image: {file.path.name}#1, to #{count}"
+    else:
+        reason = f"{count} pictures without positions in one series, no volume; name one file, as {file.path.name}"
+    raise CaseError(Code.E_GEOMETRY_MISSING, path, reason)
 
 
 def flat_affine(image: Slice) -> Affine:
-    """As of a 2D picture: columns run to the left, rows to posterior; a missing pixel spacing counts as 1 mm."""
+    """As of a 2D picture: columns run to the left, rows to posterior; a pixel is 1 mm wide where no spacing is given.
+
+    Whoever needs millimetres refuses such a scan (``Scan.has_millimetres``).
+    """
     spacing = image.frame.pixel_spacing or (1.0, 1.0)
     _check_spacing(image.file.path, spacing)
     affine = np.diag([-spacing[1], -spacing[0], 1.0, 1.0])
@@ -43,14 +66,14 @@ def _check_spacing(path: Path, spacing: Sequence[float]) -> None:
         raise CaseError(Code.E_SPACING, path, f"pixel spacing {found} mm, expected {limits} mm; check the export")
 
 
-def check_places(pairs: Sequence[tuple[DicomFile, Frame]]) -> None:
-    """Every slice says where it lies."""
+def check_places(pairs: Sequence[tuple[DicomFile, Frame]], *, whole: bool) -> None:
+    """Every slice says where it lies; and, of whole files, every frame does."""
     for file, frame in pairs:
         if frame.position is None or frame.orientation is None or frame.pixel_spacing is None:
             places = {"position": frame.position, "orientation": frame.orientation, "spacing": frame.pixel_spacing}
             missing = ", ".join(name for name, value in places.items() if value is None)
             raise CaseError(Code.E_GEOMETRY_MISSING, file.path, f"no {missing} of a slice; export the series again")
-        if len(file.frames) != file.frame_count:
+        if whole and len(file.frames) != file.frame_count:
             found = f"{file.frame_count} frames, {len(file.frames)} of them with a position"
             raise CaseError(Code.E_GEOMETRY_MISSING, file.path, f"{found}; export the series again")
         if not np.isfinite([*frame.position, *frame.orientation]).all():
@@ -109,17 +132,56 @@ def _step(
         raise CaseError(
             Code.E_SLICE_DUPLICATE, path, f"{same} slices lie where another lies; separate phases or copies"
         )
+    check_one_volume(path, slices, usual)
     worst = float(np.abs(gaps - usual).max())
+    step: NDArray[np.float64] = (positions[-1] - positions[0]) / (len(slices) - 1)
     if worst > max(_STEP_TOLERANCE * usual, 0.02):
+        even = _even_distance(slices, positions, normal)
+        if even is not None:
+            step *= even / (step @ normal)
+            warnings.append(Warning(Code.W_SPACING, f"positions are rounded; an even {even:.4g} mm gives them all"))
+            return _on_a_line(path, positions, step, normal)
         found = f"slices lie {gaps.min():.4g} to {gaps.max():.4g} mm apart, usually {usual:.4g} mm"
         raise CaseError(Code.E_SLICE_GAP, path, f"{found}; copy the missing slices or resample")
-    step: NDArray[np.float64] = (positions[-1] - positions[0]) / (len(slices) - 1)
-    beside = positions - (positions[0] + np.arange(len(slices))[:, np.newaxis] * step)
+    _contradictions(slices, usual, worst, warnings)
+    return _on_a_line(path, positions, step, normal)
+
+
+def _on_a_line(
+    path: Path, positions: NDArray[np.float64], step: NDArray[np.float64], normal: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The step, when all slices lie beside no line but that of it."""
+    beside = positions - (positions[0] + np.arange(len(positions))[:, np.newaxis] * step)
     across = beside - np.outer(beside @ normal, normal)
     if np.linalg.norm(across, axis=1).max() > _LINE_TOLERANCE_MM:
         raise CaseError(Code.E_AFFINE, path, "slices do not lie on one straight line; export the series again")
-    _contradictions(slices, usual, worst, warnings)
     return step
+
+
+def _even_distance(
+    slices: Sequence[Slice], positions: NDArray[np.float64], normal: NDArray[np.float64]
+) -> float | None:
+    """The even distance of slices whose rounding gives these positions, mm; None when there is none.
+
+    Rounded to a unit, even positions have gaps that differ by one unit at most, and some even distance reproduces all
+    of them to half a unit. Where a slice is missing, a gap is longer by the distance itself and the line has a jump of
+    it; so nothing is taken for rounding unless the unit is below half of the distance (less for few slices).
+    """
+    depths, count = positions @ normal, len(positions)
+    gaps = np.diff(depths)
+    first, second = np.triu_indices(count, 1)
+    apart, steps = depths[second] - depths[first], second - first
+    for unit_mm in _ROUNDED_TO_MM:
+        if np.abs(positions / unit_mm - np.round(positions / unit_mm)).max() > 1e-6:
+            continue
+        unit = unit_mm * float(np.abs(normal).sum()) + 1e-6
+        lowest, highest = float(((apart - unit) / steps).max()), float(((apart + unit) / steps).min())
+        fine = unit < 0.475 * lowest * (count - 2) / (count - 1)
+        if lowest <= highest and gaps.max() - gaps.min() <= unit and fine:
+            frame = slices[0].frame
+            declared = [value for value in (frame.spacing_between, frame.thickness) if value]
+            return next((value for value in declared if lowest <= value <= highest), (lowest + highest) / 2)
+    return None
 
 
 def _alone(image: Slice, warnings: list[Warning]) -> float:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from typing import IO, Any, Final
+from dataclasses import dataclass, replace
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
+from pipeline.imaging.colour import grey_of_rgb, grey_of_ybr
 from pipeline.imaging.dicom.codestream import (
     Codestream,
     CodestreamError,
@@ -19,11 +20,11 @@ from pipeline.imaging.dicom.codestream import (
     unpack_rle,
 )
 from pipeline.imaging.dicom.file import inflate, opened
-from pipeline.imaging.dicom.fragments import JPEG, JPEG_2000, JPEG_LS, RLE
-from pipeline.imaging.dicom.header import DicomFile, Frame, PixelElement, PixelFormat
+from pipeline.imaging.dicom.fragments import JPEG_2000, JPEG_LS, RLE
+from pipeline.imaging.dicom.frames import Frame
+from pipeline.imaging.dicom.header import DicomFile, PixelElement, PixelFormat
 
 Stored = NDArray[np.integer[Any]]
-SUPPORTED_COMPRESSION: Final = JPEG | JPEG_LS | JPEG_2000 | {RLE}
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,13 @@ class StoredFrame:
 
     Attributes:
         values: shape (rows, columns), of the stored bits alone, sign extended.
-        stray_bits: bits beyond the stored ones are set: an overlay, junk, or a header that says too few bits.
+        stray_bits: bits beyond the stored ones are set and left out: an overlay, junk, or a header that says too few.
+        coloured: the values are luminances of something coloured.
     """
 
     values: Stored
-    stray_bits: bool
+    stray_bits: bool = False
+    coloured: bool = False
 
 
 def read_frame(file: DicomFile, index: int, *, limits: Limits) -> StoredFrame:
@@ -80,8 +83,9 @@ def read_frame(file: DicomFile, index: int, *, limits: Limits) -> StoredFrame:
 
 
 def frame_bytes(pixel_format: PixelFormat) -> int:
-    """Bytes of one uncompressed frame."""
-    return pixel_format.rows * pixel_format.columns * pixel_format.bits_allocated // 8
+    """Bytes of one uncompressed frame; YBR_FULL_422 has its chrominance once for two pixels."""
+    samples = 2 if pixel_format.photometric == "YBR_FULL_422" else pixel_format.samples
+    return pixel_format.rows * pixel_format.columns * samples * pixel_format.bits_allocated // 8
 
 
 def _native(file: DicomFile, handle: IO[bytes], pixels: PixelElement, index: int, limits: Limits) -> bytes:
@@ -105,6 +109,8 @@ def _native(file: DicomFile, handle: IO[bytes], pixels: PixelElement, index: int
 
 def _unpack(pixel_format: PixelFormat, data: bytes, *, swapped: bool) -> StoredFrame:
     """Bytes of an uncompressed frame -> values: the stored bits alone, whatever stands in the others."""
+    if pixel_format.samples > 1:
+        return _unpack_colours(pixel_format, data, swapped=swapped)
     size, stored, signed = pixel_format.bits_allocated // 8, pixel_format.bits_stored, pixel_format.signed
     order = ">" if swapped and size > 1 else "<"
     whole = stored == pixel_format.bits_allocated
@@ -118,6 +124,26 @@ def _unpack(pixel_format: PixelFormat, data: bytes, *, swapped: bool) -> StoredF
     bare = wide == (values & ((1 << stored) - 1)) << shift
     extended = wide == (values.astype(np.int64) << shift) & ((1 << 8 * size) - 1)  # the sign repeated above the value
     return StoredFrame(values, stray_bits=not bool((bare | extended).all()))
+
+
+def _unpack_colours(pixel_format: PixelFormat, data: bytes, *, swapped: bool) -> StoredFrame:
+    size, rows, columns = pixel_format.bits_allocated // 8, pixel_format.rows, pixel_format.columns
+    raw = np.frombuffer(data, f"{'>' if swapped and size > 1 else '<'}u{size}")
+    if pixel_format.photometric == "YBR_FULL_422":
+        pairs = raw.reshape(rows, columns // 2, 4)  # Y, Y, Cb, Cr
+        values, coloured = grey_of_ybr(pairs[..., :2].reshape(rows, columns), pairs[..., 2:], 8 * size)
+        return StoredFrame(values, coloured=coloured)
+    planes = raw.reshape(3, rows, columns).transpose(1, 2, 0) if pixel_format.planar else raw.reshape(rows, columns, 3)
+    return _grey(planes, pixel_format)
+
+
+def _grey(channels: Stored, pixel_format: PixelFormat) -> StoredFrame:
+    """Decoded channels (rows, columns, 3) -> grey; the decoder of JPEG 2000 has turned its own kinds of YBR to RGB."""
+    if pixel_format.photometric in ("YBR_FULL", "YBR_FULL_422"):
+        values, coloured = grey_of_ybr(channels[..., 0], channels[..., 1:], pixel_format.bits_stored)
+    else:
+        values, coloured = grey_of_rgb(channels)
+    return StoredFrame(values, coloured=coloured)
 
 
 def _extend(values: Stored, bits: int, *, signed: bool) -> Stored:
@@ -142,25 +168,50 @@ def _decompress(file: DicomFile, data: bytes) -> StoredFrame:
     try:
         if file.transfer_syntax == RLE:
             pixels = pixel_format.rows * pixel_format.columns
-            raw = unpack_rle(data, pixels=pixels, planes=pixel_format.bits_allocated // 8)
-            return _unpack(pixel_format, raw, swapped=True)
+            planes = pixel_format.samples * pixel_format.bits_allocated // 8
+            return _unpack(
+                replace(pixel_format, planar=False), unpack_rle(data, pixels=pixels, planes=planes), swapped=True
+            )
         found = _inspect(file.transfer_syntax, data)
         _agree(found, pixel_format)
         out = _run_codec(file.transfer_syntax, data)
         container = 1 if found.precision <= 8 else 2 if found.precision <= 16 else 4
-        if len(out) != found.rows * found.columns * container:
+        if len(out) != found.rows * found.columns * found.components * container:
             raise CodestreamError(f"decoded to {len(out)} bytes")
+        raw = np.frombuffer(out, f"{'<' if sys.byteorder == 'little' else '>'}u{container}")
+        if found.components > 1:
+            return _grey(raw.reshape(found.rows, found.columns, found.components), pixel_format)
+        return StoredFrame(_reconcile(raw.reshape(found.rows, found.columns), found, pixel_format))
     except CodestreamError as error:
         raise CaseError(Code.E_CODEC, file.path, f"the compressed frame {error}; export the series again") from None
-    order = "<" if sys.byteorder == "little" else ">"
-    raw_values = np.frombuffer(out, f"{order}u{container}").reshape(found.rows, found.columns)
-    # JPEG 2000 and JPEG-LS pad to their own precision; JPEG may hold signs extended beyond the stored bits.
-    bits = found.precision
-    if pixel_format.signed and file.transfer_syntax in JPEG:
-        bits = min(pixel_format.bits_stored, 8 * container)
-    values = _extend(raw_values, bits, signed=pixel_format.signed)
-    fitting = _extend(values, pixel_format.bits_stored, signed=pixel_format.signed)
-    return StoredFrame(values, stray_bits=not np.array_equal(values, fitting))
+
+
+def _reconcile(raw: Stored, found: Codestream, pixel_format: PixelFormat) -> Stored:
+    """Values of a codestream whose precision and sign may differ from the header's, when both allow but one reading.
+
+    Values as the codestream has them are right when the header can hold them. Where the header declares a sign that
+    the codestream does not know (JPEG and JPEG-LS know none, and some JPEG 2000 encoders are not told), its bits are
+    those of a negative number in as many bits as are stored.
+
+    Raises:
+        CodestreamError: when the two contradict each other.
+    """
+    bits = pixel_format.bits_stored
+    values = _extend(raw, found.precision, signed=found.signed)
+    lowest, highest = (-(1 << bits - 1), (1 << bits - 1) - 1) if pixel_format.signed else (0, (1 << bits) - 1)
+    low, high = int(values.min()), int(values.max())
+    unsure = pixel_format.signed and not found.signed and found.precision < bits and high >= 1 << found.precision - 1
+    if lowest <= low and high <= highest and not unsure:
+        return values
+    if pixel_format.signed and not found.signed and found.precision >= bits:
+        negative = _extend(raw, bits, signed=True).astype(np.int64)
+        mask = (1 << found.precision) - 1
+        bare, extended = negative & ((1 << bits) - 1), negative & mask
+        if ((values == bare) | (values == extended)).all():
+            return negative
+    declared = f"{bits} bits, {'' if pixel_format.signed else 'un'}signed"
+    held = f"{found.precision} bits, {'' if found.signed else 'un'}signed"
+    raise CodestreamError(f"holds values from {low} to {high} in {held}, where the header says {declared}")
 
 
 def _inspect(syntax: str, data: bytes) -> Codestream:
@@ -171,9 +222,16 @@ def _inspect(syntax: str, data: bytes) -> Codestream:
 
 def _agree(found: Codestream, pixel_format: PixelFormat) -> None:
     """Refuse before the codec allocates what a codestream claims against the header."""
-    if (found.rows, found.columns) != (pixel_format.rows, pixel_format.columns) or found.components != 1:
-        shape = f"{found.columns} × {found.rows} × {found.components}"
-        raise CodestreamError(f"is {shape}, where the header says {pixel_format.columns} × {pixel_format.rows} × 1")
+    shape = (pixel_format.columns, pixel_format.rows, pixel_format.samples)
+    if (found.columns, found.rows, found.components) != shape:
+        size, declared = f"{found.columns} × {found.rows} × {found.components}", " × ".join(map(str, shape))
+        raise CodestreamError(f"is {size}, where the header says {declared}")
+    if found.components > 1:
+        colours = "YBR" if pixel_format.photometric in ("YBR_FULL", "YBR_FULL_422") else "RGB"
+        if (found.precision, found.signed) != (pixel_format.bits_stored, False):
+            raise CodestreamError(f"has {found.precision} bits a channel, where the header says otherwise")
+        if found.colours not in (None, colours):
+            raise CodestreamError(f"says that its channels are {found.colours}, the header {pixel_format.photometric}")
     if not 2 <= found.precision <= pixel_format.bits_allocated:
         raise CodestreamError(f"has {found.precision} bits a pixel in {pixel_format.bits_allocated} allocated ones")
 

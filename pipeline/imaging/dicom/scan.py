@@ -6,8 +6,10 @@
   padding keeps its value, as in other readers: no HU is invented for it, and the range rules see what is there.
 - **MONOCHROME1** says how to display. For CT the value is a HU all the same and is kept; for any other modality it
   is mirrored within its stored bits, so that bright means what it means in MONOCHROME2. Both are flagged.
+- **Colour**: ultrasound, radiographs and photographs with equal channels are the grey image they show, exactly;
+  coloured ones are their luminance, flagged W_PHOTOMETRIC. Colour in CT, MR or PET is refused.
 - **Digest**: SHA-256 of the sorted SHA-256 (hex, one a line) of the files' bytes, copies counted once, so that
-  neither names nor order nor copies change it.
+  neither names nor order nor copies change it; of one frame among several, SHA-256 of that and ``#`` and its number.
 - **Zero-filled slices** (a copy that broke off) are refused when slices around them are whole.
 
 What cannot be found: uncompressed pixels, RLE, JPEG, JPEG-LS and JPEG 2000 carry no checksum, so damage that leaves the
@@ -30,16 +32,16 @@ from pipeline.errors import CaseError, Code
 from pipeline.files import sha256_bytes, sha256_file
 from pipeline.imaging.checks import file_kind
 from pipeline.imaging.dicom.file import is_dicom
-from pipeline.imaging.dicom.header import DicomFile, read_header
+from pipeline.imaging.dicom.header import DicomFile
 from pipeline.imaging.dicom.pixels import Slice, Stored, read_frame
+from pipeline.imaging.dicom.select import UNREADABLE, frame_number, read_headers, select_images
 from pipeline.imaging.dicom.series import arrange
-from pipeline.imaging.image import Affine, Box, FloatArray, Warning
+from pipeline.imaging.image import Affine, Box, FloatArray, Warning, part_digest
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".dic", ".ima", ".dc3")
 _MOST_ZEROS = 0.25  # share of a frame by which its zero end may exceed that of slices around it
 _MOST_FILES = 50_000  # of one series; above it, the folder is not one
 NO_SCANS = frozenset({"license", "readme", "notice", "version", "dicomdir", "manifest", "checksums", "md5sums"})
-_UNREADABLE = frozenset({Code.E_EMPTY_FILE, Code.E_FORMAT, Code.E_PERMISSION, Code.E_NOT_FOUND})
 
 
 @dataclass(eq=False)
@@ -47,7 +49,7 @@ class DicomScan:
     """An opened series; see `pipeline.imaging.image.Scan`. Stored axes: column, row, slice.
 
     Attributes:
-        has_geometry: False for a projection or photograph that declares no position.
+        has_millimetres: False for a radiograph, ultrasound image or photograph without a pixel spacing.
     """
 
     path: Path
@@ -55,9 +57,10 @@ class DicomScan:
     affine: Affine
     modality: str | None
     warnings: tuple[Warning, ...]
-    has_geometry: bool
+    has_millimetres: bool
     _slices: tuple[Slice, ...] = field(repr=False)
     _limits: Limits = field(repr=False)
+    _frame: int | None = field(default=None, repr=False)
     _digest: str | None = field(default=None, repr=False)
 
     @property
@@ -73,11 +76,11 @@ class DicomScan:
         """
         columns, rows, numbers = (range(size)[part] for size, part in zip(self.shape, box, strict=True))
         voxels = np.empty((len(columns), len(rows), len(numbers)), dtype=np.float32)
-        stray, zeros = 0, []
+        stray, coloured, zeros = 0, 0, []
         for place, number in enumerate(numbers):
             image = self._slices[number]
             frame = read_frame(image.file, image.frame.index, limits=self._limits)
-            stray += frame.stray_bits
+            stray, coloured = stray + frame.stray_bits, coloured + frame.coloured
             zeros.append(_zeros_at_the_end(frame.values))
             values = image.rescale(frame.values[box[1], box[0]])  # (row, column)
             with np.errstate(over="ignore"):  # judged below
@@ -86,10 +89,17 @@ class DicomScan:
             self._check_filled([self._slices[number] for number in numbers], np.array(zeros))
         if not np.isfinite(voxels).all():
             raise CaseError(Code.E_NONFINITE, self.path, "the rescale leads beyond float32; export the series again")
-        if stray and not any(warning.code == Code.W_BITPIX for warning in self.warnings):
+        if stray:
             found = f"bits are set beyond the stored ones in {stray} slices (overlays, or a wrong BitsStored); left out"
-            self.warnings += (Warning(Code.W_BITPIX, found),)
+            self._warn(Code.W_BITPIX, found)
+        if coloured:
+            self._warn(Code.W_PHOTOMETRIC, "coloured; its luminance was taken")
         return voxels
+
+    def _warn(self, code: Code, found: str) -> None:
+        """Add a warning once, however often voxels are read."""
+        if not any((warning.code, warning.detail) == (code, found) for warning in self.warnings):
+            self.warnings += (Warning(code, found),)
 
     def _check_filled(self, slices: Sequence[Slice], zeros: NDArray[np.float64]) -> None:
         """Refuse slices whose end is all zero bytes, as when a copy was broken off, between slices that are whole.
@@ -117,10 +127,14 @@ class DicomScan:
         if self._digest is None:
             files = {image.file.path: image.file for image in self._slices}
             self._digest = sha256_bytes("\n".join(sorted({_file_digest(file) for file in files.values()})).encode())
+            if self._frame is not None:
+                self._digest = part_digest(self._digest, self._frame)
         return self._digest
 
 
-def open_series(source: Path | Sequence[Path], *, limits: Limits, modality: str | None = None) -> DicomScan:
+def open_series(
+    source: Path | Sequence[Path], *, limits: Limits, modality: str | None = None, part: str | None = None
+) -> DicomScan:
     """Open a series: read and check the headers of all its slices; no pixel is decoded.
 
     Args:
@@ -128,22 +142,28 @@ def open_series(source: Path | Sequence[Path], *, limits: Limits, modality: str 
             and non-image objects beside it ignored), the files of one series, or one file.
         limits: what may be allocated.
         modality: the declared one; ``CT`` makes a missing rescale an error whatever the file says.
+        part: which series of a folder (eight hex digits or more of the SHA-256 of its UID, or the UID), or which frame
+            of a file, from 1.
 
     Raises:
         CaseError: with the code of what is wrong.
     """
     path, paths = _paths(source)
-    files = _images(path, _headers(paths, limits))
-    series = arrange(path, files, limits=limits, modality=modality, digest=_file_digest)
+    one_file = isinstance(source, Path) and paths == [source]
+    files = read_headers(paths, limits=limits, part=None if one_file else part)
+    files = select_images(path, files, None if one_file else part)
+    frame = frame_number(path, part, files[0]) if one_file and part else None
+    series = arrange(path, files, limits=limits, modality=modality, frame=frame, digest=_file_digest)
     return DicomScan(
         path=path,
         shape=series.shape,
         affine=series.affine,
         modality=series.modality,
         warnings=series.warnings,
-        has_geometry=series.has_geometry,
+        has_millimetres=series.has_millimetres,
         _slices=series.slices,
         _limits=limits,
+        _frame=frame if files[0].frame_count > 1 else None,
     )
 
 
@@ -196,7 +216,7 @@ def is_nonempty_dicom(path: Path) -> bool:
     try:
         return is_dicom(path)
     except CaseError as error:
-        if error.code in _UNREADABLE:
+        if error.code in UNREADABLE:
             return False
         raise
 
@@ -210,36 +230,6 @@ def may_be_slice(name: str) -> bool:
     if name.startswith(".") or name.lower() in NO_SCANS:
         return False
     return not dot or f".{suffix}" in DICOM_SUFFIXES or suffix.isdigit() or not stem
-
-
-def _headers(paths: Sequence[Path], limits: Limits) -> list[DicomFile]:
-    """Headers of all files; one that cannot be read refuses the series, because nobody knows which slice it was."""
-    files: list[DicomFile] = []
-    fault: CaseError | None = None
-    for each in paths:
-        try:
-            files.append(read_header(each, limits=limits))
-        except CaseError as error:
-            fault = fault or error
-    if fault is None:
-        return files
-    if files and fault.code in _UNREADABLE:
-        reason = f"one of {len(paths)} files cannot be read ({fault.code}: {fault.reason})"
-        raise CaseError(Code.E_SLICE_UNREADABLE, fault.path, reason) from None
-    raise fault
-
-
-def _images(path: Path, files: list[DicomFile]) -> list[DicomFile]:
-    """Without reports, plans and directories, which are no images; a slice that lost its pixels is refused."""
-    images = [file for file in files if file.is_image]
-    if not images:
-        raise CaseError(Code.E_NO_PIXELS, path, f"{len(files)} DICOM objects, none with an image; name an image series")
-    lost = [file for file in images if file.pixels is None]
-    lost += [file for file in files if not file.is_image and file.series in {image.series for image in images}]
-    if lost:
-        reason = f"no pixel data in {len(lost)} of {len(files)} objects; copy them again"
-        raise CaseError(Code.E_NO_PIXELS, lost[0].path, reason)
-    return images
 
 
 def _zeros_at_the_end(values: Stored) -> float:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from pydicom.uid import UID
 
 from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import check_size
+from pipeline.imaging.dicom.fragments import JPEG, JPEG_2000, SUPPORTED_COMPRESSION
+from pipeline.imaging.dicom.frames import Frame
 from pipeline.imaging.dicom.geometry import check_places, flat_affine, is_projection, place_slices
-from pipeline.imaging.dicom.header import DicomFile, Frame
-from pipeline.imaging.dicom.pixels import SUPPORTED_COMPRESSION, Slice, frame_bytes
+from pipeline.imaging.dicom.header import NATIVE, DicomFile
+from pipeline.imaging.dicom.pixels import Slice, frame_bytes
 from pipeline.imaging.image import Affine, Warning
 
 # "US" is "unspecified", which many scanners write for HU; of another word than the standard's nothing is known.
@@ -30,11 +33,17 @@ class Series:
     modality: str | None
     warnings: tuple[Warning, ...]
     slices: tuple[Slice, ...]
-    has_geometry: bool
+    has_millimetres: bool
 
 
 def arrange(
-    path: Path, files: Sequence[DicomFile], *, limits: Limits, modality: str | None, digest: Callable[[DicomFile], str]
+    path: Path,
+    files: Sequence[DicomFile],
+    *,
+    limits: Limits,
+    modality: str | None,
+    frame: int | None,
+    digest: Callable[[DicomFile], str],
 ) -> Series:
     """Check files against each other and put their slices in order.
 
@@ -43,6 +52,7 @@ def arrange(
         files: images of one series, in any order.
         limits: what may be allocated.
         modality: the declared one.
+        frame: the one frame of the one file that is meant, from 1; None for all.
         digest: of a file's bytes, asked only where two files claim to be the same object.
 
     Raises:
@@ -51,19 +61,27 @@ def arrange(
     _check_identity(path, files)
     files, warnings = _drop_copies(files, digest)
     _check_pixels(path, files, limits)
-    pairs = [(file, frame) for file in files for frame in file.frames]
-    warnings += check_size(path, (*_size(files[0]), sum(file.frame_count for file in files)), 4, limits)
+    pairs = [(file, each) for file in files for each in file.frames] if frame is None else [_only(files[0], frame)]
+    count = sum(file.frame_count for file in files) if frame is None else 1
+    warnings += check_size(path, (*_size(files[0]), count), 4, limits)
     _check_lengths(files, warnings)
-    has_geometry = not is_projection(files)
-    if has_geometry:
-        check_places(pairs)
+    flat = is_projection(path, pairs, count)
+    if not flat:
+        check_places(pairs, whole=frame is None)
     slices = _rescales(pairs, modality, warnings)
-    if has_geometry:
-        slices, affine = place_slices(path, slices, warnings)
-    else:
+    if flat:
         affine = flat_affine(slices[0])
+    else:
+        slices, affine = place_slices(path, slices, warnings)
     shape = (*_size(files[0]), len(slices))
-    return Series(shape, affine, files[0].modality, tuple(warnings), tuple(slices), has_geometry)
+    has_millimetres = not flat or slices[0].frame.pixel_spacing is not None
+    return Series(shape, affine, files[0].modality, tuple(warnings), tuple(slices), has_millimetres)
+
+
+def _only(file: DicomFile, frame: int) -> tuple[DicomFile, Frame]:
+    """One frame of a file; without functional groups its description is that of the whole file."""
+    described = file.frames[frame - 1] if len(file.frames) == file.frame_count else file.frames[0]
+    return file, replace(described, index=frame - 1)
 
 
 def _size(file: DicomFile) -> tuple[int, int]:
@@ -72,10 +90,6 @@ def _size(file: DicomFile) -> tuple[int, int]:
 
 def _check_identity(path: Path, files: Sequence[DicomFile]) -> None:
     """One series of one patient. Messages say how many, never which."""
-    series = {file.series for file in files}
-    if len(series) > 1:
-        reason = f"{len(files)} files of {len(series)} series; name a folder that holds one"
-        raise CaseError(Code.E_MIXED_SERIES, path, reason)
     patients = {file.patient for file in files}
     if len(patients) > 1:
         raise CaseError(Code.E_MIXED_PATIENT, path, f"{len(patients)} patient ids in one series; separate them")
@@ -124,19 +138,37 @@ def _check_format(file: DicomFile) -> None:
     if min(pixel_format.rows, pixel_format.columns, file.frame_count) < 1:
         size = f"{pixel_format.columns} × {pixel_format.rows} × {file.frame_count}"
         raise CaseError(Code.E_SHAPE, path, f"the header claims {size} pixels; export the series again")
-    if pixel_format.samples != 1 or not pixel_format.photometric.startswith("MONOCHROME"):
-        found = pixel_format.photometric or "unknown"
-        reason = f"{pixel_format.samples} samples a pixel, {found}; grey images (MONOCHROME2) are read"
-        raise CaseError(Code.E_PHOTOMETRIC, path, reason)
+    if file.transfer_syntax not in (*NATIVE, *SUPPORTED_COMPRESSION):
+        name = UID(file.transfer_syntax).name
+        named = file.transfer_syntax if name == file.transfer_syntax else f"{file.transfer_syntax} ({name})"
+        reason = f"transfer syntax {named} is not read; export as explicit VR little endian"
+        raise CaseError(Code.E_CODEC, path, reason)
+    _check_colours(file)
     bits = (pixel_format.bits_allocated, pixel_format.bits_stored, pixel_format.high_bit)
     fits = 0 < bits[1] <= bits[2] + 1 <= bits[0] and bits[0] in (8, 16, 32)
     if not fits or (file.transfer_syntax in SUPPORTED_COMPRESSION and bits[2] + 1 != bits[1]):
         reason = f"bits (allocated, stored, highest) are {bits}; expected 8, 16 or 32 allocated, the stored ones lowest"
         raise CaseError(Code.E_DTYPE, path, reason)
-    assert file.pixels is not None
-    if file.pixels.length is None and file.transfer_syntax not in SUPPORTED_COMPRESSION:
-        reason = f"transfer syntax {file.transfer_syntax} is not read; export as explicit VR little endian"
-        raise CaseError(Code.E_CODEC, path, reason)
+
+
+def _check_colours(file: DicomFile) -> None:
+    """Grey, or such colours as ultrasound, radiographs and photographs are stored in."""
+    pixel_format, compressed = file.pixel_format, file.transfer_syntax in SUPPORTED_COMPRESSION
+    grey = pixel_format.samples == 1 and pixel_format.photometric.startswith("MONOCHROME")
+    known = {"RGB", "YBR_FULL"}
+    if file.transfer_syntax in JPEG_2000:
+        known |= {"YBR_ICT", "YBR_RCT"}
+    elif file.transfer_syntax in JPEG or (not compressed and pixel_format.columns % 2 == 0):
+        known.add("YBR_FULL_422")
+    shown = file.modality in ("US", "XR", "other") and not file.is_pet
+    whole = (pixel_format.bits_stored, pixel_format.signed) == (pixel_format.bits_allocated, False)
+    if grey or (shown and whole and pixel_format.samples == 3 and pixel_format.photometric in known):
+        return
+    found = pixel_format.photometric or "unknown"
+    reason = f"{pixel_format.samples} samples a pixel, {found}; grey images (MONOCHROME2) are read"
+    if pixel_format.samples == 3:
+        reason += ", and unsigned RGB or YBR_FULL of whole bytes in ultrasound, radiographs and photographs"
+    raise CaseError(Code.E_PHOTOMETRIC, file.path, reason)
 
 
 def _check_lengths(files: Sequence[DicomFile], warnings: list[Warning]) -> None:
@@ -145,6 +177,7 @@ def _check_lengths(files: Sequence[DicomFile], warnings: list[Warning]) -> None:
     for file in files:
         assert file.pixels is not None
         if file.pixels.length is None:
+            trailing += file.pixels.padding > 0
             continue
         expected = frame_bytes(file.pixel_format) * file.frame_count
         excess = file.pixels.length - expected - expected % 2
@@ -156,7 +189,7 @@ def _check_lengths(files: Sequence[DicomFile], warnings: list[Warning]) -> None:
                 f"pixel data of {file.pixels.length} bytes, expected {expected}; size and pixels do not belong together"
             )
             raise CaseError(Code.E_SHAPE, file.path, reason)
-        trailing += excess > 0
+        trailing += excess > 0 or file.pixels.padding > 0
     if trailing:
         warnings.append(Warning(Code.W_TRAILING_BYTES, f"bytes after the pixels of {trailing} files"))
 
@@ -168,11 +201,24 @@ def _rescales(pairs: Sequence[tuple[DicomFile, Frame]], modality: str | None, wa
         warnings.append(Warning(Code.W_RESCALE_VARIES, found))
     if pairs[0][0].modality == "CT" and any(frame.rescale_type == "other" for _, frame in pairs):
         warnings.append(Warning(Code.W_UNITS, "the type of the rescale is no word of the standard; taken as HU"))
-    one = sum(file.pixel_format.photometric == "MONOCHROME1" for file, _ in pairs)
-    if one:
-        done = "values mirrored" if any(image.inverted for image in slices) else "HU kept: it only concerns display"
-        warnings.append(Warning(Code.W_PHOTOMETRIC, f"{one} slices are MONOCHROME1; {done}"))
+    warnings += _display_warnings([file for file, _ in pairs], mirrored=any(image.inverted for image in slices))
     return slices
+
+
+def _display_warnings(files: Sequence[DicomFile], *, mirrored: bool) -> list[Warning]:
+    """What a header says about brightness that a model cannot know of."""
+    one = sum(file.pixel_format.photometric == "MONOCHROME1" for file in files)
+    two = sum(file.pixel_format.photometric == "MONOCHROME2" and file.inverse_lut for file in files)
+    raw = sum(file.for_processing for file in files)
+    found = []
+    if one:
+        done = "values mirrored" if mirrored else "HU kept: it only concerns display"
+        found.append(f"{one} slices are MONOCHROME1; {done}")
+    if two:
+        found.append(f"{two} slices are MONOCHROME2 with an inverse presentation LUT, a contradiction; values kept")
+    if raw:
+        found.append(f"{raw} images are for processing, not for presentation: what the detector measured; values kept")
+    return [Warning(Code.W_PHOTOMETRIC, text) for text in found]
 
 
 def _rescale(file: DicomFile, frame: Frame, *, is_ct: bool) -> Slice:

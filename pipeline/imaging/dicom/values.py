@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 from typing import Final
 
 from pydicom.dataset import Dataset
@@ -63,6 +64,26 @@ def numbers(header: Dataset, tag: int, size: int) -> Numbers | None:
     if len(parts) != size:
         return (math.nan,) * size
     return tuple(float(part) if _DECIMAL.fullmatch(part) else math.nan for part in parts)
+
+
+def mark(header: Dataset, tag: int, *, double: bool = False) -> object:
+    """A value to be compared and never shown: numbers to four digits, else its bytes; None when absent.
+
+    Args:
+        header: that may hold it.
+        tag: of the element.
+        double: it is one binary number of 64 bits.
+    """
+    value = _value(header, tag)
+    if not isinstance(value, bytes) or not value.strip(b" \0"):
+        return None
+    if double and len(value) == 8:
+        little = getattr(header.get_item(tag, keep_deferred=True), "is_little_endian", True)
+        return (f"{struct.unpack('<d' if little else '>d', value)[0]:.4g}",)
+    parts = [part.strip(" \0") for part in value.decode("ascii", "replace").split("\\")]
+    if all(_DECIMAL.fullmatch(part) for part in parts):
+        return tuple(f"{float(part):.4g}" for part in parts)
+    return value
 
 
 def number(header: Dataset, tag: int) -> float | None:

@@ -9,7 +9,14 @@ import numpy as np
 from nibabel import quaternions
 
 from pipeline.errors import CaseError, Code
-from pipeline.imaging.checks import LARGEST_SPACING_MM, SMALLEST_SPACING_MM, check_affine, nearest_axes
+from pipeline.imaging.checks import (
+    LARGEST_SPACING_MM,
+    SMALLEST_SPACING_MM,
+    check_affine,
+    is_tilted,
+    nearest_axes,
+    right_angles,
+)
 from pipeline.imaging.image import Affine, Warning, spacing_mm
 
 _QUATERNIONS: Any = quaternions  # not annotated
@@ -94,15 +101,10 @@ def _compare_zooms(header: Any, affine: Affine) -> list[Warning]:
     spacing = np.array(spacing_mm(affine))
     if np.allclose(np.abs(zooms), spacing, rtol=0.01, atol=1e-3):
         return []
-    if _tilted(affine) and np.allclose(np.abs(zooms[:2]), spacing[:2], rtol=0.01, atol=1e-3):
+    if is_tilted(affine) and np.allclose(np.abs(zooms[:2]), spacing[:2], rtol=0.01, atol=1e-3):
         return []  # pixdim then holds the distance between slices, which a tilt lengthens; W_SHEAR says so
     found, used = (" x ".join(f"{value:.4g}" for value in values) for values in (zooms, spacing))
     return [Warning(Code.W_SPACING, f"pixdim says {found} mm, the sform {used} mm; the sform is followed")]
-
-
-def _tilted(affine: Affine) -> bool:
-    directions = affine[:3, :3] / np.array(spacing_mm(affine))
-    return float(np.abs(directions.T @ directions - np.eye(3)).max()) > 0.01
 
 
 def _compare_forms(
@@ -116,13 +118,13 @@ def _compare_forms(
     if not all(np.isfinite(zoom) and zoom > 0 for zoom in zooms):
         return []  # W_SPACING has been given; there is nothing to compare with
     qform = _qform(header, path)
-    if not _tilted(qform) and nearest_axes(qform, path) != nearest_axes(sform, path):
+    if not is_tilted(qform) and nearest_axes(qform, path) != nearest_axes(sform, path):
         raise CaseError(
             Code.E_AFFINE_DISAGREE,
             path,
             f"sform says {_codes(sform)}, qform {_codes(qform)}; find out which is right, and clear the other",
         )
-    expected = _without_shear(sform) if _tilted(sform) else sform
+    expected = _without_shear(sform) if is_tilted(sform) else sform
     corners = np.stack(np.meshgrid(*([0.0, length - 1.0] for length in shape), indexing="ij"), -1).reshape(-1, 3)
     shifts = corners @ (qform - expected)[:3, :3].T + (qform - expected)[:3, 3]
     worst = float(np.linalg.norm(shifts, axis=1).max())
@@ -142,10 +144,8 @@ def _compare_forms(
 
 def _without_shear(affine: Affine) -> Affine:
     """The nearest affine with right angles, which is what a qform can hold of a tilted sform."""
-    zooms = np.array(spacing_mm(affine))
-    left, _, right = np.linalg.svd(affine[:3, :3] / zooms)
     straight = affine.copy()
-    straight[:3, :3] = (left @ right) * zooms
+    straight[:3, :3] = right_angles(affine) * np.array(spacing_mm(affine))
     return straight
 
 

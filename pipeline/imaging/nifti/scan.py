@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import nibabel as nib
 import numpy as np
@@ -21,8 +21,8 @@ from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import check_size
 from pipeline.imaging.image import Affine, Box, FloatArray, Warning
 from pipeline.imaging.nifti.geometry import geometry
-from pipeline.imaging.nifti.voxels import Layout, Planes
 from pipeline.imaging.streams import DEFLATE_LIMIT, Stream
+from pipeline.imaging.volumes.voxels import Layout, Planes
 
 HEADER_BYTES = 544  # the longer of the two headers, and the flag of its extensions
 _LARGEST_HEADER = 1 << 20  # of a pair, extensions included
@@ -85,6 +85,8 @@ class NiftiScan:
     _header: Path | None = None  # of a .hdr/.img pair; path is then the pair as it was asked for
     _voxels: Path = field(default=Path())
     _digest: str | None = None
+
+    has_millimetres: ClassVar[bool] = True
 
     @property
     def digest(self) -> str:

@@ -30,11 +30,13 @@ from dicom_writing import (
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from pipeline.config.inputs import Limits
+from pipeline.config.inputs import Intensity, Limits, Preprocessing
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.dicom.scan import DicomScan, open_series
+from pipeline.imaging.preprocess import ScanRequest, preprocess
 
 LIMITS = Limits()
+ZSCORE = Intensity(scaling="zscore", lower=None, upper=None)
 
 
 def opened(source: Path) -> DicomScan:
@@ -61,7 +63,7 @@ def test_series_is_read_in_order_of_position_with_its_geometry(tmp_path: Path) -
     assert scan.shape == SHAPE
     assert scan.modality == "CT"
     assert scan.warnings == ()
-    assert scan.has_geometry
+    assert scan.has_millimetres
     np.testing.assert_allclose(scan.affine, affine(), atol=1e-9)
     np.testing.assert_array_equal(scan.read(ALL), phantom())
 
@@ -429,14 +431,38 @@ def test_monochrome1_keeps_hu_and_mirrors_other_modalities(tmp_path: Path) -> No
     np.testing.assert_array_equal(mr.read(ALL), 4095 - (phantom().astype(int) + 1024) - 1024)
 
 
-def test_radiograph_without_a_place_is_a_picture(tmp_path: Path) -> None:
+def radiograph(**values: object) -> Dataset:
+    """A projection, which says neither where it lies nor how far apart its pixels are."""
     image = ct_slice(0)
-    image.Modality, image.ImagerPixelSpacing = "DX", [0.2, 0.1]
     for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept"):
         delattr(image, name)
-    scan = open_series(save(image, tmp_path / "x.dcm"), limits=LIMITS, modality="XR")
-    assert (scan.modality, scan.has_geometry, scan.shape) == ("XR", False, (*SHAPE[:2], 1))
+    for name, value in {"Modality": "DX", **values}.items():
+        setattr(image, name, value)
+    return image
+
+
+def test_radiograph_without_a_place_is_a_picture(tmp_path: Path) -> None:
+    path = save(radiograph(ImagerPixelSpacing=[0.2, 0.1]), tmp_path / "x.dcm")
+    scan = open_series(path, limits=LIMITS, modality="XR")
+    assert (scan.modality, scan.has_millimetres, scan.shape) == ("XR", True, (*SHAPE[:2], 1))
     np.testing.assert_allclose(scan.affine, np.diag([-0.1, -0.2, 1, 1]))
+
+
+@pytest.mark.parametrize("modality", ["DX", "CR", "MG", "US", "OP"])
+def test_projection_without_a_pixel_spacing_has_no_millimetres(tmp_path: Path, modality: str) -> None:
+    """One pixel was taken for 1 mm, so that a model with a spacing resampled it as if it were known."""
+    path = save(radiograph(Modality=modality), tmp_path / "x.dcm")
+    scan = open_series(path, limits=LIMITS)
+    assert not scan.has_millimetres
+    config = Preprocessing(dimensions=2, region="image", size=(16, 16), spacing_mm=(1.0, 1.0))
+    declared = scan.modality or "other"
+    with pytest.raises(CaseError, match=r"distance between its pixels.*spacing_mm: null") as caught:
+        preprocess(ScanRequest(path, None), config, modality=declared)
+    assert caught.value.code == Code.E_GEOMETRY_MISSING
+    resized = Preprocessing(dimensions=2, region="image", size=(16, 16), spacing_mm=None, intensity=ZSCORE)
+    found = preprocess(ScanRequest(path, None), resized, modality=declared)
+    assert found.spacing_mm is None
+    assert not {"spacing_in_plane_mm", "slice_axis"} & set(found.measures)
 
 
 def test_size_is_refused_before_anything_is_read(tmp_path: Path) -> None:

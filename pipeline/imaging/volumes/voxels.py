@@ -1,4 +1,4 @@
-"""NIfTI's voxels: a box of them, collected and scaled while the file streams by."""
+"""Voxels in a stream: a box of them, collected and scaled while the file goes by."""
 
 from __future__ import annotations
 
@@ -95,6 +95,8 @@ def _scaled(raw: NDArray[Any], layout: Layout, path: Path) -> NDArray[Any]:
             values = values * layout.slope + layout.inter
     if values.size and not np.abs(values).max() <= np.finfo(np.float32).max:
         raise CaseError(
-            Code.E_RANGE, path, f"voxels of {np.abs(values).max():.3g} after scaling, beyond any scan; check scl_slope"
+            Code.E_RANGE,
+            path,
+            f"voxels of {np.abs(values).max():.3g} after scaling, beyond any scan; check the scaling",
         )
     return values

@@ -1,0 +1,181 @@
+"""Which rows of a table speak of which scans: by path, by name, by a part of the name, by an id of the DICOM header.
+
+Ways are tried from the strictest to the loosest, and one way holds for the whole table, so that no row is joined by an
+accident that the others do not share. What did not match is told.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import PurePosixPath
+
+from pipeline.cases.intake.names import fine_parts, parts, plain, same_id, same_number
+
+_LEAST_SHARE = 0.5  # of the filled ids that a way must match to be taken
+_MOST_ROWS = 10  # of one scan on average: more are the codes of a class, which happen to be numbers of scans
+
+
+@dataclass(frozen=True)
+class ScanNames:
+    """What a scan may be called in a table.
+
+    Attributes:
+        image: path relative to the folder, ``/`` between its parts.
+        ids: of its DICOM header, by what they are (``patient``, ``study``, ``series``, ``accession``).
+    """
+
+    image: str
+    ids: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def stem(self) -> str:
+        """The file's name without its suffixes, or a series folder's."""
+        name = PurePosixPath(self.image.split("#")[0]).name
+        return name.removesuffix(".gz").rsplit(".", 1)[0] if "." in name.removesuffix(".gz").strip(".") else name
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Names of the folders above it, the nearest first."""
+        return tuple(reversed(PurePosixPath(self.image.split("#")[0]).parts[:-1]))
+
+
+@dataclass(frozen=True)
+class Join:
+    """Rows and the scans that they speak of.
+
+    Attributes:
+        scans_of: for each row, places of its scans; empty where none fits.
+        way: how they were matched, in a few words.
+    """
+
+    scans_of: tuple[tuple[int, ...], ...]
+    way: str
+
+    @property
+    def matched_rows(self) -> int:
+        """Rows with a scan."""
+        return sum(bool(scans) for scans in self.scans_of)
+
+    @property
+    def matched_scans(self) -> set[int]:
+        """Places of the scans that some row speaks of."""
+        return {scan for scans in self.scans_of for scan in scans}
+
+
+def join_ids(ids: Sequence[str], scans: Sequence[ScanNames]) -> Join | None:
+    """Match a column of ids to scans; None when no way matches half of the filled ids.
+
+    Args:
+        ids: one a row; blank ones match nothing.
+        scans: all scans of the folder.
+    """
+    filled = sum(bool(text.strip()) for text in ids)
+    if not filled or not scans:
+        return None
+    best: Join | None = None
+    for way in _ways(scans):
+        join = _join(ids, way)
+        distinct = {text for text, found in zip(ids, join.scans_of, strict=True) if found}
+        if len(distinct) < min(2, filled) or join.matched_rows > _MOST_ROWS * len(join.matched_scans):
+            continue
+        if join.matched_rows == filled:
+            return join
+        if best is None or join.matched_rows > best.matched_rows:
+            best = join
+    return best if best and best.matched_rows >= _LEAST_SHARE * filled else None
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One way to match: what each scan is called in it, and how an id is written to be compared."""
+
+    words: str
+    keys: list[set[str]]
+    key_of_id: Callable[[str], str]
+
+
+def _ways(scans: Sequence[ScanNames]) -> Iterator[_Way]:
+    """All ways, the strictest first."""
+    yield _Way("path", [{scan.image, scan.image.split("#")[0]} for scan in scans], _posix)
+    yield _Way("file name", [{PurePosixPath(scan.image).name, scan.stem} for scan in scans], _last)
+    depth = max(len(scan.folders) for scan in scans)
+    kinds = [kind for kind in ("patient", "accession", "study", "series") if any(scan.ids.get(kind) for scan in scans)]
+    for loosely, key in ((False, str.strip), (True, same_id)):
+        tail = ", but for case, separators and leading zeros" if loosely else ""
+        if loosely:
+            yield _Way(f"file name{tail}", [{same_id(scan.stem)} for scan in scans], same_id)
+        for kind in kinds:
+            words = f"{kind} id of the DICOM header{tail}"
+            yield _Way(words, [_keys(key(scan.ids.get(kind, ""))) for scan in scans], key)
+        for level in range(depth):
+            folders = [_keys(key(scan.folders[level])) if level < len(scan.folders) else set() for scan in scans]
+            yield _Way(f"folder name{tail}", folders, key)
+    yield from _part_ways([scan.stem for scan in scans], "file name")
+    for level in range(depth):
+        names = [scan.folders[level] if level < len(scan.folders) else "" for scan in scans]
+        yield from _part_ways(names, "folder name")
+    yield _Way("words inside the file name", [_runs(scan.stem) for scan in scans], same_id)
+
+
+def _part_ways(names: Sequence[str], what: str) -> Iterator[_Way]:
+    """Parts at one place in all names, counted from the front and from the end, as the 001 of ``Pat_001_Thorax``."""
+    for split in (parts, fine_parts):
+        split_names = [split(name) for name in names]
+        longest = max(map(len, split_names), default=0)
+        for place in [*range(longest), *range(-1, -longest - 1, -1)]:
+            keys = [
+                _keys(same_number(name[place])) if -len(name) <= place < len(name) else set() for name in split_names
+            ]
+            if len(set().union(*keys)) > 1:  # what is the same in all names tells no scan from another
+                yield _Way(f"part of the {what}", keys, _number_key)
+
+
+def _runs(name: str) -> set[str]:
+    """Every run of two parts and more, as an id of several words would be written."""
+    found = fine_parts(name)
+    return {" ".join(found[first:last]) for first in range(len(found)) for last in range(first + 2, len(found) + 1)}
+
+
+def _join(ids: Sequence[str], way: _Way) -> Join:
+    scans_of_key: dict[str, list[int]] = defaultdict(list)
+    for place, keys in enumerate(way.keys):
+        for key in keys:
+            scans_of_key[key].append(place)
+    rows = [tuple(scans_of_key.get(way.key_of_id(text), ())) if text.strip() else () for text in ids]
+    return Join(tuple(rows), way.words)
+
+
+def _keys(text: str) -> set[str]:
+    return {text} if text else set()
+
+
+def _posix(text: str) -> str:
+    return text.strip().replace("\\", "/").removeprefix("./")
+
+
+def _last(text: str) -> str:
+    return PurePosixPath(_posix(text)).name
+
+
+def _number_key(text: str) -> str:
+    return same_number(plain(text.strip()))
+
+
+def near_misses(ids: Sequence[str], join: Join, scans: Sequence[ScanNames]) -> list[tuple[int, str]]:
+    """Rows without a scan whose id is nearly a name among the scans without a row: row and that scan's path.
+
+    Args:
+        ids: as they were joined.
+        join: what came of it.
+        scans: all of them.
+    """
+    left = [scan for place, scan in enumerate(scans) if place not in join.matched_scans]
+    by_name = {same_id(name): scan.image for scan in left for name in (scan.stem, *scan.folders[:1]) if same_id(name)}
+    found = []
+    for row, (text, scans_of) in enumerate(zip(ids, join.scans_of, strict=True)):
+        if text.strip() and not scans_of and (near := get_close_matches(same_id(text), by_name, n=1, cutoff=0.8)):
+            found.append((row, by_name[near[0]]))
+    return found

@@ -1,0 +1,43 @@
+"""Label maps that no word in their name gives away: files named as a scan of another folder, of few whole numbers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.cases.intake.scans import SurveyedScan
+from pipeline.config.inputs import Limits
+from pipeline.errors import CaseError
+from pipeline.imaging.read import open_scan
+
+_MOST_VALUES = 16  # distinct values of a label map
+
+
+def without_label_maps(scans: Sequence[SurveyedScan]) -> tuple[list[SurveyedScan], list[SurveyedScan]]:
+    """Scans, and the label maps among them. Only files that share their name and shape with another are looked into.
+
+    Where all files of a name are label maps they stay scans: a data set of masks has nothing else.
+    """
+    twins: dict[tuple[str, tuple[int, int, int]], list[SurveyedScan]] = defaultdict(list)
+    for scan in scans:
+        if scan.files is None:
+            twins[scan.names.stem.casefold(), scan.shape].append(scan)
+    maps = []
+    for group in twins.values():
+        if len(group) > 1:
+            found = [scan for scan in group if _is_label_map(scan)]
+            maps += found if len(found) < len(group) else []
+    return [scan for scan in scans if scan not in maps], maps
+
+
+def _is_label_map(scan: SurveyedScan) -> bool:
+    """Few whole numbers in the middle slices."""
+    middle = scan.shape[2] // 2
+    try:
+        voxels = open_scan(scan.path, limits=Limits()).read((slice(None), slice(None), slice(middle, middle + 1)))
+    except CaseError:
+        return False
+    values = np.unique(voxels)
+    return values.size <= _MOST_VALUES and bool((values == np.floor(values)).all()) and float(values.min()) >= 0

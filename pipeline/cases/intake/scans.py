@@ -1,0 +1,174 @@
+"""The scans of a folder with what their headers say; no voxel is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.cases.intake.joining import ScanNames
+from pipeline.cases.intake.names import parts
+from pipeline.config.inputs import Limits
+from pipeline.errors import CaseError
+from pipeline.files import sha256_bytes, sha256_file
+from pipeline.imaging.checks import nearest_axes
+from pipeline.imaging.dicom.attributes import DicomAttributes, read_attributes
+from pipeline.imaging.find import FoundScan, SkippedCount, find_scans
+from pipeline.imaging.image import Affine, spacing_mm
+from pipeline.imaging.read import open_scan
+
+_SIDES = frozenset("l r left right lcc rcc lmlo rmlo".split())  # noqa: SIM905
+_OUTPUTS = ("run.json", "summary.json")  # files that a training's or a scoring's folder holds
+
+
+@dataclass(frozen=True, eq=False)
+class SurveyedScan:
+    """One scan that could be opened.
+
+    Attributes:
+        image: as a manifest in the searched folder names it.
+        path: of the file, or of the folder of the series.
+        files: of the series; None for a single file.
+        shape: voxels along the stored axes.
+        affine: (4, 4), stored voxel index → RAS+ world mm.
+        has_millimetres: whether its spacing is known.
+        modality: as the file declares it; None where it does not.
+        attributes: of its DICOM header; None for other files.
+        bytes: of its files together.
+    """
+
+    image: str
+    path: Path
+    files: tuple[Path, ...] | None
+    shape: tuple[int, int, int]
+    affine: Affine
+    has_millimetres: bool
+    modality: str | None
+    attributes: DicomAttributes | None
+    bytes: int
+
+    @property
+    def names(self) -> ScanNames:
+        """What a table may call it."""
+        known = self.attributes
+        ids = (
+            {}
+            if known is None
+            else {name: getattr(known, name) for name in ("patient", "accession", "study", "series")}
+        )
+        return ScanNames(self.image, ids)
+
+    @property
+    def side(self) -> str:
+        """``L`` or ``R`` as its header or its name says, as a mammogram's ``LCC``; blank where neither does."""
+        if self.attributes and self.attributes.view[:2] in ("L ", "R ", "L", "R"):
+            return self.attributes.view[0]
+        words = parts(self.names.stem)
+        sides = {word[0].upper() for word in words if word in _SIDES}
+        return sides.pop() if len(sides) == 1 else ""
+
+    @property
+    def is_flat(self) -> bool:
+        """A picture or a single slice."""
+        return 1 in self.shape
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Along R, A and S."""
+        spacing, axes = spacing_mm(self.affine), nearest_axes(self.affine)
+        r, a, s = (spacing[stored] for stored, _ in axes)
+        return r, a, s
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Voxels along R, A and S."""
+        r, a, s = (self.shape[stored] for stored, _ in nearest_axes(self.affine))
+        return r, a, s
+
+    @property
+    def slice_spacing_mm(self) -> float:
+        """Between slices: the largest of the three distances."""
+        return max(spacing_mm(self.affine))
+
+    @property
+    def box_mm(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lowest and highest corner in RAS world mm."""
+        corners = np.array(np.meshgrid(*([-0.5, length - 0.5] for length in self.shape))).reshape(3, -1)
+        world = self.affine[:3, :3] @ corners + self.affine[:3, 3:]
+        return world.min(axis=1), world.max(axis=1)
+
+    def digest(self) -> str:
+        """Hex SHA-256 of its bytes."""
+        return sha256_bytes("".join(sorted(sha256_file(path) for path in self.files or (self.path,))).encode())
+
+
+@dataclass(frozen=True)
+class UnreadScan:
+    """A file or series that looks like a scan and cannot be opened.
+
+    Attributes:
+        image: path relative to the folder.
+        error: why.
+    """
+
+    image: str
+    error: CaseError
+
+
+def survey(folder: Path, *, skipped: SkippedCount | None = None) -> Iterator[SurveyedScan | UnreadScan]:
+    """Open every scan of a folder, in the order of the search.
+
+    Folders that this program wrote, of trainings and scorings, are passed over: their pictures are no scans.
+
+    Args:
+        folder: searched with its subfolders.
+        skipped: counts what is plainly no scan.
+    """
+    limits = Limits()
+    ours: dict[Path, bool] = {}
+    for found in find_scans(folder, skipped=skipped, limits=limits):
+        if _is_ours(found.path, folder, ours):
+            continue
+        if found.error:
+            yield UnreadScan(found.case_id, found.error)
+            continue
+        try:
+            scan = open_scan(found.path, limits=limits, files=found.files)
+            yield SurveyedScan(
+                image=_image(found, folder),
+                path=found.path,
+                files=found.files,
+                shape=scan.shape,
+                affine=scan.affine,
+                has_millimetres=scan.has_millimetres,
+                modality=scan.modality,
+                attributes=read_attributes(found.files[0], limits=limits) if found.files else None,
+                bytes=sum(path.stat().st_size for path in found.files or (found.path,)),
+            )
+        except CaseError as error:
+            yield UnreadScan(found.case_id, error)
+
+
+def _image(found: FoundScan, folder: Path) -> str:
+    """How a manifest names it: a series by its folder when nothing else is in it."""
+    relative = found.path.relative_to(folder).as_posix()
+    if found.files is None or relative == ".":
+        return found.case_id
+    alone = {path.resolve() for path in found.path.rglob("*") if path.is_file()} == {
+        path.resolve() for path in found.files
+    }
+    return relative if alone else found.case_id
+
+
+def _is_ours(path: Path, folder: Path, known: dict[Path, bool]) -> bool:
+    for parent in path.parents:
+        if parent == folder or not parent.is_relative_to(folder):
+            return False
+        if parent not in known:
+            known[parent] = any((parent / name).is_file() for name in _OUTPUTS) or parent.name == "mlartifacts"
+        if known[parent]:
+            return True
+    return False

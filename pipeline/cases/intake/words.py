@@ -1,0 +1,53 @@
+"""Words of several languages by which columns and folders are known; all lower case, without accents.
+
+They only ever make a guess likely, which is shown. What a label word means is not guessed, but for ``malignant`` and
+``benign`` as folder names.
+"""
+
+from __future__ import annotations
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Names of columns.
+PATIENT = _words(
+    "patient patients pat patid patientid pid mrn subject subjects participant proband person patnr patientnr "
+    "patienten patientin paziente paciente hospital"
+)
+LABEL = _words(
+    "label labels diagnosis diagnose diagnostic diagnostico histology histologie histologia histo pathology pathologie "
+    "patologia malignancy malignant malignitat malignity dignitat dignity class klasse classe target outcome ergebnis "
+    "befund result resultat cancer tumor tumour group gruppe groupe truth behaviour behavior y"
+)
+DIAMETER = _words("diameter diam ø durchmesser diametre diametro")
+SIZE = _words("size grosse groesse taille")  # of a lesion, or of a person
+SYSTEM = _words("system coordsystem coordinatesystem koordinatensystem space")
+SIDE = _words("side laterality lateralitat seite cote lato left right breast")
+SPLIT = _words("split set subset partition fold")
+PERSONAL = _words(  # who somebody is, and free text about them: never copied unasked
+    "name vorname nachname surname firstname lastname geburtsdatum gebdat geb dob birth birthdate birthday adresse "
+    "address strasse street plz zip telefon phone email mail versicherung insurance ssn bemerkung bemerkungen "
+    "kommentar comment comments notes note freitext text remark remarks anamnese history arzt doctor physician "
+    "radiologist"
+)
+# Cells of columns.
+SEX_CELLS = _words("m f w d o male female mann frau mannlich weiblich homme femme")
+LABEL_CELLS = _words(
+    "benign malignant gutartig bosartig boesartig benigne maligne benigno maligno benin malin neg pos negative "
+    "positive negativ positiv cancer normal yes no ja nein true false patient control case tumor tumour 0 1"
+)
+LEFT_CELLS, RIGHT_CELLS = (
+    _words("left l links li gauche sinistra izquierda"),
+    _words("right r rechts re droite destra derecha"),
+)
+# Names of folders.
+MALIGNANT_FOLDERS = _words("malignant maligne maligno malin bosartig boesartig kwaadaardig")
+BENIGN_FOLDERS = _words("benign benigne benigno benin gutartig goedaardig")
+SPLIT_FOLDERS = {
+    **dict.fromkeys(_words("train training"), "train"),
+    **dict.fromkeys(_words("val valid validation dev"), "validation"),
+    **dict.fromkeys(_words("cal calib calibration"), "calibration"),
+    **dict.fromkeys(_words("test testing holdout"), "test"),
+}

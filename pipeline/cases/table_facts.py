@@ -1,0 +1,105 @@
+"""What a table says of itself: whose opinion its labels are, whether its intensities are real, what its words mean.
+
+A file beside the table, with its name and the suffix ``.yaml`` (``manifest.yaml`` beside ``manifest.csv``), or the
+columns ``label_source`` and ``intensities``. So a model is not judged on another kind of truth without a word.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from pipeline.cases.case import Case
+from pipeline.cases.label_words import LabelWords
+from pipeline.config.inputs import Section, Words
+from pipeline.errors import Code, TableError
+
+SOURCE_COLUMN, INTENSITIES_COLUMN = "label_source", "intensities"
+_VALUES = ("real", "simulated")
+
+
+class FactsFile(Section):
+    """The file beside a table."""
+
+    label_source: str | None = Field(None, min_length=3, description="whose opinion or which test the label is")
+    intensities: Literal["real", "simulated"] | None = None
+    positive_label: Words = Field((), description="words that mean malignant")
+    negative_label: Words = Field((), description="words that mean benign; what is neither stays unlabelled")
+
+
+@dataclass(frozen=True)
+class TableFacts:
+    """What is known of a table's labels and scans.
+
+    Attributes:
+        label_sources: labelled cases by whose opinion or which test their label is; empty where nothing says.
+        intensities: cases by ``real`` or ``simulated``; empty where nothing says.
+    """
+
+    label_sources: Mapping[str, int] = field(default_factory=dict)
+    intensities: Mapping[str, int] = field(default_factory=dict)
+
+
+def facts_path(table: Path) -> Path:
+    """Where the file about a table lies, when there is one."""
+    return table.with_suffix(".yaml")
+
+
+def read_facts_file(table: Path) -> FactsFile:
+    """Read the file beside a table; an empty one when there is none.
+
+    Raises:
+        TableError: E_FORMAT, when it is not what it should be.
+    """
+    path = facts_path(table)
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return FactsFile()
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise TableError(Code.E_FORMAT, path, f"cannot be read as YAML ({type(error).__name__}); correct it") from None
+    if not isinstance(tree, dict):
+        raise TableError(Code.E_FORMAT, path, f"holds {type(tree).__name__}, expected label_source and intensities")
+    if "preprocessing" in tree:  # a training's configuration that has the table's name
+        return FactsFile()
+    try:
+        return FactsFile.model_validate(tree)
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        names = ", ".join(FactsFile.model_fields)
+        raise TableError(
+            Code.E_FORMAT, path, f"{key}: {error.errors()[0]['msg'].lower()}; a table's own file holds {names}"
+        ) from None
+
+
+def label_words(facts: FactsFile) -> LabelWords:
+    """How the table's label cells are read."""
+    return LabelWords(facts.positive_label, facts.negative_label)
+
+
+def collect_facts(path: Path, facts: FactsFile, cases: Iterable[Case]) -> TableFacts:
+    """Count what the columns say of each case, or the file of all of them.
+
+    Raises:
+        TableError: E_LABEL_VALUE, for intensities that are neither ``real`` nor ``simulated``.
+    """
+    sources: Counter[str] = Counter()
+    intensities: Counter[str] = Counter()
+    for case in cases:
+        source = case.extra.get(SOURCE_COLUMN, "").strip() or facts.label_source
+        kind = case.extra.get(INTENSITIES_COLUMN, "").strip().lower() or facts.intensities
+        if kind is not None and kind not in _VALUES:
+            raise TableError(
+                Code.E_LABEL_VALUE, path, f"column {INTENSITIES_COLUMN!r} holds {kind!r}, expected real or simulated"
+            )
+        if source and case.label is not None:
+            sources[source] += 1
+        if kind:
+            intensities[kind] += 1
+    return TableFacts(dict(sources), dict(intensities))

@@ -1,0 +1,1 @@
+"""2D pictures: from a file to grey values."""

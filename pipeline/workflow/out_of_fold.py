@@ -1,0 +1,96 @@
+"""Judging what the networks of all folds say of cases that they have not seen, calibrated across the folds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from pipeline.cases.findings import finding_labels
+from pipeline.config.experiment import Config
+from pipeline.evaluation.covariates import fit_covariate_term
+from pipeline.evaluation.metrics import auroc
+from pipeline.evaluation.multilabel import evaluate_findings
+from pipeline.evaluation.operating_points import OperatingPoint
+from pipeline.evaluation.predictions import Predictions
+from pipeline.workflow.calibrate import LogitArray, calibrate_findings, predictions_of, refer_zone
+from pipeline.workflow.cohort import Cohort, covariate_values
+from pipeline.workflow.compare import Comparison, compare, comparisons
+from pipeline.workflow.judge import Judgement, used_columns
+
+
+def judge_out_of_fold(parts: Sequence[Cohort], logits: LogitArray, config: Config, *, prior_offset: float) -> Judgement:
+    """Calibrate and judge the networks of all folds together (cross-fitting).
+
+    The probability that judges a case comes from a calibrator (and covariates' weights) fitted on the cases of the
+    other folds, so that nothing that is judged was fitted to it. The model gets what is fitted on all of them.
+
+    Args:
+        parts: the same cases for each fold, its own being the test split.
+        logits: (N, F), each case by the network of its fold.
+        config: the experiment.
+        prior_offset: what class balancing added to the logits, on average.
+    """
+    usable, findings = parts[0].usable, config.data.findings
+    cases = [case.case for case in usable]
+    labels, values = finding_labels(cases, findings), covariate_values(usable, config)
+    fold_of = np.empty(len(usable), int)
+    adjusted, probabilities = logits.copy(), np.empty_like(logits)
+    for fold, part in enumerate(parts):
+        tested = np.array([case.split == "test" for case in part.usable])
+        fold_of[tested] = fold
+        term = fit_covariate_term(logits[~tested], labels[~tested], values[~tested], config.data.covariates)
+        shifted = logits + term.logits(values)
+        fits, _ = calibrate_findings(shifted[~tested], labels[~tested], config, prior_offset=prior_offset)
+        adjusted[tested] = shifted[tested]
+        probabilities[tested] = np.stack(
+            [fit.calibrator.apply(column) for fit, column in zip(fits, shifted[tested].T, strict=True)], axis=1
+        )
+    term = fit_covariate_term(logits, labels, values, config.data.covariates)
+    final = logits + term.logits(values)
+    fits, points = calibrate_findings(final, labels, config, prior_offset=prior_offset)
+    calibrated = np.stack([fit.calibrator.apply(column) for fit, column in zip(fits, final.T, strict=True)], axis=1)
+    columns = used_columns(config, available=cases[0].extra)
+    frames = []
+    for split, at, chance in (("calibration", final, calibrated), ("test", adjusted, probabilities)):
+        rows = predictions_of(cases, [split] * len(cases), at, chance, columns, seed=config.seed, findings=findings)
+        # What fits the model's own calibrator is of no fold.
+        of_rows = np.tile(fold_of, len(findings)) if split == "test" else np.nan
+        frames.append(rows.frame.assign(fold=of_rows))
+    predictions = Predictions.from_frame(pd.concat(frames, ignore_index=True))
+    test = predictions.where(split="test")
+    first = test.where(finding=findings[0])
+    of_fold = [Predictions.from_frame(first.frame[first.frame["fold"] == fold]) for fold in range(len(parts))]
+    return Judgement(
+        calibrations=(fits,) * len(parts),
+        covariates=(term,) * len(parts),
+        operating_points=points,
+        predictions=predictions,
+        findings=evaluate_findings(test, points, resamples=config.evaluation.resamples, seed=config.seed),
+        comparisons=pool_comparisons(
+            [comparisons(part.usable, rows, config) for part, rows in zip(parts, of_fold, strict=True)],
+            first,
+            points[findings[0]],
+            config,
+        ),
+        prevalence_at_calibration=float(labels[:, 0].mean()),
+        refer_zone=refer_zone(labels[:, 0].astype(np.int64), calibrated[:, 0], config),
+        fold_aurocs=tuple(auroc(rows.labels, rows.probabilities) for rows in of_fold),
+    )
+
+
+def pool_comparisons(
+    of_folds: Sequence[Sequence[Comparison]], test: Predictions, point: OperatingPoint, config: Config
+) -> tuple[Comparison, ...]:
+    """Each regression's predictions of all folds, judged as one beside the model's of the same cases."""
+    return tuple(
+        compare(same[0].name, same[0].columns, test, stack([other.predictions for other in same]), point, config)
+        for same in zip(*of_folds, strict=True)
+    )
+
+
+def stack(parts: Sequence[Predictions], *, once: bool = False) -> Predictions:
+    """The folds' predictions, one below the other; optionally only the first of each case and finding."""
+    frame = pd.concat([part.frame.assign(fold=fold) for fold, part in enumerate(parts)], ignore_index=True)
+    return Predictions.from_frame(frame.drop_duplicates(["case_id", "finding"]) if once else frame)

@@ -1,0 +1,153 @@
+"""A training from prepared splits to a model: read, fit, calibrate, judge, save, track, register."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.cases.case import Case
+from pipeline.cases.splits import JOINED_SPLITS
+from pipeline.config.experiment import Config
+from pipeline.config.inputs import SPLITS
+from pipeline.errors import CaseError
+from pipeline.evaluation.results import Evaluation
+from pipeline.files import write_text
+from pipeline.tracking.runs import open_run
+from pipeline.tracking.system_metrics import system_metrics
+from pipeline.training.processes import Processes, join
+from pipeline.training.tracker import NullTracker
+from pipeline.workflow.cohort import Cohort, prepare_cohort, require_both_classes
+from pipeline.workflow.experiment import Experiment
+from pipeline.workflow.folds import around_fold, fold_names, is_cross_fitted, learn_folds
+from pipeline.workflow.learn import fit_members, learn
+from pipeline.workflow.record import record_model, record_start
+from pipeline.workflow.run_folder import SUMMARY, RunRecord, find_run, new_folder
+from pipeline.workflow.summary import summary_text
+from pipeline.workflow.trained import Learnt, finish
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingResult:
+    """What came of a training.
+
+    Attributes:
+        folder: of the run: ``model``, ``predictions.parquet``, ``evaluation.json``, ``report.html``, ``summary.txt``.
+        model_uri: MLflow URI of the model: a registered version, or the run's.
+        evaluation: of the label, on the test split or out of fold.
+        rejected: cases that could not be read, with the reason.
+        is_calibrated: whether a calibrator could be fitted; without one the model is not registered.
+        summary: what the command prints.
+    """
+
+    folder: Path
+    model_uri: str
+    evaluation: Evaluation
+    rejected: tuple[tuple[Case, CaseError], ...]
+    is_calibrated: bool
+    summary: str
+
+    @property
+    def report(self) -> Path:
+        """The page about the model."""
+        return self.folder / "report.html"
+
+
+def run_training(experiment: Experiment, *, resume: str | None = None, profile: bool = False) -> TrainingResult | None:
+    """Train as asked.
+
+    Args:
+        experiment: configuration, table and splits.
+        resume: folder or MLflow id of a run that was killed; it goes on to what it would have been, at most one epoch
+            being trained again. None starts a new run.
+        profile: print and track where the time of the training goes.
+
+    Returns:
+        What came of it; None in the processes of a distributed training that only take part in its steps.
+    """
+    config, manifest = experiment.config, experiment.manifest
+    group = join(config.training)
+    if group.rank > 0:
+        _follow(experiment, group)
+        return None
+    started = datetime.now(UTC)
+    name = _run_name(experiment, started)
+    record = RunRecord(None, name, config.model_dump(mode="json"), manifest.digest)
+    if resume:
+        folder, record = find_run(resume, config, record)
+    else:
+        folder = new_folder(config, started)
+    with (
+        open_run(config.tracking, name=record.name, tags=_tags(config), resume=record.run_id) as run,
+        system_metrics(run),
+    ):
+        replace(record, run_id=run.run_id).write(folder)
+        record_start(run, config)
+        cohort = _read_cases(experiment)
+        group.from_first(folder)
+        checkpoints = folder / "checkpoints"
+        if experiment.folds:
+            fitted, judgement = learn_folds(
+                cohort, config, checkpoints, run, name=record.name, tags=_tags(config), profile=profile
+            )
+        else:
+            fitted, judgement = learn(cohort, config, checkpoints, run, profile=profile)
+        trained = finish(Learnt(folder, config, manifest, experiment.splits, cohort, fitted, judgement), run)
+        version = record_model(run, trained)
+    summary = summary_text(trained, version)
+    write_text(folder / SUMMARY, summary + "\n")
+    return TrainingResult(
+        folder=folder,
+        model_uri=version.uri if version else f"runs:/{run.run_id}/model",
+        evaluation=judgement.evaluation,
+        rejected=cohort.rejected,
+        is_calibrated=judgement.is_calibrated,
+        summary=summary,
+    )
+
+
+def _follow(experiment: Experiment, group: Processes) -> None:
+    """What the other processes of a training do: the steps, and nothing that anyone sees."""
+    folder = group.from_first(Path()) / "checkpoints"  # comes when the first process has read, and cached, every scan
+    cohort = prepare_cohort(experiment.manifest, experiment.splits.of, experiment.config)
+    for fold, part in _parts(cohort, experiment).items():
+        fit_members(part, experiment.config, folder / fold, NullTracker())
+
+
+def _parts(cohort: Cohort, experiment: Experiment) -> dict[str, Cohort]:
+    """The cohort as each fold splits it; without folds itself, under no name."""
+    if not experiment.folds:
+        return {"": cohort}
+    return {fold: around_fold(cohort, fold, experiment.config) for fold in fold_names(cohort)}
+
+
+def _read_cases(experiment: Experiment) -> Cohort:
+    """Read every labelled case, name the rejected ones, and refuse what they leave when a class is missing."""
+    config, manifest = experiment.config, experiment.manifest
+    cohort = prepare_cohort(manifest, experiment.splits.of, config)
+    for case, error in cohort.rejected:
+        print(f"rejected {case.case_id}: {error.code}: {error.reason}", file=sys.stderr)
+    joined = config.training.member_count > 1 or (experiment.folds and is_cross_fitted(config))
+    splits = JOINED_SPLITS if joined else SPLITS
+    for part in _parts(cohort, experiment).values():
+        require_both_classes(part, manifest, config.data.findings, splits=splits)
+    return cohort
+
+
+def _run_name(experiment: Experiment, started: datetime) -> str:
+    config = experiment.config
+    simulated = " (simulated intensities)" if config.data.intensities == "simulated" else ""
+    folds = f", {experiment.folds} folds" if experiment.folds else ""
+    return f"{config.name} {started:%Y-%m-%d %H:%M}{folds}{simulated}"
+
+
+def _tags(config: Config) -> dict[str, str]:
+    return {
+        "label_source": config.data.label_source,
+        "intensities": config.data.intensities,
+        "modality": config.data.modality,
+        "network": config.network.name,
+        "calibration": config.calibration.method,
+        "kind": "training",
+    }

@@ -1,0 +1,96 @@
+"""Columns of foreign tables: guessed by name and content, shown, corrected, and refused where two fit alike."""
+
+import pytest
+
+from pipeline.cases.intake.columns import choose_table, guess_columns
+from pipeline.cases.intake.joining import ScanNames
+from pipeline.cases.tables.table import Table
+from pipeline.errors import TableError, UsageError
+
+SCANS = [ScanNames(f"CT/Pat_{number:03d}_Thorax.nii.gz") for number in range(1, 5)]
+
+
+def table_of(header, *rows, path="t.csv"):
+    from pathlib import Path
+
+    return Table(Path(path), tuple(header), tuple(map(tuple, rows)), tuple(range(2, len(rows) + 2)), "digest")
+
+
+HOSPITAL = table_of(
+    ["Fall-Nr.", "Pat.-ID", "Geschlecht", "Alter", "Histologie", "Bemerkung"],
+    ["1", "A7", "m", "61", "gutartig", "o.B."],
+    ["2", "A7", "m", "61", "maligne", "siehe Fall 1"],
+    ["3", "B2", "w", "47", "gutartig", ""],
+    ["4", "C9", "w", "58", "maligne", ""],
+)
+
+
+def test_a_hospitals_columns_are_found_by_name_and_content():
+    columns = guess_columns(HOSPITAL, SCANS)
+    assert (columns.case, columns.patient, columns.label) == ("Fall-Nr.", "Pat.-ID", "Histologie")
+    assert columns.join.scans_of == ((0,), (1,), (2,), (3,))
+    lines = "\n".join(columns.describe(HOSPITAL))
+    assert "id: column 'Fall-Nr.', 4 of 4 rows have a scan" in lines
+    assert "patient: column 'Pat.-ID', 3 patients" in lines
+    assert "label: column 'Histologie', gutartig (2), maligne (2)" in lines
+
+
+def test_options_win_over_guesses():
+    columns = guess_columns(HOSPITAL, SCANS, given={"label": "Geschlecht", "patient": "Fall-Nr."})
+    assert (columns.label, columns.patient) == ("Geschlecht", "Fall-Nr.")
+    with pytest.raises(UsageError, match=r"--label: t\.csv has no column 'Dignität'; it has 'Fall-Nr\.'"):
+        guess_columns(HOSPITAL, SCANS, given={"label": "Dignität"})
+
+
+def test_sex_is_no_label_and_free_text_neither():
+    table = table_of(["scan", "Geschlecht", "Bemerkung"], *[[str(n), "mw"[n % 2], f"Text {n}"] for n in range(1, 5)])
+    assert guess_columns(table, SCANS).label is None
+
+
+def test_two_columns_alike_are_not_guessed_between():
+    table = table_of(["id", "Diagnosis", "Pathology"], *[[str(n), "benign", "malignant"][:3] for n in range(1, 5)])
+    mixed = table_of(
+        ["id", "Diagnosis", "Pathology"],
+        ["1", "benign", "benign"],
+        ["2", "malignant", "malignant"],
+        ["3", "benign", "malignant"],
+        ["4", "malignant", "benign"],
+    )
+    assert guess_columns(table, SCANS).label is None  # one word each
+    with pytest.raises(UsageError, match="'Diagnosis', 'Pathology' could all be the label; name it: --label"):
+        guess_columns(mixed, SCANS)
+
+
+def test_a_table_of_other_scans_is_refused_with_what_was_expected():
+    table = table_of(["id", "label"], ["x", "0"], ["y", "1"])
+    with pytest.raises(UsageError, match=r"no column names the scans: expected cells like 'CT/Pat_001_Thorax.nii.gz'"):
+        guess_columns(table, SCANS)
+
+
+@pytest.mark.parametrize(
+    ("header", "center", "system"),
+    [
+        (["id", "x", "y", "z", "System"], ("x", "y", "z"), "System"),
+        (["id", "coordX", "coordY", "coordZ", "note"], ("coordX", "coordY", "coordZ"), "LPS"),
+        (["id", "R", "A", "S", "note"], ("R", "A", "S"), "RAS"),
+        (["id", "X mm", "Y mm", "Z mm", "note"], ("X mm", "Y mm", "Z mm"), None),
+    ],
+)
+def test_lesion_centres_and_their_system(header, center, system):
+    columns = guess_columns(table_of(header, *[[str(n), "1.5", "2", "-3", "lps"] for n in range(1, 5)]), SCANS)
+    assert (columns.center, columns.system) == (center, system)
+
+
+def test_ids_that_several_scans_have_are_patients():
+    scans = [ScanNames(f"{patient}/{view}.dcm") for patient in ("P1", "P2") for view in ("LCC", "RCC")]
+    columns = guess_columns(table_of(["key", "pathology"], ["P1", "BENIGN"], ["P2", "MALIGNANT"]), scans)
+    assert columns.patient == "key"
+    assert columns.join.scans_of == ((0, 1), (2, 3))
+
+
+def test_of_several_tables_the_one_with_labels_of_the_most_scans():
+    legend = table_of(["code", "meaning"], ["0", "benign"], ["1", "malignant"], path="legend.csv")
+    assert choose_table(SCANS, [legend, HOSPITAL], SCANS) is HOSPITAL
+    assert choose_table(SCANS, [legend], SCANS) is None
+    with pytest.raises(TableError, match=r"tables t\.csv, t\.csv speak of the same scans; name one: --table"):
+        choose_table("folder", [HOSPITAL, HOSPITAL], SCANS)
