@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.cases.case import CENTER_COLUMNS, Case
 from pipeline.cases.inputs import Inputs, read_inputs
-from pipeline.cases.lesions.lesion import Labels, ReadingOptions, parse_system
+from pipeline.cases.lesions.lesion import Labels, ReadingOptions, counted, parse_system
 from pipeline.cases.lesions.locate import DIAMETER, SOURCE, LocatedLesion, locate
 from pipeline.cases.lesions.report import report_lines
 from pipeline.cases.lesions.sign_trap import swapped_signs
@@ -100,8 +100,8 @@ def lesions(request: LesionsRequest) -> int:
     if trap is not None:
         print(trap)
     images = len({case.path for case in cases})
-    left = f"; {len(located.without)} images without one are left out" if located.without else ""
-    print(f"{out}: {len(cases)} lesions of {images} images, one row each{left}")
+    left = f"; {counted(len(located.without), 'image')} without one left out" if located.without else ""
+    print(f"{out}: {counted(len(cases), 'lesion')} of {counted(images, 'image')}, one row each{left}")
     damaged = [refused for refused in located.match.homeless if refused.error.code not in _OTHERS_LESIONS]
     return int(bool(located.without or located.match.refused or damaged or trap is not None))
 

@@ -96,7 +96,6 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions) -> in
     inputs = read_inputs(source)
     folders = _model_folders(model_names)
     scorer = Scorer(*(load_model(folder) for folder in folders), device="cpu")  # every digest is verified once, here
-    inputs = _located(inputs, options.lesions, scorer.descriptions[0])
     setup = _setup(folders, inputs, options)
     stamp = stamp_of(scorer.descriptions, options.backend)
     header = RunHeader(stamp, scorer.member_columns, inputs.source, scorer.threshold)
@@ -104,6 +103,7 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions) -> in
         raise UsageError(f"--out {out}: is not a folder; name one that exists or can be made")
     if (out / JSON_NAME).exists():
         raise UsageError(f"--out {out}: is a model directory; name another folder")
+    inputs = _located(inputs, options.lesions, scorer.descriptions[0])
     out.mkdir(parents=True, exist_ok=True)
     started, clock = now(), perf_counter()
     with exclusive(out), _saying_what_a_full_disk_keeps(out):
@@ -156,7 +156,11 @@ def _located(inputs: Inputs, sources: tuple[Path, ...], model: ModelDescription)
 def _superseded(out: Path, gone: frozenset[str], inputs: Inputs, options: ScoreOptions) -> frozenset[str]:
     """Earlier rows of lesions that an annotation marks no more, remembered for when their scan is moved away."""
     record = out / "superseded.json"
-    known = frozenset(json.loads(record.read_text(encoding="utf-8"))) if record.exists() else frozenset()
+    try:
+        kept = record.exists() and not options.restart
+        known = frozenset(json.loads(record.read_text(encoding="utf-8"))) if kept else frozenset()
+    except (ValueError, TypeError):
+        raise UsageError(f"{record}: is not what was written; restore it, or score anew with --restart") from None
     if not options.lesions and not known:
         return frozenset()
     left = (known & gone) | superseded(gone, inputs)

@@ -69,10 +69,10 @@ def test_a_manifest_with_a_row_a_lesion_and_what_did_not_match(data, capsys):
     assert list(table.lesion_source) == ["seg.dcm (1)", "seg.dcm (2)"]
     assert list(table.site) == ["süd", "süd"]
     text = capsys.readouterr().out
-    assert "dicom-seg: 2 lesions in 1 files" in text
-    assert "1 images without a lesion:\n  a" in text
-    assert "1 rows share their label with all of their lesions (2 in all)" in text
-    assert "manifest-lesions.csv: 2 lesions of 1 images, one row each; 1 images without one are left out" in text
+    assert "dicom-seg: 2 lesions in 1 file" in text
+    assert "1 image without a lesion:\n  a" in text
+    assert "2 lesions have the label of their row, which has several (1 row)" in text
+    assert "manifest-lesions.csv: 2 lesions of 1 image, one row each; 1 image without one left out" in text
     assert "CANARY" not in text
     manifest = read_manifest(out)
     assert [case.label for case in manifest.cases] == [1, 1]
@@ -181,7 +181,7 @@ def test_check_takes_the_centres_and_says_what_is_missing(data, model, capsys):
     assert run(["check", "data/manifest.csv", "--lesions", "annotations", "--model", model, "--json", "c.json"]) == 1
     text = capsys.readouterr().out
     assert "a  rejected  E_CENTER_MISSING" in text
-    assert "1 images without a lesion:" in text
+    assert "1 image without a lesion:" in text
     assert "3 cases: 2 ok, 0 flagged, 1 rejected" in text
     found = json.loads((data[0] / "c.json").read_text())
     assert [case["case_id"] for case in found["cases"]] == ["a", "b#1", "b#2"]
@@ -228,7 +228,7 @@ def test_score_takes_the_centres_and_the_written_manifest_scores_the_same(data, 
     found = rows("out")
     assert list(found.index) == ["a", "b#1", "b#2"]
     assert list(found.code) == ["E_CENTER_MISSING", "", ""]
-    assert "dicom-seg: 2 lesions in 1 files" in capsys.readouterr().err
+    assert "dicom-seg: 2 lesions in 1 file" in capsys.readouterr().err
     run(["lesions", "annotations", "--for", "data/manifest.csv"])
     assert score(model, "data/manifest-lesions.csv", "again") == 0
     again = rows("again")

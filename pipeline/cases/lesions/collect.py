@@ -74,9 +74,9 @@ def _files(
         except CaseError as error:
             raise UsageError(f"{source}: {error.reason.replace('manifest', 'command')}") from None
         if is_folder:
-            found = find_lesion_files(source, images=at_hand, leave_out=leave_out, limits=options.limits)
-            others += found.others
-            files |= {file.path.resolve(): file for file in found.files if file.path.resolve() not in files}
+            search = find_lesion_files(source, images=at_hand, leave_out=leave_out, limits=options.limits)
+            others += search.others
+            files |= {file.path.resolve(): file for file in search.files if file.path.resolve() not in files}
             continue
         try:
             kind = lesion_format(source, options.limits)
@@ -123,8 +123,8 @@ def _read(
         error = CaseError(paired[0], file.path, paired[1])
         return Annotations(refused=(RefusedAnnotation(error, format=file.format),))
     try:
-        found = read_lesions(file.path, images=images, options=options)
+        annotations = read_lesions(file.path, images=images, options=options)
     except (CaseError, TableError) as error:
         refusal = CaseError(error.code, file.path, error.reason)
         return Annotations(refused=(RefusedAnnotation(refusal, format=file.format, reference=reference),))
-    return found.referring_to(reference) if file.format in _BY_NAME else found
+    return annotations.referring_to(reference) if file.format in _BY_NAME else annotations

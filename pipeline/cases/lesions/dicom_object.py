@@ -62,12 +62,12 @@ def annotation_format(path: Path, limits: Limits) -> LesionFormat | None:
     """
     with opened(path) as (handle, stamp):
         header, _ = parse(path, begin(path, handle, stamp, limits), [SOP_CLASS], last=SOP_CLASS)
-    found = uid(header, SOP_CLASS)
-    if found in SEGMENTATIONS:
+    sop_class = uid(header, SOP_CLASS)
+    if sop_class in SEGMENTATIONS:
         return "dicom-seg"
-    if found in STRUCTURE_SETS:
+    if sop_class in STRUCTURE_SETS:
         return "rtstruct"
-    return "dicom-sr" if found in REPORTS else None
+    return "dicom-sr" if sop_class in REPORTS else None
 
 
 def read_object(path: Path, tags: tuple[int, ...], limits: Limits) -> DicomObject:
@@ -109,7 +109,7 @@ def each_item(header: Dataset, *tags: int) -> Iterator[Dataset]:
 
 def only_value(header: Dataset, find: Callable[[Dataset], str], *tags: int) -> str | None:
     """The one value that all items along the tags share; None when there is none, or several."""
-    values = {found for item in each_item(header, *tags) if (found := find(item))}
+    values = {value for item in each_item(header, *tags) if (value := find(item))}
     return values.pop() if len(values) == 1 else None
 
 
@@ -137,5 +137,5 @@ def floats(header: Dataset, tag: int) -> Points:
 
 def word(header: Dataset, tag: int, known: frozenset[str]) -> str:
     """A defined term of the standard; ``other`` for any other text, which may be anything."""
-    found = text(header, tag).upper()
-    return found if found in known or not found else "other"
+    term = text(header, tag).upper()
+    return term if term in known or not term else "other"

@@ -36,6 +36,7 @@ from pipeline.cases.lesions.lesion import (
     Reference,
     RefusedAnnotation,
     VoxelGrid,
+    counted,
 )
 from pipeline.cases.lesions.segments import Segmented, segment_lesions
 from pipeline.cases.lesions.shape import VoxelSet
@@ -80,42 +81,43 @@ def read_segmentation(path: Path, options: ReadingOptions | None = None) -> Anno
         CaseError: when the object cannot be read at all; what is wrong with its content is refused in the result.
     """
     options = options or ReadingOptions()
-    found = read_object(path, _TAGS, options.limits)
+    segmentation = read_object(path, _TAGS, options.limits)
     with damage_named(path):
-        series = only_value(found.header, lambda item: uid(item, SERIES), REFERENCED_SERIES)
-        reference = Reference(series, uid(found.header, FRAME_OF_REFERENCE) or None)
+        series = only_value(segmentation.header, lambda item: uid(item, SERIES), REFERENCED_SERIES)
+        reference = Reference(series, uid(segmentation.header, FRAME_OF_REFERENCE) or None)
     try:
-        return _lesions(found, reference, options)
+        return _lesions(segmentation, reference, options)
     except CaseError as error:
         return Annotations(refused=(RefusedAnnotation(error, format="dicom-seg", reference=reference),))
 
 
-def _lesions(found: DicomObject, reference: Reference, options: ReadingOptions) -> Annotations:
-    path = found.path
+def _lesions(segmentation: DicomObject, reference: Reference, options: ReadingOptions) -> Annotations:
+    path = segmentation.path
     with damage_named(path):
-        layout = _layout(found, options)
-        segments = _segments(found)
-        frames = _frames(found, layout.frames, layout.kind)
+        layout = _layout(segmentation, options)
+        segments = _segments(segmentation)
+        frames = _frames(segmentation, layout.frames, layout.kind)
     strange = {frame.segment for frame in frames if frame.segment is not None} - segments.keys()
     if strange:
         reason = f"a frame shows segment {min(strange)}, which the object does not describe; export it again"
         raise CaseError(Code.E_FORMAT, path, reason)
     organs = {name for name, is_organ in segments.items() if is_organ and options.only is None}
     places, affine = _lattice(path, frames)
-    sets = _voxels(FrameReader(found, layout, options.limits), frames, places, leave_out=organs)
+    sets = _voxels(FrameReader(segmentation, layout, options.limits), frames, places, leave_out=organs)
     grid = VoxelGrid((layout.columns, layout.rows, int(places.max()) + 1), affine)
     source = Segmented(
-        path=path, format="dicom-seg", grid=grid, across=2, reference=reference, object_uid=found.object_uid
+        path=path, format="dicom-seg", grid=grid, across=2, reference=reference, object_uid=segmentation.object_uid
     )
     lesions = segment_lesions(sets, source, options)
     if not organs:
         return lesions
-    note = f"{path}: {len(organs)} segments are anatomical structures and no lesions; --only takes them by number"
+    found_organs = f"left out {counted(len(organs), 'segment')} of anatomical structures, which are organs"
+    note = f"{path}: {found_organs}; --only takes them"
     return Annotations(lesions.lesions, lesions.refused, (*lesions.notes, note))
 
 
-def _layout(found: DicomObject, options: ReadingOptions) -> PixelLayout:
-    header, path = found.header, found.path
+def _layout(segmentation: DicomObject, options: ReadingOptions) -> PixelLayout:
+    header, path = segmentation.header, segmentation.path
     kind = word(header, _TYPE, _TYPES) or "none"
     organization = text(header, _ORGANIZATION)
     if organization.startswith("TILED") or _MATRIX_COLUMNS in header:
@@ -138,24 +140,24 @@ def _layout(found: DicomObject, options: ReadingOptions) -> PixelLayout:
     )
 
 
-def _segments(found: DicomObject) -> dict[int, bool]:
+def _segments(segmentation: DicomObject) -> dict[int, bool]:
     """Numbers of the described segments, and whether each is an organ."""
     segments = {
         unsigned(item, _SEGMENT_NUMBER): any(text(code, _CODE) in _ANATOMY for code in each_item(item, _CATEGORY))
-        for item in items(found.header, _SEGMENTS)
+        for item in items(segmentation.header, _SEGMENTS)
     }
     if not segments:
-        raise CaseError(Code.E_FORMAT, found.path, "describes no segment; export the segmentation again")
+        raise CaseError(Code.E_FORMAT, segmentation.path, "describes no segment; export the segmentation again")
     return segments
 
 
-def _frames(found: DicomObject, count: int, kind: str) -> list[_Frame]:
-    shared = items(found.header, Tag.SHARED_GROUPS)[:1]
-    groups = items(found.header, Tag.FRAME_GROUPS)
+def _frames(segmentation: DicomObject, count: int, kind: str) -> list[_Frame]:
+    shared = items(segmentation.header, Tag.SHARED_GROUPS)[:1]
+    groups = items(segmentation.header, Tag.FRAME_GROUPS)
     if len(groups) != count:
         reason = f"{count} frames but {len(groups)} frame descriptions; export the segmentation again"
-        raise CaseError(Code.E_FORMAT, found.path, reason)
-    return [_frame(found.path, [group, *shared], numbered=kind != "LABELMAP") for group in groups]
+        raise CaseError(Code.E_FORMAT, segmentation.path, reason)
+    return [_frame(segmentation.path, [group, *shared], numbered=kind != "LABELMAP") for group in groups]
 
 
 def _frame(path: Path, groups: Sequence[Dataset], *, numbered: bool) -> _Frame:

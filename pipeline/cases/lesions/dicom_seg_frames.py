@@ -47,7 +47,7 @@ class FrameReader:
     """Reads frames of one object.
 
     Args:
-        found: the object.
+        segmentation: the object.
         layout: of its pixels.
         limits: of inflation.
 
@@ -55,22 +55,23 @@ class FrameReader:
         CaseError: E_DTYPE, E_NO_PIXELS, E_CODEC, E_TRUNCATED or E_SHAPE.
     """
 
-    def __init__(self, found: DicomObject, layout: PixelLayout, limits: Limits) -> None:
-        self.path: Path = found.path
-        self._found, self._layout, self._limits = found, layout, limits
+    def __init__(self, segmentation: DicomObject, layout: PixelLayout, limits: Limits) -> None:
+        self.path: Path = segmentation.path
+        self._segmentation, self._layout, self._limits = segmentation, layout, limits
         allowed = _BITS[layout.kind]
         if layout.bits not in allowed or (layout.kind == "FRACTIONAL" and not 1 <= layout.maximum <= 255):
             claim = f"{layout.bits} bits a pixel, maximum {layout.maximum}" if layout.maximum else f"{layout.bits} bits"
             reason = f"a {layout.kind} segmentation of {claim}; export the segmentation again"
             raise CaseError(Code.E_DTYPE, self.path, reason)
-        if found.place is None:
+        if segmentation.place is None:
             raise CaseError(Code.E_NO_PIXELS, self.path, "a segmentation without pixel data; copy it again")
-        self._compressed = found.place.length == _UNDEFINED_LENGTH
-        if self._compressed and (layout.bits == 1 or found.data_set.syntax not in SUPPORTED_COMPRESSION):
-            reason = f"transfer syntax {found.data_set.syntax} is not read for it; export as explicit VR little endian"
+        self._compressed = segmentation.place.length == _UNDEFINED_LENGTH
+        if self._compressed and (layout.bits == 1 or segmentation.data_set.syntax not in SUPPORTED_COMPRESSION):
+            syntax = segmentation.data_set.syntax
+            reason = f"transfer syntax {syntax} is not read for it; export as explicit VR little endian"
             raise CaseError(Code.E_CODEC, self.path, reason)
         if not self._compressed:
-            self._check_length(found.place.length)
+            self._check_length(segmentation.place.length)
 
     def _check_length(self, length: int) -> None:
         layout = self._layout
@@ -104,12 +105,12 @@ class FrameReader:
         if bits == 1:
             unpacked = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
             return np.asarray(unpacked[first % 8 : first % 8 + size])
-        order = ">" if self._found.data_set.syntax == EXPLICIT_BIG else "<"
+        order = ">" if self._segmentation.data_set.syntax == EXPLICIT_BIG else "<"
         return np.frombuffer(data, f"{order}u{bits // 8}")
 
     def _bytes(self, first: int, last: int) -> bytes:
         """Bytes of the pixel element."""
-        place, data_set = self._found.place, self._found.data_set
+        place, data_set = self._segmentation.place, self._segmentation.data_set
         assert place is not None
         if data_set.deflated_at is not None:
             return self._inflated[first:last]
@@ -122,13 +123,13 @@ class FrameReader:
         return data
 
     def _refuse_changed(self, stamp: tuple[int, int]) -> None:
-        if stamp != self._found.data_set.stamp:
+        if stamp != self._segmentation.data_set.stamp:
             raise CaseError(Code.E_SLICE_UNREADABLE, self.path, "changed while it was being read; read it again")
 
     @cached_property
     def _inflated(self) -> bytes:
         """The pixel element of a deflated object, which is inflated only once."""
-        place, data_set = self._found.place, self._found.data_set
+        place, data_set = self._segmentation.place, self._segmentation.data_set
         assert place is not None
         assert data_set.deflated_at is not None
         with opened(self.path) as (handle, stamp):

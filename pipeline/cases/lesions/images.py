@@ -96,9 +96,9 @@ class IndexedImage:
             return
         try:
             path = case.path if self._root is None else within_root(case.path, self._root)
-            for each in sorted(path.rglob("*")) if file_kind(path) == "folder" else [path]:
-                if each.is_file() and is_nonempty_dicom(each):
-                    yield each
+            for file in sorted(path.rglob("*")) if file_kind(path) == "folder" else [path]:
+                if file.is_file() and is_nonempty_dicom(file):
+                    yield file
         except (CaseError, OSError):
             return
 
@@ -201,26 +201,26 @@ class ImageIndex:
             dedicated: whether its file is about one image. With a single image at hand it then belongs to that one,
                 unless the two contradict each other. A row of a table of many images must name its own.
         """
-        found = self._named(reference, dedicated=dedicated)
-        if found.image is None:
-            return found
-        error = _contradiction(reference, found.image)
-        if found.case is not None and reference.image is not None:
+        resolution = self._named(reference, dedicated=dedicated)
+        if resolution.image is None:
+            return resolution
+        error = _contradiction(reference, resolution.image)
+        if resolution.case is not None and reference.image is not None:
             named = self._names.get(reference.image) or self._stems.get(image_stem(Path(reference.image).name))
-            if named and found.image not in named:
+            if named and resolution.image not in named:
                 error = Code.E_CASE_ID, "case_id and image name different scans; correct one of them"
-        return Resolution(found.image, found.case, error)
+        return Resolution(resolution.image, resolution.case, error)
 
     def _named(self, reference: Reference, *, dedicated: bool) -> Resolution:
         if reference.case_id is not None and reference.case_id in self._case_ids:
             image, case = self._case_ids[reference.case_id]
             return Resolution(image, case)
         ambiguous: tuple[list[IndexedImage], str] | None = None
-        for found, what in self._lookups(reference):
-            if len(found) == 1:
-                return Resolution(found[0])
-            if found and ambiguous is None:
-                ambiguous = found, what
+        for candidates, what in self._lookups(reference):
+            if len(candidates) == 1:
+                return Resolution(candidates[0])
+            if candidates and ambiguous is None:
+                ambiguous = candidates, what
         if ambiguous is not None:
             return Resolution(error=_several(*ambiguous))
         if dedicated and len(self.images) == 1:

@@ -239,5 +239,10 @@ def stated_diameter(value: float | None, path: Path) -> float | None:
 
 def parse_system(text: str) -> System | None:
     """``RAS`` or ``LPS`` in any letter case; None for anything else."""
-    found = text.strip().upper()
-    return "RAS" if found == "RAS" else "LPS" if found == "LPS" else None
+    system = text.strip().upper()
+    return "RAS" if system == "RAS" else "LPS" if system == "LPS" else None
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 lesion``, ``2 lesions``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

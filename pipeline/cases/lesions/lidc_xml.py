@@ -23,6 +23,7 @@ from pipeline.cases.lesions.lesion import (
     ReadingOptions,
     Reference,
     RefusedAnnotation,
+    counted,
     world_point,
 )
 from pipeline.cases.lesions.lidc_readings import READERS, Contour, Reading, centroid, cluster_readings
@@ -70,8 +71,8 @@ def read_lidc_xml(path: Path, images: ImageIndex, options: ReadingOptions | None
     try:
         readings, small = _readings(path, root)
         others = sum(1 for _ in root.iter("nonNodule"))
-        notes = [f"{path}: {small} readings of nodules below 3 mm left out"] if small else []
-        notes += [f"{path}: {others} readings of non-nodules left out"] if others else []
+        notes = [f"{path}: left out {counted(small, 'reading')} of nodules below 3 mm"] if small else []
+        notes += [f"{path}: left out {counted(others, 'reading')} of non-nodules"] if others else []
         lesions = _lesions(path, readings, reference, images) if readings else ()
     except CaseError as error:
         return Annotations(refused=(RefusedAnnotation(error, format="lidc-xml", reference=reference),))
@@ -79,8 +80,8 @@ def read_lidc_xml(path: Path, images: ImageIndex, options: ReadingOptions | None
 
 
 def _text(element: Element, tag: str) -> str:
-    found = next(element.iter(tag), None)
-    return (found.text or "").strip() if found is not None else ""
+    child = next(element.iter(tag), None)
+    return (child.text or "").strip() if child is not None else ""
 
 
 def _readings(path: Path, root: Element) -> tuple[list[list[_Outline]], int]:
@@ -88,14 +89,14 @@ def _readings(path: Path, root: Element) -> tuple[list[list[_Outline]], int]:
     readings, small, outlines = [], 0, 0
     for nodule in root.iter("unblindedReadNodule"):
         rated = nodule.find("characteristics")
-        found = [_outline(path, roi) for roi in nodule.iter("roi")]
-        outlines += len(found)
+        drawn = [_outline(path, roi) for roi in nodule.iter("roi")]
+        outlines += len(drawn)
         if outlines > _MOST_OUTLINES:
             raise CaseError(Code.E_TOO_LARGE, path, f"over {_MOST_OUTLINES} outlines; no scan of LIDC-IDRI has as many")
-        if rated is None or not len(rated) or not any(outline.inclusion for outline in found):
+        if rated is None or not len(rated) or not any(outline.inclusion for outline in drawn):
             small += 1
         else:
-            readings.append(found)
+            readings.append(drawn)
     return readings, small
 
 

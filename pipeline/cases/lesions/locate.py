@@ -57,12 +57,6 @@ class Located:
     collected: Collected
     skipped: Counter[str]
 
-    @property
-    def shared_labels(self) -> int:
-        """Labelled rows of the input whose label several lesions share."""
-        labels = Counter(lesion.case.image for lesion in self.lesions if lesion.case.label is not None)
-        return sum(count > 1 for count in labels.values())
-
 
 def locate(
     inputs: Inputs, sources: Sequence[Path], *, options: ReadingOptions | None = None, replace_centers: bool = False
@@ -99,9 +93,9 @@ def locate(
     lesions: list[LocatedLesion] = []
     without: list[Case] = []
     for case in cases:
-        found, refused = match.lesions.get(case.case_id, ()), match.refused.get(case.case_id, ())
-        located = _located(case, found, refused, inputs.root)
-        lesions += [LocatedLesion(row, lesion) for row, lesion in zip(located, found, strict=False)]
+        marked, refused = match.lesions.get(case.case_id, ()), match.refused.get(case.case_id, ())
+        located = _located(case, marked, refused, inputs.root)
+        lesions += [LocatedLesion(row, lesion) for row, lesion in zip(located, marked, strict=False)]
         if not located:
             located = [case if case.center_mm is not None else _without_lesion(case)]
             without += [case] if case.center_mm is None else []
@@ -206,10 +200,10 @@ def _refuse_other_centers(inputs: Inputs, cases: Sequence[Case], match: LesionMa
 
 
 def _differs(case: Case, lesions: Mapping[str, tuple[Lesion, ...]]) -> bool:
-    found = lesions.get(case.case_id, ())
-    if case.center_mm is None or not found:
+    marked = lesions.get(case.case_id, ())
+    if case.center_mm is None or not marked:
         return False
-    return len(found) > 1 or float(np.linalg.norm(np.subtract(case.center_mm, found[0].center_mm))) > _SAME_MM
+    return len(marked) > 1 or float(np.linalg.norm(np.subtract(case.center_mm, marked[0].center_mm))) > _SAME_MM
 
 
 def _check_ids(inputs: Inputs, rows: Sequence[Case]) -> None:

@@ -20,6 +20,7 @@ from pipeline.cases.lesions.lesion import (
     RefusedAnnotation,
     SegmentLink,
     VoxelGrid,
+    counted,
     stated_diameter,
 )
 from pipeline.errors import CaseError, Code
@@ -57,18 +58,18 @@ def match_lesions(images: ImageIndex, annotations: Iterable[Annotations]) -> Les
         images: at hand.
         annotations: of each file, in order.
     """
-    annotations = list(annotations)
+    files = list(annotations)
     matching = _Matching(images)
     pointers = []
-    for found in annotations:
-        for lesion in found.lesions:
+    for file in files:
+        for lesion in file.lesions:
             matching.place(lesion)
-        pointers += [refused for refused in found.refused if refused.segment is not None]
-        for refused in found.refused:
+        pointers += [refused for refused in file.refused if refused.segment is not None]
+        for refused in file.refused:
             if refused.segment is None:
                 matching.place_refused(refused)
     matching.follow(pointers)
-    notes = [note for found in annotations for note in found.notes]
+    notes = [note for file in files for note in file.notes]
     return matching.result(notes)
 
 
@@ -110,11 +111,11 @@ class _Matching:
                     segments[lesion.segment].append((case_id, place))
         for pointer in pointers:
             assert pointer.segment is not None
-            found = segments.get(pointer.segment, [])
-            if not found:
+            marked = segments.get(pointer.segment, [])
+            if not marked:
                 self.place_refused(pointer)
-            elif len(found) == 1 and pointer.diameter_mm is not None:
-                case_id, place = found[0]
+            elif len(marked) == 1 and pointer.diameter_mm is not None:
+                case_id, place = marked[0]
                 try:
                     diameter = stated_diameter(pointer.diameter_mm, Path(pointer.error.path))
                 except CaseError as error:
@@ -127,7 +128,9 @@ class _Matching:
         """Everything, frozen."""
         notes = [*notes]
         if self._repeated:
-            notes.append(f"{self._repeated} lesions stand in several files or rows at one place and count once")
+            notes.append(
+                f"{counted(self._repeated, 'lesion')} left out that another file or row marks at the same place"
+            )
         return LesionMatch(
             lesions={case_id: tuple(lesions) for case_id, lesions in self._lesions.items()},
             refused={case_id: tuple(refused.values()) for case_id, refused in self._refused.items()},

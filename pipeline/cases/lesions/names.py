@@ -108,11 +108,11 @@ def _pair(
     ambiguous: dict[str, tuple[str, ...]] = {}
     alone = []
     for file in files:
-        found = names.fitting(file, key_of(file), only_image_of_folder=only_image_of_folder)
-        if len(found) == 1:
-            pairs[file] = found[0]
-        elif found:
-            ambiguous[file] = found
+        fitting = names.fitting(file, key_of(file), only_image_of_folder=only_image_of_folder)
+        if len(fitting) == 1:
+            pairs[file] = fitting[0]
+        elif fitting:
+            ambiguous[file] = fitting
         else:
             alone.append(file)
     return Pairing(pairs, ambiguous, tuple(alone))
@@ -144,10 +144,10 @@ class _ImageNames:
         several: tuple[str, ...] = ()
         for candidates in self._candidates(key, folder, only_image_of_folder=only_image_of_folder):
             near = [image for image in candidates if self._folders[image] == folder]
-            for found in (near, candidates):
-                if len(found) == 1:
-                    return (found[0],)
-                several = several or tuple(found)
+            for fitting in (near, candidates):
+                if len(fitting) == 1:
+                    return (fitting[0],)
+                several = several or tuple(fitting)
         return several
 
     def _candidates(self, key: str, folder: tuple[str, ...], *, only_image_of_folder: bool) -> Iterable[list[str]]:

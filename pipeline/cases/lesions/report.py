@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from pipeline.cases.lesions.lesion import counted
 from pipeline.cases.lesions.locate import Located
 
 _SHOWN = 3  # of each kind of line
@@ -14,30 +15,27 @@ def report_lines(located: Located) -> Iterable[str]:
     """What was found by format, what matched, and what did not, in lines for a person."""
     match = located.match
     files = Counter(file.format for file in located.collected.files)
-    marks = Counter(lesion.format for found in located.collected.annotations for lesion in found.lesions)
+    marks = Counter(lesion.format for annotations in located.collected.annotations for lesion in annotations.lesions)
     for kind, count in sorted(files.items()):
-        yield f"{kind}: {marks[kind]} lesions in {count} files"
+        yield f"{kind}: {counted(marks[kind], 'lesion')} in {counted(count, 'file')}"
     if not files:
-        yield f"no annotation found among {located.collected.others.total()} other files"
-    yield from _some(match.notes, "notes")
-    yield from _some([str(refused) for refused in match.homeless], "annotations without an image here")
-    refused = [annotation for found in match.refused.values() for annotation in found]
-    yield from _some([str(annotation) for annotation in refused], "annotations that cannot be used")
-    yield from _some([case.case_id for case in located.without], "images without a lesion")
-    if located.shared_labels:
-        lesions = sum(count for count in _lesions_by_label(located).values() if count > 1)
+        yield f"no annotation found among {counted(located.collected.others.total(), 'other file')}"
+    yield from _some(match.notes, "note", "")
+    yield from _some([str(refused) for refused in match.homeless], "annotation", " without an image here")
+    refused = [annotation for refusals in match.refused.values() for annotation in refusals]
+    yield from _some([str(annotation) for annotation in refused], "annotation", " that cannot be used")
+    yield from _some([case.case_id for case in located.without], "image", " without a lesion")
+    labels = Counter(lesion.case.image for lesion in located.lesions if lesion.case.label is not None)
+    shared = [count for count in labels.values() if count > 1]
+    if shared:
         yield (
-            f"{located.shared_labels} rows share their label with all of their lesions ({lesions} in all): "
-            "check that it is each lesion's own"
+            f"{sum(shared)} lesions have the label of their row, which has several ({counted(len(shared), 'row')}): "
+            "check that it is each one's own"
         )
 
 
-def _lesions_by_label(located: Located) -> Counter[str]:
-    return Counter(lesion.case.image for lesion in located.lesions if lesion.case.label is not None)
-
-
-def _some(lines: Sequence[str], what: str) -> Iterable[str]:
-    """The first lines, and how many there are."""
+def _some(lines: Sequence[str], noun: str, rest: str) -> Iterable[str]:
+    """How many lines there are, and the first of them."""
     if lines:
-        yield f"{len(lines)} {what}{':' if len(lines) <= _SHOWN else f', the first {_SHOWN}:'}"
+        yield f"{counted(len(lines), noun)}{rest}{':' if len(lines) <= _SHOWN else f', the first {_SHOWN}:'}"
         yield from (f"  {line}" for line in lines[:_SHOWN])

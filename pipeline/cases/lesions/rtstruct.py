@@ -36,6 +36,7 @@ from pipeline.cases.lesions.lesion import (
     ReadingOptions,
     Reference,
     RefusedAnnotation,
+    counted,
     refuse_absurd,
     world_point,
 )
@@ -91,15 +92,16 @@ def read_structure_set(path: Path, images: ImageIndex, options: ReadingOptions |
         CaseError: when the object cannot be read at all; what is wrong with a region is refused in the result.
     """
     options = options or ReadingOptions()
-    found = read_object(path, _TAGS, options.limits)
+    structure_set = read_object(path, _TAGS, options.limits)
     with damage_named(path):
-        series_of = _series_by_frame(found)
-        regions, empty = _regions(found)
-    notes = [f"{path}: {empty} regions without an outline left out"] if empty else []
+        series_of = _series_by_frame(structure_set)
+        regions, empty = _regions(structure_set)
+    notes = [f"{path}: left out {counted(empty, 'region')} without an outline"] if empty else []
     taken, others = _taken(regions, options)
     if others:
         kinds = ", ".join(sorted({region.kind for region in others}))
-        notes.append(f"{path}: {len(others)} regions are no lesions by their types ({kinds}); --only takes by number")
+        left = f"left out {counted(len(others), 'region')} of types that are no lesions ({kinds})"
+        notes.append(f"{path}: {left}; --only takes them")
     lesions: list[Lesion] = []
     refused: list[RefusedAnnotation] = []
     for region in taken:
@@ -128,44 +130,45 @@ def _taken(regions: Sequence[_Region], options: ReadingOptions) -> tuple[list[_R
 def _reference(frame: str | None, series_of: dict[str, set[str]]) -> Reference:
     """The one frame of reference and the one series that are meant; None where there are several."""
     frames = set(series_of) if frame is None else {frame}
-    series = set().union(*(series_of.get(each, set()) for each in frames))
+    series = set().union(*(series_of.get(frame_uid, set()) for frame_uid in frames))
     return Reference(
         series=series.pop() if len(series) == 1 else None, frame_of_reference=frames.pop() if len(frames) == 1 else None
     )
 
 
-def _series_by_frame(found: DicomObject) -> dict[str, set[str]]:
+def _series_by_frame(structure_set: DicomObject) -> dict[str, set[str]]:
     """The series that the object refers to, by frame of reference."""
     series_of: dict[str, set[str]] = defaultdict(set)
-    for frame in items(found.header, _FRAMES):
+    for frame in items(structure_set.header, _FRAMES):
         name = uid(frame, FRAME_OF_REFERENCE)
         if name:
             series_of[name] |= {uid(item, SERIES) for item in each_item(frame, _STUDIES, _SERIES)} - {""}
     return dict(series_of)
 
 
-def _regions(found: DicomObject) -> tuple[list[_Region], int]:
+def _regions(structure_set: DicomObject) -> tuple[list[_Region], int]:
     """Regions with an outline, in the order of their definition, and how many have none."""
     kinds = {
-        _integer(item, _REFERENCED_NUMBER): word(item, _TYPE, _TYPES) for item in items(found.header, _OBSERVATIONS)
+        _integer(item, _REFERENCED_NUMBER): word(item, _TYPE, _TYPES)
+        for item in items(structure_set.header, _OBSERVATIONS)
     }
     regions: dict[int, _Region] = {}
-    for item in items(found.header, _ROIS):
+    for item in items(structure_set.header, _ROIS):
         key = _integer(item, _ROI_NUMBER)
         if key in regions:
-            raise CaseError(Code.E_FORMAT, found.path, f"defines region {key} twice; export it again")
+            raise CaseError(Code.E_FORMAT, structure_set.path, f"defines region {key} twice; export it again")
         regions[key] = _Region(key, uid(item, _ROI_FRAME) or None, kinds.get(key, ""))
     points = 0
-    for item in items(found.header, _CONTOURS):
+    for item in items(structure_set.header, _CONTOURS):
         key = _integer(item, _REFERENCED_NUMBER)
         if key not in regions:
-            raise CaseError(Code.E_FORMAT, found.path, f"outlines region {key}, which it does not define")
+            raise CaseError(Code.E_FORMAT, structure_set.path, f"outlines region {key}, which it does not define")
         for contour in items(item, _CONTOUR_SEQUENCE):
-            regions[key].contours.append(_contour(found.path, contour))
+            regions[key].contours.append(_contour(structure_set.path, contour))
             points += len(regions[key].contours[-1][1])
         if points > _MOST_POINTS:
             raise CaseError(
-                Code.E_TOO_LARGE, found.path, f"over {_MOST_POINTS} points in outlines; export fewer regions"
+                Code.E_TOO_LARGE, structure_set.path, f"over {_MOST_POINTS} points in outlines; export fewer regions"
             )
     outlined = [region for region in regions.values() if region.contours]
     return outlined, len(regions) - len(outlined)

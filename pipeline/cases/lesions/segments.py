@@ -17,6 +17,7 @@ from pipeline.cases.lesions.lesion import (
     RefusedAnnotation,
     SegmentLink,
     VoxelGrid,
+    counted,
     world_point,
 )
 from pipeline.cases.lesions.shape import SPECK_MM3, SPECK_VOXELS, VoxelSet, long_axis_mm
@@ -61,14 +62,14 @@ def segment_lesions(sets: Sequence[VoxelSet], source: Segmented, options: Readin
     notes = []
     scattered = sum(len(parts) > 1 for parts in pieces)
     if scattered and not split:
-        found = f"{scattered} of {len(taken)} labels lie in several pieces and count as one lesion each"
-        notes.append(f"{source.path}: {found}; --labels components takes each piece for one")
+        scattered_labels = f"{scattered} of {len(taken)} labels lie in several pieces and count as one lesion each"
+        notes.append(f"{source.path}: {scattered_labels}; --labels components takes each piece for one")
     candidates = [part for parts in pieces for part in parts] if split else taken
     kept = [part for part in candidates if not part.is_speck(source.grid)]
     specks = len(candidates) - len(kept)
     size = f"fewer than {SPECK_VOXELS} voxels or {SPECK_MM3:g} mm3"
     if specks:
-        notes.append(f"{source.path}: {specks} specks of {size} left out")
+        notes.append(f"{source.path}: left out {counted(specks, 'speck')} of {size}")
     if not kept:
         reason = _nothing(sets, taken, specks, size)
         error = CaseError(Code.E_CENTER_MISSING, source.path, reason)
@@ -79,10 +80,10 @@ def segment_lesions(sets: Sequence[VoxelSet], source: Segmented, options: Readin
 
 def _nothing(sets: Sequence[VoxelSet], taken: Sequence[VoxelSet], specks: int, size: str) -> str:
     if specks:
-        return f"marks nothing but {specks} specks of {size}; correct the mask"
+        return f"marks nothing but {counted(specks, 'speck')} of {size}; correct the mask"
     if sets and not taken:
-        found = ", ".join(voxels.name for voxels in sets[:10])
-        return f"holds labels {found}, and none that --only asks for; name one of these"
+        numbers = ", ".join(voxels.name for voxels in sets[:10])
+        return f"holds labels {numbers}, and none that --only asks for; name one of these"
     return "marks no voxel, so there is no lesion in it"
 
 

@@ -22,6 +22,7 @@ from pipeline.cases.lesions.lesion import (
     ReadingOptions,
     RefusedAnnotation,
     System,
+    counted,
     parse_system,
     stated_diameter,
     world_point,
@@ -60,17 +61,17 @@ def read_markups(path: Path, options: ReadingOptions | None = None) -> Annotatio
         try:
             _refuse_units(path, markup)
             system = _system(path, str(markup.get("coordinateSystem", "")), options)
-            found = _MARKUPS[kind](path, markup, system)
+            places = _MARKUPS[kind](path, markup, system)
         except CaseError as error:
             refused.append(RefusedAnnotation(error, prefix, "slicer-markups"))
             continue
-        for name, place in found:
+        for name, place in places:
             label = " ".join(part for part in (prefix, name) if part)
             if isinstance(place, CaseError):
                 refused.append(RefusedAnnotation(place, label, "slicer-markups"))
             else:
                 lesions.append(Lesion(place[0], place[1], label, path, "slicer-markups"))
-    notes = [f"{path}: {count} markups of type {name} are no lesions" for name, count in sorted(left.items())]
+    notes = [f"{path}: left out {counted(count, 'markup')} of type {name}" for name, count in sorted(left.items())]
     return Annotations(tuple(lesions), tuple(refused), tuple(notes))
 
 
@@ -110,8 +111,8 @@ def _system(path: Path, text: str, options: ReadingOptions) -> System:
     if system is None and not text.strip():
         system = options.system
     if system is None:
-        found = "is neither RAS nor LPS" if text.strip() else "is not given"
-        reason = f"its coordinate system {found}, so left and right are unknown; --system RAS or --system LPS says it"
+        problem = "is neither RAS nor LPS" if text.strip() else "is not given"
+        reason = f"its coordinate system {problem}, so left and right are unknown; --system RAS or --system LPS says it"
         raise CaseError(Code.E_CENTER, path, reason)
     return system
 
@@ -131,17 +132,17 @@ def _positions(path: Path, markup: dict[str, Any]) -> list[tuple[str, Points | C
     points = markup.get("controlPoints")
     if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
         raise CaseError(Code.E_FORMAT, path, "a markup without a list of control points; save the markups again")
-    found: list[tuple[str, Points | CaseError]] = []
+    defined: list[tuple[str, Points | CaseError]] = []
     for number, point in enumerate(points, start=1):
         if point.get("positionStatus", "defined") != "defined":
             continue  # a point that was never put down
         try:
-            found.append((f"point {number}", _vector(path, point.get("position"))))
+            defined.append((f"point {number}", _vector(path, point.get("position"))))
         except CaseError as error:
-            found.append((f"point {number}", error))
-    if not found:
+            defined.append((f"point {number}", error))
+    if not defined:
         raise CaseError(Code.E_CENTER_MISSING, path, "a markup without a single point; mark the lesion and save again")
-    return found
+    return defined
 
 
 def _fiducials(path: Path, markup: dict[str, Any], system: System) -> Found:

@@ -23,6 +23,7 @@ from pipeline.cases.lesions.lesion import (
     Reference,
     RefusedAnnotation,
     SegmentLink,
+    counted,
     stated_diameter,
     world_point,
 )
@@ -75,15 +76,15 @@ def read_report(path: Path, images: ImageIndex, options: ReadingOptions | None =
         CaseError: when the object cannot be read at all; what is wrong with a group is refused in the result.
     """
     options = options or ReadingOptions()
-    found = read_object(path, _TAGS, options.limits)
+    report = read_object(path, _TAGS, options.limits)
     with damage_named(path):
-        sources = sources_of([*items(found.header, _EVIDENCE), *items(found.header, _OTHER_EVIDENCE)])
-        groups = [_group(path, place, item) for place, item in enumerate(_groups(found.header), start=1)]
+        sources = sources_of([*items(report.header, _EVIDENCE), *items(report.header, _OTHER_EVIDENCE)])
+        groups = [_group(path, place, item) for place, item in enumerate(_groups(report.header), start=1)]
     placed = [
         group for group in groups if (group.regions or group.segment or group.error) and options.takes(group.number)
     ]
     left = len([group for group in groups if options.takes(group.number)]) - len(placed)
-    notes = [f"{path}: {left} measurement groups without a place left out"] if left else []
+    notes = [f"{path}: left out {counted(left, 'measurement group')} without a place"] if left else []
     lesions: list[Lesion] = []
     refused: list[RefusedAnnotation] = []
     for group in placed:

@@ -131,12 +131,12 @@ def find_columns(path: Path, header: Sequence[str]) -> LesionColumns:
             voxels[match[1] or match[3] or ""][_AXES[match[2] or match[4]]] = place
     others = {}
     for what, known in _OTHERS.items():
-        found = [place for place, name in enumerate(names) if name in known]
-        if len(found) > 1 and what != "image":
-            two = " and ".join(repr(header[place]) for place in found[:2])
+        matching = [place for place, name in enumerate(names) if name in known]
+        if len(matching) > 1 and what != "image":
+            two = " and ".join(repr(header[place]) for place in matching[:2])
             raise TableError(Code.E_LABEL_COLUMNS, path, f"columns {two} both could be the {what}; remove one")
-        if found:
-            others[what] = found[0]
+        if matching:
+            others[what] = matching[0]
     return LesionColumns(
         center=_triple(path, header, centers),
         voxel=_triple(path, header, voxels),
@@ -187,8 +187,8 @@ def _parse_parquet(path: Path, data: bytes) -> tuple[list[str], list[list[str]]]
 
     try:
         table = pq.read_table(pa.BufferReader(data))
-    except (pa.ArrowException, OSError) as error:
+        columns = [["" if value is None else str(value) for value in column.to_pylist()] for column in table.columns]
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # the last two for texts and dates
         reason = f"is not a readable Parquet file ({type(error).__name__}); write it again"
         raise TableError(Code.E_FORMAT, path, reason) from None
-    columns = [["" if value is None else str(value) for value in column.to_pylist()] for column in table.columns]
     return list(table.column_names), [list(row) for row in zip(*columns, strict=True)]

@@ -22,6 +22,7 @@ from pipeline.cases.lesions.lesion import (
     Reference,
     RefusedAnnotation,
     System,
+    counted,
     parse_system,
     stated_diameter,
     world_point,
@@ -68,8 +69,10 @@ def read_table(path: Path, images: ImageIndex, options: ReadingOptions | None = 
             lesions.append(Lesion(center, diameter, f"row {line}", path, kind, reference))
         except CaseError as error:
             refused.append(RefusedAnnotation(error, f"row {line}", kind, reference))
-    notes = [f"{path}: {blank} rows without a centre left out"] if blank else []
-    notes += [f"{path}: {no_nodules} candidates of class 0 are no nodules"] if no_nodules else []
+    notes = [f"{path}: left out {counted(blank, 'row')} without a centre"] if blank else []
+    notes += (
+        [f"{path}: left out {counted(no_nodules, 'candidate')} of class 0, which are no nodules"] if no_nodules else []
+    )
     return Annotations(tuple(lesions), tuple(refused), tuple(notes))
 
 
@@ -121,8 +124,8 @@ def _system(path: Path, row: Sequence[str], columns: LesionColumns, options: Rea
     cell = columns.cell(row, "system")
     system = parse_system(cell) if cell else options.system
     if system is None:
-        found = "its coordinate system is neither RAS nor LPS" if cell else "no coordinate system"
-        reason = f"{found}, so left and right are unknown; fill in RAS or LPS, or say it with --system"
+        problem = "its coordinate system is neither RAS nor LPS" if cell else "no coordinate system"
+        reason = f"{problem}, so left and right are unknown; fill in RAS or LPS, or say it with --system"
         raise CaseError(Code.E_CENTER, path, reason)
     return system
 

@@ -23,17 +23,14 @@ def read_bytes(path: Path) -> bytes:
         if size > LARGEST_BYTES:
             reason = f"{size} bytes, above the {LARGEST_BYTES} that an annotation may have; split it"
             raise CaseError(Code.E_TOO_LARGE, path, reason)
-        data = bytes(handle.read() or b"")
-    if not data.strip(b" \t\r\n\0"):
-        raise CaseError(Code.E_EMPTY_FILE, path, "holds nothing but blanks; copy or export the file again")
-    return data
+        return bytes(handle.read() or b"")
 
 
 def decode(path: Path, data: bytes) -> str:
     """Its text: UTF-8, or UTF-16 with its byte order mark, as spreadsheets write it.
 
     Raises:
-        CaseError: E_ENCODING.
+        CaseError: E_ENCODING, or E_EMPTY_FILE when nothing stands behind the mark.
     """
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
@@ -43,4 +40,6 @@ def decode(path: Path, data: bytes) -> str:
         raise CaseError(Code.E_ENCODING, path, reason) from None
     if "\0" in text:
         raise CaseError(Code.E_ENCODING, path, "holds a NUL character; save it as plain text")
+    if not text.strip():
+        raise CaseError(Code.E_EMPTY_FILE, path, "holds nothing but blanks; copy or export the file again")
     return text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pydicom
 import pytest
-from lesion_files import AXIAL, OBLIQUE, SPACING, ellipsoid, write_scan, write_segmentation
+from lesion_files import AXIAL, OBLIQUE, SPACING, ellipsoid, second_ellipsoid, write_scan, write_segmentation
 from pydicom.sr.codedict import codes
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
@@ -103,6 +103,13 @@ def test_fractions_count_from_half_of_their_maximum(scan, path):
         assert lesion.diameter_mm < 11
 
 
+def test_exactly_half_of_the_maximum_is_inside_and_less_is_not(scan, path):
+    fractions = ellipsoid() * 0.5 + second_ellipsoid() * 0.49
+    write_segmentation(scan, path, [fractions], kind="FRACTIONAL", max_fractional_value=100)
+    (lesion,) = read_segmentation(path).lesions
+    assert lesion.center_mm == pytest.approx(true_center(scan, ellipsoid()), abs=1e-3)
+
+
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
 def test_compressed_fractions_and_label_maps_are_read(scan, path, syntax):
     write_segmentation(scan, path, [ellipsoid() * 1.0], kind="FRACTIONAL", transfer_syntax_uid=syntax)
@@ -127,7 +134,7 @@ def test_organs_are_no_lesions_unless_their_number_is_asked_for(scan, path):
     write_segmentation(scan, path, two_masks(), categories=categories)
     found = read_segmentation(path)
     assert [lesion.name for lesion in found.lesions] == ["2"]
-    assert "1 segments are anatomical structures and no lesions" in found.notes[0]
+    assert "left out 1 segment of anatomical structures" in found.notes[0]
     assert [lesion.name for lesion in read_segmentation(path, ReadingOptions(only=frozenset({1}))).lesions] == ["1"]
 
 

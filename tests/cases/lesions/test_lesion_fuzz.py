@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fuzzing import QUIET
 from hypothesis import given, seed, settings
@@ -34,8 +37,25 @@ from pipeline.cases.lesions.lesion import Annotations, ReadingOptions
 from pipeline.cases.lesions.read import read_lesions
 from pipeline.errors import CaseError, TableError
 
-KINDS = ("seg", "fractional", "rtstruct", "sr", "markups", "fcsv", "lidc", "luna", "voxels", "mask")
-SUFFIX = {"markups": ".mrk.json", "fcsv": ".fcsv", "lidc": ".xml", "luna": ".csv", "voxels": ".csv", "mask": ".nii.gz"}
+KINDS = ("seg", "fractional", "rtstruct", "sr", "markups", "fcsv", "lidc", "luna", "voxels", "parquet", "mask")
+SUFFIX = {
+    "markups": ".mrk.json",
+    "fcsv": ".fcsv",
+    "lidc": ".xml",
+    "luna": ".csv",
+    "voxels": ".csv",
+    "parquet": ".parquet",
+    "mask": ".nii.gz",
+}
+
+
+@dataclass(frozen=True, repr=False)  # Hypothesis prints it with every failure
+class Made:
+    """Sound files of every kind, the image that they are of, and a folder."""
+
+    sound: dict[str, bytes]
+    images: ImageIndex
+    root: Path
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +84,10 @@ def made(tmp_path_factory):
     found["luna"] = write_rows(path, header, [scan.series, 1, 2, 3, 4]).read_bytes()
     voxels = ("case_id", "i", "j", "k", "index_base")
     found["voxels"] = write_rows(path, voxels, ["ct", 1, 2, 3, 0]).read_bytes()
+    pq.write_table(pa.table({"case_id": ["ct"], "x": [1.5], "y": [2], "z": [3], "system": ["RAS"]}), path)
+    found["parquet"] = path.read_bytes()
     found["mask"] = write_mask(scan, root / "m.nii.gz", small.astype(np.uint8)).read_bytes()
-    return found, ImageIndex([Case("ct", "ct", scan.folder)], root=root), root
+    return Made(found, ImageIndex([Case("ct", "ct", scan.folder)], root=root), root)
 
 
 def judge(path: Path, images: ImageIndex, **options) -> None:
@@ -89,8 +111,8 @@ def check_line(line: str) -> None:
 
 
 def test_every_sound_file_has_its_lesions(made):
-    found, images, root = made
-    for kind, data in found.items():
+    images, root = made.images, made.root
+    for kind, data in made.sound.items():
         path = root / f"sound{SUFFIX.get(kind, '.dcm')}"
         path.write_bytes(data)
         assert read_lesions(path, images=images).lesions, kind
@@ -126,14 +148,14 @@ def damaged(data: bytes, changes) -> bytes:
 
 
 def fuzz_bytes(made, kind, examples, number=0):
-    found, images, root = made
+    images, root = made.images, made.root
     path = root / f"fuzz{SUFFIX.get(kind, '.dcm')}"
 
     @seed(number)
     @settings(max_examples=examples, **QUIET)
     @given(edits)
     def run(changes):
-        path.write_bytes(damaged(found[kind], changes))
+        path.write_bytes(damaged(made.sound[kind], changes))
         judge(path, images)
 
     run()
@@ -176,7 +198,7 @@ markups = st.fixed_dictionaries(
 @settings(max_examples=150, **QUIET)
 @given(content=st.fixed_dictionaries({"markups": st.lists(markups, max_size=3) | values}))
 def test_markups_of_any_content_raise_nothing_but_the_projects_errors(made, content):
-    _, images, root = made
+    images, root = made.images, made.root
     path = root / "any.mrk.json"
     path.write_text(json.dumps(content))
     judge(path, images)
@@ -194,7 +216,7 @@ headers = st.sampled_from([
 @settings(max_examples=150, **QUIET)
 @given(data=st.data(), delimiter=st.sampled_from([",", ";", "\t"]), system=st.sampled_from([None, "RAS", "LPS"]))
 def test_tables_of_any_content_raise_nothing_but_the_projects_errors(made, data, delimiter, system):
-    _, images, root = made
+    images, root = made.images, made.root
     header = data.draw(st.lists(headers, min_size=1, max_size=9))
     rows = data.draw(st.lists(st.lists(cells, min_size=len(header), max_size=len(header)), max_size=4))
     path = write_rows(root / "any.csv", header, *rows, delimiter=delimiter)
@@ -206,14 +228,22 @@ def test_tables_of_any_content_raise_nothing_but_the_projects_errors(made, data,
     content=st.binary(max_size=400), suffix=st.sampled_from(["", ".dcm", ".csv", ".fcsv", ".xml", ".json", ".nii.gz"])
 )
 def test_any_bytes_at_all_raise_nothing_but_the_projects_errors(made, content, suffix):
-    _, images, root = made
+    images, root = made.images, made.root
     path = root / f"bytes{suffix}"
     path.write_bytes(content)
     judge(path, images)
 
 
+@pytest.mark.parametrize("content", [b"\xfe\xff", b"\xff\xfe\n\0", b"\xef\xbb\xbf", b"\n\n"])
+@pytest.mark.parametrize("suffix", [".csv", ".fcsv", ".json"])
+def test_a_mark_and_no_text_is_an_empty_file(made, content, suffix):
+    path = made.root / f"blank{suffix}"
+    path.write_bytes(content)
+    judge(path, made.images)
+
+
 def test_containers_that_hold_annotations_are_refused(made):
-    _, images, root = made
+    images, root = made.images, made.root
     with zipfile.ZipFile(root / "a.zip", "w") as archive:
         archive.writestr("x.mrk.json", "{}")
     with pytest.raises(CaseError, match="a zip archive"):

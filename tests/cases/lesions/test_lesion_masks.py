@@ -87,7 +87,7 @@ def test_specks_are_left_out_and_said(tmp_path):
     labels[27, 2, 10] = 1
     found = read_mask(save(tmp_path / "m.nii.gz", labels))
     assert sorted(centers(found)) == sorted(expected)
-    assert "2 specks of fewer than 3 voxels or 1 mm3 left out" in found.notes[0]
+    assert "left out 2 specks of fewer than 3 voxels or 1 mm3" in found.notes[0]
 
 
 def test_a_mask_of_nothing_but_specks_and_an_empty_one_are_refused(tmp_path):
@@ -97,7 +97,7 @@ def test_a_mask_of_nothing_but_specks_and_an_empty_one_are_refused(tmp_path):
     assert "marks no voxel" in refused.error.reason
     labels[3, 3, 3] = 1
     (refused,) = read_mask(save(tmp_path / "m.nii.gz", labels)).refused
-    assert "nothing but 1 specks" in refused.error.reason
+    assert "nothing but 1 speck of" in refused.error.reason
     fine = np.diag([0.05, 0.05, 0.05, 1])  # 64 voxels, and far below a cubic millimetre
     labels[3:7, 3:7, 3:7] = 1
     assert read_mask(save(tmp_path / "m.nii.gz", labels, fine)).refused
@@ -137,6 +137,25 @@ def test_grey_levels_up_to_255_are_labels_when_that_is_said(tmp_path):
     found = read_mask(path, ReadingOptions(labels="values"))
     assert [lesion.name for lesion in found.lesions] == ["127", "255"]
     assert found.lesions[1].center_mm == expected[1]
+
+
+def test_a_mask_that_went_through_jpeg_is_no_label_map(tmp_path):
+    pixels = np.zeros((64, 96), np.uint8)
+    pixels[13:35, 31:66] = 255
+    Image.fromarray(pixels).save(tmp_path / "m.jpg", quality=60)
+    with pytest.raises(CaseError, match="grey levels up to") as caught:
+        read_mask(tmp_path / "m.jpg")
+    assert caught.value.code is Code.E_RANGE
+    (lesion,) = read_mask(tmp_path / "m.jpg", ReadingOptions(threshold=128)).lesions
+    assert lesion.center_mm == (-48.0, -23.5, 0.0)
+
+
+def test_many_labels_counted_from_one_are_labels(tmp_path):
+    labels = np.zeros((45, 45, 24), np.uint8)
+    for number in range(200):
+        i, j = divmod(number % 100, 10)
+        labels[4 * i : 4 * i + 3, 4 * j : 4 * j + 3, 12 * (number // 100)] = number + 1
+    assert len(read_mask(save(tmp_path / "m.nii.gz", labels)).lesions) == 200
 
 
 def test_masks_are_pictures_too_without_millimetres(tmp_path):

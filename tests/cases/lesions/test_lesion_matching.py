@@ -90,7 +90,7 @@ def test_the_order_of_lesions_is_that_of_sources_and_files(root, scans, tmp_path
 
 @pytest.mark.parametrize(
     ("header", "cell"),
-    [("case_id", "P2"), ("image", "P2/CT"), ("patient_id", "P2"), ("seriesuid", None)],
+    [("case_id", "P2"), ("image", "P2/CT"), ("image", ".\\P2\\CT"), ("patient_id", "P2"), ("seriesuid", None)],
 )
 def test_rows_of_a_table_go_by_case_image_patient_or_series(root, scans, tmp_path, header, cell):
     cases = cases_of(root, "P1", "P2")
@@ -210,8 +210,16 @@ def test_the_same_place_in_several_files_is_one_lesion(root, scans, tmp_path):
     write_markups(scans[0], tmp_path / "a" / "CT.mrk.json")
     located = locate(inputs_of(root, case), [tmp_path / "a"])
     assert [case.case_id for case in located.cases] == ["P1"]
-    assert "2 lesions stand in several files or rows at one place and count once" in located.match.notes
+    assert "2 lesions left out that another file or row marks at the same place" in located.match.notes
     assert located.lesions[0].lesion.diameter_mm == pytest.approx(8.98, abs=0.01)  # the point has none
+
+
+def test_a_row_that_stands_twice_counts_once_and_near_rows_count_each(root, scans, tmp_path):
+    (case,) = cases_of(root, "P1")
+    rows = ["P1", 1, 2, 3, "RAS"], ["P1", 1, 2, 3, "RAS"], ["P1", 1.5, 2, 3, "RAS"]
+    located = locate(inputs_of(root, case), [write_rows(tmp_path / "t.csv", TABLE, *rows)])
+    assert [row.center_mm for row in located.cases] == [(1, 2, 3), (1.5, 2, 3)]
+    assert "1 lesion left out that another file or row marks at the same place" in located.match.notes
 
 
 def test_lesions_of_two_files_that_overlap_are_said(root, scans, tmp_path):
@@ -224,14 +232,18 @@ def test_lesions_of_two_files_that_overlap_are_said(root, scans, tmp_path):
     assert "case 'P1': lesions of seg.dcm and t.csv lie 2 mm apart and count as two" in located.match.notes[-1]
 
 
-def test_a_report_gives_its_diameter_to_the_segment_that_it_names(root, scans, tmp_path):
+def segment_of(scan, segmentation):
+    """A reference to the first segment, for a measurement group."""
     from highdicom.sr import ReferencedSegmentationFrame, SourceImageForSegmentation
 
+    source = SourceImageForSegmentation(scan.slices[0].SOPClassUID, scan.slices[0].SOPInstanceUID)
+    return ReferencedSegmentationFrame(segmentation.SOPClassUID, segmentation.SOPInstanceUID, 1, 1, source)
+
+
+def test_a_report_gives_its_diameter_to_the_segment_that_it_names(root, scans, tmp_path):
     (case,) = cases_of(root, "P1")
     segmentation = write_segmentation(scans[0], tmp_path / "seg.dcm")
-    source = SourceImageForSegmentation(scans[0].slices[0].SOPClassUID, scans[0].slices[0].SOPInstanceUID)
-    segment = ReferencedSegmentationFrame(segmentation.SOPClassUID, segmentation.SOPInstanceUID, 1, 1, source)
-    group = planar_group(scans[0], None, diameter_mm=7.5, referenced_segment=segment)
+    group = planar_group(scans[0], None, diameter_mm=7.5, referenced_segment=segment_of(scans[0], segmentation))
     write_report(scans[0], tmp_path / "sr.dcm", [group], evidence=[segmentation])
     both = locate(inputs_of(root, case), [tmp_path / "sr.dcm", tmp_path / "seg.dcm"])
     assert [(row.case_id, row.extra["diameter_mm"]) for row in both.cases] == [("P1", "7.5")]
@@ -337,13 +349,12 @@ def test_what_was_found_is_said_by_format_with_three_examples(root, scans, tmp_p
     write_rows(tmp_path / "a" / "t.csv", TABLE, *rows)
     located = locate(inputs_of(root, *cases), [tmp_path / "a"])
     lines = list(report_lines(located))
-    assert lines[0] == "dicom-seg: 2 lesions in 1 files"
-    assert lines[1] == "table: 5 lesions in 1 files"
+    assert lines[0] == "dicom-seg: 2 lesions in 1 file"
+    assert lines[1] == "table: 5 lesions in 1 file"
     assert lines[2] == "5 annotations without an image here, the first 3:"
-    assert lines[6] == "1 images without a lesion:"
+    assert lines[6] == "1 image without a lesion:"
     assert lines[7] == "  P2"
-    assert lines[8].startswith("1 rows share their label with all of their lesions (2 in all)")
-    assert located.shared_labels == 1
+    assert lines[8].startswith("2 lesions have the label of their row, which has several (1 row)")
 
 
 def test_a_missing_source_is_wrong_usage(root, scans):
@@ -362,6 +373,25 @@ def test_an_index_answers_for_images_that_cannot_be_opened(tmp_path):
     assert remote.images[0].series is None
     assert remote.resolve(Reference(), dedicated=True).case is None
     assert remote.resolve(Reference(), dedicated=False).error[0] is Code.E_NOT_FOUND
+
+
+def test_a_diameter_of_a_report_that_no_lesion_has_is_refused(root, scans, tmp_path):
+    (case,) = cases_of(root, "P1")
+    segmentation = write_segmentation(scans[0], tmp_path / "seg.dcm")
+    group = planar_group(scans[0], None, diameter_mm=-7.5, referenced_segment=segment_of(scans[0], segmentation))
+    write_report(scans[0], tmp_path / "sr.dcm", [group], evidence=[segmentation])
+    located = locate(inputs_of(root, case), [tmp_path / "seg.dcm", tmp_path / "sr.dcm"])
+    assert codes(located) == {"P1#1": None, "P1#2": "E_CENTER"}
+
+
+def test_images_behind_a_url_go_by_id_and_name(root, scans, tmp_path):
+    write_rows(root / "manifest.csv", ("case_id", "image"), ["a", "P1/CT"], ["b", "P2/CT"])
+    table = write_rows(tmp_path / "t.csv", TABLE, ["b", 1, 2, 3, "RAS"])
+    located = locate(read_inputs(f"file://{root}/manifest.csv"), [table])
+    assert codes(located) == {"a": "E_CENTER_MISSING", "b": None}
+    write_structure_set(scans[0], tmp_path / "rt.dcm")
+    located = locate(read_inputs(f"file://{root}/manifest.csv"), [tmp_path / "rt.dcm"])
+    assert [refused.error.code for refused in located.match.homeless] == [Code.E_MIXED_SERIES]
 
 
 def test_options_reach_the_readers(root, scans, tmp_path):

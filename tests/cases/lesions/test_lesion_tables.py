@@ -69,7 +69,7 @@ def test_candidates_of_luna16_that_are_no_nodules_are_left_out(tmp_path):
     header = ("seriesuid", "coordX", "coordY", "coordZ", "class")
     found = read(write_rows(tmp_path / "c.csv", header, ["1.2", 1, 2, 3, 0], ["1.2", 4, 5, 6, 1], ["1.2", 7, 8, 9, 0]))
     assert [lesion.center_mm for lesion in found.lesions] == [(-4, -5, 6)]
-    assert "2 candidates of class 0 are no nodules" in found.notes[0]
+    assert "left out 2 candidates of class 0" in found.notes[0]
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t"])
@@ -97,7 +97,7 @@ def test_rows_without_a_centre_are_left_out_and_half_a_centre_is_refused(tmp_pat
     )
     found = read(path, system="RAS")
     assert [lesion.reference.case_id for lesion in found.lesions] == ["c"]
-    assert "1 rows without a centre left out" in found.notes[0]
+    assert "left out 1 row without a centre" in found.notes[0]
     (refused,) = found.refused
     assert (refused.name, refused.error.code, refused.reference.case_id) == ("row 3", Code.E_CENTER, "b")
 

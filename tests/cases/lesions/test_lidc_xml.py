@@ -46,8 +46,8 @@ def test_two_readers_of_one_nodule_are_one_lesion_and_two_nodules_two(scan, imag
         assert lesion.reference.series == scan.series
     assert found.lesions[1].diameter_mm == pytest.approx(11 * SPACING[0], abs=0.3)
     assert found.notes == (
-        f"{path}: 2 readings of nodules below 3 mm left out",
-        f"{path}: 2 readings of non-nodules left out",
+        f"{path}: left out 2 readings of nodules below 3 mm",
+        f"{path}: left out 2 readings of non-nodules",
     )
     assert "CANARY" not in repr(found)
 

@@ -126,7 +126,7 @@ def test_types_of_the_standard_say_which_regions_are_lesions(scan, images, path)
     write_structure_set(scan, path, regions, interpreted=["ORGAN", "GTV", "PTV", ""])
     found = read_structure_set(path, images)
     assert [lesion.name for lesion in found.lesions] == ["2", "4"]
-    assert found.notes == (f"{path}: 2 regions are no lesions by their types (ORGAN, PTV); --only takes by number",)
+    assert found.notes == (f"{path}: left out 2 regions of types that are no lesions (ORGAN, PTV); --only takes them",)
     assert [one.name for one in read_structure_set(path, images, ReadingOptions(only=frozenset({1}))).lesions] == ["1"]
 
 
@@ -139,7 +139,7 @@ def test_a_set_without_a_lesion_and_regions_without_an_outline_are_said(scan, im
     assert refused.error.code is Code.E_CENTER_MISSING
     assert "1 of other types, 1 without an outline" in refused.error.reason
     assert refused.reference.series == scan.series
-    assert "1 regions without an outline left out" in found.notes[0]
+    assert "left out 1 region without an outline" in found.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,8 @@ def test_other_types_are_left_out_and_counted(path):
     found = read_markups(write(path, fiducials((1, 2, 3)), {"type": "Angle"}, {"type": "CANARY"}, {"type": ["x"]}))
     assert len(found.lesions) == 1
     assert found.notes == (
-        f"{path}: 1 markups of type Angle are no lesions",
-        f"{path}: 2 markups of type unknown are no lesions",
+        f"{path}: left out 1 markup of type Angle",
+        f"{path}: left out 2 markups of type unknown",
     )
 
 

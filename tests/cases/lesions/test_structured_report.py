@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pydicom
 import pytest
+from dicom_writing import affine, write_multiframe
 from lesion_files import (
     AXIAL,
     OBLIQUE,
@@ -157,7 +160,7 @@ def test_an_ellipsoid_has_the_middle_of_its_axes(scan, images, path):
 def test_groups_without_a_place_are_left_out_and_said(scan, images, path):
     found = read_report(rewritten(scan, path, [measurement("G-D705", 3.0)]), images)
     assert found.lesions == found.refused == ()
-    assert "1 measurement groups without a place left out" in found.notes[0]
+    assert "left out 1 measurement group without a place" in found.notes[0]
 
 
 def test_a_group_that_names_a_segment_points_there(scan, images, path, tmp_path):
@@ -218,6 +221,33 @@ def test_a_slice_that_is_not_at_hand_is_refused(scan, path, tmp_path):
     (refused,) = read_report(path, images).refused
     assert refused.error.code is Code.E_MIXED_SERIES
     assert "a slice that the image at hand does not hold" in refused.error.reason
+
+
+def test_a_multi_frame_image_needs_the_number_of_the_frame(tmp_path, path):
+    file = write_multiframe(tmp_path / "ct.dcm")
+    image = pydicom.dcmread(file)
+    images = ImageIndex([Case("ct", "ct.dcm", file)])
+    item = Dataset()
+    item.SOPClassUID, item.SOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+    scan = write_scan(tmp_path / "other", AXIAL)
+    place = coordinates(replace(scan, slices=[item]), "POINT", [(4.5, 7.5)], 0)
+
+    def of_the_multi_frame(dataset):
+        series = dataset.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+        series.SeriesInstanceUID = image.SeriesInstanceUID
+        series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID = image.SOPInstanceUID
+
+    rewritten(scan, path, [place])
+    dataset = pydicom.dcmread(path)
+    of_the_multi_frame(dataset)
+    dataset.save_as(path)
+    (refused,) = read_report(path, images).refused
+    assert refused.error.code is Code.E_GEOMETRY_MISSING
+    assert "one of 16 frames" in refused.error.reason
+    group_of(dataset).ContentSequence[-1].ContentSequence[0].ReferencedSOPSequence[0].ReferencedFrameNumber = 3
+    dataset.save_as(path)
+    (lesion,) = read_report(path, images).lesions  # frames stand in the reverse order of their positions
+    assert lesion.center_mm == pytest.approx(affine()[:3] @ [4, 7, 13, 1], abs=1e-3)
 
 
 def test_long_axis_stands_before_diameter_and_length(scan, images, path):
