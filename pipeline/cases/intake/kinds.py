@@ -1,4 +1,4 @@
-"""Folders that hold several files of one subject under the same names: the scan itself, and what was computed from it."""
+"""Folders that hold several files of one subject under the same names: the scan, and what was computed from it."""
 
 from __future__ import annotations
 

@@ -187,7 +187,8 @@ def _mask_key(name: str) -> str:
         stem = _LAST_WORD.sub("", stem).strip(_SEPARATORS)
         return "" if _WHOLE_NAME.match(stem) else stem
     before = stem[: word.start()].strip(_SEPARATORS)
-    return before or stem[word.end() :].strip(_SEPARATORS)
+    left = before or stem[word.end() :].strip(_SEPARATORS)
+    return "" if _MASK_WORD.fullmatch(left) else left  # 3D Slicer's Segmentation.seg.nrrd has no other name
 
 
 def _markup_key(name: str) -> str:
