@@ -98,7 +98,7 @@ def _write_scan(path: Path, grid: Grid, planned: PlannedScan, rng: np.random.Gen
 
 
 def _lesion(mask: np.ndarray, grid: Grid, *, malignant: bool | None, rng: np.random.Generator) -> MadeLesion:
-    """Where readers put a nodule: its centroid within half a millimetre."""
+    """Where readers put a nodule: its centroid within about a millimetre."""
     centroid = np.argwhere(mask).mean(0)
     center_mm = as_point(grid.to_mm(centroid) + rng.normal(0, 0.3, 3), decimals=9)
     volume_mm3 = mask.sum() * float(np.prod(grid.spacing_mm))
