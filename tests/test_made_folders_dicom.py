@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import highdicom as hd
 import numpy as np
 import pandas as pd
 import pydicom
+import pytest
 from made_folders import Why
 from made_folders.reading import nearest_mm
+from matplotlib.path import Path as MplPath
+from pydicom.dataset import Dataset
 from pydicom.fileset import FileSet
 
 
@@ -34,8 +38,8 @@ def test_export_has_two_kernels_a_localizer_and_an_index_of_all(made_folder):
         assert len(list(FileSet(path))) == len(list(path.parent.glob("IM*")))
 
 
-def annotated_centers(path: Path) -> list[np.ndarray]:
-    """Centres in RAS mm of what a DICOM annotation outlines."""
+def annotated_centers(path: Path, series: Path) -> list[np.ndarray]:
+    """Centres in RAS mm of the lesions that a DICOM annotation of a series states."""
     image = pydicom.dcmread(path)
     if image.Modality == "SEG":
         segmentation = hd.seg.segread(path)
@@ -48,19 +52,26 @@ def annotated_centers(path: Path) -> list[np.ndarray]:
         groups = hd.sr.srread(path).content.get_planar_roi_measurement_groups()
         return [np.mean(group.roi.value, axis=0) * (-1, -1, 1) for group in groups]
     kinds = {item.ReferencedROINumber: item.RTROIInterpretedType for item in image.RTROIObservationsSequence}
-    centers = []
-    for item in image.ROIContourSequence:
-        if kinds[item.ReferencedROINumber] != "EXTERNAL":
-            points = [np.reshape(contour.ContourData, (-1, 3)).astype(float) for contour in item.ContourSequence]
-            areas = np.array([_area(outline) for outline in points])
-            middles = np.array([(outline.min(0) + outline.max(0)) / 2 for outline in points])
-            centers.append(areas @ middles / areas.sum() * (-1, -1, 1))
-    return centers
+    lesions = [item for item in image.ROIContourSequence if kinds[item.ReferencedROINumber] != "EXTERNAL"]
+    return [filled_center(item.ContourSequence, series) * (-1, -1, 1) for item in lesions]
 
 
-def _area(outline: np.ndarray) -> float:
-    crossed = np.cross(outline, np.roll(outline, -1, axis=0)).sum(0)
-    return float(np.linalg.norm(crossed)) / 2
+def filled_center(contours: Sequence[Dataset], series: Path) -> np.ndarray:
+    """The centroid in LPS mm of the voxel centres that closed contours enclose, slice by slice."""
+    headers = {header.SOPInstanceUID: header for header in map(pydicom.dcmread, series.glob("IM*"))}
+    inside = []
+    for contour in contours:
+        header = headers[contour.ContourImageSequence[0].ReferencedSOPInstanceUID]
+        across, down = np.reshape(header.ImageOrientationPatient, (2, 3)).astype(float)
+        corner = np.array(header.ImagePositionPatient, float)
+        row_mm, column_mm = (float(value) for value in header.PixelSpacing)
+        outline = np.reshape(contour.ContourData, (-1, 3)).astype(float) - corner
+        assert outline @ np.cross(across, down) == pytest.approx(0, abs=0.02)  # in the slice that it names
+        grid = np.array([(column, row) for row in range(header.Rows) for column in range(header.Columns)])
+        polygon = MplPath(np.column_stack([outline @ across / column_mm, outline @ down / row_mm]))
+        voxels = grid[polygon.contains_points(grid)] * (column_mm, row_mm)
+        inside.append(corner + voxels @ np.array([across, down]))
+    return np.concatenate(inside).mean(0)
 
 
 def test_dicom_annotations_state_the_centres_of_the_sharp_series(made_folder):
@@ -73,11 +84,9 @@ def test_dicom_annotations_state_the_centres_of_the_sharp_series(made_folder):
         assert image.SeriesInstanceUID in str(annotation)
         assert annotation.StudyInstanceUID == image.StudyInstanceUID
         kinds.add(annotation.Modality)
-        centers = annotated_centers(path)
+        centers = annotated_centers(path, folder.path(scan))
         assert len(centers) == len(scan.lesions)
-        # Half a voxel for outlines, whose middle is taken coarsely here.
-        near = 1.1 if annotation.Modality == "RTSTRUCT" else 0.01
-        assert all(nearest_mm(lesion.center_mm, centers) < near for lesion in scan.lesions), annotation.Modality
+        assert all(nearest_mm(lesion.center_mm, centers) < 0.01 for lesion in scan.lesions), annotation.Modality
         if annotation.Modality == "RTSTRUCT":
             outlined_bodies += len(annotation.ROIContourSequence) > len(centers)
         row = table.loc[image.AccessionNumber]
