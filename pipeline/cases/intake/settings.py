@@ -268,7 +268,7 @@ training:
   folds: auto # 5 where a test split would be too small
   members: auto # networks of one model, by the number of patients
   max_epochs: 30
-  min_steps: 300 # few cases run more epochs than that
+  min_steps: 200 # few cases run more epochs than that
   batch_size: {batch_size}
   learning_rate: 0.002
   weight_decay: 0.05
