@@ -187,7 +187,10 @@ def test_array_may_give_its_geometry_in_parts(tmp_path: Path) -> None:
     other = open_scan(write_npy(tmp_path / "b.npy"), limits=LIMITS)
     np.testing.assert_allclose(one.affine, other.affine)
     ras = parts | {"coordinate_system": "RAS", "origin_mm": [4, -3, 7], "direction": np.diag([-1, -1, 1]).tolist()}
-    np.testing.assert_allclose(open_scan(write_npy(tmp_path / "c.npy", VOXELS, ras), limits=LIMITS).affine, one.affine)
+    flat = parts | {"direction": np.eye(3).ravel().tolist()}
+    for sidecar in (ras, flat, {"affine": AFFINE.ravel().tolist()}):
+        scan = open_scan(write_npy(tmp_path / "c.npy", VOXELS, sidecar), limits=LIMITS)
+        np.testing.assert_allclose(scan.affine, one.affine)
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
