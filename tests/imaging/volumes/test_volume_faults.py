@@ -362,6 +362,7 @@ def test_side_files_are_found_by_name_and_by_header(tmp_path: Path) -> None:
         ({"ElementDataFile": None}, Code.E_TRUNCATED, "ends before its ElementDataFile"),
         ({"ElementDataFile": "LIST 3\nx"}, Code.E_SIDE_FILE, "no slices"),
         ({"ElementDataFile": "s%d.raw 5 1 1"}, Code.E_SIDE_FILE, "names none"),
+        ({"ElementDataFile": "s%0999999999d.raw 1 5 1"}, Code.E_SIDE_FILE, "is not beside it"),
         ({"ElementDataFile": "s%d.raw 1 4 1"}, Code.E_SIDE_FILE, "4 data files for 5 slices"),
     ],
     ids=str,
