@@ -374,7 +374,7 @@ def test_page_of_a_tiff_is_chosen_by_number(tmp_path: Path, deep: bool) -> None:
         np.testing.assert_array_equal(grey(path, str(number))[0], page)
         digest = open_scan(path, limits=LIMITS, part=str(number)).digest
         assert digest == part_digest(sha256_bytes(path.read_bytes()), number)
-    refused(path, Code.E_SHAPE, "3 pictures in one file, expected one; name one, as image: a.tif#1, to #3")
+    refused(path, Code.E_SHAPE, "3 pictures in one file, expected one; name one of #1 to #3, as image: a.tif#1")
     for part in ("0", "4", "x", "1.5", "1a2b3c4d"):
         refused(path, Code.E_NOT_FOUND, "pages #1 to #3", part)
 
