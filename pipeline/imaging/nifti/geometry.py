@@ -65,8 +65,8 @@ def _qform(header: Any, path: Path) -> Affine:
             path,
             f"the qform's quaternion has length {np.linalg.norm(quaternion):.3g}, expected at most 1",
         )
-    # The file leaves out the first part, which the others give. Only what float32 rounds may be taken for 0: for an image
-    # turned by nearly 180 degrees, as LPS axes are, a square of 0.002 is a turn of 5 degrees.
+    # The file leaves out the first part, which the others give. Only what float32 rounds may be taken for 0: for an
+    # image turned by nearly 180 degrees, as LPS axes are, a square of 0.002 is a turn of 5 degrees.
     square = 1 - float(quaternion @ quaternion)
     full = [math.sqrt(square) if square > _ROUNDED else 0.0, *quaternion]
     zooms = np.array(header["pixdim"][1:4], dtype=np.float64)

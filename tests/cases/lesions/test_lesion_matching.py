@@ -394,6 +394,18 @@ def test_images_behind_a_url_go_by_id_and_name(root, scans, tmp_path):
     assert [refused.error.code for refused in located.match.homeless] == [Code.E_MIXED_SERIES]
 
 
+def test_one_of_several_series_in_a_folder_is_an_image_of_its_own(tmp_path):
+    scans = [write_scan(tmp_path / "both" / str(seed), AXIAL, seed=seed) for seed in (1, 2)]
+    codes_of = [sha256_bytes(scan.series.encode())[:8] for scan in scans]
+    cases = [Case(code, f"both#{code}", tmp_path / "both", part=code) for code in codes_of]
+    write_segmentation(scans[1], tmp_path / "annotations" / "seg.dcm")
+    write_structure_set(scans[0], tmp_path / "annotations" / "rt.dcm")
+    located = locate(inputs_of(tmp_path, *cases), [tmp_path / "annotations"])
+    assert {lesion.case.case_id: lesion.lesion.format for lesion in located.lesions} == {
+        codes_of[0]: "rtstruct", codes_of[1]: "dicom-seg",
+    }  # fmt: skip
+
+
 def test_options_reach_the_readers(root, scans, tmp_path):
     (case,) = cases_of(root, "P1")
     path = write_rows(tmp_path / "t.csv", ("case_id", "x", "y", "z"), ["P1", 1, 2, 3])
