@@ -32,10 +32,16 @@ _OTHERS: Final = {
     ),
     "index_base": ("indexbase",),
     "nodule_class": ("class",),
-    "case_id": ("caseid", "case"),
-    "image": ("image", "imagepath", "imagefile", "file", "filename", "filepath", "path", "scan", "volume"),
+    "case_id": ("caseid", "case", "fall", "fallnr", "fallid"),
+    "image": (
+        "image", "imagepath", "imagefile", "file", "filename", "filepath", "path", "scan", "volume", "datei",
+        "dateiname", "bild",
+    ),
     "series": ("seriesuid", "seriesinstanceuid"),
-    "patient": ("patientid", "patient", "subjectid", "subject", "participantid", "patid", "pid"),
+    "patient": (
+        "patientid", "patient", "subjectid", "subject", "participantid", "patid", "pid", "patientennr", "patientnr",
+        "patnr", "patientenid",
+    ),
 }  # fmt: skip
 REFERENCES: Final = ("case_id", "image", "series", "patient")
 OWN_COLUMN: Final = "lesion_source"  # in the tables that the command writes
@@ -199,12 +205,12 @@ def find_columns(path: Path, header: Sequence[str]) -> LesionColumns:
             voxels[match[1] or match[3] or ""][_AXES[match[2] or match[4]]] = place
     others = {}
     for what, known in _OTHERS.items():
-        matching = [place for place, name in enumerate(names) if name in known]
-        if len(matching) > 1 and what != "image":
-            two = " and ".join(repr(header[place]) for place in matching[:2])
-            raise TableError(Code.E_LABEL_COLUMNS, path, f"columns {two} both could be the {what}; remove one")
-        if matching:
-            others[what] = matching[0]
+        best = next((word for word in known if word in names), None)  # the first is the most certain
+        if best is None:
+            continue
+        if names.count(best) > 1:
+            raise TableError(Code.E_LABEL_COLUMNS, path, f"{names.count(best)} columns could be the {what}; keep one")
+        others[what] = names.index(best)
     return LesionColumns(
         center=_triple(path, header, centers),
         voxel=_triple(path, header, voxels),

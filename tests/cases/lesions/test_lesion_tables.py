@@ -164,7 +164,7 @@ def test_diameters_are_above_zero_or_blank(tmp_path, cell, fine):
             ("case_id", "x", "y", "z", "center_x_mm", "center_y_mm", "center_z_mm"),
             "both could begin the lesion's centre",
         ),
-        (("case_id", "case", "x", "y", "z"), "both could be the case_id"),
+        (("case_id", "Case-ID", "x", "y", "z"), "2 columns could be the case_id"),
     ],
 )
 def test_tables_without_one_certain_centre_are_refused(tmp_path, header, says):
