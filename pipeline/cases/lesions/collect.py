@@ -152,4 +152,8 @@ def _read(
     except (CaseError, TableError) as error:
         refusal = CaseError(error.code, file.path, error.reason)
         return Annotations(refused=(RefusedAnnotation(refusal, format=file.format, reference=reference),))
+    except Exception as error:  # noqa: BLE001  # a fault of ours costs this file, never the batch
+        reason = f"{type(error).__name__} inside the program; please report it with this file"
+        refusal = CaseError(Code.E_INTERNAL, file.path, reason)
+        return Annotations(refused=(RefusedAnnotation(refusal, format=file.format, reference=reference),))
     return annotations.referring_to(reference) if file.format in _BY_NAME else annotations

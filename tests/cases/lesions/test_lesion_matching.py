@@ -24,6 +24,7 @@ from lesion_files import (
 
 from pipeline.cases.case import Case
 from pipeline.cases.inputs import Inputs, read_inputs
+from pipeline.cases.lesions import collect
 from pipeline.cases.lesions.images import ImageIndex
 from pipeline.cases.lesions.lesion import ReadingOptions, Reference
 from pipeline.cases.lesions.locate import locate, located_inputs, superseded
@@ -427,6 +428,24 @@ def test_in_a_folder_a_case_id_may_be_the_name_of_the_scan(root, scans, tmp_path
     write_mask(scans[0], root / "Bilder" / "0012.nii.gz", (scans[0].mask * 700 - 300).astype(np.int16))
     table = write_rows(tmp_path / "t.csv", TABLE, ["0012", 1, 2, 3, "RAS"])
     assert codes(locate(read_inputs(root), [table]))["Bilder/0012.nii.gz"] is None
+
+
+def test_a_fault_of_ours_costs_one_file_and_not_the_others(root, scans, monkeypatch):
+    cases = cases_of(root, "P1", "P2")
+    for name, scan in zip(("P1", "P2"), scans, strict=True):
+        write_mask(scan, root / name / "CT_mask.nii.gz")
+    read = collect.read_lesions
+
+    def broken(path, **options):
+        if path.parent.name == "P1":
+            raise ZeroDivisionError("CANARY")
+        return read(path, **options)
+
+    monkeypatch.setattr(collect, "read_lesions", broken)
+    located = locate(inputs_of(root, *cases), [root])
+    assert codes(located) == {"P1": "E_INTERNAL", "P2": None}
+    assert "ZeroDivisionError inside the program" in located.cases[0].fault.reason
+    assert "CANARY" not in str(located.cases[0].fault)
 
 
 def test_options_reach_the_readers(root, scans, tmp_path):
