@@ -58,6 +58,9 @@ def init(
     label_source: Annotated[
         str | None, typer.Option(help="Whose opinion or which test the labels are, as 'histology'.")
     ] = None,
+    files: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="Take only scans whose path fits, as '**/T1.mgz'.")
+    ] = None,
     modality: Annotated[
         Literal["CT", "MR", "US", "XR", "mask", "other"] | None, typer.Option(help="Where the files do not say it.")
     ] = None,
@@ -84,6 +87,7 @@ def init(
     intake = IntakeOptions(
         table=table,
         sheet=sheet,
+        files=files,
         columns={role: column for role, column in roles.items() if column is not None},
         words=LabelWords(tuple(positive or ()), tuple(negative or ())),
         keep=tuple(keep or ()),

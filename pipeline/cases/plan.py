@@ -6,7 +6,7 @@ Decided from the table alone, before a scan is read, so that a training that can
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -85,7 +85,7 @@ def plan_training(
     *,
     folds: int | Auto | None = "auto",
     members: int | Auto = "auto",
-    splits_given: bool = False,
+    splits: Collection[str] = (),
 ) -> Plan:
     """Settle what is ``auto`` by the number of patients of the rarer class; what is given stays.
 
@@ -93,7 +93,8 @@ def plan_training(
         cases: labelled cases with their patients.
         folds: as configured.
         members: as configured.
-        splits_given: the table names splits, which are kept: no folds are drawn.
+        splits: that the table names; they are kept, so that no folds are drawn. Where none of them is for calibration,
+            several networks calibrate on what each leaves out.
 
     Example:
         >>> from pathlib import Path
@@ -103,10 +104,11 @@ def plan_training(
     """
     rarer = Count.of(cases).rarer_patients
     if folds == "auto":
-        folds = None if splits_given or rarer >= FOLDS_BELOW else max(min(FOLDS, rarer), 2)
+        folds = None if splits or rarer >= FOLDS_BELOW else max(min(FOLDS, rarer), 2)
     if members == "auto":
         # Folds are a model of several networks already, and spend no case on calibration either.
-        members = 1 if folds or rarer >= MEMBERS_BELOW else MEMBERS
+        one = bool(folds) or (rarer >= MEMBERS_BELOW and (not splits or {"validation", "calibration"} <= {*splits}))
+        members = 1 if one else MEMBERS
     return Plan(folds, members)
 
 

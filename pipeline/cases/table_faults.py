@@ -8,11 +8,11 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from pipeline.cases.case import Case
+from pipeline.cases.tables.table import MISSING_WORDS
 from pipeline.config.inputs import SPLITS
 from pipeline.errors import Code, TableError
 
 _SHOWN = 3  # examples in a line
-_MISSING = frozenset({"nan", "none", "na", "n/a", "null", "<na>", "#n/a", "nat", "-", "?"})
 _SPLIT_WORDS = {
     "train": {"training"},
     "validation": {"val", "valid", "dev"},
@@ -118,7 +118,7 @@ def _patient_faults(path: Path, cases: Sequence[Case]) -> Iterable[TableError]:
             f"{_count(len(spaces), 'patient_id has', 'patient_ids have')} spaces around ({_examples(spaces)}); "
             "remove them",
         )
-    missing = Counter(patient for patient in ids if patient.strip().casefold() in _MISSING)
+    missing = Counter(patient for patient in ids if patient.strip().casefold() in MISSING_WORDS)
     if missing:
         yield TableError(
             Code.E_LABEL_COLUMNS,

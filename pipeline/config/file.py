@@ -65,14 +65,21 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(path, problem) for problem in error.errors())) from None
     named = {override.partition("=")[0] for override in overrides}
-    found = {}
+    found: dict[str, Any] = {}
     for key in _TABLES:
         table = getattr(config.data, key)
         if table is not None:
-            places = [path.parent / table, table]
-            order = reversed(places) if f"data.{key}" in named else places
-            found[key] = next((place for place in order if place.exists()), table)
+            found[key] = _locate(path, table, current_first=f"data.{key}" in named)
+    if config.data.lesions:
+        here = "data.lesions" in named
+        found["lesions"] = tuple(_locate(path, source, current_first=here) for source in config.data.lesions)
     return config.model_copy(update={"data": config.data.model_copy(update=found)})
+
+
+def _locate(path: Path, named: Path, *, current_first: bool) -> Path:
+    """A file that a configuration names, beside it or from the current folder; as it is named when it is in neither."""
+    places = [path.parent / named, named]
+    return next((place for place in (reversed(places) if current_first else places) if place.exists()), named)
 
 
 def where_looked(path: Path, table: Path) -> str:

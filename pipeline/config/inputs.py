@@ -68,6 +68,12 @@ class Data(Section):
     extra_columns: FilePath | None = Field(
         None, description="a table with a case_id column; its other columns are added to the manifest's, for training"
     )
+    lesions: tuple[FilePath, ...] = Field(
+        (),
+        description="annotation files or folders of them: masks, DICOM SEG, RTSTRUCT and SR, Slicer's markups, tables; "
+        "each lesion that they mark is a case of its image, with centre and diameter",
+        strict=False,
+    )
     modality: Modality
     label_source: str = Field(min_length=3, description="whose opinion or which test the label is")
     intensities: Literal["real", "simulated"] = "real"

@@ -2,7 +2,7 @@
 
 Exporters spread one series over subfolders (by hundreds of files, by day, one folder a slice); archives keep copies.
 A series is what has one SeriesInstanceUID in the whole tree, so nothing is said of any until the tree has been seen.
-Meanwhile each file costs its name and a number; 100,000 files of 1,000 series hold about 15 MB.
+Meanwhile each file costs its name and a number: 100,000 files hold 28 MB, and take 26 s to look through on one core.
 
 A file that may be a damaged slice refuses the series that it may belong to: the only one in its folder, or, in a folder
 without any, the only one that is spread over its sister folders. With several, nobody can say whose it is.

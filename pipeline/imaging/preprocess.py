@@ -84,15 +84,9 @@ def preprocess(
         CaseError: with the code of what is wrong.
     """
     path = request.path if request.root is None else within_root(request.path, request.root)
+    source = {"image": path, "image_files": request.files, "image_part": request.part, "center_mm": request.center_mm}
     try:
-        data = _chain(config, modality)(
-            {
-                "image": path,
-                "image_files": request.files,
-                "image_part": request.part,
-                "center_mm": request.center_mm,
-            }
-        )
+        data = _chain(config, modality)(source)
     except RuntimeError as error:
         raise _ours(error) from None
     facts = data["image_facts"]

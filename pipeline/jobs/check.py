@@ -176,6 +176,7 @@ def _line(finding: Finding) -> str:
     size, spacing = (
         " x ".join(f"{value:.3g}" for value in values or ()) for values in (finding.shape, finding.spacing_mm)
     )
-    facts = [f"{size} voxels of {spacing} mm" if size else "", finding.orientation or "", finding.modality or ""]
+    voxels = f"{size} voxels" + f" of {spacing} mm" * bool(spacing)
+    facts = [voxels if size else "", finding.orientation or "", finding.modality or ""]
     parts = [row["case_id"], row["status"], row["code"], ", ".join(fact for fact in facts if fact), row["reason"]]
     return "  ".join(part for part in parts if part)

@@ -79,6 +79,7 @@ def _configuration(folder: Path, intake: Intake, options: InitOptions, source: s
         [case.center_mm for case in intake.cases],
         [_diameter(case) for case in intake.cases],
         modality=options.modality,
+        folder=folder.resolve().name,
     )
     sized = preparation.region == "lesion" and all(_diameter(case) is not None for case in intake.cases)
     return configuration_text(

@@ -90,8 +90,9 @@ class TrackedRun:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # hints about whole numbers and sources, which no user of ours can follow
             dataset = mlflow.data.from_pandas(table, source=source, targets=targets, name=name, digest=digest[:32])
+            entity = dataset._to_mlflow_entity()
         tag = InputTag("mlflow.data.context", context)
-        self.store.client.log_inputs(self.run_id, [DatasetInput(dataset._to_mlflow_entity(), [tag])])
+        self.store.client.log_inputs(self.run_id, [DatasetInput(entity, [tag])])
 
 
 @contextmanager

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config.experiment import Config
-from pipeline.errors import UndefinedMetricError
+from pipeline.config.experiment import Evaluation as EvaluationSettings
+from pipeline.errors import UndefinedMetricError, UsageError
 from pipeline.evaluation.baselines import fit_baseline
 from pipeline.evaluation.intervals import Interval, paired_auroc_difference
 from pipeline.evaluation.operating_points import OperatingPoint
@@ -59,6 +60,27 @@ def comparisons(usable: Sequence[Usable], test: Predictions, config: Config) -> 
     return tuple(
         _compare(name, columns, table, usable, test, config) for name, columns, table in _regressions(usable, config)
     )
+
+
+def require_regressions(usable: Sequence[Usable], config: Config) -> None:
+    """Fit the regressions on columns once before anything is trained, so that a column of text is not found after it.
+
+    Raises:
+        UsageError: naming the column.
+    """
+    training = [case for case in usable if case.split == "train"]
+    labels = np.array([case.case.label for case in training])
+    for name, columns, table in _regressions(
+        training, config.model_copy(update={"evaluation": _columns_alone(config)})
+    ):
+        try:
+            fit_baseline(table, labels, columns=columns)
+        except UsageError as error:
+            raise UsageError(f"evaluation.{name}_columns: {error}") from None
+
+
+def _columns_alone(config: Config) -> EvaluationSettings:
+    return config.evaluation.model_copy(update={"image_baseline": False})
 
 
 def _regressions(usable: Sequence[Usable], config: Config) -> Iterator[tuple[str, tuple[str, ...], pd.DataFrame]]:

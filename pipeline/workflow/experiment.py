@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.cases.case import RESERVED_COLUMNS, Case
@@ -15,6 +16,7 @@ from pipeline.cases.splits import Splits, assign_folds, assign_splits
 from pipeline.config.experiment import Config
 from pipeline.config.file import load_config, where_looked
 from pipeline.errors import ConfigError
+from pipeline.files import sha256_json
 from pipeline.workflow.table_truth import TruthDifferences, truth_differences
 
 DIAMETER = "diameter_mm"  # the baseline that a reader asks for
@@ -85,11 +87,43 @@ def read_table(config_path: Path, overrides: Sequence[str] = ()) -> tuple[Config
             )
     words = LabelWords(config.data.positive_label, config.data.negative_label) if config.data.positive_label else None
     manifest = read_manifest(config.data.manifest, config.data.extra_columns, words=words)
+    if config.data.lesions:
+        manifest = _with_lesions(config_path, manifest, config.data.lesions)
     manifest.require_usable()
     require_findings(manifest, config.data.findings)
     if different := _truth(config, manifest).intensities:
         raise ConfigError(f"{config_path}: data.intensities: {different}; correct it, or leave those cases out")
     return resolve_columns(config, manifest), manifest
+
+
+def _with_lesions(config_path: Path, manifest: Manifest, sources: Sequence[Path]) -> Manifest:
+    """The manifest with a case for each lesion that annotation files mark; what has no counterpart is said."""
+    from pipeline.cases.inputs import Inputs
+    from pipeline.cases.lesions.locate import DIAMETER, locate
+    from pipeline.cases.lesions.report import report_lines
+
+    missing = [source for source in sources if not source.exists()]
+    if missing:
+        raise ConfigError(
+            f"{config_path}: data.lesions: there is no {missing[0].name} where it was looked for, "
+            f"{where_looked(config_path, missing[0])}; correct the path"
+        )
+    inputs = Inputs(
+        lambda _: manifest.cases,
+        str(manifest.path.absolute()),
+        manifest.root,
+        len(manifest.cases),
+        digest=manifest.digest,
+    )
+    located = locate(inputs, sources)
+    print(*report_lines(located), sep="\n", file=sys.stderr)
+    centers = [[case.case_id, case.center_mm] for case in located.cases]
+    return replace(
+        manifest,
+        cases=located.cases,
+        columns=tuple(dict.fromkeys([*manifest.columns, DIAMETER])),
+        digest=sha256_json([manifest.digest, centers]),
+    )
 
 
 def _truth(config: Config, manifest: Manifest) -> TruthDifferences:
@@ -111,7 +145,7 @@ def settle_plan(config: Config, manifest: Manifest, *, folds: int | None = None)
         cases,
         folds=folds or config.training.folds,
         members=config.training.members,
-        splits_given=any(case.split is not None for case in cases),
+        splits={case.split for case in cases if case.split is not None},
     )
     training = config.training.model_copy(update={"folds": plan.folds, "members": plan.members})
     return config.model_copy(update={"training": training})

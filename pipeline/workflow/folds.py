@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.cases.findings import finding_labels
-from pipeline.cases.splits import join_development, split_around_fold
+from pipeline.cases.splits import split_around_fold
 from pipeline.config.experiment import Config
 from pipeline.evaluation.metrics import auroc
 from pipeline.evaluation.multilabel import evaluate_findings
@@ -141,10 +141,11 @@ def around_fold(cohort: Cohort, fold: str, config: Config) -> Cohort:
     Several members calibrate on what each leaves out. A single network that does not stop early watches nothing, and
     is calibrated on what the networks of the other folds say of their cases.
     """
-    cases = [each.case for each in cohort.usable]
-    names = split_around_fold(cases, [each.split for each in cohort.usable], fold, seed=config.data.split_seed)
+    folds = [case.split for case in cohort.usable]
     if config.training.member_count > 1 or is_cross_fitted(config):
-        names = join_development(names)
+        names = ["test" if name == fold else "train" for name in folds]
+    else:
+        names = split_around_fold([case.case for case in cohort.usable], folds, fold, seed=config.data.split_seed)
     return replace(
         cohort, usable=tuple(replace(each, split=name) for each, name in zip(cohort.usable, names, strict=True))
     )

@@ -19,9 +19,10 @@ from pipeline.tracking.system_metrics import system_metrics
 from pipeline.training.processes import Processes, join
 from pipeline.training.tracker import NullTracker
 from pipeline.workflow.cohort import Cohort, prepare_cohort, require_both_classes
+from pipeline.workflow.compare import require_regressions
 from pipeline.workflow.experiment import Experiment
 from pipeline.workflow.folds import around_fold, fold_names, is_cross_fitted, learn_folds
-from pipeline.workflow.learn import fit_members, learn
+from pipeline.workflow.learn import case_tensors, fit_members, learn, member_parts
 from pipeline.workflow.record import record_model, record_start
 from pipeline.workflow.run_folder import SUMMARY, RunRecord, find_run, new_folder
 from pipeline.workflow.summary import summary_text
@@ -85,6 +86,7 @@ def run_training(experiment: Experiment, *, resume: str | None = None, profile: 
         replace(record, run_id=run.run_id).write(folder)
         record_start(run, config)
         cohort = _read_cases(experiment)
+        _require_learnable(cohort, experiment)
         group.from_first(folder)
         checkpoints = folder / "checkpoints"
         if experiment.folds:
@@ -133,6 +135,15 @@ def _read_cases(experiment: Experiment) -> Cohort:
     for part in _parts(cohort, experiment).values():
         require_both_classes(part, manifest, config.data.findings, splits=splits)
     return cohort
+
+
+def _require_learnable(cohort: Cohort, experiment: Experiment) -> None:
+    """Refuse, before the first epoch, targets and regressions that would stop a later fold or the judging."""
+    config = experiment.config
+    for part in _parts(cohort, experiment).values():
+        for member in member_parts(part, config):
+            case_tensors(member, "train", config)
+        require_regressions(part.usable, config)
 
 
 def _run_name(experiment: Experiment, started: datetime) -> str:

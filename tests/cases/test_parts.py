@@ -246,4 +246,4 @@ def test_frame_of_a_cine_is_scored_by_number(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, (frame - frame.min()) / (frame.max() - frame.min()), atol=1e-6)
     outcome = prepare_case(table.cases[1], SLICES, modality="US", root=table.root)
     assert isinstance(outcome, CaseError)
-    assert "cine.dcm#1, to #16" in str(outcome)
+    assert "one of #1 to #16, as image: cine.dcm#1" in str(outcome)

@@ -43,7 +43,13 @@ def test_what_is_configured_stays_and_given_splits_are_kept():
     cases = cases_of(20, 20)
     assert plan_training(cases, folds=None, members=1) == Plan(None, 1)
     assert plan_training(cases, folds=3, members="auto") == Plan(3, 1)
-    assert plan_training(cases, splits_given=True) == Plan(None, 3)
+    assert plan_training(cases, splits={"train", "validation", "test"}) == Plan(None, 3)
+
+
+def test_given_splits_without_one_for_calibration_need_several_networks():
+    many = cases_of(1200, 1200)
+    assert plan_training(many, splits={"train", "validation", "test"}) == Plan(None, 3)
+    assert plan_training(many, splits={"train", "validation", "calibration", "test"}) == Plan(None, 1)
 
 
 def test_a_patient_with_cases_of_both_classes_counts_once():

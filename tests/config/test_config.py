@@ -31,7 +31,7 @@ def test_shipped_configuration_is_complete(path):
 
     def missing(given, full, prefix=""):
         for key, value in full.items():
-            if key in ("search", "positive_label", "negative_label"):  # where they are wanted
+            if key in ("search", "positive_label", "negative_label", "lesions"):  # where they are wanted
                 continue
             if key not in given:
                 yield prefix + key

@@ -127,6 +127,17 @@ def test_each_filter_is_undone_in_any_shape(kind: int, shape: tuple[int, int]) -
         np.testing.assert_array_equal(decode_deep(content, header, Path("a")), samples)
 
 
+def test_bands_of_rows_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.imaging.pictures import png as module
+
+    samples = RNG.integers(0, 65536, (11, 6, 3)).astype(np.uint16)
+    for kind in range(5):
+        content = png(samples, kinds=[kind])
+        for band in (1, 2, 4, 11, 100):
+            monkeypatch.setattr(module, "_BAND", band)
+            np.testing.assert_array_equal(decode_deep(content, png_header(content, Path("a")), Path("a")), samples)
+
+
 def test_simpleitk_writes_what_is_read(tmp_path: Path) -> None:
     """Its encoder chooses the filters."""
     image = sitk.GetImageFromArray(COLOURS, isVector=True)
@@ -363,7 +374,7 @@ def test_page_of_a_tiff_is_chosen_by_number(tmp_path: Path, deep: bool) -> None:
         np.testing.assert_array_equal(grey(path, str(number))[0], page)
         digest = open_scan(path, limits=LIMITS, part=str(number)).digest
         assert digest == part_digest(sha256_bytes(path.read_bytes()), number)
-    refused(path, Code.E_SHAPE, "3 pictures in one file, expected one; name one, as image: a.tif#1, to #3")
+    refused(path, Code.E_SHAPE, "3 pictures in one file, expected one; name one of #1 to #3, as image: a.tif#1")
     for part in ("0", "4", "x", "1.5", "1a2b3c4d"):
         refused(path, Code.E_NOT_FOUND, "pages #1 to #3", part)
 

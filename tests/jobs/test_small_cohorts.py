@@ -124,3 +124,23 @@ def test_a_label_source_that_nobody_filled_in_is_refused(tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     assert run(["train", "tiny.yaml", "data.label_source=CHANGE whose opinion"]) == 2
     assert "label_source is still 'CHANGE whose opinion'" in capsys.readouterr().err
+
+
+def test_lesions_of_a_training_come_from_annotation_files(tmp_path, monkeypatch, capsys):
+    manifest = write_separable(tmp_path / "scans", malignant=6, benign=6)
+    table = pd.read_csv(manifest, dtype=str)
+    marks = table[["case_id", "center_x_mm", "center_y_mm", "center_z_mm", "coordinate_system"]]
+    marks.iloc[:-1].assign(diameter_mm="8.5").to_csv(tmp_path / "scans" / "marks.csv", index=False)
+    table[["case_id", "patient_id", "image", "label"]].to_csv(manifest, index=False)
+    config = tiny_config(manifest, tmp_path, data={"lesions": ["marks.csv"]}, evaluation={"baseline_columns": []})
+    (tmp_path / "scans" / "tiny.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert run(["train", "scans/tiny.yaml", "--folds", "2", "training.early_stopping=null"]) == 1
+    said = capsys.readouterr()
+    assert "table: 11 lesions in 1 file" in said.err
+    assert "rejected 11: E_CENTER_MISSING" in said.err
+    tests = read_predictions(run_folder(tmp_path) / "predictions.parquet").where(split="test")
+    assert len(tests) == 11
+    assert run(["train", "scans/tiny.yaml", "data.lesions=[nowhere]"]) == 2
+    assert "data.lesions: there is no nowhere where it was looked for" in capsys.readouterr().err

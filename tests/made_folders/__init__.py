@@ -29,7 +29,10 @@ MAKERS = {
     "mess": write_mess,
 }
 
+FEW = dict.fromkeys(MAKERS, 24) | {"dicom_study_tree": 12}  # cases that show what there is in little time
+
 __all__ = [
+    "FEW",
     "MAKERS",
     "Expected",
     "LeftOut",

@@ -98,13 +98,13 @@ def _write_scan(path: Path, grid: Grid, planned: PlannedScan, rng: np.random.Gen
 
 
 def _lesion(mask: np.ndarray, grid: Grid, *, malignant: bool | None, rng: np.random.Generator) -> MadeLesion:
-    """Where readers put a nodule: its centroid within half a millimetre."""
-    voxel = np.argwhere(mask).mean(0)
-    center_mm = as_point(grid.to_mm(voxel) + rng.normal(0, 0.3, 3), decimals=9)
+    """Where readers put a nodule: its centroid within about a millimetre."""
+    centroid = np.argwhere(mask).mean(0)
+    center_mm = as_point(grid.to_mm(centroid) + rng.normal(0, 0.3, 3), decimals=9)
     volume_mm3 = mask.sum() * float(np.prod(grid.spacing_mm))
     diameter_mm = round(float((6 * volume_mm3 / np.pi) ** (1 / 3)), 6)
-    found = tuple(np.round(grid.to_voxel(center_mm), 4).tolist())
-    return MadeLesion(found, center_mm, malignant, diameter_mm, stated_in="annotations.csv")
+    voxel = tuple(np.round(grid.to_voxel(center_mm), 4).tolist())
+    return MadeLesion(voxel, center_mm, malignant, diameter_mm, stated_in="annotations.csv")
 
 
 def _lps(point_mm: np.ndarray) -> list[float]:

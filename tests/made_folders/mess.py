@@ -47,7 +47,7 @@ class _Patient:
 
 
 def write_mess(folder: Path, *, cases: int = 60, seed: int = 0) -> MadeFolder:
-    """Write the folder; ``cases`` counts different readable scans, of which about one in seven gets no label."""
+    """Write the folder; ``cases`` counts different readable scans, of which about one in six gets no label."""
     empty_folder(folder, cases=cases)
     rng = np.random.default_rng([seed, 2])
     plan = plan_scans(cases, seed)

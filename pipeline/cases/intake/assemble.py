@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.cases.case import Case
 from pipeline.cases.intake.columns import Columns, choose_table, guess_columns
 from pipeline.cases.intake.joining import ScanNames
+from pipeline.cases.intake.kinds import one_kind_of_file
 from pipeline.cases.intake.masks import without_label_maps
 from pipeline.cases.intake.pseudonyms import patient_salt, pseudonym
 from pipeline.cases.intake.rows import IntakeRow, rows_from_folders, rows_from_table, some
@@ -36,7 +37,6 @@ from pipeline.errors import TableError, UsageError
 from pipeline.imaging.find import SkippedCount
 
 _SAME_MM = 1.0  # a centre in a table and a mark in a file are one lesion within it
-_SUBJECT = re.compile(r"(sub-[A-Za-z0-9]+)")
 _HEADER_COLUMNS = ("sex", "age_years", "manufacturer", "kernel", "thickness_mm", "body_part", "view")
 _MOST_TABLES = 30
 _LEAST_LESIONS = 0.5  # share of the scans with a lesion from which lesions are what is classified
@@ -49,6 +49,7 @@ class IntakeOptions:
     Attributes:
         table: file; None looks for one in the folder.
         sheet: of a workbook.
+        files: pattern of the scans' paths relative to the folder; None takes all.
         columns: by role: ``id``, ``image``, ``patient``, ``label``.
         words: what label words mean.
         keep: columns to copy whatever they hold.
@@ -58,6 +59,7 @@ class IntakeOptions:
 
     table: Path | None = None
     sheet: str | None = None
+    files: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     words: LabelWords = field(default_factory=LabelWords)
     keep: tuple[str, ...] = ()
@@ -100,10 +102,11 @@ def take_in(
     skipped = SkippedCount()
     found = list(progress(survey(folder, skipped=skipped)))
     unread = [scan for scan in found if isinstance(scan, UnreadScan)]
-    scans = [scan for scan in found if isinstance(scan, SurveyedScan)]
+    scans = [scan for scan in found if isinstance(scan, SurveyedScan) and _is_asked_for(scan, options.files)]
     masks = [scan for scan in scans if scan.files is None and is_mask_name(scan.image)]
     scans = [scan for scan in scans if scan not in masks]
     scans, twins = without_label_maps(scans)
+    scans, derived, kinds = one_kind_of_file(scans)
     scans, other_kind = _one_kind(scans)
     if not scans:
         reason = _first_reason(unread)
@@ -120,6 +123,7 @@ def take_in(
     rows_left, without = _only_lesions(_with_lesions(rows.rows, lesions))
     cases, salt = _cases(rows_left, options)
     lines = [
+        *([kinds] if kinds else []),
         *([f"table: {table.path}" + (f" ({describe_notes(table)})" if table.notes else "")] if table else []),
         *rows.lines,
         *_lesion_lines(rows_left, lesions, match),
@@ -134,6 +138,7 @@ def take_in(
             _left_out_lines(
                 unread=unread,
                 masks=[*masks, *twins],
+                derived=derived,
                 other_kind=other_kind,
                 series=[*copies, *series],
                 without=without,
@@ -141,6 +146,10 @@ def take_in(
             )
         ),
     )
+
+
+def _is_asked_for(scan: SurveyedScan, pattern: str | None) -> bool:
+    return pattern is None or fnmatch(scan.image, pattern) or fnmatch(f"/{scan.image}", pattern)
 
 
 def _one_kind(scans: Sequence[SurveyedScan]) -> tuple[list[SurveyedScan], list[SurveyedScan]]:
@@ -165,7 +174,11 @@ def _table(
         )
         return table, _columns(table, names, options)
     candidates = []
-    paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in TABLE_SUFFIXES and path.is_file()]
+    paths = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in (*TABLE_SUFFIXES, ".txt") and path.is_file()
+    ]
     for path in [path for path in paths if not path.name.startswith((".", "~"))][:_MOST_TABLES]:
         try:
             candidates.append(with_decimal_points(read_table(path, guess_encoding=True, find_header=True)))
@@ -261,7 +274,6 @@ def _cases(located: Sequence[_Located], options: IntakeOptions) -> tuple[tuple[C
             if not options.keep_ids:
                 salt = salt or patient_salt()
             patient = header.patient if options.keep_ids or salt is None else pseudonym(header.patient, salt[0])
-        subject = _SUBJECT.search(row.scan.image)
         extra = dict(row.extra)
         if entry.diameter_mm is not None and (entry.lesion or not extra.get("diameter_mm")):
             extra["diameter_mm"] = f"{entry.diameter_mm:g}"
@@ -272,7 +284,7 @@ def _cases(located: Sequence[_Located], options: IntakeOptions) -> tuple[tuple[C
                 case_id=case_id,
                 image=row.scan.image,
                 path=row.scan.path,
-                patient_id=patient or (subject[1] if subject else row.scan.image),
+                patient_id=patient or row.scan.names.subject or row.scan.image,
                 label=row.label,
                 split=row.split,
                 center_mm=row.center_mm,
@@ -343,7 +355,7 @@ def _patient_lines(located: Sequence[_Located], salt: str | None) -> list[str]:
     unknown = sum(
         entry.row.patient is None
         and not (entry.row.scan.attributes and entry.row.scan.attributes.patient)
-        and not _SUBJECT.search(entry.row.scan.image)
+        and not entry.row.scan.names.subject
         for entry in located
     )
     if unknown:
@@ -355,6 +367,7 @@ def _left_out_lines(
     *,
     unread: Sequence[UnreadScan],
     masks: Sequence[SurveyedScan],
+    derived: Sequence[SurveyedScan],
     other_kind: Sequence[SurveyedScan],
     series: Sequence[LeftOut],
     without: Sequence[str],
@@ -363,6 +376,8 @@ def _left_out_lines(
     """A line for each kind of what is no case, with a count and three examples."""
     if masks:
         yield f"{len(masks)} masks: {some([mask.image for mask in masks])}"
+    if derived:
+        yield f"{len(derived)} files beside the scan of their folder: {some([scan.image for scan in derived])}"
     copies = [f"{left.scan.image} ({left.reason})" for left in series if left.reason.startswith("an exact copy")]
     if copies:
         yield f"{len(copies)} exact copies of other scans: {some(copies)}"

@@ -16,9 +16,10 @@ from pathlib import Path
 from pipeline.cases.intake.joining import Join, ScanNames, join_ids
 from pipeline.cases.intake.names import parts, plain
 from pipeline.cases.intake.words import (
+    ANSWER_CELLS,
+    DIAGNOSIS_CELLS,
     DIAMETER,
     LABEL,
-    LABEL_CELLS,
     LEFT_CELLS,
     PATIENT,
     RIGHT_CELLS,
@@ -28,12 +29,13 @@ from pipeline.cases.intake.words import (
     SPLIT,
     SYSTEM,
 )
-from pipeline.cases.tables.table import Table, most_common
+from pipeline.cases.tables.table import MISSING_WORDS, Table, most_common
 from pipeline.errors import Code, TableError, UsageError
 
 Point = tuple[str, str, str]
 
 _LARGEST_LESION_MM = 120.0
+_NAMED = 10  # worth of a label column that is called so
 _MOST_WORDS = 8  # distinct words of a label column
 _CENTER_NAMES = (
     ("center_x_mm", "center_y_mm", "center_z_mm"),
@@ -225,13 +227,15 @@ def _label_column(table: Table, *, taken: set[str]) -> str | None:
 
 
 def _label_worth(name: str, cells: Sequence[str]) -> int:
-    filled = [plain(cell) for cell in cells if cell]
+    """How much a column is like a label: 10 and more where its name says so, less where its words alone do."""
+    filled = [plain(cell) for cell in cells if cell and cell.casefold() not in MISSING_WORDS]
     words = set(filled)
     if not 2 <= len(words) <= _MOST_WORDS or len(filled) < len(cells) / 2 or words <= SEX_CELLS:
         return 0
-    by_name = 4 * ("".join(parts(name)) in LABEL) or 3 * bool(set(parts(name)) & LABEL)
-    known = len(words & LABEL_CELLS)
-    return by_name + (3 if known == len(words) else 2 if known else 0) if by_name or known else 0
+    by_name = 12 * ("".join(parts(name)) in LABEL) or 10 * bool(set(parts(name)) & LABEL)
+    diagnoses = len(words & DIAGNOSIS_CELLS)
+    known = diagnoses + (len(words & ANSWER_CELLS) if by_name else 0)
+    return by_name + (3 if known == len(words) else 2 if known else 0)
 
 
 def _center_columns(table: Table) -> Point | None:
@@ -267,7 +271,8 @@ def choose_table(folder: Path, tables: Sequence[Table], scans: Sequence[ScanName
             columns = guess_columns(table, scans)
         except UsageError:
             continue
-        worth.append((bool(columns.label), *_worth(columns.join), table))
+        label = _label_worth(columns.label, table.column(columns.label)) if columns.label else 0
+        worth.append((min(label, _NAMED), *_worth(columns.join), table))
     if not worth:
         return None
     best = max(entry[:3] for entry in worth)

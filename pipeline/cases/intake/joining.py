@@ -6,6 +6,7 @@ accident that the others do not share. What did not match is told.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from pathlib import PurePosixPath
 
 from pipeline.cases.intake.names import fine_parts, parts, plain, same_id, same_number
 
+_SUBJECT = re.compile(r"(?<![A-Za-z0-9])sub-[A-Za-z0-9]+")
 _LEAST_SHARE = 0.5  # of the filled ids that a way must match to be taken
 _MOST_ROWS = 10  # of one scan on average: more are the codes of a class, which happen to be numbers of scans
 
@@ -35,6 +37,12 @@ class ScanNames:
         """The file's name without its suffixes, or a series folder's."""
         name = PurePosixPath(self.image.split("#")[0]).name
         return name.removesuffix(".gz").rsplit(".", 1)[0] if "." in name.removesuffix(".gz").strip(".") else name
+
+    @property
+    def subject(self) -> str:
+        """``sub-01`` of a BIDS path; blank elsewhere."""
+        found = _SUBJECT.search(self.image)
+        return found[0] if found else ""
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -101,6 +109,7 @@ def _ways(scans: Sequence[ScanNames]) -> Iterator[_Way]:
     """All ways, the strictest first."""
     yield _Way("path", [{scan.image, scan.image.split("#")[0]} for scan in scans], _posix)
     yield _Way("file name", [{PurePosixPath(scan.image).name, scan.stem} for scan in scans], _last)
+    yield _Way("BIDS subject", [_keys(scan.subject) for scan in scans], str.strip)
     depth = max(len(scan.folders) for scan in scans)
     kinds = [kind for kind in ("patient", "accession", "study", "series") if any(scan.ids.get(kind) for scan in scans)]
     for loosely, key in ((False, str.strip), (True, same_id)):

@@ -13,7 +13,7 @@ from pipeline.cases.intake.names import plain
 from pipeline.cases.intake.scans import SurveyedScan
 from pipeline.cases.intake.words import LEFT_CELLS, PERSONAL, SPLIT_FOLDERS
 from pipeline.cases.label_words import LabelWords
-from pipeline.cases.tables.table import Table, most_common
+from pipeline.cases.tables.table import MISSING_WORDS, Table, most_common
 from pipeline.errors import UsageError
 
 Point = tuple[float, float, float]
@@ -106,7 +106,7 @@ def rows_from_table(
             for row in of_scan[place]
             if _is_of_side(scan, records[row], columns)
         ]
-        if columns.center is None or len({row.center_mm for row in said}) < len(said):
+        if columns.center is None or not said or len({row.center_mm for row in said}) < len(said):
             merged = _merge(scan, said)
             contradictory += [scan.image] if merged.label is None and any(row.label is not None for row in said) else []
             said = [merged]
@@ -123,7 +123,7 @@ def rows_from_table(
 
 def _neither(table: Table, columns: Columns, meaning: Mapping[str, int | None]) -> Iterator[str]:
     """Words that mean neither class."""
-    cells = Counter(cell for cell in table.column(columns.label) if cell) if columns.label else Counter[str]()
+    cells = Counter(filter(None, _label_cells(table, columns)))
     neither = {word: cells[word] for word, value in meaning.items() if value is None and cells[word]}
     if neither:
         yield f"unlabelled stays what says {most_common(neither)} [--negative WORD counts it as benign]"
@@ -147,7 +147,7 @@ def _meaning(table: Table, columns: Columns, words: LabelWords) -> dict[str, int
     """What each word of the label column means."""
     if columns.label is None:
         return {}
-    cells = table.column(columns.label)
+    cells = _label_cells(table, columns)
     known = {plain(cell) for cell in cells if cell}
     if not words.positive:
         if known >= {"malignant", "benign"}:  # the manifest's own words
@@ -160,6 +160,12 @@ def _meaning(table: Table, columns: Columns, words: LabelWords) -> dict[str, int
         return words.values(cells)
     except ValueError as error:
         raise UsageError(f"{table.path}: column {columns.label!r}: {error} [--positive, --negative]") from None
+
+
+def _label_cells(table: Table, columns: Columns) -> list[str]:
+    """Cells of the label column; ``n/a`` and its like are blank."""
+    cells = table.column(columns.label) if columns.label else []
+    return ["" if cell.casefold() in MISSING_WORDS else cell for cell in cells]
 
 
 def _row(

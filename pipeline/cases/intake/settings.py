@@ -66,6 +66,7 @@ def prepare_for(
     diameters: Sequence[float | None],
     *,
     modality: Modality | None = None,
+    folder: str = "",
 ) -> Preparation:
     """Choose how scans become inputs.
 
@@ -74,13 +75,14 @@ def prepare_for(
         centers: of their lesions, RAS mm; with a centre for every scan the region is the lesion's.
         diameters: of their lesions, mm, where known.
         modality: as the user says; else told from the files.
+        folder: its name, which may hold a hint, as ``BUSI``.
     """
     dimensions: Literal[2, 3] = 2 if scans[0].is_flat else 3
     lesions = dimensions == 3 and all(center is not None for center in centers)
     widths = [diameter for diameter in diameters if diameter is not None]
     size, spacing = _lesion_grid(scans, widths) if lesions else _image_grid(scans, dimensions)
     sample = _sample(scans, centers if lesions else [None] * len(scans), size[0] * spacing[0] if spacing else 0.0)
-    found, why = (modality, "as given") if modality else _modality(scans, sample)
+    found, why = (modality, "as given") if modality else _modality(scans, sample, folder)
     lower, upper = _window(sample) if found == "CT" else (None, None)
     return Preparation(dimensions, "lesion" if lesions else "image", found, why, size, spacing, lower, upper)
 
@@ -141,7 +143,7 @@ def _box(scan: SurveyedScan, center: Point | None, width_mm: float) -> tuple[sli
     return a, b, c
 
 
-def _modality(scans: Sequence[SurveyedScan], sample: npt.NDArray[np.float32]) -> tuple[Modality, str]:
+def _modality(scans: Sequence[SurveyedScan], sample: npt.NDArray[np.float32], folder: str) -> tuple[Modality, str]:
     """What the files declare; else what their values look like, or their names say."""
     declared = Counter(scan.modality for scan in scans if scan.modality)
     if declared:
@@ -151,7 +153,7 @@ def _modality(scans: Sequence[SurveyedScan], sample: npt.NDArray[np.float32]) ->
         return "mask", "two values alone"
     if sample.size and float(np.mean(sample < -500)) > 0.02:
         return "CT", "values around -1000, as of air"
-    names = " ".join(scan.image for scan in scans[:200]).casefold()
+    names = " ".join([folder, *(scan.image for scan in scans[:200])]).casefold()
     words = set("".join(letter if letter.isalnum() else " " for letter in names).split())
     hinted = [modality for modality, hints in _HINTS.items() if words & set(hints)]
     if len(hinted) == 1:
@@ -266,7 +268,7 @@ training:
   folds: auto # 5 where a test split would be too small
   members: auto # networks of one model, by the number of patients
   max_epochs: 30
-  min_steps: 300 # few cases run more epochs than that
+  min_steps: 200 # few cases run more epochs than that
   batch_size: {batch_size}
   learning_rate: 0.002
   weight_decay: 0.05

@@ -34,9 +34,12 @@ PERSONAL = _words(  # who somebody is, and free text about them: never copied un
 )
 # Cells of columns.
 SEX_CELLS = _words("m f w d o male female mann frau mannlich weiblich homme femme")
-LABEL_CELLS = _words(
-    "benign malignant gutartig bosartig boesartig benigne maligne benigno maligno benin malin neg pos negative "
-    "positive negativ positiv cancer normal yes no ja nein true false patient control case tumor tumour 0 1"
+DIAGNOSIS_CELLS = _words(
+    "benign malignant gutartig bosartig boesartig benigne maligne benigno maligno benin malin cancer carcinoma "
+    "karzinom tumor tumour adenocarcinoma metastasis metastase"
+)
+ANSWER_CELLS = _words(  # of a label only where the column's name says so
+    "neg pos negative positive negativ positiv normal yes no ja nein true false patient control case 0 1"
 )
 LEFT_CELLS, RIGHT_CELLS = (
     _words("left l links li gauche sinistra izquierda"),

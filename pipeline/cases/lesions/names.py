@@ -226,8 +226,9 @@ def _mask_key(name: str) -> str:
     if word is None:
         stem = _LAST_WORD.sub("", stem).strip(_SEPARATORS)
         return "" if _WHOLE_NAME.match(stem) else stem
-    before, after = stem[: word.start()].strip(_SEPARATORS), stem[word.end() :].strip(_SEPARATORS)
-    return before or ("" if _MASK_WORD.fullmatch(after) else after)  # Segmentation.seg.nrrd
+    before = stem[: word.start()].strip(_SEPARATORS)
+    left = before or stem[word.end() :].strip(_SEPARATORS)
+    return "" if _MASK_WORD.fullmatch(left) else left  # 3D Slicer's Segmentation.seg.nrrd has no other name
 
 
 def _markup_key(name: str) -> str:

@@ -24,6 +24,8 @@ _OTHER_FORMATS = {
     b"{\\rtf": "a text document (RTF)",
     b"%PDF": "a PDF",
 }
+# How spreadsheets and programs write that a cell holds nothing.
+MISSING_WORDS = frozenset({"nan", "none", "na", "n/a", "null", "<na>", "#n/a", "nat", "-", "?"})
 _WITH_COMMA = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+),(\d+)")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 

@@ -32,6 +32,11 @@ MARKS: Final = {
     "contrast agents": (Tag.CONTRAST_AGENT,),
     "image types": (Tag.IMAGE_TYPE, Tag.FRAME_TYPE),
 }
+WEAK_MARKS: Final = {
+    "acquisitions": (Tag.ACQUISITION_NUMBER, Tag.FRAME_ACQUISITION),
+    "acquisition times": (Tag.ACQUISITION_TIME,),
+    "trigger times": (Tag.TRIGGER_TIME,),
+}
 
 
 @dataclass(frozen=True)
@@ -49,8 +54,9 @@ class Frame:
         intercept: of the rescale.
         rescale_type: unit of the rescaled values by the standard's word, '' when absent, ``other`` for any other text.
         localizer: a scout view.
+        mosaic: slices side by side in one picture, as a scanner's way to store a volume.
         marks: values that slices of one volume share, in the order of ``MARKS``; compared, never shown.
-        acquisition: number of the acquisition, None when absent.
+        weak_marks: values that the passes of one acquisition may differ in, in the order of ``WEAK_MARKS``; likewise.
     """
 
     index: int
@@ -63,8 +69,9 @@ class Frame:
     intercept: float | None
     rescale_type: str
     localizer: bool
+    mosaic: bool = False
     marks: tuple[object, ...] = ()
-    acquisition: object = None
+    weak_marks: tuple[object, ...] = ()
 
 
 def describe_frames(path: Path, header: Dataset, count: int, *, projection: bool) -> tuple[Frame, ...]:
@@ -75,7 +82,7 @@ def describe_frames(path: Path, header: Dataset, count: int, *, projection: bool
     """
     # What lies between the detector's elements is no distance in the patient, except roughly in a projection.
     spacings = (Tag.PIXEL_SPACING, Tag.IMAGER_SPACING)[: 1 + projection]
-    localizer = _is_localizer(header, Tag.IMAGE_TYPE)
+    localizer = _has_word(header, Tag.IMAGE_TYPE, b"LOCALIZER")
     if count < 1 or (Tag.FRAME_GROUPS not in header and Tag.SHARED_GROUPS not in header):
         return (_frame(0, [header], spacings, localizer=localizer),)
     shared, groups = items(header, Tag.SHARED_GROUPS), items(header, Tag.FRAME_GROUPS)
@@ -112,14 +119,15 @@ def _frame(index: int, sources: list[Dataset], spacings: Sequence[int], *, local
         slope=one(Tag.SLOPE),
         intercept=one(Tag.INTERCEPT),
         rescale_type=unit if unit in _RESCALE_TYPES else "other",
-        localizer=localizer or any(_is_localizer(source, Tag.FRAME_TYPE) for source in sources),
+        localizer=localizer or any(_has_word(source, Tag.FRAME_TYPE, b"LOCALIZER") for source in sources),
+        mosaic=any(_has_word(source, Tag.IMAGE_TYPE, b"MOSAIC") for source in sources),
         marks=tuple(_mark(sources, tags) for tags in MARKS.values()),
-        acquisition=_mark(sources, (Tag.ACQUISITION_NUMBER, Tag.FRAME_ACQUISITION)),
+        weak_marks=tuple(_mark(sources, tags) for tags in WEAK_MARKS.values()),
     )
 
 
-def _is_localizer(header: Dataset, tag: int) -> bool:
-    return b"LOCALIZER" in raw(header, tag).upper().split(b"\\")
+def _has_word(header: Dataset, tag: int, word: bytes) -> bool:
+    return word in raw(header, tag).upper().split(b"\\")
 
 
 def _mark(sources: Sequence[Dataset], tags: Sequence[int]) -> object:

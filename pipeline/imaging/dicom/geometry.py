@@ -41,9 +41,10 @@ def is_projection(path: Path, pairs: Sequence[tuple[DicomFile, Frame]], count: i
     if count == 1:
         return True
     if file.frame_count == count:
-        reason = f"{count} frames without positions, no volume; name one, as image: {file.path.name}#1, to #{count}"
+        name = file.path.name
+        reason = f"{count} frames without positions are no volume; name one of #1 to #{count}, as image: {name}#1"
     else:
-        reason = f"{count} pictures without positions in one series, no volume; name one file, as {file.path.name}"
+        reason = f"{count} pictures without positions in one series are no volume; name one file, as {file.path.name}"
     raise CaseError(Code.E_GEOMETRY_MISSING, path, reason)
 
 

@@ -4,8 +4,8 @@ Two phases half a slice apart, echoes, b-values or kernels in one series look li
 every second one is of another image. Slices of one volume share what ``frames.MARKS`` lists; where values differ, one
 may follow the other along the stack (a scan of two parts), but they never take turns.
 
-The acquisition number is weaker: the passes of one multi-slice MR may be counted so and take turns rightly. Slices
-that overlap each other were not made so, nor were slices whose instance numbers repeat.
+Number and time of the acquisition are weaker: the passes of one multi-slice MR may differ in them and take turns
+rightly. Slices that overlap each other were not made so, nor were slices whose instance numbers repeat.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 
 from pipeline.errors import CaseError, Code
-from pipeline.imaging.dicom.frames import MARKS
+from pipeline.imaging.dicom.frames import MARKS, WEAK_MARKS
 from pipeline.imaging.dicom.pixels import Slice
 
 # Distance of slices per thickness: below the first they overlap; below the second, the numbering alone is believed.
@@ -49,9 +49,11 @@ def check_one_volume(path: Path, slices: Sequence[Slice], distance_mm: float) ->
     thickness = slices[0].frame.thickness
     per_thickness = 0.0 if thickness is None or not thickness > 0 else distance_mm / thickness
     numbers = [image.file.instance_number for image in slices if image.file.frame_count == 1]
-    acquisitions = [image.frame.acquisition for image in slices]
-    if _take_turns(acquisitions) and (per_thickness < _OVERLAP or len(set(numbers)) < len(numbers)):
-        raise _mixed(path, f"slices of {len(set(acquisitions))} acquisitions")
+    doubtful = per_thickness < _OVERLAP or len(set(numbers)) < len(numbers)
+    for number, word in enumerate(WEAK_MARKS):
+        values = [image.frame.weak_marks[number] for image in slices]
+        if doubtful and _take_turns(values):
+            raise _mixed(path, f"slices of {len(set(values))} {word}")
     overlapping = 0 < per_thickness < _DEEP_OVERLAP
     if len(numbers) == len(slices) and (_numbered_twice(numbers) or (overlapping and _strides(numbers))):
         raise _mixed(path, "slices whose instance numbers run through the stack several times")

@@ -19,7 +19,8 @@ from pipeline.imaging.dicom.codestream import (
     inspect_jpeg_2000,
     unpack_rle,
 )
-from pipeline.imaging.dicom.file import inflate, opened
+from pipeline.imaging.dicom.deflated import inflate
+from pipeline.imaging.dicom.file import opened
 from pipeline.imaging.dicom.fragments import JPEG_2000, JPEG_LS, RLE
 from pipeline.imaging.dicom.frames import Frame
 from pipeline.imaging.dicom.header import DicomFile, PixelElement, PixelFormat

@@ -125,6 +125,9 @@ def _check_pixels(path: Path, files: Sequence[DicomFile], limits: Limits) -> Non
         raise CaseError(Code.E_NO_IMAGES, path, f"holds nothing but {localizers} localizers; name a series of slices")
     if localizers:
         raise CaseError(Code.E_MIXED_ORIENTATION, path, f"{localizers} localizers among {frames} slices; remove them")
+    if any(frame.mosaic for file in files for frame in file.frames):
+        reason = "a mosaic, the slices of a volume side by side in one picture; convert it with dcm2niix"
+        raise CaseError(Code.E_SHAPE, path, reason)
     _check_orientation(path, files)
     if len(sizes) > 1:
         raise CaseError(Code.E_MIXED_SHAPE, path, f"slices of {len(sizes)} different sizes; separate them")

@@ -15,6 +15,7 @@ from typing import IO, Final
 from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.dicom.bare import VRS
+from pipeline.imaging.dicom.deflated import inflate
 from pipeline.imaging.dicom.file import (
     MAX_HEADER,
     PIXEL_DATA,
@@ -22,7 +23,6 @@ from pipeline.imaging.dicom.file import (
     ForeignElementError,
     PixelPlace,
     Window,
-    inflate,
     read_elements,
 )
 

@@ -23,6 +23,7 @@ _SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 # First column and row, and steps, of the seven passes of an interlaced picture.
 _PASSES: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _WHOLE: Final = ((0, 0, 1, 1),)
+_BAND: Final = 1024  # rows that are unfiltered at once; a band takes twice its size in memory
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def _inflate(data: bytes, expected: int, path: Path) -> bytes:
 
 
 def _unfilter(lines: NDArray[np.uint8], filters: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
-    """Undo the filters of the rows; all pixels on a diagonal at once, as each needs those left of it and above.
+    """Undo the filters of the rows, a band of them at a time.
 
     Args:
         lines: filtered bytes, shape (rows, columns, bytes of a pixel).
@@ -157,28 +158,37 @@ def _unfilter(lines: NDArray[np.uint8], filters: NDArray[np.uint8], path: Path) 
     """
     if filters.max(initial=0) > 4:
         raise CaseError(Code.E_FORMAT, path, "the PNG uses a filter that the standard does not know")
+    out = np.empty_like(lines)
+    above = np.zeros_like(lines[0])
+    for first in range(0, len(lines), _BAND):
+        band = slice(first, first + _BAND)
+        out[band] = _unfilter_band(lines[band], filters[band], above)
+        above = out[band][-1]
+    return out
+
+
+def _unfilter_band(
+    lines: NDArray[np.uint8], filters: NDArray[np.uint8], above_band: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """All pixels on a diagonal at once, as each needs those left of it and above it."""
     rows, columns, size = lines.shape
-    # Diagonal d holds pixel (row, d - row) in its place row + 1; place 0 is the zeros above the picture.
-    diagonals = np.zeros((columns + rows - 1, rows + 1, size), np.uint8)
-    for row in range(rows):
-        diagonals[row : row + columns, row + 1] = lines[row]
-    kinds = filters[:, np.newaxis]
-    nothing = np.zeros((rows + 1, size), np.uint8)
-    for number in range(columns + rows - 1):
-        first, stop = max(0, number - columns + 1), min(rows, number + 1)
-        before = diagonals[number - 1] if number > 0 else nothing
-        corner = diagonals[number - 2] if number > 1 else nothing
-        left, above, across = (
-            part.astype(np.int16) for part in (before[first + 1 : stop + 1], before[first:stop], corner[first:stop])
-        )
-        kind = kinds[first:stop]
+    # Diagonal d holds pixel d - place of the row in each place; place 0 is the row above the band.
+    diagonals = np.zeros((columns + rows, rows + 1, size), np.uint8)
+    for place, row in enumerate((above_band, *lines)):
+        diagonals[place : place + columns, place] = row
+    for number in range(1, columns + rows):
+        first, stop = max(1, number - columns + 1), min(rows, number) + 1
+        before, corner = diagonals[number - 1], diagonals[max(number - 2, 0)]
+        left, above = before[first:stop].astype(np.int16), before[first - 1 : stop - 1].astype(np.int16)
+        across = corner[first - 1 : stop - 1].astype(np.int16) if number > 1 else np.zeros_like(left)
+        kind = filters[first - 1 : stop - 1, np.newaxis]
         guess = np.select(
             [kind == 1, kind == 2, kind == 3, kind == 4],
             [left, above, (left + above) >> 1, _paeth(left, above, across)],
             0,
         )
-        diagonals[number, first + 1 : stop + 1] += guess.astype(np.uint8)
-    return np.stack([diagonals[row : row + columns, row + 1] for row in range(rows)])
+        diagonals[number, first:stop] += guess.astype(np.uint8)
+    return np.stack([diagonals[place : place + columns, place] for place in range(1, rows + 1)])
 
 
 def _paeth(left: NDArray[np.int16], above: NDArray[np.int16], across: NDArray[np.int16]) -> NDArray[np.int16]:

@@ -215,7 +215,7 @@ def _names(path: Path, fields: Mapping[str, str]) -> list[str]:
         if words[1:] not in ([], ["2"]):
             raise CaseError(Code.E_SIDE_FILE, path, "a list of files that are no slices; export as one file")
         return [line.strip() for line in fields["LIST"].splitlines() if line.strip()][: _MOST_FILES + 1]
-    pattern = re.fullmatch(r"(.*%0?\d*d.*?)\s+(\d+)\s+(\d+)(?:\s+(\d+))?", fields[_DATA_FILE])
+    pattern = re.fullmatch(r"(.*%0?\d{0,2}d.*?)\s+(\d+)\s+(\d+)(?:\s+(\d+))?", fields[_DATA_FILE])
     if pattern is None:
         return [fields[_DATA_FILE]]
     form, first, last, step = pattern[1], int(pattern[2]), int(pattern[3]), int(pattern[4] or 1)

@@ -2,10 +2,10 @@
 
 The sidecar of ``scan.npy`` is ``scan.json``, with either
 
-- ``affine``: 4 rows of 4 numbers, array index → RAS world mm; or
-- ``spacing_mm`` and ``origin_mm`` (three numbers each), ``direction`` (three rows of three; column n is the direction
-  in which index n of the array runs) and ``coordinate_system`` (``RAS`` or ``LPS``, which the origin and the directions
-  are in);
+- ``affine``: 4 rows of 4 numbers (or 16 in a row), array index → RAS world mm; or
+- ``spacing_mm`` and ``origin_mm`` (three numbers each), ``direction`` (three rows of three, or 9 in a row; column n is
+  the direction in which index n of the array runs) and ``coordinate_system`` (``RAS`` or ``LPS``, which the origin and
+  the directions are in);
 
 and, if it is known, ``modality`` (CT, MR, US, XR, mask or other). Indices are those of the array as it is stored:
 ``array[i, j, k]``. Arrays of SimpleITK are indexed (slice, row, column); transpose them before saving, or give their
@@ -153,11 +153,10 @@ def _numbers(path: Path, value: Any, shape: tuple[int, ...], name: str) -> Affin
     def is_number(item: Any) -> bool:
         return isinstance(item, int | float) and not isinstance(item, bool) and math.isfinite(item)
 
-    rows = value if len(shape) == 2 else [value]
-    whole = isinstance(rows, list) and len(rows) == (shape[0] if len(shape) == 2 else 1)
-    if not whole or not all(
-        isinstance(row, list) and len(row) == shape[-1] and all(map(is_number, row)) for row in rows
-    ):
+    rows = value if isinstance(value, list) and all(isinstance(row, list) for row in value) else [value]
+    lengths = [len(row) if isinstance(row, list) else 0 for row in rows]
+    fits = lengths in ([shape[-1]] * math.prod(shape[:-1]), [math.prod(shape)])
+    if not fits or not all(is_number(item) for row in rows for item in row):
         text = " x ".join(map(str, shape))
         raise CaseError(Code.E_SIDE_FILE, path, f"{name} in its sidecar holds other than {text} finite numbers")
-    return np.array(value, dtype=np.float64)
+    return np.array(rows, dtype=np.float64).reshape(shape)

@@ -47,6 +47,15 @@ def seeds() -> tuple[bytes, ...]:
             image.PixelData = np.random.default_rng(0).integers(0, 3000, (64, 64)).astype("<u2").tobytes()
             image.compress(syntax, generate_instance_uid=False)
             files.append(save(image, folder / syntax))
+        colours = ct_slice(0)
+        colours.Modality, colours.SamplesPerPixel, colours.PlanarConfiguration = "US", 3, 0
+        colours.PhotometricInterpretation, colours.BitsAllocated = "RGB", 8
+        colours.BitsStored, colours.HighBit = 8, 7
+        colours.PixelData = np.random.default_rng(0).integers(0, 250, (20, 24, 3)).astype("u1").tobytes()
+        files.append(save(colours, folder / "colours"))
+        plain = files[0].read_bytes()
+        files.append(folder / "bare")
+        files[-1].write_bytes(plain[144 + int.from_bytes(plain[140:144], "little") :])
         test_files = Path(pydicom.__file__).parent / "data" / "test_files"
         files += [path for path in [test_files / "MR_small_jpeg_ls_lossless.dcm"] if path.exists()]
         return tuple(file.read_bytes() for file in files)

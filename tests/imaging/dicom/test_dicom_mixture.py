@@ -94,6 +94,30 @@ def test_phases_that_overlap_each_other_are_refused_by_their_acquisition(tmp_pat
     refused(two_volumes(tmp_path / "s", edit), Code.E_MIXED_SERIES, "2 acquisitions lie between")
 
 
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        ({"AcquisitionTime": ("101010", "101055")}, "2 acquisition times"),
+        ({"TriggerTime": (0, 400)}, "2 trigger times"),
+        ({"AcquisitionNumber": (1, 2)}, "2 acquisitions"),
+    ],
+)
+def test_what_passes_may_differ_in_counts_where_slices_overlap(
+    tmp_path: Path, values: dict[str, tuple[object, object]], match: str
+) -> None:
+    folder = two_volumes(tmp_path / "s", mark(SliceThickness=(2, 2), **values))
+    refused(folder, Code.E_MIXED_SERIES, f"{match} lie between each other")
+    folder = two_volumes(tmp_path / "t", mark(**values))
+    assert opened(folder).shape == (*SHAPE[:2], 32)
+
+
+def test_mosaic_is_no_slice(tmp_path: Path) -> None:
+    def edit(image: Dataset, number: int) -> None:
+        image.ImageType = ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]
+
+    refused(write_series(tmp_path / "s", edit), Code.E_SHAPE, "mosaic.*dcm2niix")
+
+
 @pytest.mark.parametrize("thickness", [None, 2])
 def test_phases_with_the_same_numbers_are_refused(tmp_path: Path, thickness: int | None) -> None:
     def edit(image: Dataset, number: int, volume: int) -> None:

@@ -241,7 +241,9 @@ def test_frame_of_a_cine_is_chosen_by_number(tmp_path: Path, number: int) -> Non
 
 
 def test_cine_without_a_number_names_its_frames(tmp_path: Path) -> None:
-    refused(cine(tmp_path / "c.dcm"), Code.E_GEOMETRY_MISSING, "16 frames without positions.* c.dcm#1, to #16")
+    refused(
+        cine(tmp_path / "c.dcm"), Code.E_GEOMETRY_MISSING, "16 frames without positions.*#1 to #16, as image: c.dcm#1"
+    )
     refused(cine(tmp_path / "m.dcm", Modality="MR"), Code.E_GEOMETRY_MISSING, "no position")
 
 

@@ -187,7 +187,10 @@ def test_array_may_give_its_geometry_in_parts(tmp_path: Path) -> None:
     other = open_scan(write_npy(tmp_path / "b.npy"), limits=LIMITS)
     np.testing.assert_allclose(one.affine, other.affine)
     ras = parts | {"coordinate_system": "RAS", "origin_mm": [4, -3, 7], "direction": np.diag([-1, -1, 1]).tolist()}
-    np.testing.assert_allclose(open_scan(write_npy(tmp_path / "c.npy", VOXELS, ras), limits=LIMITS).affine, one.affine)
+    flat = parts | {"direction": np.eye(3).ravel().tolist()}
+    for sidecar in (ras, flat, {"affine": AFFINE.ravel().tolist()}):
+        scan = open_scan(write_npy(tmp_path / "c.npy", VOXELS, sidecar), limits=LIMITS)
+        np.testing.assert_allclose(scan.affine, one.affine)
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -359,6 +362,7 @@ def test_side_files_are_found_by_name_and_by_header(tmp_path: Path) -> None:
         ({"ElementDataFile": None}, Code.E_TRUNCATED, "ends before its ElementDataFile"),
         ({"ElementDataFile": "LIST 3\nx"}, Code.E_SIDE_FILE, "no slices"),
         ({"ElementDataFile": "s%d.raw 5 1 1"}, Code.E_SIDE_FILE, "names none"),
+        ({"ElementDataFile": "s%0999999999d.raw 1 5 1"}, Code.E_SIDE_FILE, "is not beside it"),
         ({"ElementDataFile": "s%d.raw 1 4 1"}, Code.E_SIDE_FILE, "4 data files for 5 slices"),
     ],
     ids=str,

@@ -1,0 +1,59 @@
+"""Folders that hold several files of one subject under the same names: the scan, and what was computed from it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from pipeline.cases.intake.names import plain
+from pipeline.cases.intake.scans import SurveyedScan
+from pipeline.cases.tables.table import most_common
+from pipeline.errors import UsageError
+
+_LEAST_FOLDERS = 3  # that hold the same names: fewer may be chance
+# Names under which programs keep the scan as it was acquired, the likeliest first.
+_ACQUIRED = ("t1", "t1w", "orig", "image", "img", "ct", "scan", "volume", "mri", "nu", "t2", "t2w", "flair")
+
+
+def one_kind_of_file(scans: Sequence[SurveyedScan]) -> tuple[list[SurveyedScan], list[SurveyedScan], str | None]:
+    """Keep one of the files that stand beside each other, on one grid and under the same names, in many folders.
+
+    Returns:
+        The scans that are kept, those that are not, and a line that says so.
+
+    Raises:
+        UsageError: when no name says which of them is the scan.
+    """
+    in_folder: dict[PurePosixPath, list[SurveyedScan]] = defaultdict(list)
+    for scan in scans:
+        if scan.files is None and not scan.is_flat:
+            in_folder[PurePosixPath(scan.image).parent].append(scan)
+    sets: dict[frozenset[str], list[SurveyedScan]] = defaultdict(list)
+    for group in in_folder.values():
+        names = frozenset(PurePosixPath(scan.image).name for scan in group)
+        if len(names) > 1 and len({scan.shape for scan in group}) == 1:
+            sets[names] += group
+    left_out: list[SurveyedScan] = []
+    lines = []
+    for names, group in sets.items():
+        if len(group) < _LEAST_FOLDERS * len(names):
+            continue
+        chosen = _acquired(names)
+        left_out += [scan for scan in group if PurePosixPath(scan.image).name != chosen]
+        counts = {name: sum(PurePosixPath(scan.image).name == name for scan in group) for name in sorted(names)}
+        lines.append(
+            f"files of the same names in many folders, {most_common(counts)}: {chosen} is taken [--files PATTERN]"
+        )
+    gone = {id(scan) for scan in left_out}
+    return [scan for scan in scans if id(scan) not in gone], left_out, "; ".join(lines) or None
+
+
+def _acquired(names: frozenset[str]) -> str:
+    by_stem = {plain(name.split(".")[0]): name for name in names}
+    for stem in _ACQUIRED:
+        if stem in by_stem:
+            return by_stem[stem]
+    raise UsageError(
+        f"many folders hold the files {', '.join(sorted(names))}: say which are the scans, as --files '**/{min(names)}'"
+    )
