@@ -176,7 +176,7 @@ def _look_through(current: Path, search: _Search) -> _Folder:
                 inside.others.append((path, _LINK if entry.is_symlink() else _PIPE, fault))
         elif suffix in PAIRS and entry.name.lower().removesuffix(suffix) + PAIRS[suffix] in names:
             continue
-        elif suffix in _BY_NAME:
+        elif suffix in _BY_NAME and not entry.name.startswith("._"):  # macOS keeps attributes of files under such names
             inside.plain.append(path)
         else:
             _sort_in(inside, path, suffix, search)

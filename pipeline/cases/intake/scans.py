@@ -153,16 +153,10 @@ def survey(folder: Path, *, skipped: SkippedCount | None = None) -> Iterator[Sur
 
 
 def _image(found: FoundScan, folder: Path) -> str:
-    """How a manifest names it: a series of one file by that, others by their folder when nothing else is in it."""
+    """How a manifest names it; a series of one file by that file, which says more than its folder."""
     if found.files is not None and len(found.files) == 1:
         return found.files[0].relative_to(folder).as_posix()
-    relative = found.path.relative_to(folder).as_posix()
-    if found.files is None or relative == ".":
-        return found.case_id
-    alone = {path.resolve() for path in found.path.rglob("*") if path.is_file()} == {
-        path.resolve() for path in found.files
-    }
-    return relative if alone else found.case_id
+    return found.image(folder)
 
 
 def _is_ours(path: Path, folder: Path, known: dict[Path, bool]) -> bool:

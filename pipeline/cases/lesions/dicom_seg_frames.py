@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pipeline.cases.lesions.dicom_object import DicomObject
 from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
-from pipeline.imaging.dicom.file import inflate, opened
+from pipeline.imaging.dicom.deflated import inflate
+from pipeline.imaging.dicom.file import opened
 from pipeline.imaging.dicom.fragments import EXPLICIT_BIG, SUPPORTED_COMPRESSION
 from pipeline.imaging.dicom.header import DicomFile, read_header
 from pipeline.imaging.dicom.pixels import read_frame

@@ -24,7 +24,7 @@ from pipeline.imaging.checks import file_kind, within_root
 from pipeline.imaging.dicom.frames import Frame
 from pipeline.imaging.dicom.header import DicomFile, read_header
 from pipeline.imaging.dicom.scan import DicomScan, is_nonempty_dicom
-from pipeline.imaging.dicom.select import names_series
+from pipeline.imaging.dicom.select import CODE_DIGITS, names_series
 from pipeline.imaging.image import Scan
 from pipeline.imaging.read import open_scan
 
@@ -77,20 +77,17 @@ class IndexedImage:
 
     @cached_property
     def _first_header(self) -> DicomFile | None:
-        """Of the first file that is an image and no segmentation."""
-        part = self.cases[0].part
+        """Of the first file that is an image and no segmentation; of the series that the case names, where it does."""
+        series = self.cases[0].part
         for path in self._files():
             try:
                 header = read_header(path, limits=self._limits)
             except CaseError:
                 continue  # what is wrong with the image is for its reader to say
-            if header.word is None and header.claims_pixels and self._is_of(header, part):
+            is_image = header.word is None and header.claims_pixels
+            if is_image and (series is None or len(series) < CODE_DIGITS or names_series(series, header.series)):
                 return header
         return None
-
-    def _is_of(self, header: DicomFile, part: str | None) -> bool:
-        """Whether a file belongs to the series that is asked for; a number names a frame of the only file."""
-        return part is None or names_series(part, header.series) or header.path == self.path
 
     def _files(self) -> Iterator[Path]:
         """Its DICOM files, as far as they can be found."""
@@ -175,7 +172,7 @@ class ImageIndex:
     def __init__(self, cases: Iterable[Case] = (), *, root: Path | None = None, limits: Limits | None = None) -> None:
         groups: dict[object, list[Case]] = defaultdict(list)
         for case in cases:
-            groups[(case.path, case.part, case.files)].append(case)
+            groups[(case.image, case.path, case.files, case.part)].append(case)
         limits = limits or Limits()
         self.root = root
         self.images = tuple(IndexedImage(rows, root, limits) for rows in groups.values())
