@@ -155,17 +155,14 @@ def _write(out: Path, inputs: Inputs, rows: Sequence[LocatedLesion]) -> None:
             assert case.center_mm is not None
             label = "" if case.label is None else case.label
             table.writerow([
-                case.case_id, case.patient_id or "", _image(case, cases, inputs, out), label,
+                case.case_id, case.patient_id or "", _image(case, inputs, out), label,
                 *([case.split or ""] if split else []), *(f"{value:.3f}" for value in case.center_mm), "RAS",
                 case.extra.get(DIAMETER, ""), case.extra[SOURCE], *(case.extra.get(name, "") for name in extra),
             ])  # fmt: skip
 
 
-def _image(case: Case, cases: Sequence[Case], inputs: Inputs, out: Path) -> str:
-    """The image as the new manifest names it: as before, from the new manifest's folder."""
-    name = case.image if inputs.root is not None else case.path.name
+def _image(case: Case, inputs: Inputs, out: Path) -> str:
+    """The image as before, the part after a ``#`` included, from the new manifest's folder."""
+    name = case.image if inputs.root is not None else Path(case.image).name
     root = (inputs.root or case.path.parent).resolve()
-    alone = case.files is not None and len({other.files for other in cases if other.path == case.path}) == 1
-    if alone:  # the only series of its folder needs no more than the folder
-        name = name.rpartition("#")[0]
     return (root.relative_to(out.parent.resolve()) / name).as_posix()

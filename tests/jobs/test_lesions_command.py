@@ -23,6 +23,7 @@ from tiny_models import PREPROCESSING, write_model, write_scans
 
 from pipeline.cases.manifest import read_manifest
 from pipeline.cli import run
+from pipeline.files import sha256_bytes
 
 SECOND = second_ellipsoid()
 
@@ -110,7 +111,10 @@ def test_a_folder_and_a_single_scan_get_a_manifest_too(data, capsys):
     folder, scans = data
     shutil.copy("annotations/seg.dcm", "data/P2/seg.dcm")
     assert run(["lesions", "data", "--for", "data/P2"]) == 0
-    assert list(pd.read_csv("data/P2/lesions.csv").image) == ["CT", "CT"]
+    code = sha256_bytes(scans[1].series.encode())[:8]
+    assert list(pd.read_csv("data/P2/lesions.csv").image) == [f"CT#{code}"] * 2
+    assert run(["check", "data/P2/lesions.csv"]) == 1  # it has no label yet
+    assert "2 cases: 2 ok" in capsys.readouterr().out
     write_mask(scans[0], folder / "one" / "x.nii.gz", (scans[0].mask * 800 - 700).astype(np.int16))
     write_mask(scans[0], folder / "mask.nii.gz")
     assert run(["lesions", "mask.nii.gz", "--for", "one/x.nii.gz"]) == 0

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from pipeline.cases.lesions.images import ImageIndex, IndexedImage
-from pipeline.cases.lesions.lesion import Annotations, LesionFormat, ReadingOptions, Reference, RefusedAnnotation
-from pipeline.cases.lesions.names import Pairing, pair_markups, pair_masks
+from pipeline.cases.lesions.lesion import (
+    Annotations,
+    LesionFormat,
+    ReadingOptions,
+    Reference,
+    RefusedAnnotation,
+    counted,
+)
+from pipeline.cases.lesions.names import Pairing, organ_of_mask, pair_markups, pair_masks
 from pipeline.cases.lesions.read import lesion_format, read_lesions
 from pipeline.cases.lesions.search import LesionFile, find_lesion_files
 from pipeline.errors import CaseError, Code, TableError, UsageError
@@ -55,10 +62,14 @@ def collect_annotations(
     """
     files, unknown, others = _files(sources, images, options, leave_out)
     pairing = _pair(files, images)
+    organs = _organs(files, pairing, images.root) if options.only is None else {}
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        read = list(pool.map(lambda file: _read(file, pairing.get(file.path), images, options), files))
+        lesion_files = [file for file in files if file.path not in organs]
+        read = list(pool.map(lambda file: _read(file, pairing.get(file.path), images, options), lesion_files))
     refused = tuple(Annotations(refused=(RefusedAnnotation(error),)) for error in unknown)
-    return Collected(tuple(files), (*read, *refused), others)
+    left = f"left out {counted(len(organs), 'mask')} of organs by name ({', '.join(sorted(set(organs.values())))})"
+    notes = (Annotations(notes=(f"{left}; --only takes them by label",)),) if organs else ()
+    return Collected(tuple(files), (*read, *refused, *notes), others)
 
 
 def _files(
@@ -104,6 +115,20 @@ def _pair(files: Sequence[LesionFile], images: ImageIndex) -> dict[Path, Indexed
     return pairs
 
 
+def _organs(
+    files: Sequence[LesionFile], pairing: Mapping[Path, IndexedImage | tuple[Code, str]], root: Path | None
+) -> dict[Path, str]:
+    """Masks that are of an organ by their names, and of which."""
+    organs = {}
+    for file in files:
+        image = pairing.get(file.path)
+        if file.format == "mask" and isinstance(image, IndexedImage):
+            names = _relative(file.name, file.path, root), _relative(image.name, image.path, root)
+            if organ := organ_of_mask(*names):
+                organs[file.path] = organ
+    return organs
+
+
 def _relative(name: str, path: Path, root: Path | None) -> str:
     """A file's or image's path relative to the images' folder; as it is named when it lies elsewhere."""
     part = f"#{name.rpartition('#')[2]}" if "#" in name else ""
@@ -126,5 +151,9 @@ def _read(
         annotations = read_lesions(file.path, images=images, options=options)
     except (CaseError, TableError) as error:
         refusal = CaseError(error.code, file.path, error.reason)
+        return Annotations(refused=(RefusedAnnotation(refusal, format=file.format, reference=reference),))
+    except Exception as error:  # noqa: BLE001  # a fault of ours costs this file, never the batch
+        reason = f"{type(error).__name__} inside the program; please report it with this file"
+        refusal = CaseError(Code.E_INTERNAL, file.path, reason)
         return Annotations(refused=(RefusedAnnotation(refusal, format=file.format, reference=reference),))
     return annotations.referring_to(reference) if file.format in _BY_NAME else annotations

@@ -232,6 +232,8 @@ class ImageIndex:
 
     def _lookups(self, reference: Reference) -> Iterable[tuple[list[IndexedImage], str]]:
         """The images that fit each thing that the annotation says, the most certain first."""
+        if reference.case_id is not None:  # of a folder's scans the ids are paths, and people write the name
+            yield self._stems.get(image_stem(reference.case_id), []), "that name"
         if reference.image is not None:
             yield self._names.get(reference.image, []), "that name"
             yield self._stems.get(image_stem(Path(reference.image).name), []), "that name"

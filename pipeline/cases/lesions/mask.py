@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from pipeline.cases.lesions.lesion import Annotations, ReadingOptions, VoxelGrid
 from pipeline.cases.lesions.segments import Segmented, segment_lesions
@@ -33,8 +34,11 @@ def read_mask(path: Path, options: ReadingOptions | None = None) -> Annotations:
     options = options or ReadingOptions()
     scan = open_scan(path, limits=options.limits)
     voxels = scan.read((slice(None), slice(None), slice(None)))
-    labels = _thresholded(path, voxels, options.threshold) if options.threshold is not None else _labels(path, voxels)
-    sets = label_sets(labels)
+    if options.threshold is not None:
+        voxels = _thresholded(path, voxels, options.threshold)
+    _refuse_scan(path, voxels)
+    part, first = _marked_part(voxels)
+    sets = label_sets(_whole_numbers(path, part), first)
     numbers = [int(voxel_set.name) for voxel_set in sets]
     _refuse_grey(path, numbers, options)
     source = Segmented(
@@ -46,25 +50,36 @@ def read_mask(path: Path, options: ReadingOptions | None = None) -> Annotations:
     return segment_lesions(sets, source, options)
 
 
-def _thresholded(path: Path, voxels: FloatArray, threshold: float) -> NDArray[np.int32]:
+def _thresholded(path: Path, voxels: FloatArray, threshold: float) -> FloatArray:
     if voxels.min() >= threshold:
         reason = f"every voxel is at or above --threshold {threshold:g} (lowest: {voxels.min():g}); give a higher one"
         raise CaseError(Code.E_RANGE, path, reason)
-    return (voxels >= threshold).astype(np.int32)
+    return (voxels >= threshold).astype(np.float32)
 
 
-def _labels(path: Path, voxels: FloatArray) -> NDArray[np.int32]:
+def _refuse_scan(path: Path, voxels: FloatArray) -> None:
     lowest, highest = float(voxels.min()), float(voxels.max())
     if lowest < 0 or highest > _LARGEST_LABEL:
         reason = f"holds values from {lowest:g} to {highest:g}, as a scan does; a mask holds labels from 0"
         raise CaseError(Code.E_RANGE, path, f"{reason} to {_LARGEST_LABEL}: name the mask, not the scan")
+    if lowest > 0:
+        reason = f"has no background: the lowest value is {lowest:g}, expected 0 outside of lesions; correct the mask"
+        raise CaseError(Code.E_RANGE, path, reason)
+
+
+def _marked_part(voxels: FloatArray) -> tuple[FloatArray, tuple[int, ...]]:
+    """The box around everything that is not 0, and its first voxel: lesions are small, and masks as large as scans."""
+    box = next(iter(ndimage.find_objects((voxels != 0).view(np.uint8))), None)
+    if box is None:
+        return voxels[:1, :1, :1], (0, 0, 0)
+    return voxels[box], tuple(edge.start for edge in box)
+
+
+def _whole_numbers(path: Path, voxels: FloatArray) -> NDArray[np.int32]:
     labels = np.rint(voxels).astype(np.int32)
     if not np.array_equal(labels, voxels):
         fraction = float(voxels[labels != voxels].flat[0])
         reason = f"holds fractions ({fraction:.3g}), so it is a probability map; say from where with --threshold 0.5"
-        raise CaseError(Code.E_RANGE, path, reason)
-    if lowest > 0:
-        reason = f"has no background: the lowest value is {lowest:g}, expected 0 outside of lesions; correct the mask"
         raise CaseError(Code.E_RANGE, path, reason)
     return labels
 

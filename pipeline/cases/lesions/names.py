@@ -19,6 +19,7 @@ _MASK_FOLDERS: Final = frozenset({
     "mask", "masks", "label", "labels", "labelstr", "labelsts", "seg", "segs", "segmentation", "segmentations", "gt",
     "groundtruth", "ground_truth", "ground-truth", "annotation", "annotations", "roi", "rois", "lesion_masks",
 })  # fmt: skip
+_MASK_FOLDER_WORD: Final = re.compile(r"(?<![a-z])(masks?|segs?|segmentations?|ground[ _-]?truth)(?![a-z])")
 _IMAGE_FOLDERS: Final = frozenset({
     "image", "images", "imagestr", "imagests", "img", "imgs", "scan", "scans", "volume", "volumes", "ct", "mr", "mri",
     "dicom", "nifti",
@@ -32,6 +33,16 @@ _LAST_WORD: Final = re.compile(r"(?<=[ _.-])(lesions?|rois?|gt|annotations?)[ _.
 _WHOLE_NAME: Final = re.compile(r"(lesions?|rois?|gt|annotations?)$")
 _LEADING: Final = frozenset({"label", "labels"})  # before a scan's name they are no sign of a mask
 _IMAGE_WORD: Final = re.compile(r"(?<![a-z])(image|img|imaging|volume|vol|scan|ct|mr|mri|us|orig|original)(?![a-z])")
+_ORGANS: Final = frozenset({
+    "airway", "airways", "aorta", "body", "bone", "bones", "brain", "brainmask", "breast", "breasts", "heart", "kidney",
+    "kidneys", "liver", "lobe", "lobes", "lung", "lungs", "lungmask", "organ", "organs", "pancreas", "prostate",
+    "skull", "spine", "spleen", "thorax", "trachea", "vessel", "vessels",
+})  # fmt: skip
+_LESIONS: Final = re.compile(r"lesion|tumou?r|nodule|cancer|gtv|metasta|mass(es)?(?![a-z])")
+_PICTURES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".jp2"})
+_VOLUMES: Final = frozenset({
+    ".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz", ".mha", ".mhd", ".nrrd", ".nhdr", ".mgz", ".mgh", ".npy",
+})  # fmt: skip
 _MARKUP_SUFFIXES: Final = (".mrk.json", ".fcsv", ".json", ".xml", ".dcm")
 _MARKUP_WORD: Final = re.compile(r"[ _.-]+(fiducials?|markups?|points?|lines?|f|l|r)[ _.-]*\d{0,3}$")
 _BIDS_ENTITY: Final = re.compile(r"_(space|desc|res|den|label)-[a-z0-9]+")
@@ -57,16 +68,36 @@ def is_mask_name(name: str) -> bool:
     """Whether a file of this relative path is a mask by its name.
 
     ``x_mask.png``, ``x_mask_1.png``, ``x_seg.nii.gz``, ``x-label.nrrd``, ``x_lesion.nii.gz``, ``mask_x.png``,
-    ``seg.nii.gz``, and every image in a folder ``masks``, ``labelsTr``, ``segmentations`` and the like.
+    ``seg.nii.gz``, and every image in a folder ``masks``, ``labelsTr``, ``segmentations``, ``seg-lungs`` and the like.
     """
     path = PurePosixPath(name.lower())
-    if any(part in _MASK_FOLDERS for part in path.parts[:-1]):
+    if any(_is_mask_folder(part) for part in path.parts[:-1]):
         return True
     stem = image_stem(path.name)
     word = _MASK_WORD.search(stem)
     if word is not None and (word.start() > 0 or word[1] not in _LEADING or word[0] == stem):
         return True
     return bool(_LAST_WORD.search(stem) or _WHOLE_NAME.match(stem))
+
+
+def organ_of_mask(mask: str, image: str) -> str | None:
+    """The organ that a mask is of, by a word of its path that its image's path has not; None for a lesion's mask.
+
+    ``seg-lungs/x.mhd`` is the mask of lungs, and so is ``x_lung_mask.nii.gz``; ``labelsTr/lung_001.nii.gz`` is not,
+    whose image is called so too, and neither is ``x_lung_tumour_mask.nii.gz``.
+    """
+    own = [word for word in _words(mask) if word not in _words(image)]
+    if any(_LESIONS.search(word) for word in own):
+        return None
+    return next((word for word in own if word in _ORGANS), None)
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[^\W\d_]+", name.lower())
+
+
+def _is_mask_folder(part: str) -> bool:
+    return part in _MASK_FOLDERS or bool(_MASK_FOLDER_WORD.search(part))
 
 
 def image_stem(name: str) -> str:
@@ -142,7 +173,8 @@ class _ImageNames:
         """The images that fit best; one when the name decides."""
         folder = _folder(file)
         several: tuple[str, ...] = ()
-        for candidates in self._candidates(key, folder, only_image_of_folder=only_image_of_folder):
+        for by_name in self._candidates(key, folder, only_image_of_folder=only_image_of_folder):
+            candidates = [image for image in by_name if _of_one_kind(file, image)]
             near = [image for image in candidates if self._folders[image] == folder]
             for fitting in (near, candidates):
                 if len(fitting) == 1:
@@ -176,7 +208,15 @@ def _path(name: str) -> PurePosixPath:
 def _folder(name: str) -> tuple[str, ...]:
     """The folders of a file but those that only tell images from masks."""
     parts = _path(name).parent.parts
-    return tuple(part for part in parts if part not in _MASK_FOLDERS | _IMAGE_FOLDERS)
+    return tuple(part for part in parts if part not in _IMAGE_FOLDERS and not _is_mask_folder(part))
+
+
+def _of_one_kind(file: str, image: str) -> bool:
+    """Whether a mask or markup file can be of an image: pictures have masks that are pictures, volumes all others."""
+    kinds = [scan_suffix(_path(name).name) for name in (file, image)]
+    if kinds[0] in _PICTURES:
+        return kinds[1] not in _VOLUMES
+    return kinds[1] not in _PICTURES or kinds[0] in (".tif", ".tiff")
 
 
 def _mask_key(name: str) -> str:

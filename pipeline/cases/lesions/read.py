@@ -14,14 +14,14 @@ from pipeline.cases.lesions.mask import read_mask
 from pipeline.cases.lesions.rtstruct import read_structure_set
 from pipeline.cases.lesions.slicer import read_fcsv, read_markups
 from pipeline.cases.lesions.structured_report import read_report
-from pipeline.cases.lesions.table_rows import PARQUET, find_columns, header_of, read_lesion_table
+from pipeline.cases.lesions.table_rows import PARQUET, read_lesion_table
 from pipeline.cases.lesions.tables import read_table
+from pipeline.cases.tables.table import TABLE_SUFFIXES
 from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code, TableError
 from pipeline.imaging.checks import open_regular
 
 HEAD_BYTES: Final = 1 << 16
-_TABLE_SUFFIXES: Final = (".csv", ".tsv", ".txt", ".parquet")
 _TEXT_MARKS: Final = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 
 
@@ -83,11 +83,8 @@ def lesion_format(path: Path, limits: Limits | None = None) -> LesionFormat:
         return "lidc-xml"
     if name.endswith(".fcsv") or start.startswith(b"# Markups fiducial"):
         return "fcsv"
-    if head.startswith(PARQUET) or (name.endswith(_TABLE_SUFFIXES) and not head.startswith(b"\x1f\x8b")):
-        columns = read_lesion_table(path).columns if head.startswith(PARQUET) else find_columns(path, header_of(head))
-        if columns.center is None and columns.voxel is not None:
-            return "voxel-table"
-        return "luna16" if columns.is_luna16 else "table"
+    if head.startswith(PARQUET) or (name.endswith((*TABLE_SUFFIXES, ".txt")) and not head.startswith(b"\x1f\x8b")):
+        return read_lesion_table(path).columns.format
     return "mask"
 
 

@@ -14,9 +14,10 @@ from pipeline.cases.lesions.lesion import LesionFormat
 from pipeline.cases.lesions.lidc_xml import ROOT
 from pipeline.cases.lesions.names import is_mask_name
 from pipeline.cases.lesions.slicer import is_markups
-from pipeline.cases.lesions.table_rows import OWN_COLUMN, PARQUET, find_columns, header_of
+from pipeline.cases.lesions.table_rows import table_columns
+from pipeline.cases.tables.table import TABLE_SUFFIXES
 from pipeline.config.inputs import Limits
-from pipeline.errors import CaseError, Code, TableError
+from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import file_kind, open_regular
 from pipeline.imaging.dicom.scan import DICOM_SUFFIXES
 from pipeline.imaging.find import SCAN_SUFFIXES, scan_suffix
@@ -133,19 +134,6 @@ def _format(path: Path, name: str, *, every_image: bool, limits: Limits) -> Lesi
         return "slicer-markups"
     if suffix == ".xml" and f"<{ROOT}".encode() in head:
         return "lidc-xml"
-    if suffix in (".csv", ".tsv", ".txt") and not head.startswith(PARQUET):
-        return _table_format(path, head)
-    return None
-
-
-def _table_format(path: Path, head: bytes) -> LesionFormat | None:
-    header = header_of(head)
-    if OWN_COLUMN in header:  # a manifest that was made from these annotations
-        return None
-    try:
-        columns = find_columns(path, header)
-    except TableError:
-        return None
-    if not columns.names_images or (columns.center is None and columns.voxel is None):
-        return None
-    return "luna16" if columns.is_luna16 else "table" if columns.center is not None else "voxel-table"
+    columns = table_columns(path, head) if suffix in (*TABLE_SUFFIXES, ".txt") else None
+    # A manifest that was made from these annotations is none of them.
+    return columns.format if columns is not None and columns.names_images and not columns.is_own else None

@@ -67,10 +67,10 @@ def _without_gaps(values: Indices) -> Indices:
     return np.asarray(np.cumsum(steps)[places])
 
 
-def label_sets(labels: NDArray[np.int32]) -> list[VoxelSet]:
-    """The voxels of each value of a label map (X, Y, Z) but 0, by rising value."""
+def label_sets(labels: NDArray[np.int32], first: Sequence[int] = (0, 0, 0)) -> list[VoxelSet]:
+    """The voxels of each value of a label map (X, Y, Z) but 0, by rising value; ``first`` is its corner's index."""
     return [
-        VoxelSet(f"{value}", np.argwhere(labels[box] == value) + [edge.start for edge in box])
+        VoxelSet(f"{value}", np.argwhere(labels[box] == value) + [edge.start for edge in box] + np.array(first))
         for value, box in enumerate(ndimage.find_objects(labels), start=1)
         if box is not None
     ]

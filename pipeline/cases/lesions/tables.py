@@ -17,7 +17,6 @@ from pipeline.cases.lesions.images import ImageIndex
 from pipeline.cases.lesions.lesion import (
     Annotations,
     Lesion,
-    LesionFormat,
     ReadingOptions,
     Reference,
     RefusedAnnotation,
@@ -38,7 +37,7 @@ def read_table(path: Path, images: ImageIndex, options: ReadingOptions | None = 
     so are those of LUNA16's candidates that are no nodules (``class`` 0).
 
     Args:
-        path: a CSV or Parquet table.
+        path: a text, Excel or Parquet table.
         images: at hand; voxel indices need the geometry of theirs.
         options: the coordinate system and the first index, where the table does not say them.
 
@@ -49,7 +48,7 @@ def read_table(path: Path, images: ImageIndex, options: ReadingOptions | None = 
     options = options or ReadingOptions()
     table = read_lesion_table(path)
     columns = table.columns
-    kind: LesionFormat = "luna16" if columns.is_luna16 else "table" if columns.center else "voxel-table"
+    kind = columns.format
     lesions: list[Lesion] = []
     refused: list[RefusedAnnotation] = []
     blank = no_nodules = 0
@@ -69,7 +68,8 @@ def read_table(path: Path, images: ImageIndex, options: ReadingOptions | None = 
             lesions.append(Lesion(center, diameter, f"row {line}", path, kind, reference))
         except CaseError as error:
             refused.append(RefusedAnnotation(error, f"row {line}", kind, reference))
-    notes = [f"{path}: left out {counted(blank, 'row')} without a centre"] if blank else []
+    notes = [f"{path}: {'; '.join(table.notes)}"] if table.notes else []
+    notes += [f"{path}: left out {counted(blank, 'row')} without a centre"] if blank else []
     notes += (
         [f"{path}: left out {counted(no_nodules, 'candidate')} of class 0, which are no nodules"] if no_nodules else []
     )

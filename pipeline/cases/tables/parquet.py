@@ -19,10 +19,10 @@ def read_parquet(path: Path, data: bytes) -> Grid:
 
     try:
         table = pq.read_table(pa.BufferReader(data))
-    except (pa.ArrowException, OSError) as error:
+        columns = [["" if value is None else str(value) for value in column.to_pylist()] for column in table.columns]
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # the last two of texts and dates
         raise TableError(
             Code.E_FORMAT, path, f"is not a readable Parquet file ({type(error).__name__}); write it again"
         ) from None
-    columns = [["" if value is None else str(value) for value in column.to_pylist()] for column in table.columns]
     rows = [list(table.column_names), *(list(row) for row in zip(*columns, strict=True))]
     return Grid(rows, list(range(1, len(rows) + 1)))

@@ -84,6 +84,8 @@ def read_table(
     else:
         _refuse_other_formats(path, data)
         grid = read_delimited(path, data, guess_encoding=guess_encoding, ragged=find_header)
+    if not any(cell.strip() for row in grid.rows for cell in row):
+        raise TableError(Code.E_EMPTY_FILE, path, "holds nothing but blanks; expected a header and one row a case")
     start = grid.header_row() if find_header else 0
     header = grid.rows[start]
     numbered = [

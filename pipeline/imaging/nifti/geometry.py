@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pipeline.imaging.image import Affine, Warning, spacing_mm
 
 _QUATERNIONS: Any = quaternions  # not annotated
 _UNITS = {1: "metres", 3: "micrometres"}
+_ROUNDED = 3 * float(np.finfo(np.float32).eps)  # as nibabel
 _ALIKE_VOXELS = 0.01  # sform and qform agree when no corner moves by more than this share of a voxel
 _NEAR_VOXELS = 1.0  # and are still the same place, roughly, within one
 
@@ -63,7 +65,10 @@ def _qform(header: Any, path: Path) -> Affine:
             path,
             f"the qform's quaternion has length {np.linalg.norm(quaternion):.3g}, expected at most 1",
         )
-    full = _QUATERNIONS.fillpositive(quaternion, w2_thresh=-2e-3)
+    # The file leaves out the first part, which the others give. Only what float32 rounds may be taken for 0: for an
+    # image turned by nearly 180 degrees, as LPS axes are, a square of 0.002 is a turn of 5 degrees.
+    square = 1 - float(quaternion @ quaternion)
+    full = [math.sqrt(square) if square > _ROUNDED else 0.0, *quaternion]
     zooms = np.array(header["pixdim"][1:4], dtype=np.float64)
     if header["pixdim"][0] < 0:
         zooms[2] = -zooms[2]

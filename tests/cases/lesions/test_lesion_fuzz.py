@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -37,7 +38,7 @@ from pipeline.cases.lesions.lesion import Annotations, ReadingOptions
 from pipeline.cases.lesions.read import read_lesions
 from pipeline.errors import CaseError, TableError
 
-KINDS = ("seg", "fractional", "rtstruct", "sr", "markups", "fcsv", "lidc", "luna", "voxels", "parquet", "mask")
+KINDS = ("seg", "fractional", "rtstruct", "sr", "markups", "fcsv", "lidc", "luna", "voxels", "parquet", "excel", "mask")
 SUFFIX = {
     "markups": ".mrk.json",
     "fcsv": ".fcsv",
@@ -45,6 +46,7 @@ SUFFIX = {
     "luna": ".csv",
     "voxels": ".csv",
     "parquet": ".parquet",
+    "excel": ".xlsx",
     "mask": ".nii.gz",
 }
 
@@ -86,6 +88,11 @@ def made(tmp_path_factory):
     found["voxels"] = write_rows(path, voxels, ["ct", 1, 2, 3, 0]).read_bytes()
     pq.write_table(pa.table({"case_id": ["ct"], "x": [1.5], "y": [2], "z": [3], "system": ["RAS"]}), path)
     found["parquet"] = path.read_bytes()
+    book = openpyxl.Workbook()
+    for row in (["case_id", "x", "y", "z", "system"], ["ct", 1, 2, 3, "RAS"]):
+        book.active.append(row)
+    book.save(root / "t.xlsx")
+    found["excel"] = (root / "t.xlsx").read_bytes()
     found["mask"] = write_mask(scan, root / "m.nii.gz", small.astype(np.uint8)).read_bytes()
     return Made(found, ImageIndex([Case("ct", "ct", scan.folder)], root=root), root)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 from lesion_files import SHAPE, ellipsoid, rotation, write_mask, write_scan
 from PIL import Image
 
@@ -156,6 +157,19 @@ def test_many_labels_counted_from_one_are_labels(tmp_path):
         i, j = divmod(number % 100, 10)
         labels[4 * i : 4 * i + 3, 4 * j : 4 * j + 3, 12 * (number // 100)] = number + 1
     assert len(read_mask(save(tmp_path / "m.nii.gz", labels)).lesions) == 200
+
+
+@pytest.mark.parametrize("suffix", ["nrrd", "mha", "mhd", "nii"])
+def test_masks_in_other_formats_have_the_same_lesion(tmp_path, suffix):
+    scan = write_scan(tmp_path / "ct", rotation(12, 5))
+    image = SimpleITK.GetImageFromArray(scan.mask.astype(np.uint8).transpose(2, 1, 0))
+    directions = np.diag([-1.0, -1, 1]) @ scan.affine[:3, :3]  # LPS, as ITK has it
+    image.SetSpacing(np.linalg.norm(directions, axis=0).tolist())
+    image.SetDirection((directions / np.linalg.norm(directions, axis=0)).ravel().tolist())
+    image.SetOrigin((scan.affine[:3, 3] * [-1, -1, 1]).tolist())
+    SimpleITK.WriteImage(image, str(tmp_path / f"m.{suffix}"))
+    (lesion,) = read_mask(tmp_path / f"m.{suffix}").lesions
+    assert lesion.center_mm == pytest.approx(scan.center_mm, abs=1e-3)
 
 
 def test_masks_are_pictures_too_without_millimetres(tmp_path):

@@ -24,11 +24,12 @@ from lesion_files import (
 
 from pipeline.cases.case import Case
 from pipeline.cases.inputs import Inputs, read_inputs
+from pipeline.cases.lesions import collect
 from pipeline.cases.lesions.images import ImageIndex
 from pipeline.cases.lesions.lesion import ReadingOptions, Reference
 from pipeline.cases.lesions.locate import locate, located_inputs, superseded
 from pipeline.cases.lesions.report import report_lines
-from pipeline.errors import Code, TableError, UsageError
+from pipeline.errors import CaseError, Code, TableError, UsageError
 from pipeline.files import sha256_bytes
 
 TABLE = ("case_id", "x", "y", "z", "system")
@@ -278,6 +279,12 @@ def test_a_case_keeps_its_fault_and_its_centre(root, scans, tmp_path):
     own = replace(own, center_mm=(1.0, 2.0, 3.0))
     table = write_rows(tmp_path / "t.csv", TABLE, ["P2", 5, 5, 5, "RAS"])
     assert locate(inputs_of(root, own, other), [table]).cases[0] == own
+    fault = CaseError(Code.E_OUTSIDE_ROOT, "P2/CT", "is elsewhere")
+    faulty = replace(other, fault=fault)
+    assert locate(inputs_of(root, own, faulty), [table]).cases[1].fault is fault
+    bad = write_rows(tmp_path / "bad.csv", TABLE, ["P2", 5, 5, "x", "RAS"])
+    assert locate(inputs_of(root, own, faulty), [bad]).cases[1].fault is fault
+    assert locate(inputs_of(root, own, faulty), [tmp_path / "bad.csv"]).match.refused
     same = write_rows(tmp_path / "same.csv", TABLE, ["P1", 1, 2, 3.004, "RAS"], ["P2", 5, 5, 5, "RAS"])
     assert codes(locate(inputs_of(root, own, other), [same])) == {"P1": None, "P2": None}
 
@@ -392,6 +399,53 @@ def test_images_behind_a_url_go_by_id_and_name(root, scans, tmp_path):
     write_structure_set(scans[0], tmp_path / "rt.dcm")
     located = locate(read_inputs(f"file://{root}/manifest.csv"), [tmp_path / "rt.dcm"])
     assert [refused.error.code for refused in located.match.homeless] == [Code.E_MIXED_SERIES]
+
+
+def test_one_of_several_series_in_a_folder_is_an_image_of_its_own(tmp_path):
+    scans = [write_scan(tmp_path / "both" / str(seed), AXIAL, seed=seed) for seed in (1, 2)]
+    codes_of = [sha256_bytes(scan.series.encode())[:8] for scan in scans]
+    cases = [Case(code, f"both#{code}", tmp_path / "both", part=code) for code in codes_of]
+    write_segmentation(scans[1], tmp_path / "annotations" / "seg.dcm")
+    write_structure_set(scans[0], tmp_path / "annotations" / "rt.dcm")
+    located = locate(inputs_of(tmp_path, *cases), [tmp_path / "annotations"])
+    assert {lesion.case.case_id: lesion.lesion.format for lesion in located.lesions} == {
+        codes_of[0]: "rtstruct", codes_of[1]: "dicom-seg",
+    }  # fmt: skip
+
+
+def test_masks_of_organs_are_left_out_and_taken_by_label(root, scans, tmp_path):
+    cases = cases_of(root, "P1", "P2")
+    for name, scan in zip(("P1", "P2"), scans, strict=True):
+        write_mask(scan, root / "lung-masks" / f"{name}.nii.gz")
+    located = locate(inputs_of(root, *cases), [root / "lung-masks"])
+    assert codes(located) == {"P1": "E_CENTER_MISSING", "P2": "E_CENTER_MISSING"}
+    assert located.match.notes == ("left out 2 masks of organs by name (lung); --only takes them by label",)
+    located = locate(inputs_of(root, *cases), [root / "lung-masks"], options=ReadingOptions(only=frozenset({1})))
+    assert codes(located) == {"P1": None, "P2": None}
+
+
+def test_in_a_folder_a_case_id_may_be_the_name_of_the_scan(root, scans, tmp_path):
+    write_mask(scans[0], root / "Bilder" / "0012.nii.gz", (scans[0].mask * 700 - 300).astype(np.int16))
+    table = write_rows(tmp_path / "t.csv", TABLE, ["0012", 1, 2, 3, "RAS"])
+    assert codes(locate(read_inputs(root), [table]))["Bilder/0012.nii.gz"] is None
+
+
+def test_a_fault_of_ours_costs_one_file_and_not_the_others(root, scans, monkeypatch):
+    cases = cases_of(root, "P1", "P2")
+    for name, scan in zip(("P1", "P2"), scans, strict=True):
+        write_mask(scan, root / name / "CT_mask.nii.gz")
+    read = collect.read_lesions
+
+    def broken(path, **options):
+        if path.parent.name == "P1":
+            raise ZeroDivisionError("CANARY")
+        return read(path, **options)
+
+    monkeypatch.setattr(collect, "read_lesions", broken)
+    located = locate(inputs_of(root, *cases), [root])
+    assert codes(located) == {"P1": "E_INTERNAL", "P2": None}
+    assert "ZeroDivisionError inside the program" in located.cases[0].fault.reason
+    assert "CANARY" not in str(located.cases[0].fault)
 
 
 def test_options_reach_the_readers(root, scans, tmp_path):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
+import openpyxl
 import pytest
 from lesion_files import (
     AXIAL,
@@ -43,6 +45,10 @@ def folder(tmp_path_factory):
     write_rows(root / "annotations.csv", ("seriesuid", "coordX", "coordY", "coordZ"), [scan.series, 1, 2, 3])
     write_rows(root / "centres.tsv", ("image", "x", "y", "z"), ["P1", 1, 2, 3], delimiter="\t")
     write_rows(root / "voxels.csv", ("case_id", "i", "j", "k"), ["P1", 1, 2, 3])
+    book = openpyxl.Workbook()
+    for row in (["Befunde"], ["case_id", "x", "y", "z", "system"], ["P1", 1, 2, 3, "RAS"]):
+        book.active.append(row)
+    book.save(root / "befunde.xlsx")
     write_rows(root / "gradients.csv", ("x", "y", "z"), [1, 2, 3])  # of no image
     write_rows(root / "labels.csv", ("case_id", "label"), ["P1", 1])
     write_rows(root / "made.csv", ("case_id", "image", "x", "y", "z", "lesion_source"), ["P1", "P1", 1, 2, 3, "s"])
@@ -63,6 +69,7 @@ FOUND = {
     "P1/SR/IM1": "dicom-sr",
     "P1/x_mask.nii.gz": "mask",
     "annotations.csv": "luna16",
+    "befunde.xlsx": "table",
     "centres.tsv": "table",
     "voxels.csv": "voxel-table",
 }
@@ -112,7 +119,7 @@ def test_a_file_cannot_be_searched(folder):
 
 def test_a_named_file_is_read_by_its_content_whatever_its_name(folder, tmp_path):
     for number, (name, kind) in enumerate(FOUND.items()):
-        suffix = ".csv" if "table" in kind or kind == "luna16" else ""
+        suffix = Path(name).suffix if "table" in kind or kind == "luna16" else ""
         copy = tmp_path / f"{number}{suffix}"
         shutil.copy(folder / name, copy)
         assert lesion_format(copy) == kind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -91,6 +92,38 @@ def test_utf_16_and_parquet_are_read(tmp_path):
     assert [(lesion.reference.case_id, lesion.center_mm) for lesion in found.lesions] == [("007", (1.5, 2, 3))]
 
 
+def test_a_hospitals_export_with_a_title_and_umlauts_is_read(tmp_path):
+    rows = "Läsionen 2026;;;;\nFall;case_id;x;y;z;System\n1;Müller-1;1,5;2;3;lps\n"
+    (tmp_path / "t.csv").write_bytes(rows.encode("cp1252"))
+    found = read(tmp_path / "t.csv")
+    assert [(one.reference.case_id, one.center_mm, one.name) for one in found.lesions] == [
+        ("Müller-1", (-1.5, -2, 3), "row 3")
+    ]
+    assert "read as Windows-1252; cells separated by semicolons" in found.notes[0]
+
+
+def workbook(path, **sheets):
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for name, rows in sheets.items():
+        sheet = book.create_sheet(name)
+        for row in rows:
+            sheet.append(row)
+    book.save(path)
+    return path
+
+
+def test_excel_is_read_and_several_tables_in_it_are_refused_without_their_names(tmp_path):
+    rows = [["Läsionen"], ["case_id", "x", "y", "z", "System", "diameter_mm"], ["007", 1.5, 2, 3, "RAS", "8,5"], [None]]
+    path = workbook(tmp_path / "t.xlsx", CANARY=rows, Legende=[["x"], ["rechts"]])
+    (lesion,) = read(path).lesions
+    assert (lesion.reference.case_id, lesion.center_mm, lesion.diameter_mm) == ("007", (1.5, 2, 3), 8.5)
+    assert "CANARY" not in str(read(path).notes)
+    with pytest.raises(TableError, match="has several sheets with tables") as caught:
+        read(workbook(tmp_path / "t.xlsx", CANARY=rows, CANARY2=rows))
+    assert "CANARY" not in str(caught.value)
+
+
 def test_rows_without_a_centre_are_left_out_and_half_a_centre_is_refused(tmp_path):
     path = write_rows(
         tmp_path / "t.csv", ("case_id", "x", "y", "z"), ["a", "", "", ""], ["b", 1, "", 3], ["c", 1, 2, 3]
@@ -131,7 +164,7 @@ def test_diameters_are_above_zero_or_blank(tmp_path, cell, fine):
             ("case_id", "x", "y", "z", "center_x_mm", "center_y_mm", "center_z_mm"),
             "both could begin the lesion's centre",
         ),
-        (("case_id", "case", "x", "y", "z"), "both could be the case_id"),
+        (("case_id", "Case-ID", "x", "y", "z"), "2 columns could be the case_id"),
     ],
 )
 def test_tables_without_one_certain_centre_are_refused(tmp_path, header, says):
@@ -147,8 +180,10 @@ def test_tables_without_one_certain_centre_are_refused(tmp_path, header, says):
         (b"case_id,x,y,z\na,1,2\n", TableError, Code.E_LABEL_COLUMNS),
         (b'case_id,x,y,z\n"a,1,2,3\n', TableError, Code.E_FORMAT),
         (b"case_id,x,y,z\n" + b"a" * 200_000 + b",1,2,3\n", TableError, Code.E_FORMAT),
-        (b"case_id,x,y,z\n\xff\xfa,1,2,3\n", CaseError, Code.E_ENCODING),
-        (b"case_id,x,y,z\na\0,1,2,3\n", CaseError, Code.E_ENCODING),
+        (b"case_id,x,y,z\na,1,5,2,3\n", TableError, Code.E_LABEL_COLUMNS),  # 1,5 without quotes moves the rest
+        (b"case_id,x,y,z\na\0,1,2,3\n", TableError, Code.E_ENCODING),
+        (b"\xff\xfe\n\0", TableError, Code.E_EMPTY_FILE),
+        (b"PK\x03\x04 and no more", TableError, Code.E_FORMAT),
         (b"PAR1 and no more", TableError, Code.E_FORMAT),
         (b"", CaseError, Code.E_EMPTY_FILE),
     ],

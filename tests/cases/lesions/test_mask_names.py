@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cases.lesions.names import image_stem, is_mask_name, pair_markups, pair_masks
+from pipeline.cases.lesions.names import image_stem, is_mask_name, organ_of_mask, pair_markups, pair_masks
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from pipeline.cases.lesions.names import image_stem, is_mask_name, pair_markups,
         "Seg.nii.gz", "mask.png",
         "masks/x.png", "labelsTr/x.nii.gz", "train/Masks/x.png", "P1/segmentation.nii.gz", "segmentation-0.nii",
         "mask_007.png", "x_gt.png", "x_ROI.nii", "lesion.nii.gz", "label.nii.gz", "ground_truth/x.png",
-        "GroundTruth.png",
+        "GroundTruth.png", "seg-lungs-LUNA16/1.2.3.mhd", "lung_masks/x.nii", "P1/Segmentation.seg.nrrd",
     ],
 )  # fmt: skip
 def test_masks_are_known_by_their_names(name):
@@ -53,6 +53,9 @@ def test_scans_are_not_taken_for_masks(name):
         (["P1#1a2b3c4d", "P2#1a2b3c4d"], {"P1_mask.nii.gz": 0, "masks/P2.nii.gz": 1}),
         (["P_01_Thorax.nii", "P_02_Thorax.nii"], {"P_01_Thorax_lesion.nii.gz": 0, "p_02_thorax_LESION_2.nii": 1}),
         (["x.nii.gz", "x_1.nii.gz"], {"x_tumour_mask.nii.gz": 0, "x_1_mask.nii.gz": 1}),
+        (["P 1/3 Thorax.nrrd", "P 1/Scene View.png"], {"P 1/Segmentation.seg.nrrd": 0, "P 1/mask.png": 1}),
+        (["P1/x.nii.gz", "P1/x.png"], {"P1/x_mask.png": 1, "P1/x_mask.nii.gz": 0}),
+        (["s0/1.2.3.mhd", "s1/1.2.4.mhd"], {"seg-lungs-LUNA16/1.2.4.mhd": 1}),
     ],
 )  # fmt: skip
 def test_masks_find_their_images(images, masks):
@@ -84,6 +87,22 @@ def test_what_fits_several_images_or_none_is_said_and_not_guessed(images, mask, 
     assert pairing.alone == (() if fitting else (mask,))
 
 
+@pytest.mark.parametrize(
+    ("mask", "image", "organ"),
+    [
+        ("seg-lungs-LUNA16/1.2.mhd", "subset0/1.2.mhd", "lungs"),
+        ("x_lung_mask.nii.gz", "x.nii.gz", "lung"),
+        ("masks/liver/x.nii.gz", "images/x.nii.gz", "liver"),
+        ("Task06_Lung/labelsTr/lung_001.nii.gz", "Task06_Lung/imagesTr/lung_001.nii.gz", None),
+        ("x_liver_tumour_mask.nii.gz", "x.nii.gz", None),
+        ("x_mask.nii.gz", "x.nii.gz", None),
+        ("P1/seg.nii.gz", "P1/lung.nii.gz", None),
+    ],
+)
+def test_masks_of_organs_are_known_by_a_word_that_the_image_has_not(mask, image, organ):
+    assert organ_of_mask(mask, image) == organ
+
+
 def test_markups_belong_to_their_name_or_their_folders_only_image():
     images = ["P1/vol.nrrd", "P2/vol.nrrd", "x.nrrd", "y.nrrd"]
     files = {
@@ -94,6 +113,7 @@ def test_markups_belong_to_their_name_or_their_folders_only_image():
     }
     assert pair_markups(images, list(files)).image_of == files
     assert pair_markups(["x.nrrd", "y.nrrd"], ["F.fcsv"]).ambiguous
+    assert pair_markups(["P/x.nrrd", "P/Scene View.png"], ["P/F.fcsv"]).image_of  # a picture has no millimetres
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1), max_size=4))

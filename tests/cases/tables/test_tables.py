@@ -110,6 +110,14 @@ def test_excels_line_that_names_the_separator(tmp_path):
     assert table.row_numbers == (3,)
 
 
+@pytest.mark.parametrize("content", [b"\xfe\xff", b"\xff\xfe\n\0", b"\xef\xbb\xbf \n", b";;\n;;\n"])
+@pytest.mark.parametrize("find_header", [False, True])
+def test_a_table_of_blanks_is_refused(tmp_path, content, find_header):
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(TableError, match="E_EMPTY_FILE"):
+        read_table(tmp_path / "t.csv", find_header=find_header)
+
+
 def test_parquet_is_text_too(tmp_path):
     pd.DataFrame({"id": ["007", "8"], "n": [1.5, None]}).to_parquet(tmp_path / "t.parquet")
     assert read_table(tmp_path / "t.parquet").rows == (("007", "1.5"), ("8", ""))

@@ -350,6 +350,24 @@ def test_qform_alone_gives_nibabels_affine(tmp_path: Path) -> None:
     np.testing.assert_allclose(open_nifti(tmp_path / "a.nii", limits=LIMITS).affine, affine, atol=1e-4)
 
 
+@pytest.mark.parametrize("degrees", [0.0, 0.03, 0.5, 2.0, 4.9, 5.2, 30.0, 90.0, 179.0])
+@pytest.mark.parametrize("axis", [(0, 0, 1), (0, 1, 0), (0.6, 0, 0.8), (0.48, 0.6, 0.64)])
+def test_a_qform_turned_by_nearly_180_degrees_gives_nibabels_affine(tmp_path: Path, degrees: float, axis) -> None:
+    affine = np.eye(4)
+    turn = nib.quaternions.angle_axis2mat(np.radians(180 - degrees), np.array(axis))
+    affine[:3, :3], affine[:3, 3] = turn * [0.8, 0.9, 2.0], (10, -20, 30)
+    image = nib.Nifti1Image(VOXELS, affine)
+    image.set_sform(None, 0)
+    image.set_qform(affine, 1)
+    nib.save(image, tmp_path / "a.nii.gz")
+    found = open_nifti(tmp_path / "a.nii.gz", limits=LIMITS).affine
+    np.testing.assert_allclose(found, nib.load(tmp_path / "a.nii.gz").affine, atol=1e-5)
+    np.testing.assert_allclose(found, affine, atol=3e-3)
+    image.set_sform(affine, 1)
+    nib.save(image, tmp_path / "both.nii.gz")
+    open_nifti(tmp_path / "both.nii.gz", limits=LIMITS)  # sform and qform agree
+
+
 def test_tilted_sform_with_its_own_straight_qform_is_only_a_tilt(tmp_path: Path) -> None:
     affine = AFFINE.copy()
     affine[1, 2] = 0.6
