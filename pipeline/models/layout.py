@@ -24,7 +24,28 @@ def to_fast_layout(network: nn.Module) -> nn.Module:
         faster = _FASTER.get(type(module))
         if faster and getattr(module, "in_channels", 1) == 1:  # pooling has none
             module.__class__ = faster  # as torch's own parametrizations do
+        elif isinstance(module, nn.Conv2d) and _overruns_its_weights(module):
+            module.__class__ = _PointwiseConv2d
     return network
+
+
+def _overruns_its_weights(module: nn.Conv2d) -> bool:
+    """Whether torch 2.13 on a CPU writes beyond the weights' gradient (it aborts, or corrupts other memory).
+
+    oneDNN's gradient of the weights does so for a strided 1 x 1 convolution of channels-last images, when the input's
+    channels are no multiple of 16 and the batch is none of 8.
+    """
+    pointwise = max(module.kernel_size) == 1 and module.padding == (0, 0)
+    return pointwise and max(module.stride) > 1 and module.in_channels % 16 != 0
+
+
+class _PointwiseConv2d(nn.Conv2d):
+    """A strided 1 x 1 convolution that leaves the skipped pixels out first: the same values, without the stride."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002  # torch's name
+        rows, columns = self.stride
+        kept = input[:, :, ::rows, ::columns].contiguous(memory_format=torch.channels_last)
+        return functional.conv2d(kept, weight, bias, groups=self.groups)
 
 
 class _Folded(nn.Module):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
+from torch import nn
 
 from pipeline.config.training import Network
 from pipeline.models.layout import to_fast_layout
@@ -99,3 +102,29 @@ def test_a_network_in_bf16_says_what_it_says_without_the_layout(name):
         with torch.autocast("cpu", torch.bfloat16):
             plain, fast = network(images), folded(images)
     assert (fast - exact).abs().max() < 2 * (plain - exact).abs().max() + 0.01
+
+
+@pytest.mark.parametrize("name", ["planes", "compact"])
+@pytest.mark.parametrize("width", [4, 8, 12])
+def test_narrow_networks_train_with_any_batch_without_overrunning_memory(name, width):
+    """In a process of its own: what oneDNN writes beyond the weights' gradient ends the process."""
+    code = (
+        "import torch; from pipeline.config.training import Network\n"
+        "from pipeline.models.layout import to_fast_layout; from pipeline.models.networks import build_network\n"
+        f"dimensions = {3 if name == 'planes' else 2}\n"
+        f"network = build_network(Network(name='{name}', width={width}), dimensions=dimensions, outputs=1)\n"
+        "to_fast_layout(network).train()\n"
+        "for batch in (3, 5, 2, 7):\n"
+        "    network(torch.rand(batch, 1, *[32] * dimensions)).sum().backward()\n"
+        "    [torch.rand(1000) for _ in range(200)]\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_a_pointwise_convolution_gives_the_values_of_the_strided_one():
+    strided = nn.Conv2d(8, 16, 1, stride=2)
+    images = torch.rand(3, 8, 15, 16)
+    expected = strided(images)
+    (pointwise,) = to_fast_layout(nn.Sequential(strided))
+    assert type(pointwise) is not nn.Conv2d
+    torch.testing.assert_close(pointwise(images), expected)
