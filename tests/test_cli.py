@@ -42,7 +42,7 @@ def test_help_imports_nothing_heavy():
         (["train"], "Missing"),
         (["train", "none.yaml"], "none.yaml: no such configuration file"),
         (["score", "models", "none", "--out", "o"], "none: no such manifest, folder or scan"),
-        (["score", "model", "none.csv", "--out", "o"], "none.csv: E_NOT_FOUND: no such manifest"),
+        (["score", "model", "none.csv", "--out", "o"], "none.csv: E_NOT_FOUND: no such table"),
         (["score", "m", "i", "--out", "o", "--workers", "0"], "workers"),
         (["evaluate", "model", "--out", "o"], "give MODEL and MANIFEST, or --predictions FILE"),
         (["import", "medmnist", "a.npz", "out"], "positive"),
@@ -64,7 +64,7 @@ def test_wrong_usage_is_one_line_and_exit_2(arguments, says, capsys, tmp_path, m
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"data": {"manifest": "none.csv"}}, "none.csv: E_NOT_FOUND"),
+        ({"data": {"manifest": "none.csv"}}, "c.yaml: data.manifest: no such file: "),
         ({"evaluation": {"baseline_columns": ["size_mm"]}}, "has no column 'size_mm' (extra columns: diameter_mm)"),
         ({"training": {"max_epochs": 1}}, "patience: 2 is not below training.max_epochs (1)"),
     ],

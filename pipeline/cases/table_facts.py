@@ -64,6 +64,8 @@ def read_facts_file(table: Path) -> FactsFile:
         return FactsFile()
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise TableError(Code.E_FORMAT, path, f"cannot be read as YAML ({type(error).__name__}); correct it") from None
+    if tree is None:
+        return FactsFile()
     if not isinstance(tree, dict):
         raise TableError(Code.E_FORMAT, path, f"holds {type(tree).__name__}, expected label_source and intensities")
     if "preprocessing" in tree:  # a training's configuration that has the table's name

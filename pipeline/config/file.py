@@ -48,7 +48,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read and check a configuration.
 
     Tables that it names by a relative path are looked for beside it first, then from the current folder; those that an
-    override names, the other way round. One that is in neither place keeps its path: `where_looked` names both.
+    override names, the other way round. One that is in neither place keeps its path: `missing_file` names both.
 
     Args:
         path: a YAML file.
@@ -82,14 +82,16 @@ def _locate(path: Path, named: Path, *, current_first: bool) -> Path:
     return next((place for place in (reversed(places) if current_first else places) if place.exists()), named)
 
 
-def where_looked(path: Path, table: Path) -> str:
-    """The places in which a table that a configuration names was looked for, for an error.
+def missing_file(path: Path, key: str, file: Path) -> ConfigError:
+    """The error for a file that a configuration names and that is in neither place where it is looked for.
 
     Args:
         path: of the configuration.
-        table: as it is named.
+        key: that names the file.
+        file: as it is named.
     """
-    return " and ".join(dict.fromkeys([str(path.parent / table), str(Path.cwd() / table)]))
+    places = dict.fromkeys([(path.absolute().parent / file), Path.cwd() / file])
+    return ConfigError(f"{path}: {key}: no such file: {' and '.join(map(str, places))}; correct the path")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

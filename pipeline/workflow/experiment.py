@@ -14,7 +14,7 @@ from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.cases.plan import Plan, describe_plan, plan_training
 from pipeline.cases.splits import Splits, assign_folds, assign_splits
 from pipeline.config.experiment import Config
-from pipeline.config.file import load_config, where_looked
+from pipeline.config.file import load_config, missing_file
 from pipeline.errors import ConfigError
 from pipeline.files import sha256_json
 from pipeline.workflow.table_truth import TruthDifferences, truth_differences
@@ -81,10 +81,7 @@ def read_table(config_path: Path, overrides: Sequence[str] = ()) -> tuple[Config
     config = load_config(config_path, overrides)
     for key, table in (("manifest", config.data.manifest), ("extra_columns", config.data.extra_columns)):
         if table is not None and not table.exists():
-            raise ConfigError(
-                f"{config_path}: data.{key}: there is no {table.name} where it was looked for, "
-                f"{where_looked(config_path, table)}; correct the path"
-            )
+            raise missing_file(config_path, f"data.{key}", table)
     words = LabelWords(config.data.positive_label, config.data.negative_label) if config.data.positive_label else None
     manifest = read_manifest(config.data.manifest, config.data.extra_columns, words=words)
     if config.data.lesions:
@@ -104,10 +101,7 @@ def _with_lesions(config_path: Path, manifest: Manifest, sources: Sequence[Path]
 
     missing = [source for source in sources if not source.exists()]
     if missing:
-        raise ConfigError(
-            f"{config_path}: data.lesions: there is no {missing[0].name} where it was looked for, "
-            f"{where_looked(config_path, missing[0])}; correct the path"
-        )
+        raise missing_file(config_path, "data.lesions", missing[0])
     inputs = Inputs(
         lambda _: manifest.cases,
         str(manifest.path.absolute()),

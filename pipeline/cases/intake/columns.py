@@ -140,7 +140,7 @@ def _case_column(table: Table, scans: Sequence[ScanNames], given: str | None) ->
     """The column whose cells name the most scans; of equals the first."""
     best: tuple[str, Join] | None = None
     for name in [given] if given else table.header:
-        join = join_ids(table.column(name), scans)
+        join = join_ids(table.column(name), scans, named=given is not None)
         if join and (best is None or _worth(join) > _worth(best[1])):
             best = (name, join)
     if best is None:

@@ -19,7 +19,7 @@ class FolderLabels:
 
     Attributes:
         labels: of each image: 1, 0, or None where no folder says.
-        words: images by the folder's word and what it was taken for, as ``{"benign = 0": 30}``.
+        words: images by the folder's word and what it was taken for, as ``{"benign=0": 30}``.
         unlabelled: images by the folder beside those whose name means neither.
     """
 
@@ -56,7 +56,7 @@ def folder_labels(images: Sequence[str], words: LabelWords) -> FolderLabels | No
         negative = {plain(name) for name in others}
     negative = negative or BENIGN_FOLDERS
     labels = [1 if _is(name, positive) else 0 if _is(name, negative) else None for name in names]
-    taken = Counter(f"{name} = {label}" for name, label in zip(names, labels, strict=True) if label is not None)
+    taken = Counter(f"{name}={label}" for name, label in zip(names, labels, strict=True) if label is not None)
     beside = Counter(name or "(no folder)" for name, label in zip(names, labels, strict=True) if label is None)
     return FolderLabels(tuple(labels), dict(taken), dict(beside))
 

@@ -73,12 +73,13 @@ class Join:
         return {scan for scans in self.scans_of for scan in scans}
 
 
-def join_ids(ids: Sequence[str], scans: Sequence[ScanNames]) -> Join | None:
+def join_ids(ids: Sequence[str], scans: Sequence[ScanNames], *, named: bool = False) -> Join | None:
     """Match a column of ids to scans; None when no way matches half of the filled ids.
 
     Args:
         ids: one a row; blank ones match nothing.
         scans: all scans of the folder.
+        named: somebody said that these are ids: one that matches is enough. Else they could be the codes of a class.
     """
     filled = sum(bool(text.strip()) for text in ids)
     if not filled or not scans:
@@ -87,7 +88,8 @@ def join_ids(ids: Sequence[str], scans: Sequence[ScanNames]) -> Join | None:
     for way in _ways(scans):
         join = _join(ids, way)
         distinct = {text for text, found in zip(ids, join.scans_of, strict=True) if found}
-        if len(distinct) < min(2, filled) or join.matched_rows > _MOST_ROWS * len(join.matched_scans):
+        few = len(distinct) < min(1 if named else 2, filled)
+        if few or join.matched_rows > _MOST_ROWS * len(join.matched_scans):
             continue
         if join.matched_rows == filled:
             return join

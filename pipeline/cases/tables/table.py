@@ -203,9 +203,9 @@ def describe_notes(table: Table) -> str:
 
 
 def most_common(cells: Mapping[str, int]) -> str:
-    """Values with their counts, as ``benign (34), malignant (26)``, the commonest first; in any case of letters."""
+    """Values with their counts, as ``benign (34), 'not known' (26)``, the commonest first; in any case of letters."""
     spelling: dict[str, str] = {}
     counts: Counter[str] = Counter()
     for value, count in cells.items():
         counts[spelling.setdefault(value.casefold(), value)] += count
-    return ", ".join(f"{value} ({count})" for value, count in counts.most_common())
+    return ", ".join(f"{repr(value) if ' ' in value else value} ({count})" for value, count in counts.most_common())
