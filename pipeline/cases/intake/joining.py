@@ -27,10 +27,12 @@ class ScanNames:
     Attributes:
         image: path relative to the folder, ``/`` between its parts.
         ids: of its DICOM header, by what they are (``patient``, ``study``, ``series``, ``accession``).
+        copies: other paths at which the same bytes lie.
     """
 
     image: str
     ids: Mapping[str, str] = field(default_factory=dict)
+    copies: tuple[str, ...] = ()
 
     @property
     def stem(self) -> str:
@@ -85,8 +87,10 @@ def join_ids(ids: Sequence[str], scans: Sequence[ScanNames], *, named: bool = Fa
     if not filled or not scans:
         return None
     best: Join | None = None
-    for way in _ways(scans):
-        join = _join(ids, way)
+    named_at = [(place, image) for place, scan in enumerate(scans) for image in (scan.image, *scan.copies)]
+    places = [place for place, _ in named_at]
+    for way in _ways([ScanNames(image, scans[place].ids) for place, image in named_at]):
+        join = _join(ids, way, places)
         distinct = {text for text, found in zip(ids, join.scans_of, strict=True) if found}
         few = len(distinct) < min(1 if named else 2, filled)
         if few or join.matched_rows > _MOST_ROWS * len(join.matched_scans):
@@ -150,11 +154,11 @@ def _runs(name: str) -> set[str]:
     return {" ".join(found[first:last]) for first in range(len(found)) for last in range(first + 2, len(found) + 1)}
 
 
-def _join(ids: Sequence[str], way: _Way) -> Join:
-    scans_of_key: dict[str, list[int]] = defaultdict(list)
-    for place, keys in enumerate(way.keys):
+def _join(ids: Sequence[str], way: _Way, places: Sequence[int]) -> Join:
+    scans_of_key: dict[str, dict[int, None]] = defaultdict(dict)  # places in order, each once
+    for place, keys in zip(places, way.keys, strict=True):
         for key in keys:
-            scans_of_key[key].append(place)
+            scans_of_key[key][place] = None
     rows = [tuple(scans_of_key.get(way.key_of_id(text), ())) if text.strip() else () for text in ids]
     return Join(tuple(rows), way.words)
 

@@ -31,7 +31,7 @@ def left_out_lines(
         yield f"{len(copies)} exact copies of other scans: {some(copies)}"
     others = [f"{left.scan.image} ({left.reason})" for left in series if not left.reason.startswith("an exact copy")]
     if others:
-        yield f"{len(others)} series of studies that have another one (kept is {RULE}): {some(others)}"
+        yield f"{len(others)} series of studies of which one is taken ({RULE}): {some(others)}"
     if other_kind:
         kind = "single slices or pictures" if other_kind[0].is_flat else "volumes"
         yield f"{len(other_kind)} {kind} among others that are not: {some([scan.image for scan in other_kind])}"

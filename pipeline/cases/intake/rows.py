@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.cases.intake.columns import Columns, diameter_unit_mm
@@ -59,8 +59,13 @@ class Rows:
 
 def rows_from_folders(scans: Sequence[SurveyedScan], words: LabelWords) -> Rows:
     """Labels and splits by folder names alone."""
-    images = [scan.image for scan in scans]
-    found, splits = folder_labels(images, words), folder_splits(images)
+    splits = folder_splits([scan.image for scan in scans])
+    images = [(place, image) for place, scan in enumerate(scans) for image in (scan.image, *scan.copies)]
+    found = folder_labels([image for _, image in images], words)
+    labels: dict[int, set[int]] = defaultdict(set)  # of all copies of a scan
+    for (place, _), label in zip(images, found.labels if found else [None] * len(images), strict=True):
+        if label is not None:
+            labels[place].add(label)
     lines = []
     if found:
         lines.append(f"label: from folder names, {most_common(found.words)}")
@@ -68,8 +73,13 @@ def rows_from_folders(scans: Sequence[SurveyedScan], words: LabelWords) -> Rows:
             lines.append(f"unlabelled: {most_common(found.unlabelled)} [--negative WORD counts a folder as benign]")
     if splits:
         lines.append(f"split: from folder names, {most_common(Counter(splits))}")
+    if contradictory := [scans[place].image for place, known in labels.items() if len(known) > 1]:
+        lines.append(
+            f"{len(contradictory)} scans lie in folders of both labels, byte for byte, and stay unlabelled: "
+            f"{some(contradictory)}"
+        )
     rows = [
-        IntakeRow(scan, label=found.labels[place] if found else None, split=splits[place] if splits else None)
+        IntakeRow(scan, label=_agreed(labels[place]), split=splits[place] if splits else None)
         for place, scan in enumerate(scans)
     ]
     return Rows(tuple(rows), tuple(lines))
@@ -126,7 +136,7 @@ def _neither(table: Table, columns: Columns, meaning: Mapping[str, int | None]) 
     cells = Counter(filter(None, _label_cells(table, columns)))
     neither = {word: cells[word] for word, value in meaning.items() if value is None and cells[word]}
     if neither:
-        yield f"unlabelled stays what says {most_common(neither)} [--negative WORD counts it as benign]"
+        yield f"unlabelled: {most_common(neither)} [--negative WORD counts a word as benign]"
 
 
 def _unmatched(scans: Sequence[SurveyedScan], table: Table, columns: Columns) -> Iterator[str]:
@@ -231,11 +241,16 @@ def _merge(scan: SurveyedScan, said: Sequence[IntakeRow]) -> IntakeRow:
         scan=scan,
         case_id=first.case_id,
         patient=first.patient if len(patients) <= 1 else None,
-        label=labels.pop() if len(labels) == 1 else None,
+        label=_agreed(labels),
         split=first.split,
         center_mm=first.center_mm,
         extra=first.extra,
     )
+
+
+def _agreed(labels: Collection[int]) -> int | None:
+    """The one label of all; None where there are none, or two."""
+    return next(iter(labels)) if len(labels) == 1 else None
 
 
 def _with_split(row: IntakeRow, split: str) -> IntakeRow:

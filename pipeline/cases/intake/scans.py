@@ -38,6 +38,7 @@ class SurveyedScan:
         modality: as the file declares it; None where it does not.
         attributes: of its DICOM header; None for other files.
         bytes: of its files together.
+        copies: images that hold the same bytes; a table or a folder may speak of any of them.
     """
 
     image: str
@@ -49,6 +50,7 @@ class SurveyedScan:
     modality: str | None
     attributes: DicomAttributes | None
     bytes: int
+    copies: tuple[str, ...] = ()
 
     @property
     def names(self) -> ScanNames:
@@ -59,7 +61,7 @@ class SurveyedScan:
             if known is None
             else {name: getattr(known, name) for name in ("patient", "accession", "study", "series")}
         )
-        return ScanNames(self.image, ids)
+        return ScanNames(self.image, ids, self.copies)
 
     @property
     def side(self) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pipeline.cases.intake.scans import SurveyedScan
 
 _SAME_PLACE = 0.5  # share of the smaller box that two series of one examination have in common
-RULE = "the one with marked lesions, then the commonest kernel or kind, the thinnest slices, the most, the first path"
+RULE = "the series with marked lesions; else the commonest kernel or kind, the thinnest slices, the most slices"
 
 
 @dataclass(frozen=True)
@@ -63,18 +63,21 @@ def choose_series(
 
 
 def without_copies(scans: Sequence[SurveyedScan]) -> tuple[list[SurveyedScan], list[LeftOut]]:
-    """Of files with equal bytes the first; only files of equal size are read for it."""
+    """Of files with equal bytes the one with the shortest path, which knows the paths of the others.
+
+    Only files of equal size are read for it.
+    """
     sizes = Counter((scan.bytes, scan.shape) for scan in scans)
-    first: dict[str, SurveyedScan] = {}
-    kept, copies = [], []
-    for scan in scans:
-        if sizes[scan.bytes, scan.shape] > 1:
-            original = first.setdefault(scan.digest(), scan)
-            if original is not scan:
-                copies.append(LeftOut(scan, f"an exact copy of {original.image}"))
-                continue
-        kept.append(scan)
-    return kept, copies
+    alike: dict[str, list[SurveyedScan]] = defaultdict(list)
+    for place, scan in enumerate(scans):
+        alike[scan.digest() if sizes[scan.bytes, scan.shape] > 1 else str(place)].append(scan)
+    kept: dict[int, SurveyedScan] = {}
+    left_out = []
+    for group in alike.values():
+        first, *copies = sorted(group, key=lambda scan: (len(scan.image), scan.image))
+        kept[id(first)] = replace(first, copies=tuple(scan.image for scan in copies))
+        left_out += [LeftOut(scan, f"an exact copy of {first.image}") for scan in copies]
+    return [kept[id(scan)] for scan in scans if id(scan) in kept], left_out
 
 
 def _kind(scan: SurveyedScan) -> str:

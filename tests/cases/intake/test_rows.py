@@ -1,5 +1,7 @@
 """What table rows and folder names say of scans: labels, patients, splits, sides, lesions; and what is not copied."""
 
+from dataclasses import replace
+
 import pytest
 from made_scans import scan
 from test_columns import table_of
@@ -55,6 +57,21 @@ def test_labels_by_folder_are_told_with_their_counts():
         "label: from folder names, benign=0 (1), malignant=1 (1)",
         "unlabelled: other (1) [--negative WORD counts a folder as benign]",
     )
+
+
+def test_a_scan_whose_copies_lie_in_folders_of_both_labels_has_none():
+    scans = [replace(scan("benign/a.nii"), copies=("malignant/b.nii",)), scan("malignant/c.nii"), scan("benign/d.nii")]
+    rows = rows_from_folders(scans, LabelWords())
+    assert [row.label for row in rows.rows] == [None, 1, 0]
+    assert "1 scans lie in folders of both labels, byte for byte, and stay unlabelled: benign/a.nii" in rows.lines
+    same = [replace(scan("benign/a.nii"), copies=("benign/b.nii",)), scan("malignant/c.nii")]
+    assert [row.label for row in rows_from_folders(same, LabelWords()).rows] == [0, 1]
+
+
+def test_a_row_may_name_a_copy_of_the_scan_that_stays():
+    scans = [replace(scan("new.nii"), copies=("case 7.nii",)), scan("case 8.nii")]
+    found = rows_of(scans, table_of(["id", "finding"], ["case 7", "maligne"], ["case 8", "benigne"]))
+    assert [(row.scan.image, row.label) for row in found.rows] == [("new.nii", 1), ("case 8.nii", 0)]
 
 
 def test_rows_join_scans_and_what_has_no_counterpart_is_told_by_its_row_number():
@@ -144,7 +161,7 @@ def test_the_manifests_own_words_need_no_question():
     table = table_of(["id", "diagnosis"], ["0", "benign"], ["1", "Malignant"], ["2", "unsure"], ["3", "n/a"])
     found = rows_of(scans, table, LabelWords())
     assert [row.label for row in found.rows] == [0, 1, None, None]
-    assert "unlabelled stays what says unsure (1) [--negative WORD counts it as benign]" in found.lines
+    assert "unlabelled: unsure (1) [--negative WORD counts a word as benign]" in found.lines
 
 
 def test_a_pseudonym_is_the_same_for_one_salt_and_says_nothing_of_the_id(tmp_path, monkeypatch):

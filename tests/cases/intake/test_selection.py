@@ -52,13 +52,14 @@ def test_views_of_a_radiograph_and_files_without_a_study_are_no_repetitions():
     assert len(kept(scans)[0]) == 4
 
 
-def test_exact_copies_are_known_by_their_bytes_and_the_first_stays(tmp_path):
-    for name, value in (("a", 1), ("b", 1), ("c", 2)):
+def test_exact_copies_are_known_by_their_bytes_and_the_shortest_path_stays(tmp_path):
+    for name, value in (("a - copy", 1), ("a", 1), ("c", 2)):
         nib.save(nib.Nifti1Image(np.full((4, 4, 4), value, np.int16), np.eye(4)), tmp_path / f"{name}.nii")
     scans = [found for found in survey(tmp_path) if isinstance(found, SurveyedScan)]
     chosen, copies = without_copies(scans)
     assert [each.image for each in chosen] == ["a.nii", "c.nii"]
-    assert [(copy.scan.image, copy.reason) for copy in copies] == [("b.nii", "an exact copy of a.nii")]
+    assert [(copy.scan.image, copy.reason) for copy in copies] == [("a - copy.nii", "an exact copy of a.nii")]
+    assert chosen[0].copies == ("a - copy.nii",)
 
 
 def test_files_of_the_same_names_in_many_folders_are_one_scan_and_what_was_computed_from_it():
