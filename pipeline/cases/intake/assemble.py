@@ -31,10 +31,7 @@ from pipeline.cases.tables.table import (
 from pipeline.errors import TableError, UsageError
 from pipeline.imaging.find import SkippedCount
 
-_SAME_MM = 1.0  # a centre in a table and a mark in a file are one lesion within it
-_HEADER_COLUMNS = ("sex", "age_years", "manufacturer", "kernel", "thickness_mm", "body_part", "view")
 _MOST_TABLES = 30
-_LEAST_LESIONS = 0.5  # share of the scans with a lesion from which lesions are what is classified
 
 
 @dataclass(frozen=True)
