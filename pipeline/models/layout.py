@@ -26,6 +26,8 @@ def to_fast_layout(network: nn.Module) -> nn.Module:
             module.__class__ = faster  # as torch's own parametrizations do
         elif isinstance(module, nn.Conv2d) and _overruns_its_weights(module):
             module.__class__ = _PointwiseConv2d
+        elif type(module) in _EXACT_WHERE_SMALL and max(module.kernel_size) > 1:
+            module.__class__ = _EXACT_WHERE_SMALL[type(module)]
     return network
 
 
@@ -46,6 +48,34 @@ class _PointwiseConv2d(nn.Conv2d):
         rows, columns = self.stride
         kept = input[:, :, ::rows, ::columns].contiguous(memory_format=torch.channels_last)
         return functional.conv2d(kept, weight, bias, groups=self.groups)
+
+
+class _ExactWhereSmall(nn.Module):
+    """Mixed into a convolution: on a CPU, an input smaller than the kernel along any axis is computed in fp32.
+
+    torch 2.13's bf16 gradient of the weights reads and writes beyond its memory for such inputs, those of a network's
+    last layers: NaN, a wrong sum without a word, or an abort, by chance. Its fp32 is right, and costs little there.
+    """
+
+    kernel_size: tuple[int, ...]
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002  # torch's name
+        convolve = super()._conv_forward  # type: ignore[misc]
+        small = any(side < kernel for side, kernel in zip(input.shape[2:], self.kernel_size, strict=True))
+        if not small or input.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+            plain: Tensor = convolve(input, weight, bias)
+            return plain
+        with torch.autocast("cpu", enabled=False):
+            exact: Tensor = convolve(input.float(), weight, bias)
+        return exact.to(torch.get_autocast_dtype("cpu"))
+
+
+class _ExactWhereSmallConv2d(_ExactWhereSmall, nn.Conv2d):
+    pass
+
+
+class _ExactWhereSmallConv3d(_ExactWhereSmall, nn.Conv3d):
+    pass
 
 
 class _Folded(nn.Module):
@@ -110,6 +140,10 @@ class _AvgPool3d(nn.AvgPool3d):
         return super().forward(images).to(images.dtype, memory_format=order)
 
 
+_EXACT_WHERE_SMALL: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv2d: _ExactWhereSmallConv2d,
+    nn.Conv3d: _ExactWhereSmallConv3d,
+}
 _FASTER: dict[type[nn.Module], type[nn.Module]] = {
     nn.Conv2d: _FoldedConv2d,
     nn.Conv3d: _FoldedConv3d,

@@ -37,7 +37,7 @@ class _Blocks(TypedDict):
 
 
 def build_network(config: Network, *, dimensions: int, outputs: int = 1) -> nn.Module:
-    """A network from images (B, 1, R, A[, S]) to a logit for each finding (B, outputs); every side at least 28 voxels.
+    """A network from images (B, 1, R, A[, S]) to a logit for each finding (B, outputs); every side at least 8 voxels.
 
     Args:
         config: which network.

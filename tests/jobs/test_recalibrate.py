@@ -143,7 +143,7 @@ def test_cases_of_another_kind_are_refused_and_another_label_source_is_said(insi
         facts.write_text("label_source: histology of the resected lesion\n")
         assert run(["recalibrate", uri, "manifest.csv"]) == 0
         printed = capsys.readouterr().out
-        assert "labels of the cases: histology of the resected lesion (300); of the model: " in printed
+        assert "labels of the cases: 'histology of the resected lesion' (300); of the model: " in printed
         assert "challenger; `malignancy promote` lets the gate compare" in printed
         made = printed.strip().splitlines()[-1].removeprefix("model: ")
         assert description(made)["label"]["source"].endswith("; calibrated to: histology of the resected lesion")

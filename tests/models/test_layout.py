@@ -128,3 +128,41 @@ def test_a_pointwise_convolution_gives_the_values_of_the_strided_one():
     (pointwise,) = to_fast_layout(nn.Sequential(strided))
     assert type(pointwise) is not nn.Conv2d
     torch.testing.assert_close(pointwise(images), expected)
+
+
+@pytest.mark.parametrize(("dimensions", "stride", "side"), [(3, 1, 2), (3, 2, 1), (2, 2, 1)])
+def test_convolutions_of_small_inputs_learn_the_right_weights_in_bf16(dimensions, stride, side):
+    """Of memory that holds NaN, against gradients of float64: torch's own reads and writes beyond its arrays."""
+    code = (
+        "import itertools, torch; from torch import nn\n"
+        "from pipeline.models.layout import to_fast_layout\n"
+        f"dimensions, stride, side = {dimensions}, {stride}, {side}\n"
+        "make = nn.Conv2d if dimensions == 2 else nn.Conv3d\n"
+        "torch.manual_seed(0)\n"
+        "for sides in set(itertools.permutations((side, 4, 5)[:dimensions])) | {(side,) * dimensions}:\n"
+        "    exact = make(16, 16, 3, stride=stride, padding=1, bias=False).double()\n"
+        "    fast = to_fast_layout(nn.Sequential(make(16, 16, 3, stride=stride, padding=1, bias=False)))\n"
+        "    fast[0].load_state_dict(exact.state_dict())\n"
+        "    images = torch.randn(5, 16, *sides)\n"
+        "    junk = [torch.full((count,), float('nan')) for count in (1_000, 10_000, 100_000, 16 * 16 * 27)]\n"
+        "    del junk\n"
+        "    with torch.autocast('cpu', torch.bfloat16):\n"
+        "        found = fast(images)\n"
+        "    assert found.dtype == torch.bfloat16\n"
+        "    gradient = torch.randn_like(found)\n"
+        "    found.backward(gradient)\n"
+        "    exact(images.double()).backward(gradient.double())\n"
+        "    error = (fast[0].weight.grad - exact.weight.grad).abs().max() / exact.weight.grad.abs().max()\n"
+        "    assert error < 0.02, (sides, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["compact", "planes", "cnn_lstm", "resnet18", "densenet121"])
+def test_the_smallest_input_that_a_configuration_may_ask_for_trains(name):
+    torch.manual_seed(0)
+    network = to_fast_layout(build_network(Network(name=name), dimensions=3)).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        network(torch.rand(4, 1, 8, 8, 8)).float().sum().backward()
+    assert all(weight.grad is None or weight.grad.isfinite().all() for weight in network.parameters())

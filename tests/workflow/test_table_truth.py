@@ -18,5 +18,5 @@ def test_another_truth_and_a_mix_are_told_with_counts():
     found = truth_differences(facts, **MODEL)
     assert found.lines == [
         "intensities of the cases: real (4), simulated (1); of the model: real",
-        "labels of the cases: histology (3), opinion of four readers (2); of the model: histology",
+        "labels of the cases: histology (3), 'opinion of four readers' (2); of the model: histology",
     ]
