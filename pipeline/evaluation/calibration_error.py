@@ -174,10 +174,13 @@ def brier_decomposition(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> 
 
     Source: Dimitriadis, Gneiting & Jordan, 2021.
     """
-    from sklearn.isotonic import IsotonicRegression
+    from sklearn.isotonic import isotonic_regression
 
     truth, values = _checked(labels, probabilities)
-    recalibrated = IsotonicRegression().fit_transform(values, truth)
+    # Of the steps themselves: `IsotonicRegression` interpolates between them, which gives NaN where probabilities
+    # differ by the last bit of a number, as sigmoids near 1 do.
+    _, group, cases = np.unique(values, return_inverse=True, return_counts=True)
+    recalibrated = isotonic_regression(np.bincount(group, truth) / cases, sample_weight=cases)[group]
     best = float(np.mean((recalibrated - truth) ** 2))
     prevalence = float(truth.mean())
     uncertainty = prevalence * (1.0 - prevalence)

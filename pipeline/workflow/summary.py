@@ -17,10 +17,13 @@ from pipeline.workflow.candidates import ChampionBeside
 from pipeline.workflow.findings_text import findings_lines, findings_markdown
 
 if TYPE_CHECKING:
+    from pipeline.workflow.judge import Judgement
     from pipeline.workflow.trained import Trained
 
 
 NOT_CALIBRATED = "no calibrator could be fitted, so its numbers are no probabilities; give more labelled cases"
+
+_FOLDS_APART = 0.05  # by which the mean AUROC within folds exceeds the pooled one
 
 
 def summary_text(trained: Trained, version: RegisteredVersion | None) -> str:
@@ -35,7 +38,7 @@ def summary_text(trained: Trained, version: RegisteredVersion | None) -> str:
         ),
         "",
         _table(trained),
-        *_folds(trained),
+        *fold_lines(judgement),
         *findings_lines(judgement.findings),
         f"calibrated: {_calibration(evaluation)}",
         *(f"calibrator: {note}" for note in judgement.calibration_notes),
@@ -83,7 +86,7 @@ def note(trained: Trained) -> str:
     rows += ["", champion_text(trained.champion)]
     rows += ["", f"Calibration ({trained.judgement.calibration}): {_calibration(evaluation)}."]
     rows += [line for text in trained.judgement.calibration_notes for line in ("", f"Calibrator: {text}.")]
-    rows += [line for text in _folds(trained) for line in ("", f"{text}.")]
+    rows += [line for text in fold_lines(trained.judgement) for line in ("", f"{text}.")]
     rows += ["", f"Operating point: {trained.judgement.operating_point.describe()}."]
     if trained.judgement.refer_zone:
         rows += ["", f"Refer zone: {trained.judgement.refer_zone.describe()}."]
@@ -95,14 +98,22 @@ def _epochs(trained: Trained) -> str:
     return ", ".join(f"{fitted.best_epoch} of {fitted.epochs}" for fitted in trained.fitted)
 
 
-def _folds(trained: Trained) -> list[str]:
+def fold_lines(judgement: Judgement) -> list[str]:
     """AUROC within the folds, beside the pooled one: pooling also asks whether the folds' probabilities agree."""
-    aurocs = trained.judgement.fold_aurocs
+    aurocs = judgement.fold_aurocs
     if not aurocs:
         return []
     each = ", ".join(f"{value:.3f}" for value in aurocs)
     together = f"the model is all {len(aurocs)} networks together, which these figures do not judge"
-    return [f"AUROC within folds: mean {np.mean(aurocs):.3f} ({each}); {together}"]
+    lines = [f"AUROC within folds: mean {np.mean(aurocs):.3f} ({each}); {together}"]
+    pooled = judgement.evaluation["auroc"].estimate
+    if np.mean(aurocs) - pooled > _FOLDS_APART:
+        lines.append(
+            f"the folds' networks rank alike but answer on different scales, which costs the pooled AUROC "
+            f"{np.mean(aurocs) - pooled:.2f} and the calibration more: train longer (training.min_steps), or with more "
+            "folds (training.folds)"
+        )
+    return lines
 
 
 def _simulated(trained: Trained) -> str:

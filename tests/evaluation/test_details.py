@@ -9,9 +9,11 @@ from studies import calibrator, frame, point, predictions, several_seeds
 
 from pipeline.errors import UsageError
 from pipeline.evaluation import calibration_error, metrics
+from pipeline.evaluation.calibrator import Calibrator
 from pipeline.evaluation.certainty import evaluate_by_certainty
 from pipeline.evaluation.decision_curve import net_benefit
 from pipeline.evaluation.details import evaluate_details
+from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.intervals import auroc_interval
 from pipeline.evaluation.patient_level import by_patient
 from pipeline.evaluation.predictions import Predictions
@@ -93,6 +95,17 @@ def test_lesions_of_6_to_15_mm_stand_beside_the_headline():
         ).headline_band
         is None
     )
+
+
+@pytest.mark.parametrize("scale", [1e-310, 1e-9, 30.0, 200.0, 1e6])
+@pytest.mark.parametrize("shift", [0.0, 33.0, -700.0])
+def test_no_logit_however_large_or_small_makes_a_figure_that_is_no_number(scale, shift):
+    table = frame(60, seed=3)
+    table["logit"] = table["logit"] * scale + shift
+    test = Predictions.from_frame(table).with_probabilities(Calibrator("none").apply)
+    found = evaluate(test, operating_point=point(), calibrator=Calibrator("none"), resamples=50)
+    details = evaluate_details(test, operating_point=point(), calibration=test, resamples=50)
+    json.dumps(found.to_json() | details.to_json(), allow_nan=False)
 
 
 def test_cumulative_error_is_its_slow_definition_and_knows_no_order():

@@ -121,6 +121,11 @@ def test_brier_decomposition_adds_up_and_is_kind_to_the_calibrated():
     assert worse.miscalibration > parts.miscalibration
 
 
+def test_brier_decomposition_of_probabilities_that_differ_in_their_last_bit():
+    parts = brier_decomposition([0, 1, 0, 1, 0, 1], [0.1, 0.2, 1 - 3e-16, 1 - 2e-16, 1 - 1e-16, 1.0])
+    assert parts.discrimination == pytest.approx(0.25 - (2 * 0.5**2 + 2 * 0.5**2) / 6)
+
+
 def test_confusion_counts_the_threshold_as_positive():
     counts = metrics.confusion([1, 1, 0, 0, 0], [0.9, 0.4, 0.4, 0.1, 0.39], 0.4)
     assert (counts.true_positive, counts.false_negative, counts.true_negative, counts.false_positive) == (2, 0, 2, 1)
