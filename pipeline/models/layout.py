@@ -26,8 +26,8 @@ def to_fast_layout(network: nn.Module) -> nn.Module:
             module.__class__ = faster  # as torch's own parametrizations do
         elif isinstance(module, nn.Conv2d) and _overruns_its_weights(module):
             module.__class__ = _PointwiseConv2d
-        elif isinstance(module, nn.Conv2d | nn.Conv3d) and max(module.kernel_size) > 1:
-            module.__class__ = _EXACT_WHERE_SMALL.get(type(module), type(module))
+        elif (careful := _EXACT_WHERE_SMALL.get(type(module))) and max(cast("nn.Conv3d", module).kernel_size) > 1:
+            module.__class__ = careful
     return network
 
 
