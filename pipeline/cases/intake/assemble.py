@@ -118,7 +118,7 @@ def take_in(
         *([kinds] if kinds else []),
         *([f"table: {table.path}" + (f" ({describe_notes(table)})" if table.notes else "")] if table else []),
         *rows.lines,
-        *lesion_lines(rows_left, lesions, match),
+        *lesion_lines(rows_left, lesions, match, table=table),
         *patient_lines(rows_left, salt),
     ]
     return Intake(

@@ -17,7 +17,7 @@ from pipeline.cases.lesions.collect import collect_annotations
 from pipeline.cases.lesions.images import ImageIndex
 from pipeline.cases.lesions.lesion import Lesion, ReadingOptions
 from pipeline.cases.lesions.match import LesionMatch, match_lesions
-from pipeline.cases.tables.table import most_common
+from pipeline.cases.tables.table import Table, most_common
 
 _SAME_MM = 1.0  # a centre in a table and a mark in a file are one lesion within it
 _LEAST_LESIONS = 0.5  # share of the scans with a lesion from which lesions are what is classified
@@ -88,12 +88,17 @@ def only_lesions(located: Sequence[LocatedRow]) -> tuple[list[LocatedRow], list[
     return [entry for entry in located if entry.row.center_mm is not None], without
 
 
-def lesion_lines(located: Sequence[LocatedRow], lesions_of: Lesions, match: LesionMatch) -> list[str]:
-    """How many lesions there are, where they are marked, and what was decided about them."""
+def lesion_lines(
+    located: Sequence[LocatedRow], lesions_of: Lesions, match: LesionMatch, *, table: Table | None
+) -> list[str]:
+    """How many lesions there are, where they are marked, and what was decided about them.
+
+    How ``table`` was read is said before, and not again where its centres are noted.
+    """
     with_center = [entry for entry in located if entry.row.center_mm is not None]
     if not with_center:
         return []
-    scans_with = {id(entry.row.scan) for entry in with_center}
+    scans_with = list(dict.fromkeys(id(entry.row.scan) for entry in with_center))
     formats = Counter(str(lesion.format) for scan in scans_with for lesion in lesions_of.get(scan, ()))
     where = most_common(formats) if formats else "the table"
     scans = len({id(entry.row.scan) for entry in with_center})
@@ -102,14 +107,15 @@ def lesion_lines(located: Sequence[LocatedRow], lesions_of: Lesions, match: Lesi
     shared = Counter(entry.row.scan.image for entry in with_center if entry.lesion and entry.row.label is not None)
     if shared:
         lines.append(f"{len(shared)} scans have several lesions, which share their scan's label")
-    return [*lines, *_once(match.notes)]
+    return [*lines, *_once(match.notes, table)]
 
 
-def _once(notes: Sequence[str]) -> Iterable[str]:
+def _once(notes: Sequence[str], table: Table | None) -> Iterable[str]:
     """Notes on single files, those that say the same in one line."""
     files_of: dict[str, list[str]] = defaultdict(list)
     for note in notes:
         file, _, text = note.rpartition(": ")
-        files_of[text].append(file)
+        if not (table and file == str(table.path) and set(text.split("; ")) <= set(table.notes)):
+            files_of[text].append(file)
     for text, files in files_of.items():
         yield f"{text} ({some(files)})" if any(files) else text
