@@ -78,6 +78,8 @@ def save_coded(
     temperature=1.0,
     envelope=True,
     trained_on=("other",),
+    case_ids=(),
+    images=(),
     refer_zone=None,
     provenance=None,
     **label,
@@ -96,7 +98,9 @@ def save_coded(
         label=LabelMeaning(**{"source": "made up", "intensities": "simulated", **label}),
         envelope=Envelope(modality="other", cases=9, limits={}) if envelope else None,
         prevalence_at_calibration=0.5,
-        patients=PatientHashes.of("salt", {"train": trained_on, "validation": ["v"], "calibration": ["k"]}),
+        patients=PatientHashes.of(
+            "salt", {"train": trained_on, "validation": ["v"], "calibration": ["k"]}, case_ids=case_ids, images=images
+        ),
         provenance=provenance or {},
         refer_zone=refer_zone,
     )

@@ -49,6 +49,11 @@ class Case:
     url: str | None = None
     part: str | None = None
 
+    @property
+    def place(self) -> tuple[str, str | None]:
+        """Where the image lies, the same for every spelling of its path, and the part of it."""
+        return self.url or os.path.normpath(self.path), self.part
+
 
 def split_part(image: str, exists: Callable[[str], bool]) -> tuple[str, str | None]:
     """The path, and the part of it that is meant: ``folder#1a2b3c4d``, ``scan.tif#3``.

@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.cases.case import Case
 from pipeline.cases.prepare import Outcome
 from pipeline.config.inputs import Limits
-from pipeline.errors import CaseError, Code
+from pipeline.errors import CaseError, Code, TableError
 from pipeline.imaging.checks import within_root
 from pipeline.imaging.image import Warning, orientation, spacing_mm
 from pipeline.imaging.read import open_scan
@@ -99,7 +99,7 @@ def duplicates(findings: Sequence[Finding]) -> list[Finding]:
         key = (finding.digest, finding.case.center_mm)
         earlier = first.setdefault(key, finding) if finding.digest else finding
         if earlier is not finding:
-            same = earlier.case.path == finding.case.path
+            same = earlier.case.place == finding.case.place
             code = Code.W_DUPLICATE_FILE if same else Code.W_DUPLICATE_CONTENT
             warning = Warning(code, f"the same image and place as case {earlier.case.case_id!r}")
             finding = Finding(**{**vars(finding), "warnings": (*finding.warnings, warning)})
@@ -107,20 +107,45 @@ def duplicates(findings: Sequence[Finding]) -> list[Finding]:
     return marked
 
 
+def conflicting_labels(table: Path, findings: Iterable[Finding]) -> TableError | None:
+    """What is wrong with cases of the same bytes and centre that are labelled both benign and malignant, if any are."""
+    groups: dict[object, list[Case]] = defaultdict(list)
+    for finding in findings:
+        if finding.digest and finding.case.label is not None:
+            groups[finding.digest, finding.case.part, finding.case.center_mm].append(finding.case)
+    torn = [cases for cases in groups.values() if len({case.label for case in cases}) > 1]
+    if not torn:
+        return None
+    ids = " and ".join(repr(next(case.case_id for case in torn[0] if case.label == label)) for label in (0, 1))
+    count = f"{len(torn)} image has" if len(torn) == 1 else f"{len(torn)} images have"
+    return TableError(
+        Code.E_LABEL_CONFLICT, table, f"{count} cases of both labels: {ids} are the same image; keep the right one"
+    )
+
+
 def leaks(findings: Iterable[Finding]) -> list[str]:
     """Images that stand under two patients, or in two splits, though their bytes are the same."""
-    groups: dict[str, list[Case]] = defaultdict(list)
-    for finding in findings:
-        if finding.digest:
-            groups[finding.digest].append(finding.case)
     lines = []
-    for cases in groups.values():
+    for cases in _by_image(findings):
         ids = ", ".join(repr(case.case_id) for case in cases)
         if len({case.patient_id for case in cases}) > 1:
             lines.append(f"cases {ids} are the same image under different patients")
         elif len({case.split for case in cases if case.split}) > 1:
             lines.append(f"cases {ids} are the same image in different splits")
     return lines
+
+
+def across_splits(findings: Iterable[Finding]) -> list[list[Case]]:
+    """Cases of the same bytes that stand in several splits, image by image."""
+    return [cases for cases in _by_image(findings) if len({case.split for case in cases if case.split}) > 1]
+
+
+def _by_image(findings: Iterable[Finding]) -> Iterable[list[Case]]:
+    groups: dict[str, list[Case]] = defaultdict(list)
+    for finding in findings:
+        if finding.digest:
+            groups[finding.digest].append(finding.case)
+    return groups.values()
 
 
 def unusual(findings: Sequence[Finding]) -> list[str]:

@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from pipeline.cases.case import RESERVED_COLUMNS, TEXT_COLUMNS, ZERO_AND_ONE, Case, case_from_record
+from pipeline.cases.ids import plain_id
 from pipeline.cases.label_words import LabelWords
 from pipeline.cases.table_facts import TableFacts, collect_facts, facts_path, label_words, read_facts_file
 from pipeline.cases.table_faults import check_case_ids, table_faults
@@ -154,22 +155,15 @@ def _require_one_spelling(manifest: Manifest, path: Path, ids: set[str]) -> None
             path,
             f"names none of the {len(known)} cases of {manifest.path}; it belongs to another table",
         )
-    by_key = {_plain(case_id): case_id for case_id in known - ids}
-    misspelt = [case_id for case_id in ids - known if _plain(case_id) in by_key]
+    by_key = {plain_id(case_id): case_id for case_id in known - ids}
+    misspelt = [case_id for case_id in ids - known if plain_id(case_id) in by_key]
     if misspelt:
         raise TableError(
             Code.E_CASE_ID,
             path,
             f"{len(misspelt)} case ids are spelt otherwise than in {manifest.path} "
-            f"({misspelt[0]!r} and {by_key[_plain(misspelt[0])]!r}); write them alike",
+            f"({misspelt[0]!r} and {by_key[plain_id(misspelt[0])]!r}); write them alike",
         )
-
-
-def _plain(case_id: str) -> str:
-    """An id without what spreadsheets change: spaces, case of letters, leading zeros, ``.0``."""
-    text = case_id.strip().casefold()
-    number = text.removesuffix(".0")
-    return number.lstrip("0") or "0" if number.isdigit() else text
 
 
 def _distinct(table: Table) -> tuple[list[tuple[int, dict[str, str]]], int]:

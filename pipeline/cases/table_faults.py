@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from pipeline.cases.case import Case
+from pipeline.cases.ids import is_rounded, spelt_apart
 from pipeline.cases.tables.table import MISSING_WORDS
 from pipeline.config.inputs import SPLITS
 from pipeline.errors import Code, TableError
@@ -118,6 +119,24 @@ def _patient_faults(path: Path, cases: Sequence[Case]) -> Iterable[TableError]:
             f"{_count(len(spaces), 'patient_id has', 'patient_ids have')} spaces around ({_examples(spaces)}); "
             "remove them",
         )
+    apart = spelt_apart(ids)
+    if apart:
+        pairs = [f"{one!r} and {other!r}" for one, other in apart]
+        yield TableError(
+            Code.E_PATIENT_LEAK,
+            path,
+            f"{_count(len(apart), 'patient_id is', 'patient_ids are')} another one but for the spelling "
+            f"({_some(pairs)}), and one person could be in two splits; write one patient's id alike everywhere, or "
+            "make those of two differ by more",
+        )
+    rounded = Counter(patient for patient in ids if is_rounded(patient))
+    if rounded:
+        yield TableError(
+            Code.E_LABEL_COLUMNS,
+            path,
+            f"patient_id {_examples(list(rounded))} in {rounded.total()} rows was shortened by a spreadsheet, which "
+            "makes one patient of several; export the column as text",
+        )
     missing = Counter(patient for patient in ids if patient.strip().casefold() in MISSING_WORDS)
     if missing:
         yield TableError(
@@ -131,7 +150,7 @@ def _patient_faults(path: Path, cases: Sequence[Case]) -> Iterable[TableError]:
 def _label_conflicts(path: Path, cases: Sequence[Case]) -> Iterable[TableError]:
     places = [
         group
-        for group in _grouped(cases, lambda case: (case.image, case.center_mm))
+        for group in _grouped(cases, lambda case: (*case.place, case.center_mm))
         if len({case.label for case in group}) > 1
     ]
     if places:
@@ -176,8 +195,13 @@ def _count(number: int, one: str, several: str) -> str:
 
 def _examples(values: Sequence[str]) -> str:
     """The first three, as ``'a', 'b', 'c' and 4 more``."""
-    shown = ", ".join(repr(value) for value in values[:_SHOWN])
-    return f"{shown} and {len(values) - _SHOWN} more" if len(values) > _SHOWN else shown
+    return _some([repr(value) for value in values])
+
+
+def _some(texts: Sequence[str]) -> str:
+    """The first three, as ``a, b, c and 4 more``."""
+    shown = ", ".join(texts[:_SHOWN])
+    return f"{shown} and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else shown
 
 
 def _grouped(cases: Iterable[Case], key: Callable[[Case], object]) -> Iterable[list[Case]]:

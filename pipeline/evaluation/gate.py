@@ -73,6 +73,7 @@ class LockedCases:
         unseen: cases left.
         patients_malignant: patients with a malignant case left.
         patients_benign: patients with a benign case left.
+        doubt: why patients who seem new may not be, if there is a reason.
     """
 
     labelled: int
@@ -81,6 +82,7 @@ class LockedCases:
     unseen: int
     patients_malignant: int
     patients_benign: int
+    doubt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,10 @@ def admission(
         challenger.has_envelope,
         "present" if challenger.has_envelope else "the challenger has none, so it would score anything; train it anew",
     )
-    return (*same_question(challenger, champion), envelope, _enough(cases, policy))
+    told_apart = Condition(
+        "patients are recognised", cases.doubt is None, cases.doubt or "by their ids, in whatever spelling"
+    )
+    return (*same_question(challenger, champion), envelope, told_apart, _enough(cases, policy))
 
 
 def same_question(challenger: Standing, champion: Standing) -> tuple[Condition, ...]:
@@ -156,6 +161,7 @@ def contest(
     *,
     policy: GatePolicy,
     lost: int,
+    known_images: int,
     parity: Parity,
     columns: Sequence[str],
     seed: int = 0,
@@ -167,6 +173,7 @@ def contest(
         champion: the same cases in the same order.
         policy: the limits.
         lost: cases that the champion scored and the challenger did not.
+        known_images: cases of patients who seem new, with images that one of the two was fitted on.
         parity: of the challenger.
         columns: subgroup columns of the predictions.
         seed: of the bootstrap.
@@ -179,6 +186,7 @@ def contest(
     return (
         _parity(parity, policy),
         _coverage(lost, len(challenger.predictions), policy),
+        _images(known_images),
         _not_inferior(challenger, champion, policy, seed=seed),
         _calibration(challenger.evaluation),
         _subgroups(challenger, champion, columns, policy, seed=seed),
@@ -199,6 +207,16 @@ def _coverage(lost: int, scored: int, policy: GatePolicy) -> Condition:
     holds = share <= policy.lost_share
     finding = f"the challenger refuses {lost} of {lost + scored} cases that the champion scores (limit"
     return Condition("cases scored", holds=holds, finding=f"{finding} {100 * policy.lost_share:g} %)")
+
+
+def _images(known: int) -> Condition:
+    finding = "none of the images is one that either model was fitted on"
+    if known:
+        finding = (
+            f"{known} cases of patients who seem new have images that one of the models was fitted on; write the "
+            "patients' ids as they were at training"
+        )
+    return Condition("images are new", holds=not known, finding=finding)
 
 
 def auroc_gain(challenger: Contender, champion: Contender, *, seed: int = 0) -> Interval:

@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cases.inputs import Inputs, read_inputs
-from pipeline.cases.inspection import Finding, duplicates, finding_of, inspect_case, label_balance, leaks, unusual
+from pipeline.cases.inspection import (
+    Finding,
+    conflicting_labels,
+    duplicates,
+    finding_of,
+    inspect_case,
+    label_balance,
+    leaks,
+    unusual,
+)
 from pipeline.cases.lesions.locate import locate, located_inputs, require_lesion_model
 from pipeline.cases.lesions.report import report_lines
 from pipeline.cases.lesions.sign_trap import swapped_signs
@@ -73,6 +82,9 @@ def check(source: Path, *, model_name: str | None, json_file: Path | None, lesio
         preflight = Preflight((), (error,), (), {}, {})
     else:
         findings = duplicates(list(_inspect(inputs, model_name)))
+        conflict = conflicting_labels(source, findings)
+        if conflict and all(fault.code != conflict.code for fault in faults):
+            faults = (*faults, conflict)
         trap = swapped_signs([finding.case for finding in findings], root=inputs.root)
         if trap is not None:
             faults = (*faults, TableError(Code.E_ROI_OUTSIDE, source, trap))

@@ -30,7 +30,16 @@ from pipeline.scoring.scorer import Scorer
 from pipeline.tracking.promotion import registered_name
 from pipeline.tracking.registry import model_folder
 from pipeline.workflow.candidates import ChampionBeside, champion_beside
-from pipeline.workflow.labelled import Scored, predictions_from, score_labelled, seen_cases, subgroup_columns
+from pipeline.workflow.labelled import (
+    Scored,
+    doubted_patients,
+    known_images_text,
+    predictions_from,
+    score_labelled,
+    seen_cases,
+    seen_images,
+    subgroup_columns,
+)
 from pipeline.workflow.mistakes import mistake_pictures
 from pipeline.workflow.reporting import Judged, preprocessing_facts, provenance_facts, write_evaluation
 from pipeline.workflow.summary import champion_text, evaluation_text
@@ -63,18 +72,23 @@ def evaluate_model(
     model = load_model(model_folder(model_name, Tracking()))
     require_findings(manifest, model.findings)
     labelled = [case for case in manifest.cases if case.label is not None]
-    unseen = [case for case in labelled if not model.description.patients.contains(str(case.patient_id))]
-    findings = _known(model, manifest, unseen)
+    seen = seen_cases(model.description, labelled)
     scorer = Scorer(model, root=manifest.root)
-    rows = list(score_cases(scorer, unseen))
-    judged_rows = [(case, row) for case, row in zip(unseen, rows, strict=True) if row.probability is not None]
+    new = [case for case in labelled if case.case_id not in seen]
+    scored = [Scored(case, row) for case, row in zip(new, score_cases(scorer, new), strict=True)]
+    known_images = seen_images(model.description, scored)
+    scored = [each for each in scored if each.case.case_id not in known_images]
+    unseen, rows = [each.case for each in scored], [each.row for each in scored]
+    findings = _known(model, manifest, unseen)
+    judged_rows = [(each.case, each.row) for each in scored if each.usable]
     if len({case.label for case, _ in judged_rows}) < 2:
         rejections = [f"{row.code}: {row.reason}" for row in rows if row.probability is None]
         first = f" (first: {rejections[0]})" if rejections else ""
         raise TableError(
             Code.E_ONE_CLASS,
             manifest_path,
-            f"{len(labelled)} labelled cases, {len(labelled) - len(unseen)} of patients that the model has seen, "
+            f"{len(labelled)} labelled cases, {len(labelled) - len(unseen)} of patients or images that the model has "
+            "seen, "
             f"{len(rejections)} rejected{first}: what is left has not both classes; "
             "give cases of other patients",
         )
@@ -93,7 +107,9 @@ def evaluate_model(
     for case, row in zip(unseen, rows, strict=True):
         if row.probability is None:
             print(f"rejected {case.case_id}: {row.code}: {row.reason}")
-    print(f"{len(labelled) - len(unseen)} cases of patients that the model has seen were left out")
+    print(f"{len(seen)} cases of patients that the model has seen were left out")
+    for doubt in (known_images_text(known_images), doubted_patients(model.description, labelled)):
+        print(*([f"warning: {doubt}"] if doubt else []), sep="\n", end="\n" * bool(doubt))
     return int(len(judged_rows) < len(unseen))
 
 

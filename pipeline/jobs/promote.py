@@ -24,11 +24,13 @@ from pipeline.workflow.candidates import Candidate, contender, load_candidate
 from pipeline.workflow.labelled import (
     Scored,
     cases_digest,
+    doubted_patients,
     labelled_cases,
     manifest_record,
     patients_by_class,
     score_labelled,
     seen_cases,
+    seen_images,
     subgroup_columns,
 )
 from pipeline.workflow.table_truth import truth_differences
@@ -124,6 +126,7 @@ def _pair(model_name: str, manifest: Manifest, config: Tracking) -> Pair:
     cases = labelled_cases(manifest)
     seen = [seen_cases(each.model.description, cases) for each in (challenger, champion)]
     unseen = tuple(case for case in cases if case.case_id not in seen[0] | seen[1])
+    doubts = [doubted_patients(each.model.description, cases) for each in (challenger, champion)]
     malignant, benign = patients_by_class(unseen)
     counts = gate.LockedCases(
         labelled=len(cases),
@@ -132,6 +135,7 @@ def _pair(model_name: str, manifest: Manifest, config: Tracking) -> Pair:
         unseen=len(unseen),
         patients_malignant=malignant,
         patients_benign=benign,
+        doubt=doubts[0] or doubts[1],
     )
     return Pair(challenger, champion, manifest, unseen, counts)
 
@@ -153,11 +157,16 @@ def _contest(pair: Pair, policy: gate.GatePolicy, run: TrackedRun) -> Contest:
         contender(scored, columns, candidate.model.operating_point)
         for candidate, scored in zip((pair.challenger, pair.champion), zip(*both, strict=True), strict=True)
     )
+    known_images = [
+        seen_images(candidate.model.description, scored)
+        for candidate, scored in zip((pair.challenger, pair.champion), answers, strict=True)
+    ]
     conditions = gate.contest(
         challenger,
         champion,
         policy=policy,
         lost=lost,
+        known_images=len(set.union(*known_images)),
         parity=_parity(pair.challenger, [mine for mine, _ in both], root),
         columns=columns,
     )

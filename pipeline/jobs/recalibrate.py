@@ -17,7 +17,7 @@ from pipeline.config.experiment import Tracking
 from pipeline.errors import UsageError
 from pipeline.scoring.drift import PROBABILITY
 from pipeline.scoring.golden import add_golden
-from pipeline.scoring.model_description import LabelMeaning, ModelDescription, PatientHashes, hash_patient
+from pipeline.scoring.model_description import LabelMeaning, ModelDescription, PatientHashes
 from pipeline.scoring.model_directory import Member, Model, load_model, save_model
 from pipeline.tracking.promotion import Version, find_version
 from pipeline.tracking.registry import RegisteredVersion, log_model, model_folder, package_versions, register
@@ -26,12 +26,15 @@ from pipeline.tracking.store import experiment_of, open_store
 from pipeline.workflow.labelled import (
     Scored,
     cases_digest,
+    doubted_patients,
+    known_images_text,
     labelled_cases,
     manifest_record,
     patients_by_class,
     predictions_from,
     score_labelled,
     seen_cases,
+    seen_images,
 )
 from pipeline.workflow.provenance import git_commit
 from pipeline.workflow.record import row_columns
@@ -93,6 +96,10 @@ def _score_unseen(model: Model, manifest: Manifest) -> list[Scored]:
             "trained on, where its probabilities are better than anywhere else; leave those patients out"
         )
     scored = score_labelled(model, cases, root=manifest.root)
+    known = known_images_text(seen_images(model.description, scored))
+    doubt = known or doubted_patients(model.description, cases)
+    if doubt:
+        raise UsageError(f"{manifest.path}: {doubt}")
     for each in scored:
         if not each.usable:
             print(f"rejected {each.case.case_id}: {each.row.code}: {each.row.reason}", file=sys.stderr)
@@ -151,7 +158,6 @@ def _save(
     run: TrackedRun,
 ) -> ModelDescription:
     old, first = model.description, refits[model.findings[0]]
-    local = {hash_patient(old.patients.salt, str(each.case.patient_id)) for each in usable}
     description = save_model(
         folder,
         [
@@ -177,11 +183,13 @@ def _save(
         label=_label(old, manifest),
         envelope=model.envelope,
         prevalence_at_calibration=first.prevalence,
-        patients=PatientHashes(
-            salt=old.patients.salt,
-            train=old.patients.train,
-            validation=old.patients.validation,
-            calibration=tuple(sorted({*old.patients.calibration, *local})),
+        patients=old.patients.joined(
+            PatientHashes.of(
+                old.patients.salt,
+                {"train": (), "validation": (), "calibration": [str(each.case.patient_id) for each in usable]},
+                case_ids=[each.case.case_id for each in usable],
+                images=[str(each.row.image_sha256) for each in usable],
+            )
         ),
         provenance={**old.provenance, "recalibration": _provenance(model, refits, manifest, run)},
         drift_reference={name: each for name, each in old.drift_reference.items() if not name.startswith(PROBABILITY)},

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from pipeline.cases.ids import plain_id
 from pipeline.config.inputs import MALIGNANT, Modality, Preprocessing, Scale, Section
 from pipeline.config.training import Network
 from pipeline.errors import ModelError
@@ -44,33 +45,81 @@ class MemberDescription(Section):
         return (self.calibrator, *self.other_calibrators)
 
 
+FITTED_ON = ("train", "validation", "calibration")
+
+
 class PatientHashes(Section):
-    """Salted hashes of the patients that a model has seen, so that a later test set can leave them out."""
+    """Salted hashes of the patients that a model has seen, so that a later test set can leave them out.
+
+    Of their cases' ids and images too: a patient whose id is spelt in a way that nobody thought of is known by them.
+    """
 
     salt: str
     train: tuple[str, ...]
     validation: tuple[str, ...]
     calibration: tuple[str, ...]
+    case_ids: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, salt: str, patients: Mapping[str, Iterable[str]]) -> PatientHashes:
-        """Hash the patients of each split."""
+    def of(
+        cls,
+        salt: str,
+        patients: Mapping[str, Iterable[str]],
+        *,
+        case_ids: Iterable[str] = (),
+        images: Iterable[str] = (),
+    ) -> PatientHashes:
+        """Hash the patients of each split, and the ids and images' digests of all their cases."""
         return cls(
             salt=salt,
+            **{name: _hashes(salt, patients[name]) for name in FITTED_ON},
+            case_ids=_hashes(salt, case_ids),
+            images=_hashes(salt, images),
+        )
+
+    def joined(self, other: PatientHashes) -> PatientHashes:
+        """What either has seen; both of one salt."""
+        return PatientHashes(
+            salt=self.salt,
             **{
-                name: tuple(sorted({hash_patient(salt, who) for who in patients[name]}))
-                for name in ("train", "validation", "calibration")
+                name: tuple(sorted({*getattr(self, name), *getattr(other, name)}))
+                for name in (*FITTED_ON, "case_ids", "images")
             },
         )
 
-    def contains(self, patient: str) -> bool:
-        """Whether the model has seen this patient in any way."""
-        return hash_patient(self.salt, patient) in {*self.train, *self.validation, *self.calibration}
+    def seen_patients(self, patients: Iterable[str], *, splits: Sequence[str] = FITTED_ON) -> set[str]:
+        """Those that the model has seen in one of the splits, in whatever spelling of their ids."""
+        hashes = {each for split in splits for each in getattr(self, split)}
+        # The earliest models hold hashes of the ids as they were spelt.
+        return {
+            patient
+            for patient in patients
+            if not hashes.isdisjoint((hash_id(self.salt, patient), _hash(self.salt, patient)))
+        }
+
+    def seen_case_ids(self, case_ids: Iterable[str]) -> set[str]:
+        """Those that are ids of cases that the model has seen; of two tables they may name different cases."""
+        hashes = set(self.case_ids)
+        return {case_id for case_id in case_ids if hash_id(self.salt, case_id) in hashes}
+
+    def seen_images(self, digests: Iterable[str]) -> set[str]:
+        """Digests of images that the model has seen."""
+        hashes = set(self.images)
+        return {digest for digest in digests if hash_id(self.salt, digest) in hashes}
 
 
-def hash_patient(salt: str, patient: str) -> str:
-    """A patient id as 16 hex digits that cannot be read back without the salt and a guess."""
-    return sha256_bytes(f"{salt}\0{patient}".encode())[:16]
+def _hashes(salt: str, ids: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({hash_id(salt, each) for each in ids}))
+
+
+def hash_id(salt: str, text: str) -> str:
+    """An id in its plainest spelling as 16 hex digits, which cannot be read back without the salt and a guess."""
+    return _hash(salt, plain_id(text))
+
+
+def _hash(salt: str, text: str) -> str:
+    return sha256_bytes(f"{salt}\0{text}".encode())[:16]
 
 
 class Digests(Section):

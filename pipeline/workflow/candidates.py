@@ -21,7 +21,7 @@ from pipeline.scoring.model_directory import Model, load_model
 from pipeline.tracking import promotion
 from pipeline.tracking.registry import CHAMPION, model_folder
 from pipeline.tracking.store import open_store
-from pipeline.workflow.labelled import Scored, predictions_from, score_labelled, seen_cases
+from pipeline.workflow.labelled import Scored, predictions_from, score_labelled, seen_cases, seen_images
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,10 +134,16 @@ def champion_beside(
     seen = seen_cases(champion.model.description, cases)
     unseen = [(row, case) for row, case in enumerate(cases) if case.case_id not in seen]
     scored = score_labelled(champion.model, [case for _, case in unseen], root=root)
-    shared = [(row, theirs) for (row, _), theirs in zip(unseen, scored, strict=True) if theirs.usable]
+    known_images = seen_images(champion.model.description, scored)
+    new = [
+        (row, theirs)
+        for (row, _), theirs in zip(unseen, scored, strict=True)
+        if theirs.case.case_id not in known_images
+    ]
+    shared = [(row, theirs) for row, theirs in new if theirs.usable]
     counts = (
-        f"{version}, on {len(shared)} of these {len(cases)} cases: {len(seen)} are of patients in its training, "
-        f"validation or calibration data, {len(unseen) - len(shared)} it refuses to score"
+        f"{version}, on {len(shared)} of these {len(cases)} cases: {len(cases) - len(new)} are of patients in its "
+        f"training, validation or calibration data, {len(new) - len(shared)} it refuses to score"
     )
     if len({theirs.case.label for _, theirs in shared}) < 2:
         return f"{counts}; what is left has not both classes"

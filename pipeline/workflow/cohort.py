@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from pipeline.cases.cache import StoredInputs
 from pipeline.cases.case import Case
 from pipeline.cases.covariates import covariates_of
 from pipeline.cases.findings import finding_labels, partly_labelled, require_both_values
+from pipeline.cases.inspection import Finding, across_splits, conflicting_labels
 from pipeline.cases.manifest import Manifest
 from pipeline.cases.prepare import prepare_cases
 from pipeline.config.experiment import Config
@@ -106,6 +108,9 @@ def prepare_cohort(manifest: Manifest, split_of: Mapping[str, str], config: Conf
         manifest: without table faults.
         split_of: split by case_id, for every labelled case.
         config: names the preprocessing, the modality and the findings.
+
+    Raises:
+        TableError: E_LABEL_CONFLICT, when one image is labelled both benign and malignant.
     """
     wanted = [case for case in manifest.cases if case.label is not None]
     wanted += partly_labelled(manifest.cases, config.data.findings)
@@ -126,6 +131,7 @@ def prepare_cohort(manifest: Manifest, split_of: Mapping[str, str], config: Conf
             usable.append(Usable(case, split_of.get(case.case_id, "train"), outcome))
     if stored:
         stored.report()
+    _require_one_label_an_image(manifest, usable)
     return Cohort(
         usable=tuple(each for each in usable if each.case.label is not None),
         rejected=tuple(rejected),
@@ -133,6 +139,22 @@ def prepare_cohort(manifest: Manifest, split_of: Mapping[str, str], config: Conf
         repeated_rows=manifest.repeated_rows,
         partly=tuple(each for each in usable if each.case.label is None),
     )
+
+
+def _require_one_label_an_image(manifest: Manifest, usable: Sequence[Usable]) -> None:
+    """Refuse contradictory labels of the same bytes, and name images that stand in several splits."""
+    findings = [Finding(replace(each.case, split=each.split), digest=each.input.image_sha256) for each in usable]
+    conflict = conflicting_labels(manifest.path, findings)
+    if conflict:
+        raise conflict
+    leaked = across_splits(findings)
+    if leaked:
+        print(
+            f"warning: {len(leaked)} images stand in several splits, under different patients (first: "
+            f"{' and '.join(repr(case.case_id) for case in leaked[0][:2])}): figures of them say too much; give them "
+            "one patient_id, or keep one case",
+            file=sys.stderr,
+        )
 
 
 def require_both_classes(

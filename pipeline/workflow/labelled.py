@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.subgroups import SUBGROUP_COLUMNS
 from pipeline.files import sha256_json
 from pipeline.scoring.engine import score_cases
-from pipeline.scoring.model_description import ModelDescription, hash_patient
+from pipeline.scoring.model_description import FITTED_ON, ModelDescription
 from pipeline.scoring.model_directory import Model
 from pipeline.scoring.rows import ScoreRow
 from pipeline.scoring.scorer import Scorer
 from pipeline.workflow.calibrate import predictions_of
 
-FITTED_ON = ("train", "validation", "calibration")
+_SAME_CASES = 0.5  # share of known case ids, among patients all new, from which the patients' ids are doubted
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +45,37 @@ def labelled_cases(manifest: Manifest) -> list[Case]:
 
 def seen_cases(description: ModelDescription, cases: Sequence[Case], *, splits: Sequence[str] = FITTED_ON) -> set[str]:
     """Ids of the cases whose patient is in the model's training, validation or calibration data."""
-    patients = description.patients
-    hashes = {each for split in splits for each in getattr(patients, split)}
-    return {case.case_id for case in cases if hash_patient(patients.salt, str(case.patient_id)) in hashes}
+    seen = description.patients.seen_patients((str(case.patient_id) for case in cases), splits=splits)
+    return {case.case_id for case in cases if str(case.patient_id) in seen}
+
+
+def seen_images(description: ModelDescription, scored: Sequence[Scored]) -> set[str]:
+    """Ids of the cases of patients who seem new, whose very image the model was fitted on."""
+    known = seen_cases(description, [each.case for each in scored])
+    digests = {each.case.case_id: each.row.image_sha256 for each in scored if each.row.image_sha256}
+    seen = description.patients.seen_images(set(digests.values()))
+    return {case_id for case_id, digest in digests.items() if digest in seen and case_id not in known}
+
+
+def known_images_text(case_ids: Collection[str]) -> str | None:
+    """What to say of cases whose images the model was fitted on, under patients that it does not know."""
+    if not case_ids:
+        return None
+    return (
+        f"{len(case_ids)} cases of patients that seem new have images that the model was fitted on, and were left out; "
+        "write the patients' ids as they were at training"
+    )
+
+
+def doubted_patients(description: ModelDescription, cases: Sequence[Case]) -> str | None:
+    """Why patients who all seem new may not be: most of their cases' ids are ids that the model was fitted on."""
+    known = description.patients.seen_case_ids(case.case_id for case in cases)
+    if seen_cases(description, cases) or len(known) < max(1, _SAME_CASES * len(cases)):
+        return None
+    return (
+        f"none of the patients is known to the model, but {len(known)} of {len(cases)} case ids are: the patients' ids "
+        "may be other ones than at training; write them as they were then, or give other ids to other cases"
+    )
 
 
 def score_labelled(model: Model, cases: Sequence[Case], *, root: Path) -> list[Scored]:

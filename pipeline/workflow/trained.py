@@ -186,7 +186,12 @@ def _save(learnt: Learnt, dataset_digest: str, run: TrackedRun) -> ModelDescript
             covariates={measure_name(name): scale for name, scale in config.data.covariates.items()},
         ),
         prevalence_at_calibration=judgement.prevalence_at_calibration,
-        patients=PatientHashes.of(run.run_id, patients),
+        patients=PatientHashes.of(
+            run.run_id,
+            patients,
+            case_ids=[each.case.case_id for cases in seen.values() for each in cases],
+            images=[each.input.image_sha256 for cases in seen.values() for each in cases],
+        ),
         provenance={
             **provenance(config, learnt.manifest, learnt.splits, dataset_digest, run.run_id),
             "calibration": judgement.calibration_to_json(),

@@ -96,6 +96,17 @@ def test_table_that_cannot_be_read(read, text, code, says):
         (GOOD.replace("P1", ""), Code.E_LABEL_COLUMNS, r"1 labelled case has no patient_id \('a'\)"),
         (GOOD.replace("P1", "P1 "), Code.E_LABEL_COLUMNS, r"1 patient_id has spaces around \('P1 '\)"),
         (
+            GOOD + "d,01,a.nii.gz#2,0\ne,1.0,b.nii.gz#2,0\n",
+            Code.E_PATIENT_LEAK,
+            r"1 patient_id is another one but for the spelling \('01' and '1.0'\)",
+        ),
+        (GOOD.replace("P1", "1.2E+11"), Code.E_LABEL_COLUMNS, r"'1.2E\+11' in 1 rows was shortened by a spreadsheet"),
+        (
+            GOOD + "d,P4,./x/../a.nii.gz,0\n",
+            Code.E_LABEL_CONFLICT,
+            "1 place has cases with different labels: 'a', 'd' are the same place of 'a.nii.gz'",
+        ),
+        (
             GOOD + "d,P4,a.nii.gz,0\n",
             Code.E_LABEL_CONFLICT,
             "1 place has cases with different labels: 'a', 'd' are the same place of 'a.nii.gz'",

@@ -24,7 +24,14 @@ def contender(table, *, temperature=1.6):
 
 
 def compare(challenger, champion, **settings):
-    given = {"policy": POLICY, "lost": 0, "parity": Parity(0.0), "columns": ["site", "diameter_mm"], **settings}
+    given = {
+        "policy": POLICY,
+        "lost": 0,
+        "known_images": 0,
+        "parity": Parity(0.0),
+        "columns": ["site", "diameter_mm"],
+        **settings,
+    }
     return {each.name: each for each in contest(challenger, champion, **given)}
 
 
@@ -116,6 +123,17 @@ def test_refusing_the_hard_cases_does_not_help(champion):
 @pytest.mark.parametrize("parity", [Parity(2e-6), Parity(None, "it fails (KeyError)")])
 def test_parity_is_measured_or_refused(champion, parity):
     assert failed(compare(champion, champion, parity=parity)) == ["parity"]
+
+
+def test_one_known_image_is_too_many(champion):
+    assert failed(compare(champion, champion, known_images=1)) == ["images are new"]
+
+
+def test_patients_in_doubt_are_not_compared():
+    conditions = admission(STANDING, STANDING, replace(COUNTS, doubt="ids may be other ones"), policy=POLICY)
+    assert [(each.name, each.finding) for each in conditions if not each.holds] == [
+        ("patients are recognised", "ids may be other ones")
+    ]
 
 
 def test_other_cases_are_no_comparison(study, champion):

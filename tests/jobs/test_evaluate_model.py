@@ -16,6 +16,7 @@ from tiny_models import write_model, write_scans
 from pipeline.cli import run
 from pipeline.config.experiment import Tracking
 from pipeline.evaluation.predictions import Predictions
+from pipeline.files import sha256_file
 from pipeline.workflow.mistakes import Mistake, confident_mistakes
 
 
@@ -40,6 +41,44 @@ def test_doubtful_cases_and_subgroups_of_the_manifest_are_judged(tmp_path, monke
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Label certainty" in page
     assert "to be filled in by a person" in page
+
+
+@pytest.mark.parametrize("spelling", ["{}.0", "0{}", "{}.00"])
+def test_patients_are_recognised_in_the_spellings_of_spreadsheets(tmp_path, monkeypatch, capsys, spelling):
+    monkeypatch.chdir(tmp_path)
+    use_coded_networks(monkeypatch)
+    write_pictures(tmp_path, patients=60)
+    table = pd.read_csv("manifest.csv", dtype=str)
+    table["patient_id"] = [spelling.format(1000 + number) for number in range(60)]
+    table.to_csv("manifest.csv", index=False)
+    save_coded(tmp_path / "model", trained_on=[str(1000 + number) for number in range(20)])
+    assert run(["evaluate", "model", "manifest.csv", "--out", "out"]) == 0
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["n_cases"] == 40
+    assert "20 cases of patients that the model has seen were left out" in capsys.readouterr().out
+
+
+def test_images_that_the_model_was_fitted_on_are_left_out_under_new_names(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    use_coded_networks(monkeypatch)
+    write_pictures(tmp_path, patients=60)
+    digests = [sha256_file(tmp_path / "images" / f"{number}.png") for number in range(15)]
+    save_coded(tmp_path / "model", images=digests)
+    assert run(["evaluate", "model", "manifest.csv", "--out", "out"]) == 0
+    printed = capsys.readouterr().out
+    left_out = 60 - json.loads((tmp_path / "out" / "evaluation.json").read_text())["n_cases"]
+    assert left_out >= 15
+    assert f"warning: {left_out} cases of patients that seem new have images that the model was fitted on" in printed
+
+
+@pytest.mark.parametrize(("known", "said"), [(60, True), (30, True), (29, False), (0, False)])
+def test_new_patients_with_known_case_ids_are_doubted(tmp_path, monkeypatch, capsys, known, said):
+    monkeypatch.chdir(tmp_path)
+    use_coded_networks(monkeypatch)
+    write_pictures(tmp_path, patients=60)
+    save_coded(tmp_path / "model", case_ids=[f"c{number}" for number in range(known)])
+    assert run(["evaluate", "model", "manifest.csv", "--out", "out"]) == 0
+    text = f"warning: none of the patients is known to the model, but {known} of 60 case ids are"
+    assert (text in capsys.readouterr().out) == said
 
 
 @pytest.fixture(scope="module")

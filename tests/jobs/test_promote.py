@@ -7,6 +7,7 @@ from coded_models import PREPROCESSING, register_coded, use_coded_networks, writ
 
 from pipeline.cli import run
 from pipeline.config.experiment import Tracking
+from pipeline.files import sha256_file
 from pipeline.tracking.store import tracking_uri
 
 pytestmark = pytest.mark.slow
@@ -32,6 +33,8 @@ def registry(tmp_path_factory):
             "real": {"intensities": "real"},
             "small": {"preprocessing": PREPROCESSING.model_copy(update={"size": (64, 64)})},
             "open": {"envelope": False},
+            "renamed": {"case_ids": [f"c{number}" for number in range(360)]},
+            "relabelled": {"images": [sha256_file(folder / "images" / "7.png")]},
         }
         yield folder, {what: register_coded(folder, Tracking(), **each) for what, each in settings.items()}
 
@@ -94,6 +97,8 @@ def test_good_challenger_is_promoted_and_rollback_restores(registry, promote, ca
         ("real", "same intensities", "the challenger's is 'real'"),
         ("small", "same input contract", "64 x 64 voxels"),
         ("open", "acceptance envelope", "would score anything"),
+        ("renamed", "patients are recognised", "360 of 360 case ids are"),
+        ("relabelled", "images are new", "images that one of the models was fitted on"),
     ],
 )
 def test_unfit_challenger_is_refused_with_the_right_reason(registry, promote, what, failed, why):

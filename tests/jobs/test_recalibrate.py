@@ -12,7 +12,7 @@ from pipeline.cli import run
 from pipeline.config.experiment import Tracking
 from pipeline.evaluation.calibration import logit
 from pipeline.evaluation.conformal import ReferZone
-from pipeline.scoring.model_description import hash_patient
+from pipeline.scoring.model_description import hash_id
 from pipeline.tracking.registry import model_folder
 from pipeline.tracking.store import tracking_uri
 
@@ -59,8 +59,8 @@ def test_new_version_is_calibrated_here_and_ranks_as_before(inside, capsys):
     assert new["operating_points"][0]["target"] == old["operating_points"][0]["target"]
     assert new["operating_points"][0]["sensitivity"] >= 0.9
     assert new["patients"]["train"] == old["patients"]["train"]
-    assert hash_patient("salt", "P7") in new["patients"]["calibration"]
-    assert hash_patient("salt", "k") in new["patients"]["calibration"]
+    assert hash_id("salt", "P7") in new["patients"]["calibration"]
+    assert hash_id("salt", "k") in new["patients"]["calibration"]
     assert new["provenance"]["recalibration"]["from_model_digest"] == old["digests"]["model"]
     client = mlflow.MlflowClient(tracking_uri(Tracking()), tracking_uri(Tracking()))
     version = client.get_model_version_by_alias("coded", "challenger")
