@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import within_root
 from pipeline.imaging.envelope import Envelope
 from pipeline.imaging.preprocess import ModelInput, ScanRequest, preprocess
+from pipeline.machine import usable_cores
 
 Outcome = ModelInput | CaseError
 
@@ -101,7 +101,7 @@ def prepare_cases(
 
     At most four outcomes a thread wait to be taken, so memory does not grow with the number of cases.
     """
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or usable_cores()
     prepare = partial(
         prepare_case,
         config=config,

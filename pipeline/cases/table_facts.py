@@ -17,7 +17,8 @@ from pydantic import Field, ValidationError
 
 from pipeline.cases.case import Case
 from pipeline.cases.label_words import LabelWords
-from pipeline.config.inputs import Section, Words
+from pipeline.config.inputs import LabelSource, Section, Words
+from pipeline.config.plain_yaml import parse_yaml
 from pipeline.errors import Code, TableError
 
 SOURCE_COLUMN, INTENSITIES_COLUMN = "label_source", "intensities"
@@ -27,7 +28,7 @@ _VALUES = ("real", "simulated")
 class FactsFile(Section):
     """The file beside a table."""
 
-    label_source: str | None = Field(None, min_length=3, description="whose opinion or which test the label is")
+    label_source: LabelSource | None = Field(None, description="whose opinion or which test the label is")
     intensities: Literal["real", "simulated"] | None = None
     positive_label: Words = Field((), description="words that mean malignant")
     negative_label: Words = Field((), description="words that mean benign; what is neither stays unlabelled")
@@ -59,11 +60,12 @@ def read_facts_file(table: Path) -> FactsFile:
     """
     path = facts_path(table)
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return FactsFile()
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise TableError(Code.E_FORMAT, path, f"cannot be read as YAML ({type(error).__name__}); correct it") from None
+        why = getattr(error, "problem", None) or type(error).__name__
+        raise TableError(Code.E_FORMAT, path, f"cannot be read as YAML ({why}); correct it") from None
     if tree is None:
         return FactsFile()
     if not isinstance(tree, dict):

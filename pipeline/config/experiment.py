@@ -7,12 +7,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import (
     Field,
-    NonNegativeInt,
     PositiveFloat,
     model_validator,
 )
 
-from pipeline.config.inputs import MALIGNANT, Data, FilePath, Fraction, Name, Preprocessing, Section
+from pipeline.config.inputs import MALIGNANT, Data, FilePath, Fraction, Name, Preprocessing, Section, Seed
 from pipeline.config.training import Augmentation, Network, Search, Training
 
 
@@ -82,7 +81,7 @@ class Config(Section):
 
     name: Name
     task: Literal["binary", "multilabel"] = "binary"
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     output: FilePath = Field(Path("runs"), description="folder that gets one folder a run")
     data: Data
     preprocessing: Preprocessing

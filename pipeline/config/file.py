@@ -5,7 +5,6 @@ Every mistake is one line: file, key, value, limit, remedy.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,34 +13,11 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.config.experiment import Config
+from pipeline.config.plain_yaml import parse_yaml
 from pipeline.errors import ConfigError
 
 _TABLES = ("manifest", "extra_columns")  # keys of data
-
-
-class _Loader(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice (YAML would keep the last) and reads 1e-3 as a number."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if twice:
-            raise yaml.MarkedYAMLError(problem=f"key {twice[0]!r} stands twice; keep one", problem_mark=node.start_mark)
-        return super().construct_mapping(node, deep=deep)
-
-
-_Loader.add_implicit_resolver(  # YAML 1.1 asks for a dot in 1.0e-3; nobody types it
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def _parse_yaml(text: str) -> Any:
-    """Plain values of one document."""
-    loader = _Loader(text)
-    try:
-        return loader.get_single_data()
-    finally:
-        loader.dispose()
+_LONGEST = 100  # characters of what a user gave that are worth repeating
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -102,7 +78,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as UTF-8 text ({type(error).__name__}); save it as UTF-8") from None
     try:
-        tree = _parse_yaml(text)
+        tree = parse_yaml(text)
     except yaml.YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
@@ -115,16 +91,17 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     dotted, equals, text = override.partition("=")
     if not equals or not dotted or not all(dotted.split(".")):
-        raise ConfigError(f"override {override!r}: expected section.key=value, for example training.max_epochs=5")
+        raise ConfigError(f"override {_shown(override)}: expected section.key=value, for example training.max_epochs=5")
     try:
-        value = _parse_yaml(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"override {override!r}: {text!r} is not a YAML value; quote it") from None
+        value = parse_yaml(text)
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or "unreadable"
+        raise ConfigError(f"override {_shown(override)}: not a YAML value ({problem}); quote it") from None
     *sections, key = dotted.split(".")
     for section in sections:
         tree = tree.setdefault(section, {})
         if not isinstance(tree, dict):
-            raise ConfigError(f"override {override!r}: {section!r} is a value, not a section")
+            raise ConfigError(f"override {_shown(override)}: {_shown(section)} is a value, not a section")
     tree[key] = value
 
 
@@ -137,9 +114,16 @@ _REMEDIES = {
 def _explain(path: Path, problem: Any) -> str:
     """One line for one pydantic error: file, key, value, limit, remedy."""
     key = ".".join(str(part) for part in problem["loc"])
+    key = key if len(key) <= _LONGEST else f"{key[:_LONGEST]}..."
     if problem["type"] == "value_error":  # ours: the message names what it is about
         return f"{path}: {key + ': ' if key else ''}{problem['ctx']['error']}"
     if problem["type"] in _REMEDIES:
         return f"{path}: {key}: {_REMEDIES[problem['type']]}"
     message = problem["msg"][0].lower() + problem["msg"][1:]
-    return f"{path}: {key}: {problem['input']!r} is not accepted: {message}; change the value"
+    return f"{path}: {key}: {_shown(problem['input'])} is not accepted: {message}; change the value"
+
+
+def _shown(value: object) -> str:
+    """What a user gave, as far as it is worth repeating."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 4 :]}"

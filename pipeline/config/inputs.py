@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -19,6 +20,9 @@ from pydantic import (
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[PositiveInt, Field(le=1_000_000)]
+Seed = Annotated[NonNegativeInt, Field(le=2**32 - 1)]  # what all generators of random numbers take
+LabelSource = Annotated[str, Field(min_length=3, max_length=1000)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 FilePath = Annotated[Path, Field(strict=False)]
 Modality = Literal["CT", "MR", "US", "XR", "mask", "other"]
@@ -35,7 +39,7 @@ MALIGNANT = "malignant"  # the finding that the manifest's column ``label`` hold
 class Section(BaseModel):
     """A frozen part of the configuration; unknown keys and silent type changes are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class SplitFractions(Section):
@@ -75,7 +79,7 @@ class Data(Section):
         strict=False,
     )
     modality: Modality
-    label_source: str = Field(min_length=3, description="whose opinion or which test the label is")
+    label_source: LabelSource = Field(description="whose opinion or which test the label is")
     intensities: Literal["real", "simulated"] = "real"
     positive_label: Words = Field(
         (), description="word or words of the label column that mean malignant; none reads 1 and 0"
@@ -94,7 +98,7 @@ class Data(Section):
         "a regression adds them to the network's logit",
     )
     splits: SplitFractions = SplitFractions()
-    split_seed: NonNegativeInt = 0
+    split_seed: Seed = 0
     cache: InputCache | None = Field(None, description="null reads every scan in every run, and keeps inputs in memory")
 
     @field_validator("label_source")
@@ -135,12 +139,17 @@ class Limits(Section):
     max_ratio: PositiveInt = Field(200, description="decompressed bytes per compressed byte, above the first 16 MiB")
 
 
+MOST_INPUT_VOXELS = 2**27  # half a gigabyte a case
+
+
 class Preprocessing(Section):
     """From a scan on disk to the network's input; the same for training, evaluation and scoring."""
 
     dimensions: Literal[2, 3] = 3
     region: Literal["lesion", "image"] = Field(description="a cube around the lesion centre, or the whole image")
-    size: tuple[PositiveInt, ...] = Field(description="voxels of the input along R, A (and S)", strict=False)
+    size: tuple[Annotated[PositiveInt, Field(le=4096)], ...] = Field(
+        description="voxels of the input along R, A (and S)", strict=False
+    )
     spacing_mm: tuple[PositiveFloat, ...] | None = Field(
         description="millimetres between voxels along R, A (and S); null resizes the whole image to size", strict=False
     )
@@ -154,6 +163,11 @@ class Preprocessing(Section):
                 raise ValueError(
                     f"{name} has {len(value)} values for dimensions={self.dimensions}; give {self.dimensions}"
                 )
+        if math.prod(self.size) > MOST_INPUT_VOXELS:
+            raise ValueError(
+                f"size {self.size} is {math.prod(self.size):,} voxels, expected at most {MOST_INPUT_VOXELS:,}; "
+                "give fewer"
+            )
         if min(self.size) < 8:
             raise ValueError(f"size {self.size} is below 8 voxels; no network here accepts that")
         if self.region == "lesion" and self.spacing_mm is None:

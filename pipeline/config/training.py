@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.config.inputs import Probability, Scale, Section
+from pipeline.config.inputs import Count, Probability, Scale, Section, Seed
 
 NETWORKS = ("compact", "planes", "cnn_lstm", "resnet10", "resnet18", "resnet34", "resnet50", "densenet121")
 OWN_NETWORKS = ("compact", "planes", "cnn_lstm")  # built of the same blocks
@@ -42,7 +42,7 @@ class Network(Section):
     name: Literal["compact", "planes", "cnn_lstm", "resnet10", "resnet18", "resnet34", "resnet50", "densenet121"] = (
         "compact"
     )
-    width: PositiveInt | None = Field(
+    width: Annotated[PositiveInt, Field(le=4096)] | None = Field(
         None, description="channels of the first stage of our own networks; null is their default"
     )
     activation: Literal["relu", "leaky_relu", "elu", "silu", "gelu", "tanh", "sigmoid"] = Field(
@@ -85,7 +85,7 @@ class EarlyStopping(Section):
     """When to stop before ``max_epochs``; the monitored quantity is measured on the validation split."""
 
     monitor: Literal["auroc", "log_loss"] = "log_loss"
-    patience: PositiveInt = 10
+    patience: Count = 10
 
 
 class SoftLabels(Section):
@@ -123,17 +123,17 @@ class Training(Section):
         description="of cross-validation by patient: every case is judged by the network that never saw its patient, "
         "and the model is all of them; null judges on a test split; auto: folds where a test split would be too small",
     )
-    members: PositiveInt | Literal["auto"] = Field(
+    members: Count | Literal["auto"] = Field(
         1,
         description="networks of one model; with several, each leaves out one part of the patients not tested on, "
         "and what they say of the parts they left out fits calibrator and thresholds; auto: by the number of patients",
     )
-    max_epochs: PositiveInt = 30
-    min_steps: NonNegativeInt = Field(
+    max_epochs: Count = 30
+    min_steps: Annotated[NonNegativeInt, Field(le=1_000_000)] = Field(
         0, description="optimiser steps that are made at least; few cases run more than max_epochs for them"
     )
-    batch_size: PositiveInt = Field(32, description="cases of one step, on all devices together")
-    accumulate_batches: PositiveInt = Field(1, description="batches whose gradients make one optimiser step")
+    batch_size: Count = Field(32, description="cases of one step, on all devices together")
+    accumulate_batches: Count = Field(1, description="batches whose gradients make one optimiser step")
     learning_rate: PositiveFloat = 1e-3
     weight_decay: NonNegativeFloat = 1e-2
     schedule: Literal["constant", "cosine", "one_cycle"] = "one_cycle"
@@ -153,9 +153,11 @@ class Training(Section):
         "32-true", description="auto: bf16-mixed where the device computes in bf16, else 32-true"
     )
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: PositiveInt = Field(1, description="of each node; more than one process is started by torchrun")
-    num_nodes: PositiveInt = 1
-    loader_workers: NonNegativeInt = Field(0, description="processes that read batches ahead; 0 reads between steps")
+    devices: Count = Field(1, description="of each node; more than one process is started by torchrun")
+    num_nodes: Count = 1
+    loader_workers: Annotated[NonNegativeInt, Field(le=1024)] = Field(
+        0, description="processes that read batches ahead; 0 reads between steps"
+    )
 
     @property
     def member_count(self) -> int:
@@ -195,8 +197,8 @@ class Search(Section):
     """What ``malignancy search`` tries; it reads the training and validation splits alone."""
 
     ranges: dict[str, Range] = Field(min_length=1, description="dotted keys of network, training or augmentation")
-    trials: PositiveInt = 20
-    seeds: tuple[NonNegativeInt, ...] = Field(
+    trials: Count = 20
+    seeds: tuple[Seed, ...] = Field(
         (0,), min_length=1, description="a trial is judged by its mean over these", strict=False
     )
     prune: bool = Field(default=True, description="stop a trial early when it lags behind the others' median")

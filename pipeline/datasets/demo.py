@@ -35,6 +35,7 @@ from pipeline.datasets.lidc import READERS, LidcNodule, load_nodules
 from pipeline.datasets.rendering import CALCIFICATION_ABSENT, Painted, ShortVolume, draw_scanner, render
 from pipeline.errors import UnfinishedError, UsageError
 from pipeline.files import atomic_folder
+from pipeline.machine import usable_cores
 
 LABEL_SOURCE = "mean malignancy rating of the LIDC readers other than the painted one"
 
@@ -156,7 +157,7 @@ def generator(seed: int, purpose: str, name: str) -> np.random.Generator:
 
 
 def _write_images(folder: Path, chosen: Sequence[DemoCase], seed: int, cases: int | None) -> None:
-    workers = min(_cores(), math.ceil(len(chosen) / CASES_A_WORKER))
+    workers = min(usable_cores(), math.ceil(len(chosen) / CASES_A_WORKER))
     if workers == 1:
         _write_share(folder, chosen, seed)
         return
@@ -193,12 +194,6 @@ def _write_share(folder: Path, chosen: Sequence[DemoCase], seed: int) -> None:
         for case in chosen:
             data = render_case(case, seed).to_bytes()
             (folder / case.image).write_bytes(igzip.compress(data, compresslevel=2, mtime=0))
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def centre_lps_mm(nodule: LidcNodule) -> npt.NDArray[np.float64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +31,7 @@ from pipeline.config.inputs import Limits
 from pipeline.errors import Code, TableError
 from pipeline.files import write_json
 from pipeline.imaging.envelope import Envelope
+from pipeline.machine import usable_cores
 from pipeline.progress import with_progress
 from pipeline.scoring.model_description import read_description
 from pipeline.tracking.registry import model_folder
@@ -98,7 +98,7 @@ def check(source: Path, *, model_name: str | None, json_file: Path | None, lesio
 
 def _inspect(inputs: Inputs, model_name: str | None) -> Iterable[Finding]:
     if model_name is None:
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             found = pool.map(lambda case: inspect_case(case, root=inputs.root, limits=Limits()), inputs.cases())
             yield from with_progress(found, "scans checked", total=inputs.total)
         return

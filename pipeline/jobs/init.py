@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.cases.case import CENTER_COLUMNS, Case
 from pipeline.cases.covariates import read_covariates
@@ -17,7 +18,7 @@ from pipeline.cases.intake.assemble import Intake, IntakeOptions, take_in
 from pipeline.cases.intake.settings import configuration_text, prepare_for
 from pipeline.cases.manifest import read_manifest
 from pipeline.cases.plan import Count
-from pipeline.config.inputs import Modality
+from pipeline.config.inputs import LabelSource, Modality, Name
 from pipeline.errors import CaseError, UsageError
 from pipeline.files import atomic_write, write_text
 from pipeline.progress import with_progress
@@ -60,6 +61,7 @@ def init(folder: Path, options: InitOptions) -> None:
     for name in (MANIFEST, FACTS, CONFIG):
         if (folder / name).exists():
             raise UsageError(f"{folder / name}: exists already and is not overwritten; edit it, or move it away")
+    _require_usable(options)
     intake = take_in(folder, options.intake, progress=lambda scans: with_progress(scans, "scans looked at"))
     source = options.label_source or UNKNOWN_SOURCE
     config = _configuration(folder, intake, options, source)
@@ -70,6 +72,17 @@ def init(folder: Path, options: InitOptions) -> None:
     write_text(folder / CONFIG, config)
     read_manifest(folder / MANIFEST)  # what was written is what the other commands can read
     _say(folder, intake, options)
+
+
+def _require_usable(options: InitOptions) -> None:
+    """Refuse what the files could not hold, before every scan is opened."""
+    given = {"--label-source": (LabelSource, options.label_source), "--name": (Name, options.name)}
+    for option, (kind, value) in given.items():
+        try:
+            if value is not None:
+                TypeAdapter[str](kind).validate_python(value)
+        except ValidationError as error:
+            raise UsageError(f"{option} {str(value)[:100]!r}: {error.errors()[0]['msg']}; give another") from None
 
 
 def _configuration(folder: Path, intake: Intake, options: InitOptions, source: str) -> str:

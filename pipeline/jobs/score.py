@@ -24,6 +24,7 @@ from pipeline.cases.lesions.report import report_lines
 from pipeline.config.experiment import Tracking
 from pipeline.errors import UnfinishedError, UsageError
 from pipeline.files import write_json, write_text
+from pipeline.machine import usable_cores
 from pipeline.progress import ProgressReport
 from pipeline.scoring.backends import Backend
 from pipeline.scoring.local import score_in_processes
@@ -198,7 +199,7 @@ def _say(text: str) -> None:
 
 def _setup(folders: tuple[Path, ...], inputs: Inputs, options: ScoreOptions) -> ScorerSetup:
     on_gpu = torch.cuda.is_available() and options.backend not in ("onnx", "openvino")
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     return ScorerSetup(
         folders=folders,
         root=inputs.root,

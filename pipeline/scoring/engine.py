@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipeline.cases.case import Case
+from pipeline.machine import usable_cores
 from pipeline.scoring.rows import ScoreRow
 from pipeline.scoring.scorer import Prepared, Scorer
 
@@ -23,7 +23,7 @@ def score_cases(
         batch_size: inputs that go through the network together.
         workers: preparing threads; one per core by default.
     """
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or usable_cores()
     waiting: deque[Future[Prepared]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="score") as pool:
         try:

@@ -8,7 +8,6 @@ again; the worker's other cases start afresh in another worker. Memory does not 
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -18,6 +17,7 @@ from multiprocessing.connection import wait
 
 from pipeline.cases.case import Case
 from pipeline.errors import Code, UnfinishedError
+from pipeline.machine import usable_cores
 from pipeline.scoring.golden import require_no_drift
 from pipeline.scoring.rows import ScoreRow, Stamp, refusal
 from pipeline.scoring.scorer import Scorer
@@ -50,7 +50,7 @@ def score_in_processes(
     Raises:
         UnfinishedError: when workers cannot be started, or a golden scan's probability has drifted.
     """
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or usable_cores()
     with closing(Crew(setup, stamp, workers=workers, timeout_seconds=timeout_seconds)) as crew:
         yield from crew.score(cases, batch_size)
         crew.farewell()

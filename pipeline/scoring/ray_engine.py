@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline.cases.case import Case
 from pipeline.errors import UnfinishedError, UsageError
+from pipeline.machine import usable_cores
 from pipeline.scoring.local import Crew
 from pipeline.scoring.rows import ScoreRow, Stamp
 from pipeline.scoring.workers import ScorerSetup
@@ -81,7 +82,7 @@ def _connect(ray: Any) -> None:
         return
     address = os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its notes are not for this project's users
-    cores = None if address else max(2, len(os.sched_getaffinity(0)))
+    cores = None if address else max(2, usable_cores())
     try:
         ray.init(address=address, num_cpus=cores, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     except (ConnectionError, RuntimeError, ValueError) as error:

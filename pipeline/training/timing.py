@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from typing import Any
@@ -14,6 +13,7 @@ from lightning.pytorch.profilers import Profiler
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.machine import peak_memory_megabytes
 from pipeline.training.data import Batch
 from pipeline.training.tracker import Tracker
 
@@ -115,7 +115,7 @@ class Pace(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell memory, and warn once of a device that waits for data."""
-        memory = {"system/process_memory_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+        memory = {"system/process_memory_megabytes": peak_memory_megabytes()}
         if torch.cuda.is_available():
             memory["system/gpu_memory_megabytes"] = torch.cuda.max_memory_allocated() / 2**20
         pl_module.log_dict(memory)

@@ -285,6 +285,7 @@ def test_a_word_that_is_neither_leaves_its_case_unlabelled(read, tmp_path):
         ("label_sorce: x\n", "label_sorce: extra inputs are not permitted; a table's own file holds label_source"),
         ("intensities: fake\n", "intensities: input should be 'real' or 'simulated'"),
         ("a: [\n", "cannot be read as YAML"),
+        ("a: &a [x]\nb: *a\n", "cannot be read as YAML \\(an alias"),
     ],
 )
 def test_a_damaged_file_beside_the_table_is_refused(read, tmp_path, text, says):

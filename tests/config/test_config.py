@@ -114,13 +114,29 @@ def test_overrides_are_read_as_yaml_and_win(config_file):
         ("training", r"override 'training': expected section\.key=value"),
         ("training.max_epochs.deep=3", r"training\.max_epochs: \{'deep': 3\} is not accepted"),
         ("name.deep=3", r"override 'name\.deep=3': 'name' is a value, not a section"),
-        ("training.max_epochs=[", r"is not a YAML value; quote it"),
+        ("training.max_epochs=[", r"not a YAML value \(.*\); quote it"),
+        (
+            "training.learning_rate=.inf",
+            r"training\.learning_rate: inf is not accepted: input should be a finite number",
+        ),
+        ("training.learning_rate=.nan", r"training\.learning_rate: nan is not accepted"),
+        ("training.batch_size=18446744073709551616", r"a number of more than 9,007,199,254,740,992"),
+        ("seed=" + "9" * 5000, r"a number of more than 9,007,199,254,740,992"),
+        ("seed=4294967296", r"seed: 4294967296 is not accepted"),
+        ("training.max_epochs=2000000", r"training\.max_epochs: 2000000 is not accepted"),
+        ("network.width=1000000000", r"network\.width: 1000000000 is not accepted"),
+        ("preprocessing.size=[100000, 32, 32]", r"preprocessing\.size\.0: 100000 is not accepted"),
+        ("preprocessing.size=[4096, 4096, 4096]", r"68,719,476,736 voxels, expected at most 134,217,728; give fewer"),
+        ("name=" + "x" * 1_000_000, r"name: 'x{20,60}\.\.\.x+' is not accepted"),
+        ("x" * 900_000 + "=1", r": x{100}\.\.\.: unknown key"),
+        ("a=" + "[" * 1000 + "]" * 1000, r"sections lie more than 20 deep"),
     ],
 )
 def test_mistake_is_one_line_with_its_remedy(config_file, override, says):
     with pytest.raises(ConfigError, match=says) as caught:
         load_config(config_file, [override])
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
     assert "override" in str(caught.value) or str(config_file) in str(caught.value)
 
 
@@ -130,6 +146,14 @@ def test_mistake_is_one_line_with_its_remedy(config_file, override, says):
         ("name: [", r"mine\.yaml:1:\d+: not valid YAML"),
         ("- a\n- b\n", r"holds list, expected sections"),
         ("", r"holds NoneType, expected sections"),
+        (
+            "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n",
+            r"mine\.yaml:2:\d+: not valid YAML: an alias \(\*\) stands for",
+        ),
+        ("a: " * 1000 + "1", r"not valid YAML"),
+        ("a: " + "{a: " * 30 + "1" + "}" * 30, r"sections lie more than 20 deep"),
+        ("a: 2026-13-45", r"not valid YAML: month must be in 1\.\.12"),
+        ("# " + "x" * 1_000_000, r"1,000,002 characters, expected at most 1,000,000"),
         (MINIMAL + "seed: 1\nseed: 2\n", r"key 'seed' stands twice; keep one"),
         (MINIMAL.replace("name: mine", "name: !!python/object/apply:os.system [ls]"), r"not valid YAML"),
         (MINIMAL.replace("manifest: scans/manifest.csv, ", ""), r"data\.manifest: required and absent; add it"),

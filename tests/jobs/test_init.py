@@ -1,5 +1,6 @@
 """``malignancy init``: what it refuses, what it asks for, and that it writes all or nothing of the user's choosing."""
 
+import os
 import stat
 
 import nibabel as nib
@@ -105,3 +106,28 @@ def test_what_the_folder_does_not_have_is_one_line(folder, options, says, capsys
     assert says in error
     assert len(error.strip().splitlines()) == 1
     assert files(folder) == ["labels.csv"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--label-source", "x", "--label-source 'x': String should have at least 3 characters; give another"),
+        ("--name", "a/b", "--name 'a/b': String should match pattern"),
+    ],
+)
+def test_what_the_files_could_not_hold_is_refused_before_anything_is_written(folder, capsys, option, value, says):
+    before = files(folder)
+    assert run(["init", str(folder), "--positive", "cancer", option, value]) == 2
+    assert says in capsys.readouterr().err
+    assert files(folder) == before
+
+
+@pytest.mark.parametrize("name", [b"line\nbreak.nii.gz", b"\xff\xfe.nii.gz", b"tab\t.nii.gz", b"\x1b[31mred.nii.gz"])
+def test_a_name_that_no_table_can_hold_is_left_out_with_the_reason(folder, capsys, name):
+    nib.save(nib.Nifti1Image(np.arange(512, dtype=np.int16).reshape(8, 8, 8), np.eye(4)), folder / "new.nii.gz")
+    (folder / "new.nii.gz").rename(folder / os.fsdecode(name))
+    assert run(["init", str(folder), "--positive", "cancer", "--label-source", "histology"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 with E_CASE_ID (its name has a line break, a character that cannot be printed" in printed
+    assert run(["check", str(folder / "manifest.csv")]) == 0
+    assert "8 cases: 8 ok" in capsys.readouterr().out

@@ -8,8 +8,9 @@ from tiny_models import save_tiny
 
 from pipeline.errors import ModelError
 from pipeline.evaluation.conformal import ReferZone
+from pipeline.files import sha256_bytes
 from pipeline.imaging.envelope import Envelope
-from pipeline.scoring.model_description import model_digest
+from pipeline.scoring.model_description import PatientHashes, model_digest
 from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.scorer import Scorer
 
@@ -60,8 +61,8 @@ def test_a_refer_zone_is_saved_loaded_and_under_the_digest(tmp_path):
 
 def test_patients_are_recognised_but_not_readable(tmp_path):
     description = save_tiny(tmp_path / "model")
-    assert description.patients.contains("c")
-    assert not description.patients.contains("z")
+    assert description.patients.seen_patients(["a", "c", "z"]) == {"a", "c"}
+    assert description.patients.seen_patients(["a", "c", "z"], splits=("validation",)) == {"c"}
     assert '"a"' not in (tmp_path / "model" / "model.json").read_text()
 
 
@@ -146,3 +147,9 @@ def flip_last_byte(path):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(bytes(data))
+
+
+def test_models_with_hashes_of_ids_as_they_were_spelt_still_know_their_patients():
+    spelt = sha256_bytes(b"salt\0P-07")[:16]
+    hashes = PatientHashes(salt="salt", train=(spelt,), validation=(), calibration=())
+    assert hashes.seen_patients(["P-07", "p-07"]) == {"P-07"}

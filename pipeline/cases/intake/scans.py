@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.cases.intake.joining import ScanNames
 from pipeline.cases.intake.names import parts
 from pipeline.config.inputs import Limits
-from pipeline.errors import CaseError
+from pipeline.errors import CaseError, Code
 from pipeline.files import sha256_bytes, sha256_file
 from pipeline.imaging.checks import nearest_axes
 from pipeline.imaging.dicom.attributes import DicomAttributes, read_attributes
@@ -138,9 +138,11 @@ def survey(folder: Path, *, skipped: SkippedCount | None = None) -> Iterator[Sur
             yield UnreadScan(found.case_id, found.error)
             continue
         try:
+            image = _image(found, folder)
+            _require_a_name_for_tables(image, found.case_id)
             scan = open_scan(found.path, limits=limits, files=found.files)
             yield SurveyedScan(
-                image=_image(found, folder),
+                image=image,
                 path=found.path,
                 files=found.files,
                 shape=scan.shape,
@@ -159,6 +161,16 @@ def _image(found: FoundScan, folder: Path) -> str:
     if found.files is not None and len(found.files) == 1:
         return found.files[0].relative_to(folder).as_posix()
     return found.image(folder)
+
+
+def _require_a_name_for_tables(image: str, shown: str) -> None:
+    """Refuse a path that a row of a table cannot hold: its id is the path, and ids are printable text."""
+    if not image.isprintable() or image != image.strip():
+        raise CaseError(
+            Code.E_CASE_ID,
+            shown,
+            "its name has a line break, a character that cannot be printed or bytes that are not UTF-8; rename it",
+        )
 
 
 def _is_ours(path: Path, folder: Path, known: dict[Path, bool]) -> bool:

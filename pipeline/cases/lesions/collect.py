@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from pipeline.cases.lesions.read import lesion_format, read_lesions
 from pipeline.cases.lesions.search import LesionFile, find_lesion_files
 from pipeline.errors import CaseError, Code, TableError, UsageError
 from pipeline.imaging.checks import file_kind
+from pipeline.machine import usable_cores
 
 _BY_NAME: Final[tuple[LesionFormat, ...]] = ("mask", "slicer-markups", "fcsv")
 
@@ -63,7 +63,7 @@ def collect_annotations(
     files, unknown, others = _files(sources, images, options, leave_out)
     pairing = _pair(files, images)
     organs = _organs(files, pairing, images.root) if options.only is None else {}
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         lesion_files = [file for file in files if file.path not in organs]
         read = list(pool.map(lambda file: _read(file, pairing.get(file.path), images, options), lesion_files))
     refused = tuple(Annotations(refused=(RefusedAnnotation(error),)) for error in unknown)

@@ -6,7 +6,6 @@ files to know its geometry.
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from pipeline.imaging.dicom.scan import DicomScan, is_nonempty_dicom
 from pipeline.imaging.dicom.select import CODE_DIGITS, names_series
 from pipeline.imaging.image import Scan
 from pipeline.imaging.read import open_scan
+from pipeline.machine import usable_cores
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ class ImageIndex:
     @cached_property
     def _identified(self) -> tuple[IndexedImage, ...]:
         """All images, their first headers read."""
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             list(pool.map(lambda image: image.is_dicom, self.images))
         return self.images
 

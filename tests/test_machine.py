@@ -1,0 +1,71 @@
+"""Machines as people have them: a user without a passwd entry, macOS, Windows."""
+
+import os
+import pwd
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.machine import ensure_user_name, peak_memory_megabytes, usable_cores
+
+NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")
+
+
+def no_such_user(number):
+    raise KeyError(f"getpwuid(): uid not found: {number}")
+
+
+def test_a_user_without_a_passwd_entry_can_import_monai_and_mlflow():
+    """In a process of its own, because an import happens once."""
+    code = (
+        "import pwd\n"
+        "def none(number): raise KeyError(number)\n"
+        "pwd.getpwuid = none\n"
+        "import pipeline, getpass\n"
+        "import pipeline.imaging.preprocess, pipeline.tracking.store\n"
+        "print(getpass.getuser())\n"
+    )
+    clean = {name: value for name, value in os.environ.items() if name not in NAMES}
+    done = subprocess.run([sys.executable, "-c", code], env=clean, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == f"uid{os.getuid()}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_is_known_is_left_alone(monkeypatch, name):
+    for each in NAMES:
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(name, "anne")
+    monkeypatch.setattr(pwd, "getpwuid", no_such_user)
+    ensure_user_name()
+    assert {each: os.environ.get(each) for each in NAMES} == {**dict.fromkeys(NAMES), name: "anne"}
+
+
+def test_cores_without_affinity_are_those_of_the_machine(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert usable_cores() == os.cpu_count()
+
+
+def test_cores_are_those_that_this_process_may_use():
+    code = "import os; os.sched_setaffinity(0, {0}); from pipeline.machine import usable_cores; print(usable_cores())"
+    if not hasattr(os, "sched_setaffinity") or 0 not in os.sched_getaffinity(0):
+        pytest.skip("this system cannot pin a process to core 0")
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "1"
+
+
+@pytest.mark.parametrize(("platform", "divisor"), [("linux", 2**10), ("darwin", 2**20)])
+def test_memory_is_in_megabytes_whatever_unit_the_system_counts_in(monkeypatch, platform, divisor):
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    monkeypatch.setattr(sys, "platform", platform)
+    assert peak_memory_megabytes() == pytest.approx(peak / divisor, rel=0.05)
+
+
+def test_windows_is_refused_in_one_line():
+    code = (
+        "import sys; sys.platform = 'win32'\ntry:\n    import pipeline\nexcept ImportError as error:\n    print(error)"
+    )
+    said = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert "runs on Linux and macOS; on Windows, use it in WSL" in said
