@@ -26,7 +26,7 @@ from pipeline.training.checkpoints import LAST, AtomicCheckpointIO, checkpoints,
 from pipeline.training.data import CasesDataModule, CaseTensors
 from pipeline.training.module import Classifier, prior_offset
 from pipeline.training.precision import precision_of
-from pipeline.training.processes import processes, share_batch_norm
+from pipeline.training.processes import processes, share_batch_norm, uses_gpu
 from pipeline.training.progress import EpochProgress, History, NetworkPlace
 from pipeline.training.timing import Pace, Shares, report_shares
 from pipeline.training.tracker import Tracker
@@ -92,7 +92,7 @@ def fit(
     network = build_network(config.network, dimensions=dimensions, outputs=findings + train.auxiliary.shape[1])
     to_fast_layout(network)
     if processes().count > 1:
-        share_batch_norm(network)
+        network = share_batch_norm(network, on_gpu=uses_gpu(settings))
     steps_an_epoch = math.ceil(len(data.batches) / settings.accumulate_batches)
     epochs = max(settings.max_epochs, math.ceil(settings.min_steps / steps_an_epoch))
     module = Classifier(

@@ -54,7 +54,11 @@ class Processes:
 
 
 class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalisation over the batch of all processes, on any device (torch's own needs a GPU)."""
+    """Batch normalisation over the batch of all processes, on any device (torch's own needs a GPU).
+
+    The variance is of what is left of the mean, which a second pass takes: a mean of squares less the square of the
+    mean loses all digits where the mean is large beside the spread.
+    """
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, ...) → the same shape."""
@@ -62,10 +66,10 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
             return super().forward(features)
         axes = [0, *range(2, features.ndim)]
         values = features.float()
-        # Processes have equal parts of a batch, so the mean of their means is the mean.
-        parts = torch.stack([values.mean(axes), values.square().mean(axes)])
-        mean, square = all_reduce(parts) / distributed.get_world_size()  # type: ignore[no-untyped-call]
-        variance = square - mean.square()
+        shape = [1, -1, *[1] * (features.ndim - 2)]
+        mean = _mean_of_all(values.mean(axes))
+        centred = values - mean.view(shape)
+        variance = _mean_of_all(centred.square().mean(axes))
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             count = features.numel() / features.shape[1] * distributed.get_world_size()
             momentum = self.momentum or 0.1
@@ -73,20 +77,32 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
                 self.num_batches_tracked += 1
                 self.running_mean.lerp_(mean, momentum)
                 self.running_var.lerp_(variance * count / (count - 1), momentum)
-        shape = [1, -1, *[1] * (features.ndim - 2)]
         scale = (variance + self.eps).rsqrt() * self.weight
-        normal: Tensor = values * scale.view(shape) + (self.bias - mean * scale).view(shape)
+        normal: Tensor = centred * scale.view(shape) + self.bias.view(shape)
         return normal.to(features.dtype)
 
     def _check_input_dim(self, features: Tensor) -> None:
         """1D, 2D and 3D alike."""
 
 
-def share_batch_norm(network: nn.Module) -> None:
-    """Let the batch normalisations of a network see all processes' cases, in place; names and weights stay."""
+def _mean_of_all(values: Tensor) -> Tensor:
+    """The mean over all processes; they have equal parts of a batch, so the mean of their means is the mean."""
+    total: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
+    return total / distributed.get_world_size()
+
+
+def share_batch_norm(network: nn.Module, *, on_gpu: bool) -> nn.Module:
+    """Let the batch normalisations of a network see all processes' cases; names and weights stay.
+
+    On GPUs with torch's own, which is faster there.
+    """
+    if on_gpu:
+        synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        return synced
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.__class__ = SharedBatchNorm
+    return network
 
 
 def processes() -> Processes:
@@ -112,6 +128,10 @@ def join(config: Training) -> Processes:
             "it counts the cases of all of them: choose a multiple"
         )
     if found.count > 1 and not distributed.is_initialized():
-        gpu = torch.cuda.is_available() and config.accelerator != "cpu"
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=_PATIENCE)
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if uses_gpu(config) else "gloo", timeout=_PATIENCE)
     return found
+
+
+def uses_gpu(config: Training) -> bool:
+    """Whether a training of this configuration computes on a GPU."""
+    return torch.cuda.is_available() and config.accelerator != "cpu"

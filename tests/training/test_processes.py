@@ -1,5 +1,6 @@
 """Two processes, one training: the same batches, the same metrics, none of the cases twice."""
 
+import copy
 import json
 import os
 import subprocess
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 from test_fit import Recorder, blobs, config
+from torch import distributed, nn
 
 from pipeline.config.training import Training
 from pipeline.errors import UsageError
 from pipeline.training.data import CasesDataModule, EpochBatches
 from pipeline.training.fit import fit
-from pipeline.training.processes import Processes, join
+from pipeline.training.processes import Processes, join, share_batch_norm
 
 
 def test_processes_divide_each_batch_and_nothing_is_seen_twice():
@@ -95,6 +97,48 @@ def test_two_processes_learn_as_one_does(tmp_path):
         curves = [[steps[epoch][name] for epoch in sorted(steps)] for steps in (one, two)]
         print(name, *[[round(value, 4) for value in curve] for curve in curves])
         np.testing.assert_allclose(*curves, atol=0.01)
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """A group of one process."""
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "0")
+    store = distributed.HashStore()
+    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(("mean", "spread"), [(0.0, 1.0), (100.0, 0.05), (1000.0, 0.05), (-1000.0, 10.0)])
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_shared_batch_normalisation_is_exact_where_the_mean_is_large(alone, mean, spread, axes):
+    torch.manual_seed(0)
+    make = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[axes - 1]
+    exact = make(3).double()
+    nn.init.uniform_(exact.weight)
+    nn.init.uniform_(exact.bias)
+    (shared,) = share_batch_norm(nn.Sequential(copy.deepcopy(exact).float()), on_gpu=False)
+    features = (mean + spread * torch.randn(8, 3, *[4] * axes)).requires_grad_()
+    double = features.detach().double().requires_grad_()
+    found, expected = shared(features), exact(double)
+    torch.testing.assert_close(found.double(), expected, atol=0.003, rtol=0)
+    weights = torch.randn_like(found)
+    (found * weights).sum().backward()
+    (expected * weights.double()).sum().backward()
+    torch.testing.assert_close(features.grad.double(), double.grad, atol=0.003 * double.grad.abs().max(), rtol=0)
+    torch.testing.assert_close(shared.running_var.double(), exact.running_var, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(shared.running_mean.double(), exact.running_mean, rtol=1e-5, atol=1e-6)
+
+
+def test_gpus_take_torchs_own_with_the_same_names_and_weights():
+    network = nn.Sequential(nn.Conv3d(1, 4, 3), nn.BatchNorm3d(4))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    shared = share_batch_norm(network, on_gpu=True)
+    assert isinstance(shared[1], nn.SyncBatchNorm)
+    after = shared.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
 
 
 def test_accumulated_batches_make_one_step(tmp_path):
