@@ -99,7 +99,7 @@ def duplicates(findings: Sequence[Finding]) -> list[Finding]:
         key = (finding.digest, finding.case.center_mm)
         earlier = first.setdefault(key, finding) if finding.digest else finding
         if earlier is not finding:
-            same = earlier.case.place == finding.case.place
+            same = earlier.case.place[0] == finding.case.place[0]
             code = Code.W_DUPLICATE_FILE if same else Code.W_DUPLICATE_CONTENT
             warning = Warning(code, f"the same image and place as case {earlier.case.case_id!r}")
             finding = Finding(**{**vars(finding), "warnings": (*finding.warnings, warning)})

@@ -4,7 +4,7 @@ An input is a scan file by its suffix (NIfTI, MetaImage, NRRD, a picture, …), 
 one SeriesInstanceUID, found by their content), any other file with the suffix of a scan, and any other file in a folder
 that holds DICOM files, because it may be a slice that lost its header. The last two are rows with an error. Everything
 else is skipped and counted: other files, hidden files, DICOM objects that are no images, folders behind links, pipes
-and sockets.
+and sockets, and folders that this program wrote (see ``outputs``).
 
 Rows of single files come while the tree is being searched, one folder after the other. Those of series come at the end,
 because a series may have files in any folder (see ``find_series``).
@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from pipeline.imaging.dicom.header import read_identity
 from pipeline.imaging.dicom.scan import DICOM_SUFFIXES, NO_SCANS, is_nonempty_dicom, may_be_slice
 from pipeline.imaging.find_series import SeriesCollector, no_dicom
 from pipeline.imaging.kinds import SUFFIXES
+from pipeline.imaging.outputs import is_output
 from pipeline.imaging.side_files import side_file_names
 
 PAIRS = {".img": ".hdr", ".img.gz": ".hdr.gz"}  # the header stands for both halves
@@ -49,6 +50,7 @@ DOCUMENT_SUFFIXES = frozenset({
 _BY_NAME = frozenset({*_READ, *_FOREIGN} - {".img", ".hdr"})  # those two may also be DICOM
 SCAN_SUFFIXES = frozenset({*_READ, *_FOREIGN, *DICOM_SUFFIXES})
 _LINK, _PIPE, _HIDDEN = "(link)", "(pipe, socket or device)", "(hidden)"
+_OUTPUT = "(folder of a run, scores or a model)"
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,10 @@ def _look_through(current: Path, search: _Search) -> _Folder:
     for entry in found:
         path, suffix = current / entry.name, scan_suffix(entry.name)
         if entry.is_dir(follow_symlinks=False):
-            inside.folders.append(path)
+            if _is_output(path, names):
+                search.skipped.by_suffix[_OUTPUT] += 1
+            else:
+                inside.folders.append(path)
         elif entry.is_symlink() and path.is_dir():
             search.skipped.by_suffix[_LINK] += 1
         elif fault := _closed(entry, path, search.real_root):
@@ -181,6 +186,13 @@ def _look_through(current: Path, search: _Search) -> _Folder:
         else:
             _sort_in(inside, path, suffix, search)
     return inside
+
+
+def _is_output(path: Path, beside: Collection[str]) -> bool:
+    try:
+        return is_output(path.name, os.listdir(path), beside)
+    except OSError:  # said when the folder is searched
+        return False
 
 
 def _break(inside: _Folder, search: _Search, error: CaseError) -> None:

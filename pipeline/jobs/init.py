@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -65,12 +66,17 @@ def init(folder: Path, options: InitOptions) -> None:
     intake = take_in(folder, options.intake, progress=lambda scans: with_progress(scans, "scans looked at"))
     source = options.label_source or UNKNOWN_SOURCE
     config = _configuration(folder, intake, options, source)
-    _write_manifest(folder / MANIFEST, intake)
     facts = {"label_source": options.label_source, "intensities": "simulated" if options.simulated else "real"}
     known = {name: value for name, value in facts.items() if value}
-    write_text(folder / FACTS, yaml.safe_dump(known, allow_unicode=True, sort_keys=False))
-    write_text(folder / CONFIG, config)
-    read_manifest(folder / MANIFEST)  # what was written is what the other commands can read
+    try:
+        _write_manifest(folder / MANIFEST, intake)
+        write_text(folder / FACTS, yaml.safe_dump(known, allow_unicode=True, sort_keys=False))
+        write_text(folder / CONFIG, config)
+        read_manifest(folder / MANIFEST)  # what was written is what the other commands can read
+    except BaseException:
+        for name in (MANIFEST, FACTS, CONFIG):  # none was there before
+            (folder / name).unlink(missing_ok=True)
+        raise
     _say(folder, intake, options)
 
 
@@ -153,7 +159,7 @@ def _say(folder: Path, intake: Intake, options: InitOptions) -> None:
     print(f"{folder / CONFIG}: every value is a usable one")
     for line in _missing(folder, count, options):
         print(line, file=sys.stderr)
-    print("next:", *(f"  {line}" for line in _next(folder, options)), sep="\n")
+    print("next:", *(f"  {line}" for line in _next(folder, count, options)), sep="\n")
 
 
 def _missing(folder: Path, count: Count, options: InitOptions) -> Iterable[str]:
@@ -161,7 +167,7 @@ def _missing(folder: Path, count: Count, options: InitOptions) -> Iterable[str]:
         yield (
             f"{folder / MANIFEST}: training needs {_LEAST_PATIENTS} patients of each class, and there are "
             f"{count.malignant_patients} with malignant and {count.benign_patients} with benign cases; give a table "
-            "(--table), name folders benign and malignant, or fill in the column label"
+            "(--table), say which folders or words mean malignant (--positive WORD), or fill in the column label"
         )
     if options.label_source is None:
         yield (
@@ -170,6 +176,8 @@ def _missing(folder: Path, count: Count, options: InitOptions) -> Iterable[str]:
         )
 
 
-def _next(folder: Path, options: InitOptions) -> Sequence[str]:
+def _next(folder: Path, count: Count, options: InitOptions) -> Sequence[str]:
     source = "" if options.label_source else " data.label_source='histology'"
-    return [f"malignancy check {folder / MANIFEST}", f"malignancy train {folder / CONFIG}{source}"]
+    manifest, config = (shlex.quote(str(folder / name)) for name in (MANIFEST, CONFIG))
+    train = [f"malignancy train {config}{source}"] if count.rarer_patients >= _LEAST_PATIENTS else []
+    return [f"malignancy check {manifest}", *train]

@@ -67,6 +67,21 @@ def test_findings_that_cannot_be_meant(config_file, findings, more, says):
         load_config(config_file, ["task=multilabel", f"data.findings={findings}", *more])
 
 
+@pytest.mark.parametrize("overridden", [False, True])
+def test_a_table_is_looked_for_beside_the_file_first_and_that_of_an_override_here(tmp_path, monkeypatch, overridden):
+    for folder in ("beside", "here"):
+        (tmp_path / folder).mkdir()
+        for name in ("table.csv", "marks.csv"):
+            (tmp_path / folder / name).touch()
+    monkeypatch.chdir(tmp_path / "here")
+    path = tmp_path / "beside" / "mine.yaml"
+    path.write_text(MINIMAL.replace("scans/manifest.csv", "table.csv, lesions: [marks.csv]"))
+    data = load_config(path, ["data.manifest=table.csv", "data.lesions=[marks.csv]"] if overridden else []).data
+    place = tmp_path / ("here" if overridden else "beside")
+    assert data.manifest.resolve() == place / "table.csv"
+    assert [source.resolve() for source in data.lesions] == [place / "marks.csv"]
+
+
 def test_overrides_are_read_as_yaml_and_win(config_file):
     config = load_config(
         config_file, ["training.learning_rate=1e-4", "preprocessing.size=[40,40,40]", "network.name=resnet18"]

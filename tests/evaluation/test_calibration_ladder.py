@@ -61,6 +61,24 @@ def test_the_fewer_cases_of_a_class_the_less_is_fitted(malignant, benign, used):
     assert fit.to_json() == {"asked": "temperature", "used": used, "reasons": list(fit.reasons)}
 
 
+@pytest.mark.parametrize(
+    ("method", "malignant", "benign", "used"),
+    [
+        ("none", 5, 5, "none"),
+        ("temperature", 5, 5, "platt_prior"),
+        ("temperature", 4, 20, "intercept"),
+        ("temperature", 1, 20, "none"),
+    ],
+)
+def test_every_rung_takes_the_prior_offset_off_first(method, malignant, benign, used):
+    labels = np.array([1] * malignant + [0] * benign)
+    logits = np.where(labels == 1, 2.0, -2.0) + np.linspace(0, 0.5, labels.size)
+    plain = fit_with_fallback(method, logits, labels)
+    fit = fit_with_fallback(method, logits + 0.7, labels, prior_offset=0.7)
+    assert (fit.used, fit.calibrator.prior_offset) == (used, 0.7)
+    np.testing.assert_allclose(fit.calibrator.apply(logits + 0.7), plain.calibrator.apply(logits), atol=1e-6)
+
+
 def test_equal_logits_say_the_share_of_malignant_cases():
     fit = fit_with_fallback("platt", [0.7] * 40, [1] * 10 + [0] * 30)
     assert fit.used == "intercept"

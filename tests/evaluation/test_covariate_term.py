@@ -48,6 +48,16 @@ def test_each_finding_has_its_own_weight_from_the_cases_where_it_is_known(study)
     assert alone.columns["diameter_mm"].weights[1] == pytest.approx(weights[1], abs=0.01)
 
 
+def test_the_penalty_of_few_cases_leaves_the_intercept_alone():
+    rng = np.random.default_rng(1)
+    labels = (np.arange(40) < 5).astype(float)
+    logits, sizes = rng.normal(labels, 1.0), rng.normal(labels, 1.0)
+    term = fit_covariate_term(logits[:, None], labels[:, None], sizes[:, None], {"size": "linear"})
+    standard = np.stack([(column - column.mean()) / column.std() for column in (logits, sizes)], axis=1)
+    (slope, other), *_ = LogisticRegression(C=1.0, tol=1e-10).fit(standard, labels).coef_
+    assert term.columns["size"].weights[0] == pytest.approx(other / slope * logits.std(), rel=1e-3)
+
+
 def test_a_case_at_the_means_keeps_its_logit():
     term = CovariateTerm(
         {

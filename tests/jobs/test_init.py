@@ -1,5 +1,6 @@
 """``malignancy init``: what it refuses, what it asks for, and that it writes all or nothing of the user's choosing."""
 
+import csv
 import os
 import stat
 
@@ -131,3 +132,87 @@ def test_a_name_that_no_table_can_hold_is_left_out_with_the_reason(folder, capsy
     assert "1 with E_CASE_ID (its name has a line break, a character that cannot be printed" in printed
     assert run(["check", str(folder / "manifest.csv")]) == 0
     assert "8 cases: 8 ok" in capsys.readouterr().out
+
+
+def patients_of(folder, *, malignant, benign):
+    """The folder's scans with labels and patients of their own; more scans than it has are left aside."""
+    words = ["cancer"] * malignant + ["no cancer"] * benign
+    rows = [f"case{number},P{number},{word}" for number, word in enumerate(words)]
+    (folder / "labels.csv").write_text("id,patient,finding\n" + "\n".join(rows) + "\n")
+
+
+@pytest.mark.parametrize(("malignant", "warned"), [(3, True), (4, False)])
+def test_too_few_patients_of_a_class_are_said(folder, malignant, warned, capsys):
+    patients_of(folder, malignant=malignant, benign=4)
+    assert run(["init", str(folder), "--positive", "cancer", "--label-source", "histology"]) == 0
+    assert ("training needs 4 patients of each class" in capsys.readouterr().err) == warned
+
+
+def test_a_column_for_a_folder_without_a_table_is_refused(folder, capsys):
+    (folder / "labels.csv").unlink()
+    assert run(["init", str(folder), "--label", "finding"]) == 2
+    assert "has no table that names its scans; name one: --table FILE" in capsys.readouterr().err
+
+
+def test_what_other_programs_leave_beside_a_table_is_no_table(folder):
+    for name in ("._labels.csv", "~labels.csv"):
+        (folder / name).write_bytes((folder / "labels.csv").read_bytes())
+    assert run(["init", str(folder), "--positive", "cancer"]) == 0
+
+
+def test_label_maps_under_the_scans_own_names_are_told(folder, capsys):
+    (folder / "lungs").mkdir()
+    for number in range(8):
+        voxels = np.zeros((16, 16, 8), np.uint8)
+        voxels[4:8, 4:8] = 1
+        nib.save(nib.Nifti1Image(voxels, np.eye(4)), folder / "lungs" / f"case{number}.nii.gz")
+    assert run(["init", str(folder), "--positive", "cancer"]) == 0
+    assert "8 masks: lungs/case0.nii.gz" in capsys.readouterr().out
+    assert len(rows_of(folder)) == 8
+
+
+def rows_of(folder):
+    with open(folder / "manifest.csv", newline="", encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
+
+
+def lesions_of(folder, cells):
+    """A table of the folder's lesions in LPS, with more columns by name and by what each row holds."""
+    header = ",".join(["id,finding,x,y,z,system", *cells])
+    rows = [
+        ",".join(
+            [
+                f"case{number},{'cancer' if number % 2 else 'no cancer'},-2,-3,4,LPS",
+                *(cell[number] for cell in cells.values()),
+            ]
+        )
+        for number in range(8)
+    ]
+    (folder / "labels.csv").write_text("\n".join([header, *rows]) + "\n")
+
+
+def test_a_column_with_the_coordinate_system_stands_before_the_option(folder):
+    lesions_of(folder, {})
+    assert run(["init", str(folder), "--positive", "cancer", "--system", "RAS"]) == 0
+    row = rows_of(folder)[0]
+    assert [row[f"center_{axis}_mm"] for axis in "xyz"] == ["2.000", "3.000", "4.000"]
+    assert row["coordinate_system"] == "RAS"
+
+
+@pytest.mark.parametrize(("last", "covariates"), [("9.5", {"diameter_mm": "log"}), ("", {})])
+def test_a_diameter_is_a_covariate_where_every_case_has_one(folder, last, covariates):
+    lesions_of(folder, {"diameter": ["8.5"] * 7 + [last]})
+    assert run(["init", str(folder), "--positive", "cancer"]) == 0
+    assert yaml.safe_load((folder / "config.yaml").read_text())["data"]["covariates"] == covariates
+
+
+def test_a_column_is_a_subgroup_where_it_varies(folder):
+    lesions_of(folder, {"site": ["A"] * 8, "scanner": ["S1", "S2"] * 4})
+    assert run(["init", str(folder), "--positive", "cancer"]) == 0
+    assert yaml.safe_load((folder / "config.yaml").read_text())["evaluation"]["subgroups"] == ["scanner"]
+
+
+def test_a_split_that_only_some_rows_have_is_written_for_these(folder):
+    lesions_of(folder, {"split": ["train"] * 4 + ["test"] * 3 + [""]})
+    assert run(["init", str(folder), "--positive", "cancer"]) == 0
+    assert [row["split"] for row in rows_of(folder)] == ["train"] * 4 + ["test"] * 3 + [""]

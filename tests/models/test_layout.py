@@ -121,8 +121,9 @@ def test_narrow_networks_train_with_any_batch_without_overrunning_memory(name, w
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-def test_a_pointwise_convolution_gives_the_values_of_the_strided_one():
-    strided = nn.Conv2d(8, 16, 1, stride=2)
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_pointwise_convolution_gives_the_values_of_the_strided_one(groups):
+    strided = nn.Conv2d(8, 16, 1, stride=2, groups=groups)
     images = torch.rand(3, 8, 15, 16)
     expected = strided(images)
     (pointwise,) = to_fast_layout(nn.Sequential(strided))

@@ -11,6 +11,7 @@ MODEL = {"label_source": "histology", "intensities": "real"}
 @pytest.mark.parametrize("facts", [TableFacts(), TableFacts({"Histology ": 3}, {"real": 3})])
 def test_nothing_known_or_the_same_truth_is_no_difference(facts):
     assert truth_differences(facts, **MODEL).lines == []
+    assert truth_differences(facts, label_source=" HISTOLOGY", intensities="real").lines == []
 
 
 def test_another_truth_and_a_mix_are_told_with_counts():

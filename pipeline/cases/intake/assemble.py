@@ -14,7 +14,7 @@ from pipeline.cases.intake.kinds import one_kind_of_file
 from pipeline.cases.intake.left_out import left_out_lines
 from pipeline.cases.intake.located import lesion_lines, marked_lesions, one_of_each_study, only_lesions, with_lesions
 from pipeline.cases.intake.masks import without_label_maps
-from pipeline.cases.intake.naming import cases_of, columns_of, patient_lines
+from pipeline.cases.intake.naming import columns_of, name_cases
 from pipeline.cases.intake.rows import rows_from_folders, rows_from_table
 from pipeline.cases.intake.scans import SurveyedScan, UnreadScan, survey
 from pipeline.cases.intake.selection import without_copies
@@ -30,6 +30,7 @@ from pipeline.cases.tables.table import (
 )
 from pipeline.errors import TableError, UsageError
 from pipeline.imaging.find import SkippedCount
+from pipeline.imaging.outputs import lies_in_output
 
 _MOST_TABLES = 30
 
@@ -112,19 +113,20 @@ def take_in(
         if table and columns
         else rows_from_folders(scans, options.words)
     )
-    rows_left, without = only_lesions(with_lesions(rows.rows, lesions))
-    cases, salt = cases_of(rows_left, keep_ids=options.keep_ids)
+    chosen = only_lesions(with_lesions(rows.rows, lesions))
+    naming = name_cases(chosen.rows, columns, keep_ids=options.keep_ids)
     lines = [
         *([kinds] if kinds else []),
         *([f"table: {table.path}" + (f" ({describe_notes(table)})" if table.notes else "")] if table else []),
         *rows.lines,
-        *lesion_lines(rows_left, lesions, match, table=table),
-        *patient_lines(rows_left, salt),
+        *chosen.lines,
+        *lesion_lines(chosen.rows, lesions, match, table=table),
+        *naming.lines,
     ]
     return Intake(
-        cases=cases,
-        scans=tuple(entry.row.scan for entry in rows_left),
-        columns=columns_of(cases),
+        cases=naming.cases,
+        scans=tuple(entry.row.scan for entry in chosen.rows),
+        columns=columns_of(naming.cases),
         lines=tuple(lines),
         left_out=tuple(
             left_out_lines(
@@ -133,7 +135,7 @@ def take_in(
                 derived=derived,
                 other_kind=other_kind,
                 series=[*copies, *series],
-                without=without,
+                without=chosen.without,
                 match=match,
             )
         ),
@@ -169,15 +171,23 @@ def _table(
     paths = [
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in (*TABLE_SUFFIXES, ".txt") and path.is_file()
+        if path.suffix.lower() in (*TABLE_SUFFIXES, ".txt") and path.is_file() and not lies_in_output(path, folder)
     ]
+    if options.sheet is not None:
+        paths = [path for path in paths if path.suffix.lower() in (".xlsx", ".xlsm")]
     for path in [path for path in paths if not path.name.startswith((".", "~"))][:_MOST_TABLES]:
         try:
-            candidates.append(with_decimal_points(read_table(path, guess_encoding=True, find_header=True)))
+            table = read_table(path, sheet=options.sheet, guess_encoding=True, find_header=True)
+            candidates.append(with_decimal_points(table))
         except TableError:
             continue  # a file of another purpose; the table that is meant can be named
     chosen = choose_table(folder, candidates, names)
     if chosen is None:
+        if options.sheet is not None:
+            raise UsageError(
+                f"--sheet {options.sheet}: no Excel table of {folder} has a sheet of this name that names the scans; "
+                "name the table: --table FILE"
+            )
         if options.columns:
             role, column = next(iter(options.columns.items()))
             raise UsageError(f"--{role} {column}: {folder} has no table that names its scans; name one: --table FILE")

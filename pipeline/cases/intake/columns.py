@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.cases.ids import plain_id
 from pipeline.cases.intake.joining import Join, ScanNames, join_ids
 from pipeline.cases.intake.names import parts, plain
 from pipeline.cases.intake.words import (
@@ -82,7 +83,7 @@ class Columns:
             f"id: column {self.case!r}, {self.join.matched_rows} of {rows} rows have a scan ({self.join.way}) [--id]"
         ]
         if self.patient:
-            patients = len(set(filter(None, table.column(self.patient))))
+            patients = len({plain_id(cell) for cell in table.column(self.patient) if cell})
             lines.append(f"patient: column {self.patient!r}, {patients} patients [--patient]")
         if self.label:
             words = most_common(Counter(filter(None, table.column(self.label))))
@@ -140,7 +141,7 @@ def _case_column(table: Table, scans: Sequence[ScanNames], given: str | None) ->
     """The column whose cells name the most scans; of equals the first."""
     best: tuple[str, Join] | None = None
     for name in [given] if given else table.header:
-        join = join_ids(table.column(name), scans, named=given is not None)
+        join = join_ids(table.column(name), scans, name=name, named=given is not None)
         if join and (best is None or _worth(join) > _worth(best[1])):
             best = (name, join)
     if best is None:
@@ -150,12 +151,19 @@ def _case_column(table: Table, scans: Sequence[ScanNames], given: str | None) ->
             f"{table.path}: {named} {does} scans: expected cells like {_examples(scans)}, their folders, or ids of "
             "DICOM headers; correct the cells, or name the column: --id COLUMN"
         )
+    if best[1].doubt:
+        number, one, other = best[1].doubt
+        raise UsageError(
+            f"{table.path}: column {best[0]!r} holds numbers that stand at several places of the names: {number} could "
+            f"be {scans[one].image!r} or {scans[other].image!r}; add a column with the files' names, and name it: "
+            "--image COLUMN"
+        )
     return best
 
 
-def _worth(join: Join) -> tuple[int, int]:
-    """More rows with a scan, then more scans with a row."""
-    return join.matched_rows, len(join.matched_scans)
+def _worth(join: Join) -> tuple[int, int, int, bool]:
+    """More rows with a scan, then more scans with a row, then fewer scans a row, then no doubt."""
+    return join.matched_rows, len(join.matched_scans), -sum(map(len, join.scans_of)), join.doubt is None
 
 
 def _examples(scans: Sequence[ScanNames]) -> str:
@@ -272,14 +280,26 @@ def choose_table(folder: Path, tables: Sequence[Table], scans: Sequence[ScanName
         except UsageError:
             continue
         label = _label_worth(columns.label, table.column(columns.label)) if columns.label else 0
-        worth.append((min(label, _NAMED), *_worth(columns.join), table))
+        worth.append(((min(label, _NAMED), *_worth(columns.join)), columns, table))
     if not worth:
         return None
-    best = max(entry[:3] for entry in worth)
-    alike = [entry[3] for entry in worth if entry[:3] == best]
+    best = max(value for value, _, _ in worth)
+    alike = [table for value, _, table in worth if value == best]
     if len(alike) > 1:
         names = ", ".join(table.path.name for table in alike)
         raise TableError(
-            Code.E_LABEL_COLUMNS, folder, f"tables {names} speak of the same scans; name one: --table FILE"
+            Code.E_LABEL_COLUMNS,
+            folder,
+            f"tables {names} speak of as many scans; join them into one, or name one: --table FILE",
         )
+    chosen = next(columns for value, columns, _ in worth if value == best)
+    for _, columns, table in worth:
+        more = columns.join.matched_scans - chosen.join.matched_scans
+        if columns.label and chosen.label and more:
+            raise TableError(
+                Code.E_LABEL_COLUMNS,
+                folder,
+                f"table {table.path.name} speaks of {len(more)} scans that {alike[0].path.name} does not; join "
+                "them into one, or name one: --table FILE",
+            )
     return alike[0]

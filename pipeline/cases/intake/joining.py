@@ -7,13 +7,14 @@ accident that the others do not share. What did not match is told.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import PurePosixPath
 
 from pipeline.cases.intake.names import fine_parts, parts, plain, same_id, same_number
+from pipeline.cases.intake.words import ID_WORDS, PATIENT
 
 _SUBJECT = re.compile(r"(?<![A-Za-z0-9])sub-[A-Za-z0-9]+")
 _LEAST_SHARE = 0.5  # of the filled ids that a way must match to be taken
@@ -59,10 +60,12 @@ class Join:
     Attributes:
         scans_of: for each row, places of its scans; empty where none fits.
         way: how they were matched, in a few words.
+        doubt: an id that is a number, and two scans in whose names it stands at different places; None without one.
     """
 
     scans_of: tuple[tuple[int, ...], ...]
     way: str
+    doubt: tuple[str, int, int] | None = None
 
     @property
     def matched_rows(self) -> int:
@@ -75,18 +78,20 @@ class Join:
         return {scan for scans in self.scans_of for scan in scans}
 
 
-def join_ids(ids: Sequence[str], scans: Sequence[ScanNames], *, named: bool = False) -> Join | None:
+def join_ids(ids: Sequence[str], scans: Sequence[ScanNames], *, name: str = "", named: bool = False) -> Join | None:
     """Match a column of ids to scans; None when no way matches half of the filled ids.
 
     Args:
         ids: one a row; blank ones match nothing.
         scans: all scans of the folder.
+        name: of the column.
         named: somebody said that these are ids: one that matches is enough. Else they could be the codes of a class.
     """
     filled = sum(bool(text.strip()) for text in ids)
     if not filled or not scans:
         return None
     best: Join | None = None
+    by_part: list[tuple[_Way, Join]] = []
     named_at = [(place, image) for place, scan in enumerate(scans) for image in (scan.image, *scan.copies)]
     places = [place for place, _ in named_at]
     for way in _ways([ScanNames(image, scans[place].ids) for place, image in named_at]):
@@ -95,11 +100,40 @@ def join_ids(ids: Sequence[str], scans: Sequence[ScanNames], *, named: bool = Fa
         few = len(distinct) < min(1 if named else 2, filled)
         if few or join.matched_rows > _MOST_ROWS * len(join.matched_scans):
             continue
+        if way.is_part:
+            by_part.append((way, join))
+            continue
         if join.matched_rows == filled:
             return join
         if best is None or join.matched_rows > best.matched_rows:
             best = join
+    part = _best_part(ids, name, by_part, filled)
+    best = max(filter(None, (part, best)), key=lambda join: join.matched_rows, default=None)
     return best if best and best.matched_rows >= _LEAST_SHARE * filled else None
+
+
+def _best_part(ids: Sequence[str], name: str, by_part: Sequence[tuple[_Way, Join]], filled: int) -> Join | None:
+    """The part of the names that the ids are; None where no part fits half of them.
+
+    A number may stand at several places of a name, as a patient's beside a day's: the one after a word of the column's
+    name is meant, or after one that announces an id, as ``pat``; else two that fit are a doubt.
+    """
+    fitting = [(way, join) for way, join in by_part if join.matched_rows >= _LEAST_SHARE * filled]
+    if not fitting:
+        return None
+    said = set(parts(name)) | (PATIENT if set(parts(name)) & PATIENT else set())
+    for words in (said, PATIENT | ID_WORDS, None):
+        meant = [(way, join) for way, join in fitting if words is None or way.after in words]
+        if meant:
+            break
+    _, best = max(meant, key=lambda entry: entry[1].matched_rows)
+    if all(_number_key(text).isdecimal() for text in ids if text.strip()):
+        for _, join in meant:
+            both = zip(best.scans_of, join.scans_of, strict=True)
+            row = next((row for row, (one, two) in enumerate(both) if one and two and not set(one) & set(two)), None)
+            if row is not None:
+                return replace(best, doubt=(ids[row], best.scans_of[row][0], join.scans_of[row][0]))
+    return best
 
 
 @dataclass(frozen=True)
@@ -109,6 +143,8 @@ class _Way:
     words: str
     keys: list[set[str]]
     key_of_id: Callable[[str], str]
+    is_part: bool = False
+    after: str = ""  # the part before it, in most names
 
 
 def _ways(scans: Sequence[ScanNames]) -> Iterator[_Way]:
@@ -145,7 +181,9 @@ def _part_ways(names: Sequence[str], what: str) -> Iterator[_Way]:
                 _keys(same_number(name[place])) if -len(name) <= place < len(name) else set() for name in split_names
             ]
             if len(set().union(*keys)) > 1:  # what is the same in all names tells no scan from another
-                yield _Way(f"part of the {what}", keys, _number_key)
+                before = [name[place - 1] for name in split_names if 0 < place < len(name) or -len(name) < place < 0]
+                after = Counter(before).most_common(1)[0][0] if before else ""
+                yield _Way(f"part of the {what}", keys, _number_key, is_part=True, after=after)
 
 
 def _runs(name: str) -> set[str]:

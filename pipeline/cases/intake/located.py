@@ -75,17 +75,50 @@ def _diameter_at(center: tuple[float, float, float], lesions: Sequence[Lesion]) 
     return near[0].diameter_mm if near else None
 
 
-def only_lesions(located: Sequence[LocatedRow]) -> tuple[list[LocatedRow], list[str]]:
-    """Rows with a lesion, when most scans have one; the scans without one are named and left out."""
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """Rows that become cases.
+
+    Attributes:
+        rows: each a lesion, or each a whole scan.
+        without: scans that have no lesion where lesions are the cases.
+        lines: what was decided, to be shown.
+    """
+
+    rows: list[LocatedRow]
+    without: list[str]
+    lines: tuple[str, ...] = ()
+
+
+def only_lesions(located: Sequence[LocatedRow]) -> Chosen:
+    """Rows with a lesion, when most scans have one, and the scans without one; else one row a scan.
+
+    A scan whose lesions have different labels is then neither.
+    """
     flat = located[0].row.scan.is_flat
     with_lesion = {id(entry.row.scan) for entry in located if entry.row.center_mm is not None}
     scans = {id(entry.row.scan) for entry in located}
     if flat or len(with_lesion) < _LEAST_LESIONS * len(scans):
-        whole = {id(entry.row.scan): entry for entry in reversed(located)}  # one case a scan
-        entries = [entry for entry in located if whole[id(entry.row.scan)] is entry]
-        return [replace(entry, row=replace(entry.row, center_mm=None), lesion="") for entry in entries], []
+        of_scan: dict[int, list[LocatedRow]] = defaultdict(list)
+        for entry in located:
+            of_scan[id(entry.row.scan)].append(entry)
+        rows, torn = [], []
+        for first, *others in of_scan.values():
+            labels = {entry.row.label for entry in (first, *others)} - {None}
+            torn += [first.row.scan.image] if len(labels) > 1 else []
+            whole = replace(first.row, center_mm=None, label=labels.pop() if len(labels) == 1 else None)
+            rows.append(replace(first, row=whole, lesion="", diameter_mm=first.diameter_mm if not others else None))
+        lines = []
+        if with_lesion and not flat:
+            lines.append(
+                f"lesion centres: {len(with_lesion)} of {len(scans)} scans have one, too few for cases that are "
+                "lesions; whole scans are taken"
+            )
+        if torn:
+            lines.append(f"{len(torn)} scans have lesions of both labels and stay unlabelled: {some(torn)}")
+        return Chosen(rows, [], tuple(lines))
     without = list(dict.fromkeys(entry.row.scan.image for entry in located if entry.row.center_mm is None))
-    return [entry for entry in located if entry.row.center_mm is not None], without
+    return Chosen([entry for entry in located if entry.row.center_mm is not None], without)
 
 
 def lesion_lines(

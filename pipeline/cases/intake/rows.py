@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pipeline.cases.case import RESERVED_COLUMNS
 from pipeline.cases.intake.columns import Columns, diameter_unit_mm
-from pipeline.cases.intake.folder_words import folder_labels, folder_splits
+from pipeline.cases.intake.folder_words import folder_labels, folder_splits, folders_that_could_mean_classes
 from pipeline.cases.intake.joining import near_misses
-from pipeline.cases.intake.names import plain
+from pipeline.cases.intake.names import parts, plain
 from pipeline.cases.intake.scans import SurveyedScan
 from pipeline.cases.intake.words import LEFT_CELLS, PERSONAL, SPLIT_FOLDERS
 from pipeline.cases.label_words import LabelWords
@@ -18,6 +20,9 @@ from pipeline.errors import UsageError
 
 Point = tuple[float, float, float]
 _LITERAL = LabelWords(("malignant",), ("benign",))
+_GIVE_A_MEANING = "[--positive WORD counts it as malignant, --negative WORD as benign]"
+_CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")  # between the words of PatientName
+_LONG_NUMBER = 6  # digits: an id, or a date as 19610203
 _MOST_WORDS = 30  # distinct texts of a column that is worth keeping as a subgroup
 
 
@@ -70,7 +75,11 @@ def rows_from_folders(scans: Sequence[SurveyedScan], words: LabelWords) -> Rows:
     if found:
         lines.append(f"label: from folder names, {most_common(found.words)}")
         if found.unlabelled:
-            lines.append(f"unlabelled: {most_common(found.unlabelled)} [--negative WORD counts a folder as benign]")
+            lines.append(f"unlabelled: {most_common(found.unlabelled)} {_GIVE_A_MEANING}")
+    elif classes := folders_that_could_mean_classes([scan.image for scan in scans]):
+        lines.append(
+            f"label: no folder is called malignant or benign; there are {most_common(classes)} [--positive WORD]"
+        )
     if splits:
         lines.append(f"split: from folder names, {most_common(Counter(splits))}")
     if contradictory := [scans[place].image for place, known in labels.items() if len(known) > 1]:
@@ -110,17 +119,18 @@ def rows_from_table(
     splits = folder_splits([scan.image for scan in scans]) if columns.split is None else None
     rows: list[IntakeRow] = []
     contradictory: list[str] = []
+    unplaced = 0
     for place, scan in enumerate(scans):
         said = [
             _row(scan, records[row], columns, meaning, kept)
             for row in of_scan[place]
             if _is_of_side(scan, records[row], columns)
         ]
-        if columns.center is None or not said or len({row.center_mm for row in said}) < len(said):
-            merged = _merge(scan, said)
-            contradictory += [scan.image] if merged.label is None and any(row.label is not None for row in said) else []
-            said = [merged]
-        rows += [_with_split(row, splits[place]) if splits else row for row in said]
+        for same in _by_place(said):
+            merged = _merge(scan, same)
+            contradictory += [scan.image] if merged.label is None and any(row.label is not None for row in same) else []
+            rows.append(_with_split(merged, splits[place]) if splits else merged)
+        unplaced += sum(row.center_mm is None for row in said) * any(row.center_mm for row in said)
     lines = [*columns.describe(table), *_neither(table, columns, meaning), *_unmatched(scans, table, columns)]
     if dropped:
         lines.append(f"columns left out, which may name a person: {', '.join(map(repr, dropped))} [--keep COLUMN]")
@@ -128,6 +138,8 @@ def rows_from_table(
         lines.append(
             f"{len(contradictory)} scans have rows with different labels and stay unlabelled: {some(contradictory)}"
         )
+    if unplaced:
+        lines.append(f"{unplaced} rows without a lesion centre are left out, of scans whose other rows have one")
     return Rows(tuple(rows), tuple(lines))
 
 
@@ -136,7 +148,7 @@ def _neither(table: Table, columns: Columns, meaning: Mapping[str, int | None]) 
     cells = Counter(filter(None, _label_cells(table, columns)))
     neither = {word: cells[word] for word, value in meaning.items() if value is None and cells[word]}
     if neither:
-        yield f"unlabelled: {most_common(neither)} [--negative WORD counts a word as benign]"
+        yield f"unlabelled: {most_common(neither)} {_GIVE_A_MEANING}"
 
 
 def _unmatched(scans: Sequence[SurveyedScan], table: Table, columns: Columns) -> Iterator[str]:
@@ -194,7 +206,7 @@ def _row(
         extra["diameter_mm"] = f"{float(extra['diameter_mm']) * diameter_unit_mm(columns.diameter):g}"
     return IntakeRow(
         scan=scan,
-        case_id=cell(columns.case) or None,
+        case_id=cell("case_id" if "case_id" in record else columns.case) or None,
         patient=cell(columns.patient) or None,
         label=meaning.get(cell(columns.label)),
         split=split,
@@ -226,6 +238,14 @@ def _center(record: Mapping[str, str], columns: Columns) -> Point | None:
             "right are a guess without it"
         )
     return (x, y, z) if system == "RAS" else (-x, -y, z)
+
+
+def _by_place(said: Sequence[IntakeRow]) -> list[list[IntakeRow]]:
+    """Rows of one scan that speak of one place: the same centre, or the whole scan where none has a centre."""
+    places: dict[Point | None, list[IntakeRow]] = defaultdict(list)
+    for row in said:
+        places[row.center_mm].append(row)
+    return [rows for center, rows in places.items() if center is not None] or [list(said)]
 
 
 def _merge(scan: SurveyedScan, said: Sequence[IntakeRow]) -> IntakeRow:
@@ -264,17 +284,24 @@ def _kept_columns(table: Table, columns: Columns, keep: Sequence[str]) -> tuple[
     kept: dict[str, str] = {}
     dropped = []
     for name in table.header:
-        if name in used:
+        if name in used or name == "case_id":
             continue
-        words = set(plain(name).replace(".", " ").replace("_", " ").replace("-", " ").split())
         cells = [cell for cell in table.column(name) if cell]
-        numeric = all(_is_number(cell) for cell in cells)
-        wordy = len(set(cells)) > _MOST_WORDS or any(len(cell) > 40 for cell in cells)
-        if name not in keep and (words & PERSONAL or _looks_like_dates(cells) or (wordy and not numeric)):
+        if name not in keep and _may_name_a_person(name, cells):
             dropped.append(name)
         elif cells:
-            kept[name] = "diameter_mm" if name == columns.diameter else name
+            own = f"{name} of the table" if name in RESERVED_COLUMNS else name
+            kept[name] = "diameter_mm" if name == columns.diameter else own
     return kept, dropped
+
+
+def _may_name_a_person(name: str, cells: Sequence[str]) -> bool:
+    """Whether a column holds names, dates, ids or free text: by its name, or by what its cells look like."""
+    words = set(parts(_CAPITAL.sub(" ", name)))
+    numeric = all(_is_number(cell) for cell in cells)
+    wordy = len(set(cells)) > _MOST_WORDS or any(len(cell) > 40 for cell in cells)
+    long = bool(cells) and sum(cell.isdecimal() and len(cell) >= _LONG_NUMBER for cell in cells) > len(cells) / 2
+    return bool(words & PERSONAL) or _looks_like_dates(cells) or long or (wordy and not numeric)
 
 
 def _is_number(text: str) -> bool:

@@ -21,7 +21,6 @@ from pipeline.imaging.image import Affine, spacing_mm
 from pipeline.imaging.read import open_scan
 
 _SIDES = frozenset("l r left right lcc rcc lmlo rmlo".split())  # noqa: SIM905
-_OUTPUTS = ("run.json", "summary.json")  # files that a training's or a scoring's folder holds
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,17 +122,12 @@ class UnreadScan:
 def survey(folder: Path, *, skipped: SkippedCount | None = None) -> Iterator[SurveyedScan | UnreadScan]:
     """Open every scan of a folder, in the order of the search.
 
-    Folders that this program wrote, of trainings and scorings, are passed over: their pictures are no scans.
-
     Args:
         folder: searched with its subfolders.
         skipped: counts what is plainly no scan.
     """
     limits = Limits()
-    ours: dict[Path, bool] = {}
     for found in find_scans(folder, skipped=skipped, limits=limits):
-        if _is_ours(found.path, folder, ours):
-            continue
         if found.error:
             yield UnreadScan(found.case_id, found.error)
             continue
@@ -171,14 +165,3 @@ def _require_a_name_for_tables(image: str, shown: str) -> None:
             shown,
             "its name has a line break, a character that cannot be printed or bytes that are not UTF-8; rename it",
         )
-
-
-def _is_ours(path: Path, folder: Path, known: dict[Path, bool]) -> bool:
-    for parent in path.parents:
-        if parent == folder or not parent.is_relative_to(folder):
-            return False
-        if parent not in known:
-            known[parent] = any((parent / name).is_file() for name in _OUTPUTS) or parent.name == "mlartifacts"
-        if known[parent]:
-            return True
-    return False

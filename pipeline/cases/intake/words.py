@@ -16,6 +16,7 @@ PATIENT = _words(
     "patient patients pat patid patientid pid mrn subject subjects participant proband person patnr patientnr "
     "patienten patientin paziente paciente hospital"
 )
+ID_WORDS = _words("id case cases fall scan exam study nr no number nummer caso cas")  # that announce an id in a name
 LABEL = _words(
     "label labels diagnosis diagnose diagnostic diagnostico histology histologie histologia histo pathology pathologie "
     "patologia malignancy malignant malignitat malignity dignitat dignity class klasse classe target outcome ergebnis "
@@ -26,11 +27,12 @@ SIZE = _words("size grosse groesse taille")  # of a lesion, or of a person
 SYSTEM = _words("system coordsystem coordinatesystem koordinatensystem space")
 SIDE = _words("side laterality lateralitat seite cote lato left right breast")
 SPLIT = _words("split set subset partition fold")
+PERSON_NAMES = _words("name names vorname nachname surname firstname lastname nom cognome nombre apellido")
 PERSONAL = _words(  # who somebody is, and free text about them: never copied unasked
     "name vorname nachname surname firstname lastname geburtsdatum gebdat geb dob birth birthdate birthday adresse "
     "address strasse street plz zip telefon phone email mail versicherung insurance ssn bemerkung bemerkungen "
     "kommentar comment comments notes note freitext text remark remarks anamnese history arzt doctor physician "
-    "radiologist"
+    "id ids uid uids accession mrn number nummer nr birthday insured nom cognome nombre apellido"
 )
 # Cells of columns.
 SEX_CELLS = _words("m f w d o male female mann frau mannlich weiblich homme femme")
@@ -48,6 +50,11 @@ LEFT_CELLS, RIGHT_CELLS = (
 # Names of folders.
 MALIGNANT_FOLDERS = _words("malignant maligne maligno malin bosartig boesartig kwaadaardig")
 BENIGN_FOLDERS = _words("benign benigne benigno benin gutartig goedaardig")
+NEUTRAL_FOLDERS = _words(  # beside a label's word, they change nothing
+    "case cases image images img scan scans ct mr mri us xr picture pictures photo photos patient patients group class "
+    "label nodule nodules mass masses lesion lesions tumor tumors tumour tumours finding findings sample samples data "
+    "set dataset nifti dicom png all fall falle bilder befunde knoten herd herde"
+)
 SPLIT_FOLDERS = {
     **dict.fromkeys(_words("train training"), "train"),
     **dict.fromkeys(_words("val valid validation dev"), "validation"),

@@ -19,6 +19,7 @@ def scans_of(*images, **ids):
         (["P1", "P2"], ["P1/ct.nii", "P2/ct.nii"], "folder name"),
         (["S 1", "s_02"], ["S01.nii.gz", "S02.nii.gz"], "file name, but for case"),
         (["1", "2.0"], ["CT/Pat_001_Thorax_2.nii.gz", "CT/Pat_002_Thorax_2.nii.gz"], "part of the file name"),
+        (["0", "1"], ["Pat_000_ct.nii", "Pat_001_ct.nii"], "part of the file name"),
         (["7", "8"], ["x/P007/ct.nii", "x/P008/ct.nii"], "part of the folder name"),
         (["Pat 3", "Pat 4"], ["new_pat_003_ct.nii", "new_pat_004_ct.nii"], "words inside the file name"),
         (["Müller-1", "MULLER 2"], ["mueller/muller_1.nii", "mueller/muller_2.nii"], "file name, but for case"),
@@ -70,3 +71,54 @@ def test_what_spreadsheets_change_leaves_an_id_the_same(one, other):
 @pytest.mark.parametrize(("one", "other"), [("70", "7"), ("1e5", "100000"), ("P1", "P2"), ("7.5", "75.0")])
 def test_other_ids_stay_other(one, other):
     assert same_id(one) != same_id(other)
+
+
+def test_half_of_the_ids_are_enough():
+    assert join_ids(["p_1", "p_2", "y", "z"], scans_of("p_1.nii", "p_2.nii")).scans_of == ((0,), (1,), (), ())
+
+
+def test_of_ways_that_match_as_many_rows_the_strictest_holds():
+    join = join_ids(["a", "b", "x"], scans_of("b/a.nii", "a/b.nii"))
+    assert join.scans_of == ((0,), (1,), ())
+
+
+def test_codes_of_a_class_are_no_ids():
+    assert join_ids(["1", "2"] * 30, scans_of("p_1.nii", "p_2.nii", "p_3.nii")) is None
+
+
+def test_a_part_that_all_names_share_tells_no_scan():
+    assert join_ids(["2", "2"], scans_of("scan_2_a.nii", "scan_2_b.nii"), named=True) is None
+
+
+def shuffled(pattern, count=28):
+    """Names of 1 to ``count`` in which another number of the same range stands too."""
+    return scans_of(*[pattern.format(n=n, other=(7 * n) % (count + 1)) for n in range(1, count + 1)])
+
+
+NUMBERS = [str(n) for n in range(1, 29)]
+
+
+@pytest.mark.parametrize("pattern", ["2020-{other}_patient{n}.nii.gz", "CT{other}_pat_{n:03d}.nii"])
+def test_the_number_after_a_word_that_announces_an_id_is_the_id(pattern):
+    join = join_ids(NUMBERS, shuffled(pattern), name="nr")
+    assert join.scans_of == tuple((n,) for n in range(28))
+    assert join.doubt is None
+
+
+def test_the_number_after_a_word_of_the_columns_name_is_the_id():
+    join = join_ids(NUMBERS, shuffled("scan{other}_case{n}.nii"), name="case no")
+    assert join.scans_of == tuple((n,) for n in range(28))
+
+
+def test_numbers_that_stand_at_two_places_of_the_names_are_a_doubt():
+    join = join_ids(NUMBERS, shuffled("a{other}_b{n}.nii"), name="nr")
+    number, one, other = join.doubt
+    assert one != other
+    assert number in NUMBERS
+
+
+def test_ids_with_letters_are_no_doubt_where_numbers_repeat():
+    ids = [f"P{n}" for n in range(1, 29)]
+    join = join_ids(ids, scans_of(*[f"{n}_P{n}_{(7 * n) % 29}.nii" for n in range(1, 29)]), name="nr")
+    assert join.scans_of == tuple((n,) for n in range(28))
+    assert join.doubt is None

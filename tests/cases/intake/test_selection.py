@@ -99,8 +99,63 @@ def test_the_survey_names_what_it_cannot_open_and_passes_over_our_own_folders(tm
     nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), tmp_path / "a.nii")
     (tmp_path / "empty.nii").touch()
     (tmp_path / "runs" / "x" / "figures").mkdir(parents=True)
+    (tmp_path / "runs" / "x" / "model").mkdir()
     (tmp_path / "runs" / "x" / "run.json").write_text("{}")
     (tmp_path / "runs" / "x" / "figures" / "roc.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     found = list(survey(tmp_path))
     assert [type(each) for each in found] == [SurveyedScan, UnreadScan]
     assert found[1].image == "empty.nii"
+
+
+def test_of_equal_spacings_the_most_slices_stay():
+    scans = [ct("a/part", "1", "B30", shape=(32, 32, 20)), ct("a/whole", "1", "B30", shape=(32, 32, 40))]
+    assert kept(scans)[0] == ["a/whole"]
+
+
+def test_ct_and_mr_of_one_study_both_stay():
+    scans = [ct("a/ct", "1", "B30"), scan("a/mr", modality="MR", study="1", description="T1")]
+    assert kept(scans)[0] == ["a/ct", "a/mr"]
+
+
+def test_files_of_other_sizes_beside_each_other_are_scans_of_their_own():
+    shapes = {"t1.nii": (32, 32, 40), "t2.nii": (16, 16, 20)}
+    scans = [scan(f"{number}/{name}", shape=shape) for number in range(4) for name, shape in shapes.items()]
+    assert one_kind_of_file(scans) == (scans, [], None)
+
+
+def test_a_data_set_of_label_maps_alone_keeps_them(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        voxels = np.arange(4 * 4 * 4).reshape(4, 4, 4) % 3
+        nib.save(nib.Nifti1Image(voxels.astype(np.uint8), np.eye(4)), tmp_path / folder / "1.nii")
+    scans, maps = without_label_maps([each for each in survey(tmp_path) if isinstance(each, SurveyedScan)])
+    assert (len(scans), maps) == (2, [])
+
+
+@pytest.mark.parametrize(
+    ("image", "view", "side"),
+    [
+        ("m/1", "L CC", "L"),
+        ("m/1", "R", "R"),
+        ("m/1", "LATERAL", ""),
+        ("m/RMLO.png", "", "R"),
+        ("m/left_to_right.png", "", ""),
+    ],
+)
+def test_the_side_of_a_view_is_said_by_its_header_or_its_name(image, view, side):
+    assert scan(image, view=view).side == side
+
+
+def test_a_bids_data_set_of_several_sequences_is_asked_about():
+    images = [f"sub-{n}/ses-1/anat/sub-{n}_ses-1_{kind}.nii.gz" for n in range(8) for kind in ("T1w", "FLAIR")]
+    scans = [scan(image) for image in images[:-3]]
+    with pytest.raises(
+        UsageError, match=r"several kinds of scan, T1w \(7\), FLAIR \(6\); say which.*'\*\*/\*_T1w\.\*'"
+    ):
+        one_kind_of_file(scans)
+    assert len(one_kind_of_file([each for each in scans if "T1w" in each.image])[0]) == 7
+
+
+def test_visits_with_dates_in_their_names_are_of_one_kind():
+    scans = [scan(f"P{n}/CT_{date}.nii.gz") for n in range(4) for date in ("20190301", "20200405")]
+    assert one_kind_of_file(scans) == (scans, [], None)

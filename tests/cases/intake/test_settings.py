@@ -61,6 +61,7 @@ def test_scans_without_millimetres_are_resized():
     for each in bare:
         object.__setattr__(each, "has_millimetres", False)
     assert prepare_for(bare, [None, None], [None, None]).spacing_mm is None
+    assert prepare_for([bare[0], scan("c.nii")], [None, None], [None, None]).spacing_mm is None
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,8 @@ def test_a_probability_map_is_read_from_the_threshold_that_is_asked_for(tmp_path
     map_ = labels * 0.8 + 0.1
     path = save(tmp_path / "m.nii.gz", map_.astype(np.float32))
     assert sorted(centers(read_mask(path, ReadingOptions(threshold=0.5)))) == sorted(expected)
+    at_threshold = save(tmp_path / "half.nii.gz", ((labels > 0) * 0.5).astype(np.float32))
+    assert sorted(centers(read_mask(at_threshold, ReadingOptions(threshold=0.5)))) == sorted(expected)
     with pytest.raises(CaseError, match=r"every voxel is at or above --threshold 0\.05"):
         read_mask(path, ReadingOptions(threshold=0.05))
 

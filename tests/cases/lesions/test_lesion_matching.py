@@ -12,6 +12,7 @@ from lesion_files import (
     ellipsoid,
     planar_group,
     region_in_space,
+    second_ellipsoid,
     write_lidc_xml,
     write_markups,
     write_mask,
@@ -25,8 +26,9 @@ from lesion_files import (
 from pipeline.cases.case import Case
 from pipeline.cases.inputs import Inputs, read_inputs
 from pipeline.cases.lesions import collect
+from pipeline.cases.lesions.grids import grid_disagreement
 from pipeline.cases.lesions.images import ImageIndex
-from pipeline.cases.lesions.lesion import ReadingOptions, Reference
+from pipeline.cases.lesions.lesion import ReadingOptions, Reference, VoxelGrid
 from pipeline.cases.lesions.locate import locate, located_inputs, superseded
 from pipeline.cases.lesions.report import report_lines
 from pipeline.errors import CaseError, Code, TableError, UsageError
@@ -155,6 +157,14 @@ def test_a_mask_on_another_grid_is_a_row_with_its_code(root, scans):
     assert not located.without
 
 
+@pytest.mark.parametrize(("first", "fits"), [(0, True), (-1, True), (-3, False), (13, False)])
+def test_a_mask_of_another_size_may_not_reach_beyond_its_image(first, fits):
+    image = VoxelGrid((20, 20, 20), np.eye(4))
+    affine = np.eye(4)
+    affine[0, 3] = first
+    assert (grid_disagreement(VoxelGrid((10, 20, 20), affine), image) is None) == fits
+
+
 def test_several_lesions_of_a_refused_file_are_one_row(root, scans):
     (case,) = cases_of(root, "P1")
     labels = scans[0].mask.astype(np.uint8)
@@ -191,6 +201,12 @@ def test_the_frame_of_reference_decides_only_where_one_image_has_it(root, scans,
     located = locate(inputs_of(root, *cases, *cases_of(root, "P3")), [tmp_path / "rt.dcm"])
     (refused,) = located.match.homeless
     assert "2 images have its frame of reference ('P2/CT', 'P3/CT')" in refused.error.reason
+
+
+def test_what_fits_several_images_is_told_by_the_most_certain_sign(root):
+    images = ImageIndex(cases_of(root, "P1/a", "P2/a", "P2/b"), root=root)
+    _, reason = images.resolve(Reference(image="CT", patient="P2"), dedicated=False).error
+    assert reason.startswith("3 images have that name ('P1/a/CT', 'P2/a/CT', 'P2/b/CT')")
 
 
 def test_where_several_rows_name_one_image_only_a_case_id_tells(root, scans, tmp_path):
@@ -253,6 +269,18 @@ def test_a_report_gives_its_diameter_to_the_segment_that_it_names(root, scans, t
     assert "give that object as well" in alone.cases[0].fault.reason
 
 
+def test_a_report_gives_no_diameter_to_a_segment_of_two_lesions(root, scans, tmp_path):
+    (case,) = cases_of(root, "P1")
+    both = scans[0].mask | second_ellipsoid()
+    segmentation = write_segmentation(scans[0], tmp_path / "seg.dcm", [both.astype(np.uint8)])
+    group = planar_group(scans[0], None, diameter_mm=7.5, referenced_segment=segment_of(scans[0], segmentation))
+    write_report(scans[0], tmp_path / "sr.dcm", [group], evidence=[segmentation])
+    alone = locate(inputs_of(root, case), [tmp_path / "seg.dcm"])
+    located = locate(inputs_of(root, case), [tmp_path / "seg.dcm", tmp_path / "sr.dcm"])
+    assert len(located.cases) == 2
+    assert [row.extra for row in located.cases] == [row.extra for row in alone.cases]
+
+
 def test_a_damaged_file_is_a_row_of_its_image_and_the_others_go_on(root, scans, tmp_path):
     cases = cases_of(root, "P1", "P2")
     for name, scan in zip(("P1", "P2"), scans, strict=True):
@@ -296,6 +324,9 @@ def test_other_centres_than_the_tables_are_refused_with_the_way_out(root, scans,
         locate(inputs_of(root, case), [table])
     located = locate(inputs_of(root, case), [table], replace_centers=True)
     assert located.cases[0].center_mm == (5, 5, 5)
+    second = write_rows(tmp_path / "second.csv", TABLE, ["P1", 1, 2, 3, "RAS"], ["P1", 5, 5, 5, "RAS"])
+    with pytest.raises(UsageError, match="1 cases have a centre already"):
+        locate(inputs_of(root, case), [second])
 
 
 def test_ids_that_would_stand_twice_are_refused(root, scans, tmp_path):

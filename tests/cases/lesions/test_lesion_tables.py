@@ -68,7 +68,9 @@ def test_luna16_is_lps_by_its_definition_and_a_like_table_is_not(tmp_path):
 
 def test_candidates_of_luna16_that_are_no_nodules_are_left_out(tmp_path):
     header = ("seriesuid", "coordX", "coordY", "coordZ", "class")
-    found = read(write_rows(tmp_path / "c.csv", header, ["1.2", 1, 2, 3, 0], ["1.2", 4, 5, 6, 1], ["1.2", 7, 8, 9, 0]))
+    found = read(
+        write_rows(tmp_path / "c.csv", header, ["1.2", 1, 2, 3, 0], ["1.2", 4, 5, 6, 1], ["1.2", 7, 8, 9, "0.0"])
+    )
     assert [lesion.center_mm for lesion in found.lesions] == [(-4, -5, 6)]
     assert "left out 2 candidates of class 0" in found.notes[0]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from lesion_files import AXIAL, OBLIQUE, SPACING, ellipsoid, write_lidc_xml, write_mask, write_scan
@@ -50,6 +52,14 @@ def test_two_readers_of_one_nodule_are_one_lesion_and_two_nodules_two(scan, imag
         f"{path}: left out 2 readings of non-nodules",
     )
     assert "CANARY" not in repr(found)
+
+
+def test_an_outline_without_ratings_is_of_a_nodule_below_3_mm(scan, images, path):
+    write_lidc_xml(scan, path)
+    path.write_text(re.sub("<characteristics>.*?</characteristics>", "<characteristics/>", path.read_text()))
+    found = read_lidc_xml(path, images)
+    assert found.lesions == ()
+    assert found.notes == (f"{path}: left out 2 readings of nodules below 3 mm",)
 
 
 def test_a_file_without_a_nodule_has_no_lesion_and_is_no_fault(scan, images, path):

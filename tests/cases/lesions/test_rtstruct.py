@@ -203,6 +203,27 @@ def test_a_coordinate_that_is_no_number_is_refused(scan, images, path):
     assert refused.error.code is Code.E_CENTER
 
 
+def test_outlines_between_pixels_count_by_their_area(scan, images, path):
+    square = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
+    small, large = [9.3, 9.3, 9.0] + 0.1 * square, [9.3, 9.3, 10.0] + 0.3 * square
+    write_structure_set(scan, path, [("n", "CLOSED_PLANAR", [scan.lps(small), scan.lps(large)])])
+    (lesion,) = read_structure_set(path, images).lesions
+    center = np.average([small.mean(axis=0), large.mean(axis=0)], axis=0, weights=[0.01, 0.09])
+    assert lesion.center_mm == pytest.approx(scan.affine[:3] @ [*center, 1], abs=2e-3)
+
+
+def test_of_two_series_that_an_object_refers_to_none_is_taken(scan, images, path):
+    def refer_to_another(dataset):
+        study = dataset.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[0]
+        other = pydicom.Dataset()
+        other.SeriesInstanceUID = "1.2.3"
+        study.RTReferencedSeriesSequence.append(other)
+
+    write_structure_set(scan, path, edit=refer_to_another)
+    (lesion,) = read_structure_set(path, images).lesions
+    assert (lesion.reference.series, lesion.reference.frame_of_reference) == (None, scan.frame_of_reference)
+
+
 def test_outlines_of_a_series_that_is_not_at_hand_are_refused_by_code(scan, path, tmp_path):
     other = write_scan(tmp_path / "other", AXIAL, seed=5)
     write_structure_set(scan, path)

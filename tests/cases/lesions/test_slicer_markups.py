@@ -48,6 +48,8 @@ def test_a_region_of_interest_has_its_centre_and_the_larger_side_near_the_axial_
     assert [(one.center_mm, one.diameter_mm) for one in read_markups(write(path, upright)).lesions] == [((1, 2, 3), 6)]
     turned = upright | {"orientation": [0, 0, 1, 0, 1, 0, -1, 0, 0]}  # the first axis runs along z
     assert read_markups(write(path, turned)).lesions[0].diameter_mm == 9
+    cyclic = upright | {"orientation": [0, 1, 0, 0, 0, 1, 1, 0, 0]}  # likewise, and the second along x
+    assert read_markups(write(path, cyclic | {"size": [50, 8, 6]})).lesions[0].diameter_mm == 8
     first = fiducials((7, 8, 9), type="ROI")  # as version 1.0.0 wrote it
     (lesion,) = read_markups(write(path, first)).lesions
     assert (lesion.center_mm, lesion.diameter_mm) == ((-7, -8, 9), None)
