@@ -20,7 +20,7 @@ setup: $(VENV)/.done ## Create .venv and install what running needs, pinned
 
 $(VENV)/.done: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
-	@echo "installing into $(VENV): torch, MONAI, MLflow and what they need; once, a minute or more, about 2 GB on disk"
+	@echo "installing into $(VENV): torch, MONAI, MLflow and what they need; once, about a minute and 1.8 GB on disk"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt torch
 	@echo "torch is in; now the rest"

@@ -92,6 +92,8 @@ def case_from_record(
     except ValueError as error:
         fault = fault or CaseError(Code.E_CENTER, f"row {row}", str(error))
     label = record.get("label", "").strip()
+    if "\\" in image and not os.path.lexists(root / image):  # written on Windows
+        image = image.replace("\\", "/")
     name, part = split_part(image, lambda name: os.path.lexists(root / name))
     return Case(
         case_id=record.get("case_id") or image or f"row {row}",

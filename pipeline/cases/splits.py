@@ -50,7 +50,7 @@ def assign_folds(manifest: Manifest, folds: int, *, seed: int) -> Splits:
     least = max(folds, len(SPLITS))
     if folds < 2 or fewest < least:
         raise UsageError(
-            f"--folds {folds}: needs at least 2, and {least} patients of each class; "
+            f"{folds} folds (--folds, training.folds): at least 2, and {least} patients of each class are needed; "
             f"{manifest.path} has {fewest} of the rarer one"
         )
     numbers = patient_folds(cases, folds, seed=seed)

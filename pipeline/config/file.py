@@ -17,6 +17,7 @@ from pipeline.config.plain_yaml import parse_yaml
 from pipeline.errors import ConfigError
 
 _TABLES = ("manifest", "extra_columns")  # keys of data
+_TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".xlsx", ".xlsm", ".parquet")
 _LONGEST = 100  # characters of what a user gave that are worth repeating
 
 
@@ -71,6 +72,12 @@ def missing_file(path: Path, key: str, file: Path) -> ConfigError:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
+    if path.is_dir() or path.suffix.lower() in _TABLE_SUFFIXES:
+        beside = path / "config.yaml" if path.is_dir() else path.with_name("config.yaml")
+        hint = (
+            f"; did you mean {beside}?" if beside.is_file() else "; give a YAML file, as `malignancy init` writes one"
+        )
+        raise ConfigError(f"{path}: is a {'folder' if path.is_dir() else 'table'}, expected a configuration{hint}")
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

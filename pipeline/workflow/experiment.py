@@ -60,6 +60,7 @@ def read_experiment(config_path: Path, overrides: Sequence[str] = (), *, folds: 
         UsageError: with whatever would make the training end badly and can be seen now.
     """
     config, manifest = read_table(config_path, overrides)
+    _require_centers(config_path, config, manifest)
     config = settle_plan(config, manifest, folds=folds)
     findings, seed = config.data.findings, config.data.split_seed
     count = config.training.fold_count
@@ -70,6 +71,16 @@ def read_experiment(config_path: Path, overrides: Sequence[str] = (), *, folds: 
         splits = assign_splits(manifest, config.data.splits, seed=seed, joined=joined)
         require_findings_in_splits(manifest, findings, splits.of)
     return Experiment(config, manifest, splits)
+
+
+def _require_centers(config_path: Path, config: Config, manifest: Manifest) -> None:
+    """Refuse lesions without a centre in any row, which every scan would be rejected for."""
+    if config.preprocessing.region == "lesion" and all(case.center_mm is None for case in labelled_cases(manifest)):
+        raise ConfigError(
+            f"{config_path}: preprocessing.region: 'lesion' needs the lesions' centres, and no labelled case of "
+            f"{manifest.path} has one: fill in center_x_mm, center_y_mm, center_z_mm and coordinate_system, name "
+            "annotations in data.lesions, or take region: image"
+        )
 
 
 def read_table(config_path: Path, overrides: Sequence[str] = ()) -> tuple[Config, Manifest]:

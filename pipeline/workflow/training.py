@@ -132,7 +132,8 @@ def _read_cases(experiment: Experiment) -> Cohort:
         print(f"rejected {case.case_id}: {error.code}: {error.reason}", file=sys.stderr)
     joined = config.training.member_count > 1 or (experiment.folds and is_cross_fitted(config))
     splits = JOINED_SPLITS if joined else SPLITS
-    for part in _parts(cohort, experiment).values():
+    parts = _parts(cohort, experiment).values() if cohort.usable else [cohort]
+    for part in parts:
         require_both_classes(part, manifest, config.data.findings, splits=splits)
     return cohort
 

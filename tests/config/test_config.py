@@ -180,6 +180,15 @@ def test_file_that_is_not_a_configuration(config_file, text, says):
         load_config(config_file)
 
 
+@pytest.mark.parametrize("name", [".", "manifest.csv"])
+def test_a_folder_or_table_is_led_to_the_configuration(config_file, name):
+    with pytest.raises(ConfigError, match=r"expected a configuration; give a YAML file"):
+        load_config(config_file.parent / name)
+    (config_file.parent / "config.yaml").write_text(MINIMAL)
+    with pytest.raises(ConfigError, match=r"expected a configuration; did you mean .*config\.yaml\?"):
+        load_config(config_file.parent / name)
+
+
 def test_missing_file_and_wrong_encoding(config_file):
     with pytest.raises(ConfigError, match="no such configuration file"):
         load_config(config_file.with_name("other.yaml"))

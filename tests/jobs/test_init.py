@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shlex
 import stat
 
 import nibabel as nib
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from pipeline.cli import run
+from pipeline.errors import Code, TableError
 
 
 @pytest.fixture
@@ -216,3 +218,68 @@ def test_a_split_that_only_some_rows_have_is_written_for_these(folder):
     lesions_of(folder, {"split": ["train"] * 4 + ["test"] * 3 + [""]})
     assert run(["init", str(folder), "--positive", "cancer"]) == 0
     assert [row["split"] for row in rows_of(folder)] == ["train"] * 4 + ["test"] * 3 + [""]
+
+
+def test_a_name_with_spaces_is_quoted_in_the_next_commands(folder, capsys, tmp_path):
+    place = folder.rename(tmp_path / "my scans (new)")
+    assert run(["init", str(place), "--positive", "cancer", "--label-source", "histology"]) == 0
+    next_command = capsys.readouterr().out.splitlines()[-1]
+    assert shlex.split(next_command) == ["malignancy", "train", str(place / "config.yaml")]
+
+
+def test_no_training_is_named_where_none_is_possible(folder, capsys):
+    (folder / "labels.csv").unlink()
+    assert run(["init", str(folder)]) == 0
+    assert "malignancy train" not in capsys.readouterr().out
+
+
+def test_a_table_with_the_manifests_own_columns_is_read(folder):
+    rows = [f"c{n},p{n // 2},case{n}.nii.gz,{'cancer' if n % 2 else 'no cancer'}" for n in range(8)]
+    (folder / "labels.csv").write_text("case_id,patient_id,image,label\n" + "\n".join(rows) + "\n")
+    assert run(["init", str(folder), "--positive", "cancer", "--label-source", "histology"]) == 0
+    first = (folder / "manifest.csv").read_text().splitlines()[1]
+    assert first == "c0,p0,case0.nii.gz,0"
+
+
+def test_a_failed_init_leaves_nothing_behind(folder, monkeypatch, capsys):
+    def fail(path):
+        raise TableError(Code.E_FORMAT, path, "made to fail")
+
+    before = files(folder)
+    monkeypatch.setattr("pipeline.jobs.init.read_manifest", fail)
+    assert run(["init", str(folder), "--positive", "cancer", "--label-source", "histology"]) == 2
+    assert files(folder) == before
+
+
+def test_a_sheet_that_no_table_has_is_refused(folder, capsys):
+    assert run(["init", str(folder), "--sheet", "Info"]) == 2
+    assert "--sheet Info: no Excel table of" in capsys.readouterr().err
+
+
+def test_runs_models_and_scores_beside_the_scans_are_passed_over(folder, capsys):
+    assert run(["init", str(folder), "--positive", "cancer", "--label-source", "histology"]) == 0
+    for place, names in {
+        "runs/a": ["run.json", "model/model.json", "figures/roc.png", "predictions.parquet"],
+        "scores": ["parts/0.parquet", "summary.json", "scores.csv"],
+        "mlartifacts/exp": ["golden.nii.gz"],
+        "kept": ["model.json", "model.safetensors", "golden/golden.nii.gz"],
+    }.items():
+        for name in names:
+            path = folder / place / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes((folder / "case0.nii.gz").read_bytes())
+    (folder / "mlflow.db").touch()
+    assert run(["check", str(folder)]) == 0
+    assert "8 cases: 8 ok" in capsys.readouterr().out
+    for name in ("manifest.csv", "manifest.yaml", "config.yaml"):
+        (folder / name).unlink()
+    assert run(["init", str(folder), "--positive", "cancer", "--label-source", "histology"]) == 0
+    assert "8 cases (4 malignant)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["runs", "parts", "mlartifacts", "model"])
+def test_the_users_own_folders_of_such_names_are_searched(folder, name, capsys):
+    (folder / name).mkdir()
+    (folder / "case0.nii.gz").rename(folder / name / "case0.nii.gz")
+    assert run(["check", str(folder)]) == 0
+    assert "8 cases: 8 ok" in capsys.readouterr().out

@@ -98,8 +98,12 @@ def _page(path: Path, part: str | None, pages: int) -> int:
     if part is None and pages == 1:
         return 1
     if part is None:
-        reason = f"{pages} pictures in one file, expected one; name one of #1 to #{pages}, as image: {path.name}#1"
-        raise CaseError(Code.E_SHAPE, path, reason)
+        raise CaseError(
+            Code.E_SHAPE,
+            path,
+            f"{pages} pictures in one file, expected one; name one of #1 to #{pages}, as image: {path.name}#1, or save "
+            "a stack of slices as NIfTI, with its spacing",
+        )
     if not re.fullmatch(r"[0-9]{1,9}", part) or not 1 <= int(part) <= pages:
         there = f"pages #1 to #{pages}" if pages > 1 else "one picture, #1"
         raise CaseError(Code.E_NOT_FOUND, path, f"no such part; the file has {there}")

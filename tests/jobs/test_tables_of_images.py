@@ -1,4 +1,4 @@
-"""One image under several names: contradictory labels are refused, images in several splits are named."""
+"""What a table says of its images: one under several names, paths of Windows, none that can be read."""
 
 import shutil
 
@@ -70,3 +70,32 @@ def test_training_names_images_that_stand_in_several_splits(cohort, tmp_path, ca
     with_copy(cohort, 0, split="test")
     train(cohort, tmp_path)
     assert "warning: 1 images stand in several splits, under different patients (first: '" in capsys.readouterr().err
+
+
+def test_backslashes_of_windows_are_read(cohort):
+    table = pd.read_csv(cohort, dtype=str, keep_default_na=False)
+    table["image"] = table["image"].str.replace("/", "\\")
+    table.to_csv(cohort, index=False)
+    assert run(["check", str(cohort)]) == 0
+
+
+def train_as(cohort, folder, **sections):
+    (folder / "config.yaml").write_text(yaml.safe_dump(tiny_config(cohort, folder, **sections)))
+    return run(["train", str(folder / "config.yaml")])
+
+
+def test_folds_of_which_every_scan_is_rejected_are_one_line(cohort, tmp_path, capsys):
+    for path in (tmp_path / "data" / "images").iterdir():
+        path.unlink()
+    training = {"folds": 3, "early_stopping": None}
+    assert train_as(cohort, tmp_path, training=training) == 2
+    assert "cases were rejected, most of them E_NOT_FOUND" in capsys.readouterr().err
+
+
+def test_lesions_without_a_centre_are_refused_before_a_scan_is_opened(cohort, tmp_path, capsys):
+    table = pd.read_csv(cohort, dtype=str, keep_default_na=False)
+    table.drop(columns=[name for name in table if name.startswith("center_")]).to_csv(cohort, index=False)
+    assert train(cohort, tmp_path) == 2
+    said = capsys.readouterr().err
+    assert "preprocessing.region: 'lesion' needs the lesions' centres, and no labelled case of" in said
+    assert "rejected" not in said
