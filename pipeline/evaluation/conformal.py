@@ -61,12 +61,13 @@ class ReferZone:
         """One line: the zone, what it promises, what it rests on."""
         low, high = sorted((self.malignant_from, self.benign_to))
         ranges = [
-            f"{lower:.2f} to {upper:.2f}" for lower, upper in (self.attainable_positive, self.attainable_negative)
+            f"{lower:.2f} and {upper:.2f}" for lower, upper in (self.attainable_positive, self.attainable_negative)
         ]
         return (
-            f"refer from {low:.3g} to {high:.3g}: coverage {self.coverage:g} of each class asked; with "
-            f"{self.n_positive} malignant and {self.n_negative} benign calibration cases, {ranges[0]} of the malignant "
-            f"and {ranges[1]} of the benign are attained in 95 % of calibration splits, were all cases independent"
+            f"probabilities from {low:.3g} to {high:.3g} are left to a human, so that {self.coverage:g} of each class "
+            f"is not decided wrongly; from {self.n_positive} malignant and {self.n_negative} benign calibration cases, "
+            f"this share lies between {ranges[0]} of the malignant and {ranges[1]} of the benign cases (95 % of "
+            "calibration splits of independent cases)"
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -91,6 +91,20 @@ def unit_square(axes: Axes, x: str, y: str) -> None:
     axes.set_ylabel(y, color=INK)
 
 
+def add_legend_below(figure: Figure, axes: Axes) -> None:
+    """A legend under everything that is drawn, where it hides no interval; the figure grows by its height."""
+    width, height = figure.get_size_inches()
+    names = axes.get_legend_handles_labels()
+    lower = (0.16 * len(names[1]) + 0.1) / (height + 0.16 * len(names[1]) + 0.1)
+    for part in figure.axes:
+        x, y, wide, high = part.get_position().bounds
+        part.set_position((x, lower + y * (1 - lower), wide, high * (1 - lower)))
+    for text in figure.texts:
+        text.set_y(lower + text.get_position()[1] * (1 - lower))
+    figure.set_size_inches(width, height / (1 - lower))
+    figure.legend(*names, loc="lower left", bbox_to_anchor=(0.1, 0.0), fontsize=8, frameon=False, labelcolor=INK)
+
+
 def add_legend(axes: Axes, place: Place, *, columns: int = 1) -> None:
     """A legend above everything that is drawn."""
     style: dict[str, Any] = {"fontsize": 8, "frameon": True, "framealpha": 0.92, "edgecolor": "none", "labelcolor": INK}

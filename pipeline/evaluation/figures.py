@@ -24,6 +24,7 @@ from pipeline.evaluation.figure_frame import (
     VERMILION,
     Caption,
     add_legend,
+    add_legend_below,
     new_frame,
     new_frame_with_strip,
     unit_square,
@@ -72,7 +73,12 @@ def evaluation_figures(
             labels, probabilities, caption=caption, interval=found.get("average_precision"), rivals=others
         ),
         "reliability": reliability_figure(
-            labels, probabilities, labelled.patients, caption=caption, uncalibrated=sigmoid(labelled.logits)
+            labels,
+            probabilities,
+            labelled.patients,
+            caption=caption,
+            uncalibrated=sigmoid(labelled.logits),
+            bins=evaluation.calibrated.bins,
         ),
         "probability_histogram": histogram_figure(labels, probabilities, caption=caption, threshold=point.threshold),
         "decision_curve": decision_curve_figure(
@@ -154,7 +160,7 @@ def reliability_figure(
     *,
     caption: Caption,
     uncalibrated: npt.ArrayLike | None = None,
-    bins: int | None = None,
+    bins: int,
 ) -> Figure:
     """Observed against predicted malignancy in equal-mass bins, with intervals, and where the probabilities lie.
 
@@ -164,11 +170,11 @@ def reliability_figure(
         patients: patient id of each case, shape (n,).
         caption: model, calibration and cases.
         uncalibrated: bare sigmoid of the logits, shape (n,), drawn beside.
-        bins: equal-mass bins; default one for 20 cases, at least 3 and at most 10.
+        bins: equal-mass bins, those of the ECE beside it; never more than cases.
     """
     truth = as_labels(labels)
     values = as_probabilities(probabilities, truth)
-    count = bins if bins is not None else min(10, max(3, truth.size // 20), truth.size)
+    count = min(bins, truth.size)
     figure, axes, strip = new_frame_with_strip("Reliability", caption)
     axes.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=(0, (2, 3)), label="perfect calibration", zorder=1)
     if uncalibrated is not None:
@@ -187,7 +193,7 @@ def reliability_figure(
     strip.set_xlim(-0.02, 1.02)
     strip.set_xlabel("Predicted probability of malignancy", color=INK)
     strip.set_ylabel("Cases", color=INK)
-    add_legend(axes, "upper left")
+    add_legend_below(figure, axes)
     return figure
 
 

@@ -32,7 +32,7 @@ def findings_figure(findings: FindingsEvaluation, *, caption: Caption) -> Figure
         axes[0, column].set_title(f"{name}\n{evaluation.n_positive} of {evaluation.n_cases} cases", fontsize=9)
         if 0 < evaluation.n_positive < evaluation.n_cases:
             _roc(axes[0, column], labels, probabilities, evaluation)
-        _reliability(axes[1, column], labels, probabilities, judged.patients)
+        _reliability(axes[1, column], labels, probabilities, judged.patients, bins=evaluation.calibrated.bins)
     return figure
 
 
@@ -46,9 +46,8 @@ def _roc(axes: Axes, labels: IntArray, probabilities: FloatArray, evaluation: Ev
     axes.text(0.98, 0.04, f"AUROC {area or format(curve.area, '.3f')}", fontsize=7.5, ha="right", color=INK)
 
 
-def _reliability(axes: Axes, labels: IntArray, probabilities: FloatArray, patients: np.ndarray) -> None:
-    bins = min(8, max(3, labels.size // 20), labels.size)
-    found = curves.reliability(labels, probabilities, patients, bins=bins)
+def _reliability(axes: Axes, labels: IntArray, probabilities: FloatArray, patients: np.ndarray, *, bins: int) -> None:
+    found = curves.reliability(labels, probabilities, patients, bins=min(bins, labels.size))
     reach = np.array([found.y - found.lower, found.upper - found.y])
     axes.errorbar(found.x, found.y, yerr=reach, fmt="o-", color=BLUE, lw=1.6, ms=4.5, elinewidth=1.1)
     unit_square(axes, "Predicted probability", "Observed share")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import itertools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +30,7 @@ STATISTIC_NAMES: Mapping[str, str] = {
     "ppv": "PPV",
     "npv": "NPV",
 }
+_SECTION = re.compile(r"<h2>(.*?)</h2>")
 FIGURE_TEXTS: Mapping[str, str] = {
     "roc": "Sensitivity against false alarms over all thresholds; the shaded band is pointwise, by patient.",
     "precision_recall": "How many of the called are malignant, as more of the malignant are called.",
@@ -154,13 +157,23 @@ def render_report(report: ReportInputs) -> str:
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
     environment.filters["picture"] = lambda png: f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
     made_at = report.made_at or datetime.now(UTC)
-    return environment.get_template("report.html.j2").render(
+    page = environment.get_template("report.html.j2").render(
         report=report,
         evaluation=report.evaluation,
         names=STATISTIC_NAMES,
         figure_texts=FIGURE_TEXTS,
         made_at=made_at.strftime("%Y-%m-%d %H:%M UTC"),
     )
+    return _with_contents(page)
+
+
+def _with_contents(page: str) -> str:
+    """The page with a list of its sections under its head, each with a link."""
+    names = _SECTION.findall(page)
+    numbers = itertools.count(1)
+    page = _SECTION.sub(lambda found: f'<h2 id="section-{next(numbers)}">{found[1]}</h2>', page)
+    links = " · ".join(f'<a href="#section-{number}">{name}</a>' for number, name in enumerate(names, start=1))
+    return page.replace("</header>", f'</header>\n<nav aria-label="Contents">{links}</nav>', 1)
 
 
 def _interval(value: Interval | None, digits: int = 3) -> str:

@@ -251,7 +251,8 @@ def _pictures(model: Model, scorer: Scorer, predictions: Predictions, cases: Seq
         return outcome.voxels if isinstance(outcome, ModelInput) else None
 
     networks = [member.network for member in model.members]
-    return mistake_pictures(predictions, lambda _: networks, input_of)
+    spacing = model.description.preprocessing.spacing_mm
+    return mistake_pictures(predictions, lambda _: networks, input_of, spacing_mm=spacing)
 
 
 def _score_indeterminate(model: Model, manifest: Manifest) -> list[Scored]:

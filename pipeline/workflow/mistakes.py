@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
+from PIL import ImageDraw
 from torch import nn
 
 from pipeline.evaluation.predictions import Predictions
@@ -20,6 +21,8 @@ InputOf = Callable[[str], NDArray[np.float32] | None]  # case_id -> (1, R, A[, S
 
 _EACH_WAY = 4  # pictures of either kind of mistake, so that the page stays small
 _SIDE, _GAP = 132, 4  # pixels of a plane, and between planes
+_PLANES = ((0, 1), (0, 2), (1, 2))  # axes (0 = R, 1 = A, 2 = S) across and up, as `middle_planes` gives them
+_MARK, _BAR_MM = (120, 220, 255), 10.0
 # Heat over orange to yellow: lightness rises all the way, so it reads without colour vision.
 _HEAT = np.array([[160, 30, 0], [240, 110, 0], [255, 235, 90]], dtype=np.float64)
 
@@ -52,13 +55,16 @@ def confident_mistakes(predictions: Predictions, *, each_way: int = _EACH_WAY) -
     return tuple(found)
 
 
-def mistake_pictures(predictions: Predictions, networks_of: NetworksOf, input_of: InputOf) -> tuple[Picture, ...]:
+def mistake_pictures(
+    predictions: Predictions, networks_of: NetworksOf, input_of: InputOf, *, spacing_mm: Sequence[float] | None
+) -> tuple[Picture, ...]:
     """The most confident mistakes, each above what Grad-CAM shows towards the answer that was wrong.
 
     Args:
         predictions: judged cases, with labels and probabilities.
         networks_of: gives the networks that answered for a case.
         input_of: gives a case's network input.
+        spacing_mm: of the input's voxels along R, A (and S), for a bar of 10 mm; None draws none.
     """
     pictures = []
     for mistake in confident_mistakes(predictions):
@@ -71,14 +77,16 @@ def mistake_pictures(predictions: Predictions, networks_of: NetworksOf, input_of
             Picture(
                 title=f"{mistake.case_id}: labelled {truth}, probability {mistake.probability:.3f}",
                 caption=f"Heat: towards {answer}" if max(plane.max() for plane in heat) > 0 else "No heat to show",
-                png=_png(middle_planes(voxels[0]), heat),
+                png=planes_png(middle_planes(voxels[0]), heat, spacing_mm),
             )
         )
     return tuple(pictures)
 
 
-def _png(planes: Sequence[NDArray[np.float32]], heat: Sequence[NDArray[np.float32]]) -> bytes:
-    """The planes side by side, and below them the same planes under their heat."""
+def planes_png(
+    planes: Sequence[NDArray[np.float32]], heat: Sequence[NDArray[np.float32]], spacing_mm: Sequence[float] | None
+) -> bytes:
+    """The planes side by side, with their directions and a scale, and below them the same planes under their heat."""
     count = len(planes)
     width, height = count * _SIDE + (count - 1) * _GAP, 2 * _SIDE + _GAP
     sheet = np.full((height, width, 3), 255, dtype=np.uint8)
@@ -88,8 +96,18 @@ def _png(planes: Sequence[NDArray[np.float32]], heat: Sequence[NDArray[np.float3
         left = number * (_SIDE + _GAP)
         sheet[:_SIDE, left : left + _SIDE] = (255 * grey).astype(np.uint8)[..., None]
         sheet[_SIDE + _GAP :, left : left + _SIDE] = _blend(grey, _shown(hot))
+    picture = Pillow.fromarray(sheet)
+    pen = ImageDraw.Draw(picture)
+    for number, (plane, (across, up)) in enumerate(zip(planes, _PLANES, strict=False)):
+        left = number * (_SIDE + _GAP)
+        pen.text((left + 3, _SIDE // 2 - 6), "RAS"[across], fill=_MARK)
+        pen.text((left + _SIDE // 2 - 3, 2), "RAH"[up], fill=_MARK)
+        bar = 0 if spacing_mm is None else round(_BAR_MM / spacing_mm[across] * _SIDE / plane.shape[0])
+        if 0 < bar < _SIDE - 8:
+            pen.line([(left + 4, _SIDE - 5), (left + 4 + bar, _SIDE - 5)], fill=_MARK, width=2)
+            pen.text((left + 4, _SIDE - 19), f"{_BAR_MM:g} mm", fill=_MARK)
     buffer = io.BytesIO()
-    Pillow.fromarray(sheet).quantize(256, kmeans=2).save(buffer, format="PNG", optimize=True)  # a third of the bytes
+    picture.quantize(256, kmeans=2).save(buffer, format="PNG", optimize=True)  # a third of the bytes
     return buffer.getvalue()
 
 

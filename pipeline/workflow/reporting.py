@@ -104,6 +104,8 @@ def write_evaluation(
     found = {**judged.evaluation.to_json(), **details.to_json(), "champion": champion, **several}
     write_json(folder / "evaluation.json", found)
     cases = f"{judged.judged_on}, {judged.evaluation.n_cases} cases of {judged.evaluation.n_patients} patients"
+    if judged.label is not None and judged.label.intensities == "simulated":
+        cases += ", simulated intensities"
     caption = Caption(judged.model, judged.calibration, cases)
     figures = evaluation_figures(
         judged.predictions,

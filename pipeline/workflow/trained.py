@@ -145,7 +145,8 @@ def _pictures(trained: Trained) -> tuple[Picture, ...]:
     folds = dict(zip(test.case_ids, test.frame["fold"].fillna(0).astype(int), strict=True))
     networks, members = [each.network for each in trained.fitted], trained.config.training.member_count
     of_fold = [networks[first : first + members] for first in range(0, len(networks), members)]
-    return mistake_pictures(test, lambda case_id: of_fold[folds[case_id]], inputs.get)
+    spacing = trained.config.preprocessing.spacing_mm
+    return mistake_pictures(test, lambda case_id: of_fold[folds[case_id]], inputs.get, spacing_mm=spacing)
 
 
 def _write_splits(trained: Trained) -> None:

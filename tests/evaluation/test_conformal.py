@@ -61,7 +61,9 @@ def test_attainable_range_is_printed_and_shrinks_with_cases():
     few, many = attainable_coverage(100, 0.9), attainable_coverage(1000, 0.9)
     assert few[0] < many[0] < 0.9 < many[1] < few[1]
     zone = fit_refer_zone(*cases(np.random.default_rng(0), 240))
-    assert f"{zone.attainable_positive[0]:.2f} to {zone.attainable_positive[1]:.2f} of the malignant" in zone.describe()
+    assert (
+        f"{zone.attainable_positive[0]:.2f} and {zone.attainable_positive[1]:.2f} of the malignant" in zone.describe()
+    )
 
 
 def test_error_is_counted_among_the_rest_alone():

@@ -20,6 +20,7 @@ def words(figure):
     for axes in figure.axes:
         legend = axes.get_legend()
         texts += [text.get_text() for text in legend.get_texts()] if legend else []
+    texts += [text.get_text() for legend in figure.legends for text in legend.get_texts()]
     return texts
 
 
@@ -52,6 +53,16 @@ def test_numbers_on_the_figures_are_the_evaluations(figures):
     assert f"malignant ({FOUND.n_positive})" in words(figures["probability_histogram"])
     assert "before calibration" in words(figures["reliability"])
     assert {"treat all", "treat none"} <= set(words(figures["decision_curve"]))
+
+
+def test_the_reliability_figure_has_the_bins_of_the_ece_and_hides_none(figures):
+    figure = figures["reliability"]
+    (after,) = figure.axes[0].containers
+    assert len(after.lines[0].get_xdata()) == FOUND.calibrated.bins
+    to_png(figure)  # lays it out
+    (legend,) = figure.legends
+    below = legend.get_window_extent().y1
+    assert all(below <= axes.get_tightbbox().y0 for axes in figure.axes)
 
 
 def test_one_class_has_no_figures():

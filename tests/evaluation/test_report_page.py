@@ -95,12 +95,19 @@ def full():
 def test_the_page_is_whole_and_fetches_nothing(full):
     html = render_report(full)
     page = Page(html)
-    assert all(each.startswith("data:image/png;base64,") for each in page.fetched)
+    assert all(each.startswith(("data:image/png;base64,", "#section-")) for each in page.fetched)
     assert "http" not in re.sub("data:image/png;base64,[A-Za-z0-9+/=]+", "", html).replace("http-equiv", "")
     assert "<script" not in html
     assert len(html.encode()) < 3_000_000
     assert "width=device-width" in html
     assert "@media print" in html
+
+
+def test_the_contents_lead_to_every_section(full):
+    html = render_report(full)
+    links = re.findall(r'<a href="#(section-\d+)">(.*?)</a>', html)
+    assert dict(links) == dict(re.findall(r'<h2 id="(section-\d+)">(.*?)</h2>', html))
+    assert [name for _, name in links] == Page(html).headings
 
 
 def test_the_page_shows_every_section(full):

@@ -17,7 +17,7 @@ from pipeline.cli import run
 from pipeline.config.experiment import Tracking
 from pipeline.evaluation.predictions import Predictions
 from pipeline.files import sha256_file
-from pipeline.workflow.mistakes import Mistake, confident_mistakes
+from pipeline.workflow.mistakes import Mistake, confident_mistakes, planes_png
 
 
 def test_doubtful_cases_and_subgroups_of_the_manifest_are_judged(tmp_path, monkeypatch):
@@ -175,7 +175,7 @@ def test_pictures_are_shown_only_when_asked_for_and_show_the_case(tmp_path, monk
     table = pd.read_parquet(tmp_path / "shown" / "predictions.parquet")
     wrong = confident_mistakes(Predictions.from_frame(table))
     assert wrong
-    section = shown.split("The most confident mistakes")[1].split("<section>")[0]
+    section = shown.split(">The most confident mistakes</h2>")[1].split("<section>")[0]
     assert "It proves nothing" in section
     pictures = [Image.open(io.BytesIO(base64.b64decode(each))) for each in re.findall(r"base64,([^\"]+)", section)]
     assert len(pictures) == len(wrong)
@@ -187,3 +187,15 @@ def test_pictures_are_shown_only_when_asked_for_and_show_the_case(tmp_path, monk
         plane = above[:, left : left + 132, 0]
         assert plane[56:76, 56:76].mean() > plane[:20].mean() + 60
     assert run(["evaluate", "--predictions", "shown/predictions.parquet", "--out", "again", "--pictures"]) == 2
+
+
+@pytest.mark.parametrize(("spacing", "bar"), [((1.25, 1.25, 1.25), 38), ((5.0, 5.0, 5.0), 9), (None, 0)])
+def test_planes_have_letters_and_a_bar_of_10_mm(spacing, bar):
+    planes = [np.zeros((28, 28), np.float32)] * 3
+    sheet = np.asarray(Image.open(io.BytesIO(planes_png(planes, planes, spacing))).convert("RGB")).astype(int)
+    marked = np.abs(sheet - (120, 220, 255)).sum(axis=2) < 30
+    assert marked[:20].any()  # letters at the top
+    assert marked[50:80].any()  # and at the left
+    assert not marked[136:].any()  # none over the heat
+    widths = marked[126:129].any(axis=0).sum() / 3
+    assert widths == pytest.approx(bar, abs=2)
