@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from pipeline.errors import ModelError, PipelineError, UsageError
+from pipeline.redaction import redact
 
 _CTRL_C = 130  # what typer makes of a KeyboardInterrupt
 _INTERRUPTED = "interrupted; what was finished before is kept"
@@ -343,7 +344,7 @@ def main() -> None:
     try:
         code = run(sys.argv[1:])
     except Exception:  # noqa: BLE001  # a fault of ours must not look like exit 1, "done, but some cases were rejected"
-        traceback.print_exc()
+        print(redact(traceback.format_exc()), end="", file=sys.stderr)
         code = 3
     sys.exit(code)
 
@@ -376,5 +377,5 @@ def run(arguments: list[str]) -> int:
 
 
 def _fail(message: object, code: int) -> int:
-    print(f"malignancy: {message}", file=sys.stderr)
+    print(redact(f"malignancy: {message}"), file=sys.stderr)
     return code

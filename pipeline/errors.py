@@ -11,13 +11,15 @@
     └── UnfinishedError         the job could not finish: exit code 3
 
 Messages are one line: what, the value found, what was expected, the way out. They never hold a value
-of a DICOM patient or study attribute.
+of a DICOM patient or study attribute, nor a password of a URL.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
+
+from pipeline.redaction import redact
 
 
 class Code(StrEnum):
@@ -102,6 +104,9 @@ class Code(StrEnum):
 class PipelineError(Exception):
     """Base of every error this package raises on purpose."""
 
+    def __str__(self) -> str:
+        return redact(super().__str__())
+
 
 class UsageError(PipelineError):
     """Wrong usage, configuration or table. Exit code 2."""
@@ -141,7 +146,7 @@ class CaseError(PipelineError):
         self.code, self.path, self.reason = code, path, reason
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.code}: {self.reason}"
+        return redact(f"{self.path}: {self.code}: {self.reason}")
 
 
 class ModelError(PipelineError):

@@ -20,6 +20,7 @@ from pipeline.cases.tables.table import TABLE_SUFFIXES
 from pipeline.errors import CaseError, Code, UsageError
 from pipeline.imaging.find import PAIRS, SCAN_SUFFIXES, SkippedCount, scan_suffix
 from pipeline.imaging.side_files import side_file_names
+from pipeline.redaction import redact
 
 if TYPE_CHECKING:
     from pipeline.cases.inputs import Inputs
@@ -53,18 +54,20 @@ def read_remote_inputs(url: str) -> Inputs:
         cases = tuple(_below(case, posixpath.dirname(base)) for case in manifest.cases)
         return Inputs(
             lambda _: cases,
-            url,
+            redact(url),
             total=len(cases),
             repeated_rows=manifest.repeated_rows,
             digest=manifest.digest,
         )
     whole, part = split_part(path, system.exists)
     if part is not None or system.isfile(path):
-        case = Case(case_id=posixpath.basename(path), image=url, path=Path(posixpath.basename(whole)), url=url)
-        return Inputs(lambda _: (case,), url, total=1)
+        case = Case(
+            case_id=redact(posixpath.basename(path)), image=redact(url), path=Path(posixpath.basename(whole)), url=url
+        )
+        return Inputs(lambda _: (case,), redact(url), total=1)
     if not system.exists(path):
         raise UsageError(f"{url}: no such manifest, folder or scan; check the URL and the credentials")
-    return Inputs(lambda skipped: _found(system, path, base, skipped), url)
+    return Inputs(lambda skipped: _found(system, path, base, skipped), redact(url))
 
 
 @contextmanager

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ModelError, UsageError
-from pipeline.tracking.registry import CHAMPION
+from pipeline.tracking.faults import store_faults, store_reason
+from pipeline.tracking.registry import CHAMPION, no_champion
 from pipeline.tracking.runs import TrackedRun
 from pipeline.tracking.store import Store
 
@@ -59,8 +60,6 @@ def find_version(store: Store, model: str) -> Version:
         UsageError: when ``model`` names no version.
         ModelError: when there is no such version.
     """
-    from mlflow.exceptions import MlflowException
-
     parts = _URI.match(model)
     if parts is None:
         raise UsageError(
@@ -72,9 +71,20 @@ def find_version(store: Store, model: str) -> Version:
             found = store.client.get_model_version_by_alias(name, parts["alias"])
         else:
             found = store.client.get_model_version(name, parts["version"])
-    except MlflowException:
-        raise ModelError(f"{model}: no such version in {store.uri}; `malignancy ui` lists them") from None
+    except store_faults() as error:
+        if parts["alias"] == CHAMPION and _has_versions(store, name):
+            raise ModelError(f"{model}: {no_champion(name)}") from None
+        raise ModelError(
+            f"{model}: no such version in {store.shown} ({store_reason(error)}); `malignancy ui` lists them"
+        ) from None
     return Version(name, str(found.version), str(found.run_id))
+
+
+def _has_versions(store: Store, name: str) -> bool:
+    try:
+        return bool(store.client.search_model_versions(f"name = '{name}'", max_results=1))
+    except store_faults():
+        return False
 
 
 def registered_name(model: str) -> str | None:

@@ -15,6 +15,7 @@ import pipeline
 from pipeline.cases.case import CENTER_COLUMNS
 from pipeline.config.experiment import Tracking
 from pipeline.errors import ModelError
+from pipeline.tracking.faults import store_faults, store_reason
 from pipeline.tracking.runs import TrackedRun
 from pipeline.tracking.store import open_store
 
@@ -48,13 +49,29 @@ _RUNTIME = (
 )
 
 
+def no_champion(name: str) -> str:
+    """What to do about a registered model whose champion was taken away."""
+    return (
+        f"{name} has no champion to compare with: its alias or its version was removed. In `malignancy ui`, under "
+        f"Models, {name}, give the alias `{CHAMPION}` to the version that is in use, then run `malignancy promote`"
+    )
+
+
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """A version in the registry."""
+    """A version in the registry.
+
+    Attributes:
+        name: of the registered model.
+        version: its number, as text.
+        alias: ``champion`` or ``challenger``.
+        has_champion: whether the name has one to compare it with.
+    """
 
     name: str
     version: str
     alias: str
+    has_champion: bool = True
 
     @property
     def uri(self) -> str:
@@ -63,11 +80,11 @@ class RegisteredVersion:
 
     def describe(self) -> str:
         """What it became, and why."""
-        why = (
-            "champion, because no version of this name was in the store before"
-            if self.alias == CHAMPION
-            else "challenger; `malignancy promote` lets the gate compare it with the champion"
-        )
+        why = "challenger; `malignancy promote` lets the gate compare it with the champion"
+        if self.alias == CHAMPION:
+            why = "champion, because no version of this name was in the store before"
+        elif not self.has_champion:
+            why = f"challenger; {no_champion(self.name)}"
         return f"registered: {self.name} version {self.version}, {why}"
 
 
@@ -128,7 +145,10 @@ def _signature(input_example: Mapping[str, Any], columns: tuple[str, ...]) -> Mo
 
 
 def register(run: TrackedRun, *, name: str, description: str, tags: Mapping[str, str]) -> RegisteredVersion:
-    """Register a logged model; it becomes ``challenger``, and the first version of a name ``champion`` too."""
+    """Register a logged model; it becomes ``challenger``, and the first version of a name ``champion`` too.
+
+    A name that had versions before never gets its champion this way: the gate alone decides about that.
+    """
     from mlflow.exceptions import MlflowException
 
     client = run.store.client
@@ -146,11 +166,12 @@ def register(run: TrackedRun, *, name: str, description: str, tags: Mapping[str,
         model_id=logged.model_id,
     )
     client.set_registered_model_alias(name, CHALLENGER, version.version)
-    alias = CHALLENGER
-    if CHAMPION not in client.get_registered_model(name).aliases:
-        client.set_registered_model_alias(name, CHAMPION, version.version)
-        alias = CHAMPION
-    return RegisteredVersion(name, str(version.version), alias)
+    if CHAMPION in client.get_registered_model(name).aliases:
+        return RegisteredVersion(name, str(version.version), CHALLENGER)
+    if str(version.version) != "1":  # numbers are not given twice: others of this name were there, and may be deleted
+        return RegisteredVersion(name, str(version.version), CHALLENGER, has_champion=False)
+    client.set_registered_model_alias(name, CHAMPION, version.version)
+    return RegisteredVersion(name, str(version.version), CHAMPION)
 
 
 def model_folder(model: str, config: Tracking) -> Path:
@@ -163,15 +184,14 @@ def model_folder(model: str, config: Tracking) -> Path:
         path = Path(model)
         nested = path / "artifacts" / "model_directory"
         return nested if nested.is_dir() else path
-    open_store(config)
+    store = open_store(config)
     import mlflow.artifacts
-    from mlflow.exceptions import MlflowException
 
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # a progress bar of its own
             folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=model))
-    except (MlflowException, OSError) as error:
+    except store_faults() as error:
         raise ModelError(
-            f"{model}: no such model in {open_store(config).uri} ({type(error).__name__}); `malignancy ui` lists them"
+            f"{model}: no such model in {store.shown} ({store_reason(error)}); `malignancy ui` lists them"
         ) from None
     return next((path.parent for path in folder.rglob("model.json")), folder)

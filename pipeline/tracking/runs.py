@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.experiment import Tracking
-from pipeline.errors import UnfinishedError
+from pipeline.tracking.faults import StoreError, store_faults, store_reason
 from pipeline.tracking.spool import Spool, replay
 from pipeline.tracking.store import Store, experiment_id, open_store
 
@@ -104,28 +104,26 @@ def open_run(
     Whatever processes that ended could not send to this store before, or could not close, is sent and closed first.
 
     Raises:
-        UnfinishedError: when the store cannot be reached, or another process has the run open.
+        StoreError: when the store cannot be used, or another process has the run open.
+        UsageError: when the experiment was deleted.
     """
-    from mlflow.exceptions import MlflowException
-
     store = open_store(config)
     folder = spool_folder(config)
     try:
-        replay(folder, store)
+        replay(
+            folder, store, lambda experiment: experiment_id(store, config.model_copy(update={"experiment": experiment}))
+        )
         if resume:
             run_id = resume
             store.client.update_run(run_id, status="RUNNING")
         else:
             run = store.client.create_run(experiment_id(store, config), run_name=name, tags=dict(tags))
             run_id = str(run.info.run_id)
-    except MlflowException as error:
-        raise UnfinishedError(f"tracking store {store.uri} takes no run ({type(error).__name__}); check it") from error
-    try:
         spool = Spool(folder, store, run_id)
     except FileExistsError:
-        raise UnfinishedError(
-            f"run {run_id} is still being trained by another process; wait for it, or end it"
-        ) from None
+        raise StoreError(f"run {run_id} is still being trained by another process; wait for it, or end it") from None
+    except store_faults() as error:
+        raise StoreError(f"tracking store {store.shown} takes no run: {store_reason(error)}") from error
     status = "FAILED"
     try:
         yield TrackedRun(store, run_id, spool)
@@ -133,13 +131,24 @@ def open_run(
     except KeyboardInterrupt:
         status = "KILLED"
         raise
-    except MlflowException as error:
-        raise UnfinishedError(
-            f"tracking store {store.uri} stopped answering ({type(error).__name__}); the run's folder stays; "
-            "start the server and run the command again"
-        ) from error
+    except store_faults() as error:
+        if not _is_of_store(error, config):
+            raise
+        raise StoreError(f"tracking store {store.shown} stopped answering: {store_reason(error)}") from error
     finally:
         _close(store, spool, run_id, status)
+
+
+def _is_of_store(error: Exception, config: Tracking) -> bool:
+    """Whether the store is at fault, and not a file or a package of the work that the run is about."""
+    from requests import RequestException
+
+    if isinstance(error, RequestException) or not isinstance(error, OSError | ImportError):
+        return True
+    if isinstance(error, ImportError):
+        return False
+    folders = (config.artifacts.absolute(), spool_folder(config))
+    return error.filename is not None and any(Path(str(error.filename)).is_relative_to(folder) for folder in folders)
 
 
 def spool_folder(config: Tracking) -> Path:
@@ -148,18 +157,19 @@ def spool_folder(config: Tracking) -> Path:
 
 
 def _close(store: Store, spool: Spool, run_id: str, status: str) -> None:
-    from mlflow.exceptions import MlflowException
-
+    reason = "it does not answer"
     if spool.close(status):
         try:
             store.client.set_terminated(run_id, status)
             spool.forget()
             return
-        except MlflowException:
+        except store_faults() as error:
+            reason = store_reason(error)
             spool.leave(status)
+    kept = f"wait in {spool.path}" if spool.is_whole else f"that fitted on the disk wait in {spool.path}"
     print(
-        f"tracking store {store.uri} does not answer: the run's last measurements wait in {spool.path} "
-        "and are sent when the store is next opened",
+        f"tracking store {store.shown}: {reason}; the run's last measurements {kept} and are sent when the store is "
+        "next opened",
         file=sys.stderr,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,10 @@ import numpy as np
 
 from pipeline.config.experiment import Tracking
 from pipeline.errors import PipelineError
-from pipeline.tracking.runs import open_run
+from pipeline.tracking.faults import store_reason
+from pipeline.tracking.runs import open_run, spool_folder
+from pipeline.tracking.spool import FinishedRun, leave_run
+from pipeline.tracking.store import tracking_uri
 
 _EXPERIMENT = "malignancy-scoring"
 _METRICS = (
@@ -29,7 +33,9 @@ _TAGS = ("model", "model_digest", "preprocessing_digest", "input_digest", "label
 
 
 def record_scoring(summary: Mapping[str, Any]) -> str | None:
-    """Log a finished scoring run; None when the store cannot be reached, because the rows are what counts.
+    """Log a finished scoring run; None when the store takes none now, because the rows are what counts.
+
+    A record that the store does not take waits beside the artifacts, and is sent when the store is next opened.
 
     Args:
         summary: as written to ``summary.json``.
@@ -37,19 +43,38 @@ def record_scoring(summary: Mapping[str, Any]) -> str | None:
     Returns:
         The MLflow run id.
     """
+    config = Tracking(experiment=_EXPERIMENT)
     tags = {name: str(summary[name]) for name in _TAGS if summary[name]} | {"kind": "scoring"}
     tags["drift_alerts"] = ", ".join(summary["drift_alerts"]) or "none"
     name = f"score {summary['model']} {summary['ended_at'][:16]}"
+    opened = False
     try:
-        with open_run(Tracking(experiment=_EXPERIMENT), name=name, tags=tags) as run:
-            run.metrics({name: float(summary[name]) for name in _METRICS})
-            run.metrics({f"code_{code}": float(count) for code, count in summary["codes"].items()})
-            run.metrics({f"drift_{name}": float(value) for name, value in summary["drift"].items()})
+        with open_run(config, name=name, tags=tags) as run:
+            opened = True
+            run.metrics(_metrics(summary))
             run.figure(_figure(summary), "drift.png")
             return run.run_id
-    except (PipelineError, OSError) as error:
-        print(f"this run is not in the tracking store: {error}", file=sys.stderr)
-        return None
+    except Exception as error:  # noqa: BLE001  # the rows are written: no fault of the bookkeeping may fail them
+        reason = error if isinstance(error, PipelineError) else store_reason(error)
+        print(f"warning: the rows are written; this run is not in the tracking store yet: {reason}", file=sys.stderr)
+    if not opened:
+        _leave(config, FinishedRun(_EXPERIMENT, name, tags, _metrics(summary), int(time.time() * 1000)))
+    return None
+
+
+def _metrics(summary: Mapping[str, Any]) -> dict[str, float]:
+    values = {name: float(summary[name]) for name in _METRICS}
+    values |= {f"code_{code}": float(count) for code, count in summary["codes"].items()}
+    return values | {f"drift_{name}": float(value) for name, value in summary["drift"].items()}
+
+
+def _leave(config: Tracking, run: FinishedRun) -> None:
+    try:
+        path = leave_run(spool_folder(config), tracking_uri(config), run)
+    except OSError as error:
+        print(f"warning: its record cannot be kept ({error}); summary.json has the same numbers", file=sys.stderr)
+        return
+    print(f"its record waits in {path} and is sent when the store is next opened", file=sys.stderr)
 
 
 def _figure(summary: Mapping[str, Any]) -> bytes:

@@ -9,13 +9,21 @@ from __future__ import annotations
 import fcntl
 import json
 import queue
+import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import UsageError
+from pipeline.files import atomic_write
+from pipeline.redaction import redact
+from pipeline.tracking.faults import store_faults
+from pipeline.tracking.sqlite_file import sqlite_path
 from pipeline.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -24,6 +32,7 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 5.0  # how long the end of a run waits for a server that does not answer
 _RETRY_SECONDS = 1.0
 _BATCH = 900  # MLflow takes 1,000 metrics at once
+_SPOOLED = "spool_file"  # tag of a run that was made from a file
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,25 @@ class Measurement:
         return Metric(self.name, self.value, self.timestamp, self.step)
 
 
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that has ended, as a store is to show it.
+
+    Attributes:
+        experiment: its name.
+        name: of the run.
+        tags: of the run.
+        metrics: its numbers.
+        ended_at: milliseconds since 1970.
+    """
+
+    experiment: str
+    name: str
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    ended_at: int
+
+
 class Spool:
     """The measurements of one run: on disk at once, at the server as soon as it takes them.
 
@@ -57,7 +85,8 @@ class Spool:
         self.path = folder / f"{run_id}.jsonl"
         self._file = open(self.path, "x", encoding="utf-8")  # noqa: SIM115  # open as long as the run
         fcntl.flock(self._file, fcntl.LOCK_EX)
-        self._write({"run_id": run_id, "uri": store.uri})
+        self.is_whole = True
+        self._write({"run_id": run_id, "uri": store.shown})
         self._waiting: queue.Queue[Measurement | None] = queue.Queue()  # None ends the thread
         self._sent = threading.Condition()
         self._unsent = 0
@@ -89,20 +118,29 @@ class Spool:
     def leave(self, status: str) -> None:
         """Keep the file for the next opening of the store, with how the run ended."""
         self._write({"status": status})
-        self._file.close()
+        self._close()
 
     def forget(self) -> None:
         """Remove the file: the store has everything."""
         self.path.unlink(missing_ok=True)
-        self._file.close()
+        self._close()
+
+    def _close(self) -> None:
+        with suppress(OSError):  # what a full disk did not take, closing cannot write either
+            self._file.close()
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        """Write a record; on a full disk the run goes on, with what the store itself takes."""
+        try:
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+        except OSError as error:
+            if self.is_whole:
+                self.is_whole = False
+                print(f"{self.path}: {error.strerror}; measurements go to the tracking store alone", file=sys.stderr)
 
     def _send_all(self) -> None:
-        from mlflow.exceptions import MlflowException
-
+        faults = store_faults()
         batch: list[Measurement] = []
         ending = False
         while not ending or batch:
@@ -112,7 +150,7 @@ class Spool:
             try:
                 if batch:
                     _send(self._store, self._run_id, batch[:_BATCH])
-            except (MlflowException, OSError):
+            except faults:
                 if ending:
                     return  # the file is left to the next opening of the store
                 time.sleep(_RETRY_SECONDS)
@@ -137,37 +175,86 @@ def _send(store: Store, run_id: str, measurements: Sequence[Measurement]) -> Non
     store.client.log_batch(run_id, metrics=[each.to_metric() for each in measurements])
 
 
-def replay(folder: Path, store: Store) -> int:
+def leave_run(folder: Path, uri: str, run: FinishedRun) -> Path:
+    """Keep a whole finished run for a store that cannot be opened now: the next opening makes it.
+
+    Args:
+        folder: of spool files; created.
+        uri: of the store.
+        run: what is to be there.
+
+    Returns:
+        The file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{uuid.uuid4().hex}.jsonl"
+    header = {"uri": redact(uri), **{name: getattr(run, name) for name in ("experiment", "name", "tags", "ended_at")}}
+    records: list[Mapping[str, Any]] = [header]
+    records += [{"metric": [name, float(value), run.ended_at, 0]} for name, value in run.metrics.items()]
+    with atomic_write(path) as temporary:
+        temporary.write_text("".join(json.dumps(each) + "\n" for each in [*records, {"status": "FINISHED"}]))
+    return path
+
+
+def replay(folder: Path, store: Store, experiment_id: Callable[[str], str]) -> int:
     """Send what ended processes left for this store, and close their runs; KILLED where none said how it ended.
+
+    Args:
+        folder: of spool files.
+        store: open.
+        experiment_id: of an experiment's name, for runs that are to be made.
 
     Returns:
         How many runs were completed. A file that cannot be sent now stays for the next time.
     """
-    return sum(_replay_file(path, store) for path in sorted(folder.glob("*.jsonl")))
+    return sum(_replay_file(path, store, experiment_id) for path in sorted(folder.glob("*.jsonl")))
 
 
-def _replay_file(path: Path, store: Store) -> bool:
-    from mlflow.exceptions import MlflowException
-
+def _replay_file(path: Path, store: Store, experiment_id: Callable[[str], str]) -> bool:
     try:
         with open(path, "r+", encoding="utf-8") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             records = list(_whole_records(handle.read()))
-            if not records or records[0].get("uri") != store.uri:
+            if not records or not _is_for(records[0], store):
                 return False  # just being made, or another store's
-            run_id = str(records[0]["run_id"])
+            run_id = records[0].get("run_id") or _make_run(path.stem, records[0], store, experiment_id)
             left = [Measurement(*each["metric"]) for each in records if "metric" in each]
             for start in range(0, len(left), _BATCH):
                 _send(store, run_id, left[start : start + _BATCH])
             status = next((str(each["status"]) for each in records if "status" in each), "KILLED")
             if store.client.get_run(run_id).info.status == "RUNNING":
-                store.client.set_terminated(run_id, status)
+                store.client.set_terminated(run_id, status, records[0].get("ended_at"))
             path.unlink()
             return True
     except (BlockingIOError, FileNotFoundError):
         return False  # its process lives, or another one was first
-    except (MlflowException, OSError):
+    except UsageError:
+        return False  # its experiment was deleted
+    except store_faults():
         return False
+
+
+def _is_for(header: Mapping[str, Any], store: Store) -> bool:
+    """Whether a file was left for a store, or for the same SQLite file before its folder was moved."""
+    uri = redact(str(header.get("uri")))
+    if uri == store.shown:
+        return True
+    here, there = sqlite_path(store.uri), sqlite_path(uri)
+    if here is None or there is None or here.name != there.name or there.exists() or "run_id" not in header:
+        return False
+    store.client.get_run(str(header["run_id"]))  # an id that no other store has
+    return True
+
+
+def _make_run(spool_id: str, header: Mapping[str, Any], store: Store, experiment_id: Callable[[str], str]) -> str:
+    """The run that a store could not take when it ended; once, even when sending it was interrupted before."""
+    experiment = experiment_id(str(header["experiment"]))
+    made = store.client.search_runs([experiment], f"tags.`{_SPOOLED}` = '{spool_id}'", max_results=1)
+    if made:
+        return str(made[0].info.run_id)
+    tags = {**header["tags"], _SPOOLED: spool_id}
+    run = store.client.create_run(experiment, header["ended_at"], tags, str(header["name"]))
+    return str(run.info.run_id)
 
 
 def _whole_records(text: str) -> Iterator[dict[str, Any]]:

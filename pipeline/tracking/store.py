@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config.experiment import Tracking
-from pipeline.errors import UnfinishedError
+from pipeline.errors import UsageError
+from pipeline.redaction import redact
+from pipeline.tracking.faults import StoreError, store_faults, store_reason
+from pipeline.tracking.relocation import follow_moved_artifacts
+from pipeline.tracking.sqlite_file import migration_lock, require_sound, sqlite_path, sqlite_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
-_SQLITE = "sqlite:///"
 _ENVIRONMENT = "MLFLOW_TRACKING_URI"
 _SETTINGS = {
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # MLflow's default is true: a model could run code on load
@@ -24,7 +28,9 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # its defaults wait over a minute for a dead server
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
     "MLFLOW_DISABLE_AGENT_HINT": "true",
+    "PGCONNECT_TIMEOUT": "10",
 }
+_TRIES = 2  # to reach a database
 
 
 @dataclass(frozen=True)
@@ -39,27 +45,31 @@ class Store:
     client: MlflowClient
     uri: str
 
+    @property
+    def shown(self) -> str:
+        """The URI as it may be printed and written: without a password."""
+        return redact(self.uri)
+
 
 def tracking_uri(config: Tracking) -> str:
     """The store's URI: ``MLFLOW_TRACKING_URI`` when it is set, else the configuration's; sqlite paths made absolute.
 
     MLflow keeps stores by their URI, so a relative one would go on meaning the folder it was first opened in.
     """
-    uri = os.environ.get(_ENVIRONMENT) or config.uri
-    path = uri.removeprefix(_SQLITE)
-    return uri if path == uri or path.startswith("/") else f"{_SQLITE}{Path(path).absolute()}"
+    return sqlite_uri(os.environ.get(_ENVIRONMENT) or config.uri)
 
 
 def open_store(config: Tracking) -> Store:
     """Connect to the store and bring its schema up to date, once, whoever else starts at the same time.
 
+    A SQLite store that was moved or copied with its artifacts is made to name them where they are now.
+
     Raises:
-        UnfinishedError: when the store cannot be reached.
+        StoreError: when the store cannot be used, with its own reason.
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     import mlflow
-    from mlflow.exceptions import MlflowException
 
     uri = tracking_uri(config)
     given = os.environ.get(_ENVIRONMENT)
@@ -68,24 +78,27 @@ def open_store(config: Tracking) -> Store:
     if given is None:  # MLflow puts its URI there; left there, it would win over the next configuration
         os.environ.pop(_ENVIRONMENT, None)
     try:
-        with _migration_lock(uri), _silent_migrations():
+        with _migrating(sqlite_path(uri)), _quiet_and_brief():
             client = mlflow.MlflowClient(uri, uri)
             client.search_experiments(max_results=1)
             client.search_registered_models(max_results=1)
-    except (MlflowException, OSError) as error:
-        raise UnfinishedError(
-            f"tracking store {uri} cannot be reached ({type(error).__name__}); check tracking.uri and the server"
-        ) from error
+    except store_faults() as error:
+        reason = store_reason(error, otherwise="check tracking.uri and the server")
+        raise StoreError(f"tracking store {redact(uri)} cannot be reached: {reason}") from error
     return Store(client, uri)
 
 
 def experiment_id(store: Store, config: Tracking) -> str:
-    """The configured experiment, created with its own artifact location when the store is a local database."""
+    """The configured experiment, created with its own artifact location when the store is a local database.
+
+    Raises:
+        UsageError: when it was deleted.
+    """
     from mlflow.exceptions import MlflowException
 
     found = store.client.get_experiment_by_name(config.experiment)
     if found:
-        return str(found.experiment_id)
+        return _living(found, store)
     location = None if store.uri.startswith("http") else (config.artifacts.absolute() / config.experiment).as_uri()
     try:
         return str(store.client.create_experiment(config.experiment, artifact_location=location))
@@ -93,7 +106,17 @@ def experiment_id(store: Store, config: Tracking) -> str:
         found = store.client.get_experiment_by_name(config.experiment)  # another process was first
         if found is None:
             raise
-        return str(found.experiment_id)
+        return _living(found, store)
+
+
+def _living(experiment: Experiment, store: Store) -> str:
+    if experiment.lifecycle_stage == "deleted":
+        restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        raise UsageError(
+            f"tracking.experiment: {experiment.name!r} was deleted in {store.shown}; restore it with "
+            f"`MLFLOW_TRACKING_URI={store.shown} {restore}`, or name another"
+        )
+    return str(experiment.experiment_id)
 
 
 def experiment_of(store: Store, run_id: str, *, otherwise: str) -> str:
@@ -107,25 +130,32 @@ def experiment_of(store: Store, run_id: str, *, otherwise: str) -> str:
 
 
 @contextmanager
-def _migration_lock(uri: str) -> Iterator[None]:
-    """Hold a lock beside a sqlite file: cold clients that migrate it at the same time break it."""
-    if not uri.startswith(_SQLITE):
+def _migrating(path: Path | None) -> Iterator[None]:
+    """What opening a SQLite file needs around it; nothing for another store."""
+    if path is None:
         yield
         return
-    path = Path(uri.removeprefix(_SQLITE))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(path.name + ".lock"), "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    require_sound(path)
+    with migration_lock(path):
         yield
+        for old, new in follow_moved_artifacts(path):
+            print(
+                f"tracking store {path}: was moved or copied; what it names in {old} is now read from {new}",
+                file=sys.stderr,
+            )
 
 
 @contextmanager
-def _silent_migrations() -> Iterator[None]:
-    """Alembic announces each of its fifty steps; a user needs none of them."""
+def _quiet_and_brief() -> Iterator[None]:
+    """Alembic announces each of its fifty steps, and MLflow tries a dead database for minutes; nobody needs either."""
     import logging
 
-    logging.disable(logging.INFO)
+    from mlflow.store.db import utils
+
+    tries, utils.MAX_RETRY_COUNT = utils.MAX_RETRY_COUNT, _TRIES
+    logging.disable(logging.WARNING)
     try:
         yield
     finally:
         logging.disable(logging.NOTSET)
+        utils.MAX_RETRY_COUNT = tries

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,11 +14,13 @@ from pipeline.cases.case import Case
 from pipeline.cases.splits import JOINED_SPLITS
 from pipeline.config.experiment import Config
 from pipeline.config.inputs import SPLITS
-from pipeline.errors import CaseError
+from pipeline.errors import CaseError, UnfinishedError
 from pipeline.evaluation.results import Evaluation
 from pipeline.files import write_text
+from pipeline.tracking.faults import StoreError
 from pipeline.tracking.runs import open_run
 from pipeline.tracking.system_metrics import system_metrics
+from pipeline.training.checkpoints import LAST
 from pipeline.training.processes import Processes, join
 from pipeline.training.tracker import NullTracker
 from pipeline.workflow.cohort import Cohort, prepare_cohort, require_both_classes
@@ -80,6 +85,7 @@ def run_training(experiment: Experiment, *, resume: str | None = None, profile: 
     else:
         folder = new_folder(config, started)
     with (
+        _saying_what_is_kept(folder),
         open_run(config.tracking, name=record.name, tags=_tags(config), resume=record.run_id) as run,
         system_metrics(run),
     ):
@@ -107,6 +113,27 @@ def run_training(experiment: Experiment, *, resume: str | None = None, profile: 
         is_calibrated=judgement.is_calibrated,
         summary=summary,
     )
+
+
+@contextmanager
+def _saying_what_is_kept(folder: Path) -> Iterator[None]:
+    """Tell, when the store or the disk stops a training, what is not lost and how it goes on."""
+    try:
+        yield
+    except StoreError as error:
+        raise UnfinishedError(f"{error}{_kept(folder)}") from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UnfinishedError(
+            f"{error.filename or folder}: the disk is full; free some space{_kept(folder)}"
+        ) from error
+
+
+def _kept(folder: Path) -> str:
+    if (folder / "model").is_dir():  # saved in one step, when everything is learnt and judged
+        return f"; the trained model is whole in {folder / 'model'}, and --resume {folder} records it"
+    return f"; then --resume {folder} goes on" if any(folder.glob(f"checkpoints/**/{LAST}")) else ""
 
 
 def _follow(experiment: Experiment, group: Processes) -> None:

@@ -1,0 +1,21 @@
+"""Passwords and signatures of URLs, taken out of whatever is printed or written."""
+
+from __future__ import annotations
+
+import re
+
+HIDDEN = "***"
+# A password may hold an "@" itself: what stands before the last one of the host is left out. A URL that was taken for
+# a path has one slash; there a colon tells a password from an alias, as in models:/NAME@champion.
+_USER = re.compile(r"(?<=://)[^/\s'\"]*@|(?<=:/)[^/\s'\":]*:[^/\s'\"]*@")
+_SECRET = re.compile(
+    r"(?i)([?&;][\w.-]*(?:password|passwd|pwd|token|secret|signature|credential|accesskeyid|access_key|sig)=)[^&;\s'\"#]+"
+)
+
+
+def redact(text: str) -> str:
+    """A text without the user and password of URLs and without the secrets among their parameters.
+
+    ``postgresql://me:pass@host/db?sslpassword=x`` becomes ``postgresql://***@host/db?sslpassword=***``.
+    """
+    return _SECRET.sub(rf"\1{HIDDEN}", _USER.sub(f"{HIDDEN}@", text))

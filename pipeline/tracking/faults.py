@@ -1,0 +1,80 @@
+"""What a tracking store throws when it cannot be used, and its own reason for it in one line."""
+
+from __future__ import annotations
+
+import errno
+import re
+import sqlite3
+import sys
+
+from pipeline.errors import UnfinishedError
+from pipeline.redaction import redact
+
+_LIMIT = 320  # characters of a reason: the rest of MLflow's messages is advice and addresses
+_NOISE = re.compile(r"\s*(\[SQL: .*|\(Background on this error.*|Response body: ''\.?)", re.DOTALL)
+_DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
+
+
+class StoreError(UnfinishedError):
+    """The tracking store cannot be used now; what a job has made itself is not touched by it."""
+
+
+def store_faults() -> tuple[type[Exception], ...]:
+    """Everything that MLflow lets through when its store is away, locked, full or damaged."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    buckets = (
+        ("botocore.exceptions", "BotoCoreError"),
+        ("botocore.exceptions", "ClientError"),
+        ("boto3.exceptions", "Boto3Error"),
+    )
+    loaded = (getattr(sys.modules.get(module), name, None) for module, name in buckets)  # artifacts may lie in S3
+    known = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError)  # ImportError: no driver
+    return *known, *(each for each in loaded if each is not None)
+
+
+def store_reason(error: BaseException, *, otherwise: str = "") -> str:
+    """Why a store cannot be used, and what to do about it (or ``otherwise``): one line, without secrets."""
+    text = _NOISE.sub("", str(_innermost(error)))
+    text = redact(" ".join(text.split())).removesuffix(".") or type(error).__name__
+    if len(text) > _LIMIT:
+        text = text[:_LIMIT].rsplit(" ", 1)[0] + " …"
+    remedy = _remedy(error, text) or otherwise
+    return f"{text}; {remedy}" if remedy else text
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """The database's or the network's own words, where MLflow wraps them."""
+    original = getattr(error, "orig", None)
+    if isinstance(original, BaseException):
+        return original
+    cause = error.__cause__ or error.__context__
+    chain = []
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = getattr(cause, "orig", None) or cause.__cause__ or cause.__context__
+    for inner in reversed(chain):
+        if isinstance(inner, OSError | sqlite3.Error) and str(inner):
+            return inner
+    return error
+
+
+def _remedy(error: BaseException, text: str) -> str:
+    if isinstance(error, ImportError):
+        name = error.name or "the driver"
+        return f"the database driver is missing: pip install {_DRIVERS.get(name, name)}"
+    lowered = text.lower()
+    if "locked" in lowered:
+        return "another program holds the database: wait for it, or end it"
+    if "readonly" in lowered or "read-only" in lowered or "permission denied" in lowered:
+        return "make the file and its folder writable"
+    if "full" in lowered or "no space" in lowered or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return "free some space"
+    if "not a database" in lowered or "malformed" in lowered:
+        return "restore the file, or name a new one in tracking.uri"
+    if "proxy" in lowered:
+        return "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
+    if "401" in lowered or "403" in lowered:
+        return "check MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN"
+    return ""
