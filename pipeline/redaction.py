@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 HIDDEN = "***"
 # A password may hold an "@" itself: what stands before the last one of the host is left out. A URL that was taken for
@@ -19,3 +21,12 @@ def redact(text: str) -> str:
     ``postgresql://me:pass@host/db?sslpassword=x`` becomes ``postgresql://***@host/db?sslpassword=***``.
     """
     return _SECRET.sub(rf"\1{HIDDEN}", _USER.sub(f"{HIDDEN}@", text))
+
+
+def map_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Plain JSON values with every text in them changed; names stay."""
+    if isinstance(value, dict):
+        return {name: map_texts(each, change) for name, each in value.items()}
+    if isinstance(value, list):
+        return [map_texts(each, change) for each in value]
+    return change(value) if isinstance(value, str) else value

@@ -27,9 +27,9 @@ from pipeline.workflow.labelled import (
     Scored,
     cases_digest,
     doubted_patients,
+    example_record,
     known_images_text,
     labelled_cases,
-    manifest_record,
     patients_by_class,
     predictions_from,
     score_labelled,
@@ -130,14 +130,14 @@ def _record(
     run.metrics({"intercept_shift": first.shift, "calibration_cases": len(cases), "prevalence": first.prevalence})
     run.metrics({f"intercept_shift_{name}": each.shift for name, each in refits.items() if each is not first})
     table = pd.DataFrame([(case.case_id, case.label) for case in cases], columns=["case_id", "label"])
-    run.dataset(table, name=manifest.path.name, digest=digest, source=str(manifest.path), context="recalibration")
+    run.dataset(table, name=manifest.path.name, digest=digest, source=manifest.path.name, context="recalibration")
     with tempfile.TemporaryDirectory() as folder:
         description = _save(Path(folder) / "model", model, refits, usable, manifest, run)
         run.text(description.model_dump_json(indent=1), "model.json")
         log_model(
             run,
             Path(folder) / "model",
-            input_example=manifest_record(cases[0], description),
+            input_example=example_record(description),
             columns=row_columns(description),
         )
     note = _text(model, refits, usable)

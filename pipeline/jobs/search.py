@@ -28,6 +28,7 @@ from pipeline.training.fit import fit
 from pipeline.workflow.cohort import Cohort, prepare_cohort, require_both_classes
 from pipeline.workflow.experiment import read_table
 from pipeline.workflow.learn import case_tensors
+from pipeline.workflow.provenance import public_config
 
 if TYPE_CHECKING:
     import optuna
@@ -59,7 +60,7 @@ def search(config_path: Path, overrides: Sequence[str] = ()) -> int:
     started = datetime.now(UTC)
     name = f"{config.name} search {started:%Y-%m-%d %H:%M}"
     with open_run(config.tracking, name=name, tags={"kind": "search", "study": study.study_name}) as run:
-        run.params(config.model_dump(mode="json"))
+        run.params(public_config(config))
         _optimize(study, _Objective(config_path, tuple(overrides), config, settings, cohort, run, name))
         finished = _finished(study)
         if not finished:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,24 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"{path}: the checkpoint could not be written ({reason}); the previous one is kept: "
                 "free space and continue with --resume"
             ) from error
+
+
+def readable(path: Path) -> Path | None:
+    """A checkpoint that training can go on from; None where there is none.
+
+    Raises:
+        UnfinishedError: when it is cut short or damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        torch.load(path, map_location="meta", weights_only=True, mmap=False)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise UnfinishedError(
+            f"{path}: {path.stat().st_size} bytes that are no whole checkpoint; restore the file, or move it away: "
+            "with --resume this network then starts from its first epoch, and whatever else is finished is kept"
+        ) from error
+    return path
 
 
 class _LastCheckpoint(ModelCheckpoint):

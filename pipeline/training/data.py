@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from pipeline.config.experiment import Config
 from pipeline.imaging.augmentation import build_augmentation
 from pipeline.imaging.batch_augmentation import BatchAugmentation
 from pipeline.training.processes import Processes, processes
+from pipeline.training.shared_memory import too_small
 
 
 class ImageRows:
@@ -186,6 +188,11 @@ class CasesDataModule(pl.LightningDataModule):
         super().__init__()
         self._held: list[tuple[CaseTensors, Tensor]] = []
         self._train, self._validation, self._settings = train, validation, config.training
+        self._workers = config.training.loader_workers
+        if fault := self.shared_memory_fault():  # a loader process would wait for room that never comes
+            self._workers = 0
+            if processes().rank == 0:
+                print(f"warning: {fault}; reading without them, which is slower", file=sys.stderr)
         self._augmentation = BatchAugmentation(
             build_augmentation(config.augmentation, dimensions=config.preprocessing.dimensions), seed=config.seed
         )
@@ -221,8 +228,18 @@ class CasesDataModule(pl.LightningDataModule):
         images = self._augmentation(batch.images, epoch=self.trainer.current_epoch, cases=batch.cases.tolist())
         return batch._replace(images=images)
 
+    def shared_memory_fault(self) -> str | None:
+        """Why the configured loader processes would stall for want of shared memory; None when there is enough."""
+        size, workers = self._settings.batch_size, self._settings.loader_workers
+        sizes = [
+            size * sum(tensor.nbytes for tensor in CaseBatches(cases)[[0]])
+            for cases in (self._train, self._validation)
+            if cases is not None and workers
+        ]
+        return too_small(max(sizes), workers * len(sizes)) if sizes else None
+
     def _loader(self, cases: CaseTensors, batches: Sampler[list[int]] | list[list[int]]) -> DataLoader[Batch]:
-        workers = self._settings.loader_workers
+        workers = self._workers
         held = torch.full((workers, self._settings.batch_size), -1) if workers else None
         if held is not None:
             held.share_memory_()  # type: ignore[no-untyped-call]

@@ -22,12 +22,13 @@ from pipeline.errors import UnfinishedError
 from pipeline.models.layout import to_fast_layout
 from pipeline.models.networks import build_network, keep_outputs
 from pipeline.training.callbacks import Report, ResumedStop, StepSeeds, StopAtNonsense
-from pipeline.training.checkpoints import LAST, AtomicCheckpointIO, checkpoints, monitored
+from pipeline.training.checkpoints import LAST, AtomicCheckpointIO, checkpoints, monitored, readable
 from pipeline.training.data import CasesDataModule, CaseTensors
 from pipeline.training.module import Classifier, prior_offset
 from pipeline.training.precision import precision_of
 from pipeline.training.processes import processes, share_batch_norm, uses_gpu
 from pipeline.training.progress import EpochProgress, History, NetworkPlace
+from pipeline.training.shared_memory import OUT_OF_IT
 from pipeline.training.timing import Pace, Shares, report_shares
 from pipeline.training.tracker import Tracker
 
@@ -109,23 +110,25 @@ def fit(
     callbacks = [*_callbacks(train, config), Pace(shares), Report(tracker), history, *told, *kept]
     with _quiet():
         trainer = _trainer(config, folder, callbacks, shares, epochs=epochs)
-        _run(trainer, module, data, folder / LAST)
+        _run(trainer, module, data, readable(folder / LAST))
     if profile:
         report_shares(shares.shares(), tracker, step=trainer.current_epoch)
     return replace(_load_best(module, kept[0], trainer, offset=offset), history=tuple(history.epochs))
 
 
-def _run(trainer: pl.Trainer, module: Classifier, data: CasesDataModule, last: Path) -> None:
+def _run(trainer: pl.Trainer, module: Classifier, data: CasesDataModule, last: Path | None) -> None:
     """Fit, and let Ctrl-C be a KeyboardInterrupt: Lightning turns it into an exit, and leaves the signal ignored."""
     handler = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
+        trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     except SystemExit:
         if not trainer.interrupted:
             raise
     except (RuntimeError, ConnectionError, EOFError) as error:  # what a death looks like depends on its moment
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
+        if fault := data.shared_memory_fault() or (OUT_OF_IT if "shared memory" in str(error) else None):
+            raise UnfinishedError(f"a loader process died: {fault}; then continue with --resume") from error
         raise UnfinishedError(
             f"a loader process died ({str(error).splitlines()[0]}) while these cases were read: "
             f"{', '.join(data.being_read()) or 'none'}; look at them and continue with --resume"
@@ -179,6 +182,8 @@ def _trainer(config: Config, folder: Path, callbacks: list[Callback], shares: Sh
 
 
 def _load_best(module: Classifier, best: ModelCheckpoint, trainer: pl.Trainer, *, offset: float) -> Fitted:
+    if readable(Path(best.best_model_path)) is None:
+        raise UnfinishedError(f"{best.best_model_path}: is missing; restore it, or start the training anew")
     checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     module.cpu().load_state_dict(checkpoint["state_dict"])
     keep_outputs(module.network, module.findings)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.cases.case import Case
+from pipeline.cases.case import CENTER_COLUMNS, Case
 from pipeline.cases.manifest import Manifest
 from pipeline.config.inputs import MALIGNANT
 from pipeline.evaluation.predictions import Predictions
@@ -128,6 +128,14 @@ def manifest_record(case: Case, description: ModelDescription) -> dict[str, Any]
         row |= dict(zip(("center_x_mm", "center_y_mm", "center_z_mm"), case.center_mm, strict=True))
         row["coordinate_system"] = "RAS"
     return row | {name: float(case.extra[name]) for name in description.covariates}
+
+
+def example_record(description: ModelDescription) -> dict[str, Any]:
+    """A made-up case as a row of the columns that a model needs: what is published holds nobody's."""
+    row: dict[str, Any] = {"case_id": "example", "patient_id": "example", "image": "example.nii.gz"}
+    if description.preprocessing.region == "lesion":
+        row |= dict.fromkeys(CENTER_COLUMNS, 0.0) | {"coordinate_system": "RAS"}
+    return row | dict.fromkeys(description.covariates, 1.0)
 
 
 def patients_by_class(cases: Sequence[Case]) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,14 +12,17 @@ from typing import Any
 from pipeline.cases.manifest import Manifest
 from pipeline.cases.splits import Splits
 from pipeline.config.experiment import Config
+from pipeline.redaction import map_texts, redact
 from pipeline.tracking.registry import package_versions
+
+_ABSOLUTE = re.compile(r"(?P<scheme>sqlite:///|file://)?/")
 
 
 def provenance(config: Config, manifest: Manifest, splits: Splits, dataset_digest: str, run_id: str) -> dict[str, Any]:
     """What ``model.json`` keeps so that a training can be repeated."""
     return {
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "config": config.model_dump(mode="json"),
+        "config": public_config(config),
         "manifest_sha256": manifest.digest,
         "dataset_sha256": dataset_digest,
         "split_sha256": splits.digest,
@@ -29,6 +33,20 @@ def provenance(config: Config, manifest: Manifest, splits: Splits, dataset_diges
         "seed": config.seed,
         "mlflow_run_id": run_id,
     }
+
+
+def public_config(config: Config) -> dict[str, Any]:
+    """A configuration as it may be published with a model: files by name alone, URLs without passwords.
+
+    Where a table lies says who has it and who the users are; its digest, which is kept beside, says which one it was.
+    """
+    public: dict[str, Any] = map_texts(config.model_dump(mode="json"), _public)
+    return public
+
+
+def _public(text: str) -> str:
+    absolute = _ABSOLUTE.match(text)
+    return f"{absolute['scheme'] or ''}{Path(text).name}" if absolute else redact(text)
 
 
 def git_commit() -> str | None:

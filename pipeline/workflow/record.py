@@ -13,8 +13,8 @@ from pipeline.scoring.rows import schema
 from pipeline.tracking.registry import RegisteredVersion, log_model, package_versions, register
 from pipeline.tracking.runs import TrackedRun
 from pipeline.workflow.candidates import ChampionBeside
-from pipeline.workflow.labelled import manifest_record
-from pipeline.workflow.provenance import git_commit
+from pipeline.workflow.labelled import example_record
+from pipeline.workflow.provenance import git_commit, public_config
 from pipeline.workflow.summary import note
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def record_start(run: TrackedRun, config: Config) -> None:
     """Record what is known before the first scan is read."""
-    run.params(config.model_dump(mode="json"))
+    run.params(public_config(config))
     run.text("".join(f"{name}=={version}\n" for name, version in package_versions().items()), "environment.txt")
     commit = git_commit()
     if commit:
@@ -37,7 +37,7 @@ def record_model(run: TrackedRun, trained: Trained) -> RegisteredVersion | None:
         _dataset_table(trained),
         name=trained.config.name,
         digest=trained.dataset_digest,
-        source=str(trained.manifest.path),
+        source=trained.manifest.path.name,
         context="training",
     )
     run.tags(
@@ -50,7 +50,7 @@ def record_model(run: TrackedRun, trained: Trained) -> RegisteredVersion | None:
     for name in ("report.html", "predictions.parquet", "evaluation.json", "splits.csv", "figures"):
         run.artifact(trained.folder / name, "figures" if name == "figures" else None)
     run.text(trained.description.model_dump_json(indent=1), "model.json")
-    example = manifest_record(trained.cohort.usable[0].case, trained.description)
+    example = example_record(trained.description)
     log_model(run, trained.folder / "model", input_example=example, columns=row_columns(trained.description))
     registered = trained.config.tracking.registered_model
     if registered is None or not trained.judgement.is_calibrated:

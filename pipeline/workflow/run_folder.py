@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.config.experiment import Config
 from pipeline.errors import UsageError
 from pipeline.files import write_json
+from pipeline.redaction import map_texts, redact
 
 _RECORD, SUMMARY = "run.json", "summary.txt"
 
@@ -24,7 +25,7 @@ class RunRecord:
     Attributes:
         run_id: MLflow's; None before the run is open.
         name: of the MLflow run.
-        config: as it was resolved, as JSON.
+        config: as it was resolved, as JSON, without passwords.
         manifest_sha256: of the table.
     """
 
@@ -50,11 +51,18 @@ class RunRecord:
 
 
 def read_record(folder: Path) -> RunRecord | None:
-    """The record of a run's folder; None where there is none."""
+    """The record of a run's folder; None where there is none.
+
+    Raises:
+        UsageError: when it is damaged.
+    """
     try:
-        return RunRecord(**json.loads((folder / _RECORD).read_text(encoding="utf-8")))
+        record = RunRecord(**json.loads((folder / _RECORD).read_text(encoding="utf-8")))
+        return replace(record, config=map_texts(record.config, redact))  # of an earlier release, it may have one
     except FileNotFoundError:
         return None
+    except (ValueError, TypeError):
+        raise UsageError(f"{folder / _RECORD}: is not what was written; restore it, or move {folder} away") from None
 
 
 def find_run(run: str, config: Config, record: RunRecord) -> tuple[Path, RunRecord]:

@@ -17,6 +17,7 @@ from pipeline.config.inputs import SPLITS
 from pipeline.errors import CaseError, UnfinishedError
 from pipeline.evaluation.results import Evaluation
 from pipeline.files import write_text
+from pipeline.redaction import map_texts, redact
 from pipeline.tracking.faults import StoreError
 from pipeline.tracking.runs import open_run
 from pipeline.tracking.system_metrics import system_metrics
@@ -79,7 +80,8 @@ def run_training(experiment: Experiment, *, resume: str | None = None, profile: 
         return None
     started = datetime.now(UTC)
     name = _run_name(experiment, started)
-    record = RunRecord(None, name, config.model_dump(mode="json"), manifest.digest)
+    shown = map_texts(config.model_dump(mode="json"), redact)
+    record = RunRecord(None, name, shown, manifest.digest)
     if resume:
         folder, record = find_run(resume, config, record)
     else:

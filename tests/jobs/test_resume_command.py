@@ -92,3 +92,13 @@ def test_resume_refuses_another_configuration_and_a_finished_run(inside, capsys)
     (folder / "summary.txt").write_text("done")
     assert run(["train", "tiny.yaml", "--resume", str(folder)]) == 2
     assert "is finished" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["", '{"run_id": "0"', "[]", '{"run_id": "0"}'])
+def test_damaged_record_of_a_run_is_one_line(inside, capsys, content):
+    folder = inside / "runs" / "tiny-1"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(content)
+    assert run(["train", "tiny.yaml", "--resume", str(folder)]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "run.json: is not what was written; restore it" in said

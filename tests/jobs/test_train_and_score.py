@@ -158,6 +158,31 @@ def test_the_run_is_closed_and_the_version_says_what_it_is(inside):
     assert list((inside / "mlartifacts").rglob("*.pkl")) == []
 
 
+def test_nothing_published_with_the_model_says_where_the_data_lie_or_holds_a_case(inside, cohort_manifest):
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{inside / 'mlflow.db'}")
+    (found,) = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    (example,) = inside.glob("mlartifacts/**/input_example.json")
+    record = json.loads(example.read_text())
+    assert dict(zip(record["columns"], record["data"][0], strict=True)) == {
+        "case_id": "example",
+        "patient_id": "example",
+        "image": "example.nii.gz",
+        "center_x_mm": 0.0,
+        "center_y_mm": 0.0,
+        "center_z_mm": 0.0,
+        "coordinate_system": "RAS",
+    }
+    assert found.data.params["data.manifest"] == "manifest.csv"
+    assert found.data.params["tracking.uri"] == "sqlite:///mlflow.db"
+    published = [str(found.data.params), str(found.data.tags), str(found.inputs.dataset_inputs[0].dataset)]
+    published += [path.read_text() for path in inside.glob("mlartifacts/**/*.json")]
+    for text in published:
+        assert str(cohort_manifest.parent) not in text
+        assert str(inside) not in text
+
+
 def test_dataset_digest_covers_images_not_only_the_manifest(inside, cohort_manifest, tmp_path):
     from pipeline.cases.manifest import read_manifest
     from pipeline.cases.splits import assign_splits

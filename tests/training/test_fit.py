@@ -289,3 +289,34 @@ def test_each_epoch_is_told_in_a_line_with_loss_auroc_and_the_time_left(tmp_path
     assert len(lines) == 4
     assert all(re.fullmatch(pattern, line) for line in lines)
     assert [set(epoch) for epoch in fitted.history] == [{"train_loss", "validation_log_loss", "validation_auroc"}] * 4
+
+
+def test_small_shared_memory_is_said_and_read_around(tmp_path, monkeypatch, capsys):
+    from pipeline.training import shared_memory
+
+    usage = shared_memory.shutil.disk_usage("/")
+    monkeypatch.setattr(shared_memory.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    settings = config(loader_workers=2)
+    fitted = fit(blobs(16), blobs(8), settings, folder=tmp_path / "small", tracker=NullTracker())
+    said = capsys.readouterr().err
+    assert said.startswith("warning: /dev/shm: 0.0 MB of shared memory are free, and loader processes need")
+    assert "--shm-size=2g" in said
+    assert "training.loader_workers=0" in said
+    monkeypatch.undo()
+    usual = fit(blobs(16), blobs(8), settings, folder=tmp_path / "enough", tracker=NullTracker())
+    assert "shared memory" not in capsys.readouterr().err
+    for small, enough in zip(fitted.network.state_dict().values(), usual.network.state_dict().values(), strict=True):
+        assert torch.equal(small, enough)
+
+
+def test_loader_process_that_found_no_shared_memory_does_not_blame_the_cases(tmp_path, monkeypatch):
+    def bus_error(*args, **kwargs):
+        raise RuntimeError(
+            "DataLoader worker (pid 7) is killed by signal: Bus error. "
+            "It is possible that dataloader's workers are out of shared memory."
+        )
+
+    monkeypatch.setattr("lightning.pytorch.Trainer.fit", bus_error)
+    with pytest.raises(UnfinishedError, match=r"no room in /dev/shm.*--shm-size.*--resume") as caught:
+        fit(blobs(16), blobs(8), config(), folder=tmp_path, tracker=NullTracker())
+    assert "cases" not in str(caught.value)

@@ -204,3 +204,15 @@ def test_training_on_a_full_disk_ends_with_the_last_good_checkpoint(tmp_path, mo
     again, same = train(full)
     assert torch.equal(same, weights)
     assert (again.best_epoch, again.epochs, again.validation) == (whole.best_epoch, whole.epochs, whole.validation)
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
+@pytest.mark.parametrize("kept", [0, 0.5, 0.999])
+def test_checkpoint_that_was_cut_is_one_line_with_the_way_on(tmp_path, name, kept):
+    settings = config(max_epochs=2, patience=1)
+    fit(blobs(16), blobs(8, seed=1), settings, folder=tmp_path, tracker=NullTracker())
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(UnfinishedError, match=rf"{name}: \d+ bytes that are no whole checkpoint; restore") as caught:
+        fit(blobs(16), blobs(8, seed=1), settings, folder=tmp_path, tracker=NullTracker())
+    assert "\n" not in str(caught.value)
