@@ -33,6 +33,7 @@ from pipeline.workflow.labelled import (
     seen_images,
     subgroup_columns,
 )
+from pipeline.workflow.record import headline
 from pipeline.workflow.table_truth import truth_differences
 
 _PARITY_CASES = 8  # scored again through the registered MLflow model
@@ -205,6 +206,11 @@ def _record(run: TrackedRun, pair: Pair, decision: Decision, contest: Contest | 
     }
     if contest is not None:
         run.metrics(_metrics(contest))
+        both = {
+            "challenger": contest.challenger.evaluation.to_json(),
+            "champion": contest.champion.evaluation.to_json(),
+        }
+        run.json(both, "evaluation.json")
         mine, other = (each.evaluation.intervals.get("auroc") for each in (contest.challenger, contest.champion))
         facts["AUROC"] = f"challenger {mine or 'undefined'}, champion {other or 'undefined'}"
     text = decision_text(decision, facts=facts)
@@ -233,7 +239,7 @@ def _print(decision: Decision, facts: dict[str, str]) -> None:
 
 
 def _metrics(contest: Contest) -> dict[str, float]:
-    found = contest.challenger.evaluation.metrics("challenger_") | contest.champion.evaluation.metrics("champion_")
+    found = headline(contest.challenger.evaluation, "challenger_") | headline(contest.champion.evaluation, "champion_")
     try:
         gain = gate.auroc_gain(contest.challenger, contest.champion)
     except UndefinedMetricError:

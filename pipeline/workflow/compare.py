@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,6 +48,11 @@ class Comparison:
     def describe(self) -> str:
         """What it is, in a line."""
         return f"logistic regression on {self.read}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        gain = None if self.gain is None else self.gain.to_json()
+        return {"is": self.describe(), "evaluation": self.evaluation.to_json(), "gain": gain}
 
 
 def comparisons(usable: Sequence[Usable], test: Predictions, config: Config) -> tuple[Comparison, ...]:

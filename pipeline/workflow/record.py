@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config.experiment import Config
+from pipeline.evaluation.results import Evaluation
 from pipeline.scoring.model_description import ModelDescription
 from pipeline.scoring.rows import schema
 from pipeline.tracking.registry import RegisteredVersion, log_model, package_versions, register
 from pipeline.tracking.runs import TrackedRun
+from pipeline.tracking.views import HEADLINE, PREFIX
 from pipeline.workflow.candidates import ChampionBeside
 from pipeline.workflow.labelled import example_record
 from pipeline.workflow.provenance import git_commit, public_config
@@ -59,24 +61,23 @@ def record_model(run: TrackedRun, trained: Trained) -> RegisteredVersion | None:
 
 
 def final_metrics(trained: Trained) -> dict[str, float]:
-    """Flat names and numbers: the model's, each comparison's, and the best epoch's (mean over folds)."""
-    judgement = trained.judgement
-    metrics = judgement.evaluation.metrics("test_") | judgement.findings.metrics("test_")
-    others = [(other.name, other.evaluation, other.gain) for other in judgement.comparisons]
-    if isinstance(trained.champion, ChampionBeside):
-        others.append(("champion", trained.champion.evaluation, trained.champion.gain))
-    for name, evaluation, gain in others:
-        metrics |= evaluation.metrics(f"{name}_test_")
-        if gain is not None:
-            metrics |= {
-                f"test_auroc_gain_over_{name}": gain.estimate,
-                f"test_auroc_gain_over_{name}_lower": gain.lower,
-                f"test_auroc_gain_over_{name}_upper": gain.upper,
-            }
+    """The headline metrics, each finding's AUROC, and the best epoch's (mean over folds); evaluation.json has all."""
+    judgement, champion = trained.judgement, trained.champion
+    metrics = headline(judgement.evaluation)
+    if isinstance(champion, ChampionBeside) and champion.gain is not None:
+        metrics[f"{PREFIX}auroc_gain_over_champion"] = champion.gain.estimate
+    aurocs = judgement.findings.metrics(PREFIX)
+    metrics |= {name: value for name, value in aurocs.items() if name.endswith("_auroc")}
     if judgement.fold_aurocs:
         metrics["mean_fold_auroc"] = float(np.mean(judgement.fold_aurocs))
     best = [{"best_epoch": fitted.best_epoch, **fitted.validation} for fitted in trained.fitted]
     return metrics | {name: float(np.mean([each[name] for each in best])) for name in best[0]}
+
+
+def headline(evaluation: Evaluation, prefix: str = PREFIX) -> dict[str, float]:
+    """Those of an evaluation's metrics that a reviewer decides by, as the UI's columns are named."""
+    metrics = evaluation.metrics(prefix)
+    return {prefix + name: metrics[prefix + name] for name in HEADLINE if prefix + name in metrics}
 
 
 def row_columns(description: ModelDescription) -> tuple[str, ...]:

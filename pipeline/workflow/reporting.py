@@ -101,7 +101,14 @@ def write_evaluation(
     )
     champion = judged.champion if isinstance(judged.champion, str) else judged.champion.to_json()
     several = judged.findings.to_json() if judged.findings else {}
-    found = {**judged.evaluation.to_json(), **details.to_json(), "champion": champion, **several}
+    beside = {other.name: other.to_json() for other in judged.comparisons}
+    found = {
+        **judged.evaluation.to_json(),
+        **details.to_json(),
+        "champion": champion,
+        "comparisons": beside,
+        **several,
+    }
     write_json(folder / "evaluation.json", found)
     cases = f"{judged.judged_on}, {judged.evaluation.n_cases} cases of {judged.evaluation.n_patients} patients"
     if judged.label is not None and judged.label.intensities == "simulated":

@@ -12,6 +12,7 @@ from cohorts import run_folder, tiny_config, train_tiny
 
 from pipeline.cli import run
 from pipeline.evaluation.predictions import read_predictions
+from pipeline.tracking.views import HEADLINE
 
 
 @pytest.fixture(scope="module")
@@ -138,14 +139,15 @@ def test_the_run_is_closed_and_the_version_says_what_it_is(inside):
     (found,) = client.search_runs([experiment.experiment_id])
     assert found.info.status == "FINISHED"
     assert "simulated intensities" in found.info.run_name
-    assert {
-        "test_auroc",
-        "test_auroc_lower",
-        "test_ece_null_p95",
-        "baseline_test_auroc",
-        "test_auroc_gain_over_baseline",
-        "train_loss",
-    } <= set(found.data.metrics)
+    headline = {name for name in found.data.metrics if name.startswith("test_")}
+    assert {"test_auroc", "test_auroc_lower", "test_auroc_upper", "test_sensitivity", "test_brier_score"} <= headline
+    assert headline <= {f"test_{name}" for name in HEADLINE}
+    assert {"train_loss", "best_epoch"} <= set(found.data.metrics)
+    assert len([name for name in found.data.metrics if not name.startswith("system/")]) < 20
+    whole = json.loads((run_folder(inside) / "evaluation.json").read_text())
+    assert whole["ece_null"]["p95"] > 0
+    assert set(whole["comparisons"]["baseline"]["gain"]) >= {"estimate", "lower", "upper"}
+    assert whole["intervals"]["auroc"]["estimate"] == found.data.metrics["test_auroc"]
     assert found.data.params["training.max_epochs"] == "3"
     assert "Research use" in found.data.tags["mlflow.note.content"]
     assert found.inputs.dataset_inputs[0].dataset.digest == found.data.tags["dataset_sha256"][:32]

@@ -119,6 +119,23 @@ def test_experiment_page_lists_both_runs_with_what_they_are(page, address, runs)
     assert "simulated intensities" in runs[0].info.run_name
 
 
+def test_prepared_pages_open_for_model_training_with_the_headline(page, address, trained):
+    """The addresses that ``malignancy ui`` prints, on which a browser that is new to them shows no GenAI view."""
+    printed = dict(re.findall(r"^(.+?): (http://\S+)$", (trained / "server.log").read_text(), re.MULTILINE))
+    page.goto(printed["runs of tiny"])
+    page.get_by_text("Model registry").first.wait_for()
+    for name in ("test_auroc", "test_auroc_lower", "test_auroc_upper"):
+        page.get_by_role("columnheader", name=name).first.wait_for()
+    assert page.get_by_text("Prompts & versions").count() == 0
+    keep(page, "runs-page")
+    (beside,) = [url for title, url in printed.items() if title.startswith("tiny: champion")]
+    page.goto("about:blank")
+    page.goto(beside)
+    page.get_by_text(re.compile(r"Headline\s*\(10\)")).first.wait_for()
+    page.get_by_text("2 matching runs").first.wait_for()
+    keep(page, "champion-beside-challenger")
+
+
 def test_run_page_says_which_is_better_and_whether_it_is_calibrated(page, address, runs):
     second = runs[1].info
     page.goto(f"{address}/#/experiments/{second.experiment_id}/runs/{second.run_id}")
