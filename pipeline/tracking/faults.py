@@ -6,6 +6,7 @@ import errno
 import re
 import sqlite3
 import sys
+from collections.abc import Iterator
 
 from pipeline.errors import UnfinishedError
 from pipeline.redaction import redact
@@ -36,28 +37,35 @@ def store_faults() -> tuple[type[Exception], ...]:
 
 def store_reason(error: BaseException, *, otherwise: str = "") -> str:
     """Why a store cannot be used, and what to do about it (or ``otherwise``): one line, without secrets."""
-    text = _NOISE.sub("", str(_innermost(error)))
+    causes = list(_causes(error))
+    # The database's or the network's own words, where MLflow wraps them.
+    inner = [cause for cause in causes if isinstance(cause, OSError | sqlite3.Error) and str(cause)]
+    original = getattr(error, "orig", None)
+    text = _NOISE.sub("", str(original or (inner[-1] if inner else error)))
     text = redact(" ".join(text.split())).removesuffix(".") or type(error).__name__
+    if any(type(cause).__name__ == "ProxyError" for cause in causes):
+        text = f"the proxy: {text}"
     if len(text) > _LIMIT:
         text = text[:_LIMIT].rsplit(" ", 1)[0] + " …"
     remedy = _remedy(error, text) or otherwise
     return f"{text}; {remedy}" if remedy else text
 
 
-def _innermost(error: BaseException) -> BaseException:
-    """The database's or the network's own words, where MLflow wraps them."""
-    original = getattr(error, "orig", None)
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """What led to an error, the nearest first."""
+    seen = [error]
+    while (cause := _cause(seen[-1])) is not None and cause not in seen:
+        seen.append(cause)
+        yield cause
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    """What led to an error; what was merely being handled when it came about did not."""
+    original = getattr(error, "orig", None) or error.__cause__
     if isinstance(original, BaseException):
         return original
-    cause = error.__cause__ or error.__context__
-    chain = []
-    while cause is not None and cause not in chain:
-        chain.append(cause)
-        cause = getattr(cause, "orig", None) or cause.__cause__ or cause.__context__
-    for inner in reversed(chain):
-        if isinstance(inner, OSError | sqlite3.Error) and str(inner):
-            return inner
-    return error
+    network = (type(each).__module__.startswith(("requests.", "urllib3.")) for each in (error, error.__context__))
+    return error.__context__ if any(network) else None
 
 
 def _remedy(error: BaseException, text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -71,6 +72,8 @@ def open_store(config: Tracking) -> Store:
         os.environ.setdefault(name, value)
     import mlflow
 
+    # MLflow prints a traceback, with the values of the statement, of each fault that it also raises.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     uri = tracking_uri(config)
     given = os.environ.get(_ENVIRONMENT)
     mlflow.set_tracking_uri(uri)
@@ -148,8 +151,6 @@ def _migrating(path: Path | None) -> Iterator[None]:
 @contextmanager
 def _quiet_and_brief() -> Iterator[None]:
     """Alembic announces each of its fifty steps, and MLflow tries a dead database for minutes; nobody needs either."""
-    import logging
-
     from mlflow.store.db import utils
 
     tries, utils.MAX_RETRY_COUNT = utils.MAX_RETRY_COUNT, _TRIES

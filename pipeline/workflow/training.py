@@ -127,9 +127,8 @@ def _saying_what_is_kept(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise UnfinishedError(
-            f"{error.filename or folder}: the disk is full; free some space{_kept(folder)}"
-        ) from error
+        place = error.filename2 or error.filename or f"{folder} or the tracking store"
+        raise UnfinishedError(f"{place}: the disk is full; free some space{_kept(folder)}") from error
 
 
 def _kept(folder: Path) -> str:

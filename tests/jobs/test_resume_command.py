@@ -102,3 +102,28 @@ def test_damaged_record_of_a_run_is_one_line(inside, capsys, content):
     assert run(["train", "tiny.yaml", "--resume", str(folder)]) == 2
     (said,) = capsys.readouterr().err.splitlines()
     assert "run.json: is not what was written; restore it" in said
+
+
+def test_store_that_fails_at_the_end_costs_nothing_that_was_learnt(inside, monkeypatch, capsys):
+    import sqlite3
+
+    from sqlalchemy.exc import OperationalError
+
+    from pipeline.workflow import training
+
+    def full(*args):
+        raise OperationalError("INSERT INTO metrics", {}, sqlite3.OperationalError("database or disk is full"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "record_model", full)
+        assert run(["train", "tiny.yaml"]) == 3
+    (folder,) = run_folders(inside)
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    last = said.splitlines()[-1]
+    assert "stopped answering: database or disk is full; free some space" in last
+    assert f"the trained model is whole in {folder / 'model'}, and --resume {folder} records it" in last
+    weights = (folder / "model" / "model.safetensors").read_bytes()
+    assert run(["train", "tiny.yaml", "--resume", str(folder)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "model: models:/tiny/1"
+    assert (folder / "model" / "model.safetensors").read_bytes() == weights

@@ -112,6 +112,16 @@ def test_store_that_is_away_gives_its_own_reason_and_no_password(monkeypatch, ur
     assert "pass" not in text
 
 
+def test_proxy_is_named_when_it_is_what_does_not_answer(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://me:pass@127.0.0.1:9")
+    text = refusal(Tracking(uri="http://mlflow.example"))
+    assert re.search("the proxy: .*refused; check HTTPS_PROXY, HTTP_PROXY and NO_PROXY", text)
+    assert "pass" not in text
+
+
 def test_dead_database_server_is_not_tried_for_minutes(monkeypatch):
     pytest.importorskip("psycopg2", reason="the test-only package psycopg2-binary is not installed")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -223,3 +233,33 @@ def test_full_spool_disk_does_not_stop_a_run(project, monkeypatch, capsys):
     assert store.client.get_run(made.run_id).info.status == "FINISHED"
     assert capsys.readouterr().err.count("No space left on device") == 1
     assert not Path(made.spool.path).exists()
+
+
+def test_fault_of_the_store_is_not_taken_for_what_was_handled_before_it():
+    from mlflow.exceptions import MlflowException
+
+    error = MlflowException("Run 'x' not found")
+    error.__context__ = FileNotFoundError(2, "No such file", "/a/file/of/the/work")
+    assert store_reason(error) == "Run 'x' not found"
+
+
+def test_store_that_fills_up_prints_no_traceback(project, capfd):
+    """SQLite knows a small disk as ``max_page_count``, which each connection is told anew."""
+    from sqlalchemy import event
+    from sqlalchemy.pool import Pool
+
+    def fill(connection, *_):
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    expected = pytest.raises(StoreError, match=r"stopped answering: database or disk is full; free some space$")
+    try:
+        with expected, open_run(Tracking(experiment="e"), name="run", tags={}) as made:
+            event.listen(Pool, "checkout", fill)
+            for number in range(100):
+                made.tags({f"{number}-{part}": "x" * 4000 for part in range(50)})
+    finally:
+        event.remove(Pool, "checkout", fill)
+    said = capfd.readouterr().err
+    assert "Traceback" not in said
+    assert "parameters" not in said
