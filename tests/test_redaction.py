@@ -40,3 +40,21 @@ def test_command_hides_them_in_what_the_user_typed(capsys, tmp_path):
     said = capsys.readouterr().err
     assert "***@host/folder" in said
     assert "pass" not in said
+
+
+def test_nothing_of_a_run_holds_them(tmp_path, monkeypatch):
+    from pipeline.config.experiment import Tracking
+    from pipeline.tracking.runs import open_run
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    secret = "s3://key:hush@bucket/model"
+    with open_run(Tracking(experiment="e"), name=f"score {secret}", tags={"recalibrated_from": secret}) as made:
+        made.params({"tracking": {"uri": secret}})
+        made.tags({"model": secret})
+        made.text(f"from {secret}", "model.txt")
+    found = made.store.client.get_run(made.run_id)
+    assert found.data.params["tracking.uri"] == "s3://***@bucket/model"
+    assert "hush" not in str(found.data) + str(found.info)
+    (text,) = tmp_path.rglob("model.txt")
+    assert text.read_text() == "from s3://***@bucket/model"

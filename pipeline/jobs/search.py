@@ -23,6 +23,7 @@ from pipeline.config.file import load_config
 from pipeline.config.training import Range, Search
 from pipeline.errors import ConfigError, UnfinishedError
 from pipeline.files import atomic_write, sha256_json
+from pipeline.redaction import redact
 from pipeline.tracking.runs import TrackedRun, open_run
 from pipeline.training.fit import fit
 from pipeline.workflow.cohort import Cohort, prepare_cohort, require_both_classes
@@ -252,7 +253,7 @@ def _report(
     best = {key: finished[0].params[key] for key in settings.ranges}
     command = shlex.join(["malignancy", "train", str(config_path), *overrides, *_as_overrides(best)])
     print("the best of many tries on one validation split looks better than it is; the test split was not read")
-    print(f"train it with: {command}")
+    print(f"train it with: {redact(command)}")
 
 
 def _text(value: Any) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.experiment import Tracking
+from pipeline.redaction import redact
 from pipeline.tracking.faults import StoreError, store_faults, store_reason
 from pipeline.tracking.spool import Spool, replay
 from pipeline.tracking.store import Store, experiment_id, open_store
@@ -49,7 +50,7 @@ class TrackedRun:
         from mlflow.entities import Param
 
         # Names of columns are part of some, and a store takes no other characters in a name.
-        params = [Param(_FOREIGN.sub("_", name), value[:_VALUE_LIMIT]) for name, value in _flat(tree)]
+        params = [Param(_FOREIGN.sub("_", name), redact(value)[:_VALUE_LIMIT]) for name, value in _flat(tree)]
         for start in range(0, len(params), _BATCH):
             self.store.client.log_batch(self.run_id, params=params[start : start + _BATCH])
 
@@ -57,7 +58,7 @@ class TrackedRun:
         """Set tags; ``mlflow.note.content`` is the Markdown note on the run's page."""
         from mlflow.entities import RunTag
 
-        self.store.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in values.items()])
+        self.store.client.log_batch(self.run_id, tags=[RunTag(name, redact(value)) for name, value in values.items()])
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Store a file or a folder's files under the run."""
@@ -68,7 +69,7 @@ class TrackedRun:
 
     def text(self, text: str, name: str) -> None:
         """Store a text under the run as a file of this name."""
-        self.store.client.log_text(self.run_id, text, name)
+        self.store.client.log_text(self.run_id, redact(text), name)
 
     def figure(self, png: bytes, name: str) -> None:
         """Store a finished picture under the run."""
@@ -117,7 +118,8 @@ def open_run(
             run_id = resume
             store.client.update_run(run_id, status="RUNNING")
         else:
-            run = store.client.create_run(experiment_id(store, config), run_name=name, tags=dict(tags))
+            shown = {key: redact(value) for key, value in tags.items()}
+            run = store.client.create_run(experiment_id(store, config), run_name=redact(name), tags=shown)
             run_id = str(run.info.run_id)
         spool = Spool(folder, store, run_id)
     except FileExistsError:

@@ -119,7 +119,7 @@ def champion_beside(
     try:
         version = promotion.find_version(open_store(tracking), f"models:/{registered}@{CHAMPION}")
     except ModelError:
-        return f"{registered} has no champion yet"
+        return f"{registered} has no champion"
     except PipelineError as error:  # a store that is away must not cost the report
         return str(error)
     try:
