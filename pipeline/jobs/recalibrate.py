@@ -36,7 +36,7 @@ from pipeline.workflow.labelled import (
     seen_cases,
     seen_images,
 )
-from pipeline.workflow.provenance import git_commit
+from pipeline.workflow.provenance import git_commit, public_values
 from pipeline.workflow.record import row_columns
 from pipeline.workflow.refit import PATIENTS_A_CLASS, Refit, refit_findings
 from pipeline.workflow.table_truth import truth_differences
@@ -191,7 +191,7 @@ def _save(
                 images=[str(each.row.image_sha256) for each in usable],
             )
         ),
-        provenance={**old.provenance, "recalibration": _provenance(model, refits, manifest, run)},
+        provenance={**public_values(old.provenance), "recalibration": _provenance(model, refits, manifest, run)},
         drift_reference={name: each for name, each in old.drift_reference.items() if not name.startswith(PROBABILITY)},
         refer_zone=first.refer_zone,
     )

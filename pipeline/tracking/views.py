@@ -67,14 +67,24 @@ def prepare_views(store: Store) -> tuple[View, ...]:
         if not newest:
             continue
         kind = newest[0].data.tags.get("kind", "training")
-        metrics = _COLUMNS.get(kind, _TEST_COLUMNS)
-        with suppress(*store_faults()):
-            _keep(store, experiment.experiment_id, "mlflow.experimentKind", "custom_model_development")
-            _keep(store, experiment.experiment_id, f"{_SHARED}{_HEADLINE}", _state(metrics))
+        prepare_experiment(store, experiment.experiment_id, kind=kind)
         page = _page(experiment.experiment_id, _HEADLINE)
         pages = [View(f"runs of {experiment.name}", page), View(f"charts of {experiment.name}", f"{page}{_CHARTS}")]
         (others if kind in _COLUMNS else trainings).extend(pages)
     return (*trainings, *_comparisons(store), *others)
+
+
+def prepare_experiment(store: Store, experiment: str, *, kind: str) -> None:
+    """Keep what the UI shows of an experiment in its tags; a store that takes none shows what it likes.
+
+    Args:
+        store: open.
+        experiment: its id.
+        kind: of its runs, as in their tag.
+    """
+    with suppress(*store_faults()):
+        _keep(store, experiment, "mlflow.experimentKind", "custom_model_development")
+        _keep(store, experiment, f"{_SHARED}{_HEADLINE}", _state(_COLUMNS.get(kind, _TEST_COLUMNS)))
 
 
 def _keep(store: Store, experiment: str, name: str, value: str) -> None:

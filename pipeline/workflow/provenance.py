@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,16 @@ def provenance(config: Config, manifest: Manifest, splits: Splits, dataset_diges
 
 
 def public_config(config: Config) -> dict[str, Any]:
-    """A configuration as it may be published with a model: files by name alone, URLs without passwords.
+    """A configuration as it may be published with a model."""
+    return public_values(config.model_dump(mode="json"))
+
+
+def public_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON values as they may be published with a model: files by name alone, URLs without passwords.
 
     Where a table lies says who has it and who the users are; its digest, which is kept beside, says which one it was.
     """
-    public: dict[str, Any] = map_texts(config.model_dump(mode="json"), _public)
+    public: dict[str, Any] = map_texts(dict(values), _public)
     return public
 
 

@@ -13,7 +13,8 @@ from pipeline.scoring.model_description import ModelDescription
 from pipeline.scoring.rows import schema
 from pipeline.tracking.registry import RegisteredVersion, log_model, package_versions, register
 from pipeline.tracking.runs import TrackedRun
-from pipeline.tracking.views import HEADLINE, PREFIX
+from pipeline.tracking.store import experiment_id
+from pipeline.tracking.views import HEADLINE, PREFIX, prepare_experiment
 from pipeline.workflow.candidates import ChampionBeside
 from pipeline.workflow.labelled import example_record
 from pipeline.workflow.provenance import git_commit, public_config
@@ -35,6 +36,7 @@ def record_start(run: TrackedRun, config: Config) -> None:
 def record_model(run: TrackedRun, trained: Trained) -> RegisteredVersion | None:
     """Record results, data and model; register it when the configuration names one and a calibrator was fitted."""
     run.metrics(final_metrics(trained))
+    prepare_experiment(run.store, experiment_id(run.store, trained.config.tracking), kind="training")
     run.dataset(
         _dataset_table(trained),
         name=trained.config.name,

@@ -136,6 +136,7 @@ def test_the_run_is_closed_and_the_version_says_what_it_is(inside):
     client = mlflow.MlflowClient(f"sqlite:///{inside / 'mlflow.db'}", f"sqlite:///{inside / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("tiny")
     assert experiment.experiment_id != "0"
+    assert "metrics.`test_auroc`" in experiment.tags["mlflow.sharedViewState.headline"]
     (found,) = client.search_runs([experiment.experiment_id])
     assert found.info.status == "FINISHED"
     assert "simulated intensities" in found.info.run_name

@@ -3,7 +3,7 @@
 from cohorts import tiny_config
 
 from pipeline.config.experiment import Config
-from pipeline.workflow.provenance import public_config
+from pipeline.workflow.provenance import public_config, public_values
 from pipeline.workflow.run_folder import RunRecord, read_record
 
 
@@ -31,3 +31,17 @@ def test_record_of_an_earlier_release_is_read_without_its_password(tmp_path):
     record = read_record(tmp_path)
     assert record is not None
     assert record.config == {"tracking": {"uri": "http://***@host"}}
+
+
+def test_provenance_of_an_older_model_is_published_like_a_new_one():
+    old = {
+        "config": {"data": {"manifest": "/hospital/m.csv", "lesions": ["/a/b.json", "c"]}},
+        "git_commit": "0a1b",
+        "seed": 3,
+    }
+    assert public_values(old) == {
+        "config": {"data": {"manifest": "m.csv", "lesions": ["b.json", "c"]}},
+        "git_commit": "0a1b",
+        "seed": 3,
+    }
+    assert public_values({"uri": "file:///home/me/mlruns"}) == {"uri": "file://mlruns"}
