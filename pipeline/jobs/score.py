@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import itertools
-import json
 import os
 import sys
 from collections import Counter
@@ -23,13 +22,14 @@ from pipeline.cases.lesions.locate import locate, located_inputs, require_lesion
 from pipeline.cases.lesions.report import report_lines
 from pipeline.config.experiment import Tracking
 from pipeline.errors import UnfinishedError, UsageError
-from pipeline.files import write_json, write_text
+from pipeline.files import private_folder, read_json, write_json, write_text
 from pipeline.progress import ProgressReport
 from pipeline.scoring.backends import Backend
 from pipeline.scoring.local import score_in_processes
 from pipeline.scoring.lock import exclusive
 from pipeline.scoring.model_description import JSON_NAME, ModelDescription
 from pipeline.scoring.model_directory import load_model
+from pipeline.scoring.output_folder import require_own
 from pipeline.scoring.rows import STATUSES, ScoreRow, Stamp, now
 from pipeline.scoring.scorer import Scorer, stamp_of
 from pipeline.scoring.sink import RunHeader, Sink
@@ -104,7 +104,8 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions) -> in
     if (out / JSON_NAME).exists():
         raise UsageError(f"--out {out}: is a model directory; name another folder")
     inputs = _located(inputs, options.lesions, scorer.descriptions[0])
-    out.mkdir(parents=True, exist_ok=True)
+    private_folder(out)
+    require_own(out)
     started, clock = now(), perf_counter()
     with exclusive(out), _saying_what_a_full_disk_keeps(out):
         sink = Sink(out, header, findings=scorer.finding_columns, restart=options.restart)
@@ -158,7 +159,7 @@ def _superseded(out: Path, gone: frozenset[str], inputs: Inputs, options: ScoreO
     record = out / "superseded.json"
     try:
         kept = record.exists() and not options.restart
-        known = frozenset(json.loads(record.read_text(encoding="utf-8"))) if kept else frozenset()
+        known = frozenset(read_json(record)) if kept else frozenset()
     except (ValueError, TypeError):
         raise UsageError(f"{record}: is not what was written; restore it, or score anew with --restart") from None
     if not options.lesions and not known:
