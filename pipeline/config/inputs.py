@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -29,6 +30,7 @@ Words = Annotated[
     BeforeValidator(lambda value: tuple(map(str, value if isinstance(value, list | tuple) else (value,)))),
 ]
 SPLITS = ("train", "validation", "calibration", "test")
+MOST_INPUT_VOXELS = 1 << 28  # 1 GiB of a network's input, before its first layer
 MALIGNANT = "malignant"  # the finding that the manifest's column ``label`` holds
 
 
@@ -156,6 +158,11 @@ class Preprocessing(Section):
                 )
         if min(self.size) < 8:
             raise ValueError(f"size {self.size} is below 8 voxels; no network here accepts that")
+        if math.prod(self.size) > MOST_INPUT_VOXELS:
+            raise ValueError(
+                f"size {' x '.join(map(str, self.size))} is {math.prod(self.size):.3g} voxels, above "
+                f"{MOST_INPUT_VOXELS:.3g}; make it smaller"
+            )
         if self.region == "lesion" and self.spacing_mm is None:
             raise ValueError("region 'lesion' needs spacing_mm, because its size is a length in millimetres")
         if self.region == "lesion" and self.dimensions == 2:
