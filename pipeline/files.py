@@ -6,20 +6,24 @@ for what the user's umask allows (``private=False``: model directories, which ar
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
 import itertools
 import json
 import math
 import os
+import re
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
+
+from pipeline.errors import UsageError
 
 _PRIVATE_FILE, _PRIVATE_FOLDER = 0o600, 0o700
 _TEMPORARY = r"\.[0-9a-f]{12}\.tmp"
@@ -150,6 +154,61 @@ def write_text(path: Path, text: str, *, private: bool = True, new: bool = False
 def write_json(path: Path, value: Any, *, private: bool = True) -> None:
     """Write a JSON file, whole or not at all; NaN and infinity are refused."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", private=private)
+
+
+_FORMULA = re.compile(r"[=+\-@\t\r].+", re.DOTALL)
+_NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?")
+
+
+def is_formula(text: str) -> bool:
+    """Whether a spreadsheet would run a cell: it begins with ``= + - @``, tab or return, and is no number."""
+    return _FORMULA.fullmatch(text) is not None and _NUMBER.fullmatch(text) is None
+
+
+def neutral(text: str) -> str:
+    """Text that no spreadsheet runs as a formula; an apostrophe stands before what would be one."""
+    return f"'{text}" if is_formula(text) else text
+
+
+def write_csv(
+    path: Path,
+    header: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    exact: Collection[str] = (),
+    private: bool = True,
+    new: bool = False,
+) -> int:
+    """Write a CSV table, whole or not at all, in which no cell is a spreadsheet's formula.
+
+    Args:
+        path: of the file.
+        header: names of the columns.
+        rows: cells in their order; None is blank.
+        exact: columns that are read back as they are (ids, paths), so that a formula in them is refused, not changed.
+        private: as of `atomic_write`.
+        new: as of `atomic_write`.
+
+    Returns:
+        How many cells got an apostrophe.
+
+    Raises:
+        UsageError: when a cell of an exact column is a formula; nothing is written.
+    """
+    texts = [["" if cell is None else str(cell) for cell in row] for row in (header, *rows)]
+    for place, name in enumerate(header):
+        formulas = sum(is_formula(row[place]) for row in texts[1:]) if name in exact else 0
+        if formulas:
+            raise UsageError(
+                f"{path}: not written: column {name!r}: {formulas} of {len(texts) - 1} cells begin with = + - or @, "
+                "which a spreadsheet runs as a formula, and are kept exactly; rename them where they come from"
+            )
+    with (
+        atomic_write(path, private=private, new=new) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as handle,
+    ):
+        csv.writer(handle, lineterminator="\n").writerows([neutral(text) for text in row] for row in texts)
+    return sum(is_formula(text) for row in texts for text in row)
 
 
 def open_file(path: Path) -> BufferedReader:

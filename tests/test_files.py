@@ -7,15 +7,18 @@ import stat
 import pytest
 
 from pipeline import files
+from pipeline.errors import UsageError
 from pipeline.files import (
     atomic_folder,
     atomic_write,
+    neutral,
     parse_json,
     private_folder,
     read_json,
     sha256_bytes,
     sha256_file,
     sha256_json,
+    write_csv,
     write_json,
     write_text,
 )
@@ -140,3 +143,22 @@ def test_reading_waits_for_no_pipe_and_fills_no_memory(tmp_path):
     assert read_json(tmp_path / "long.json") == [1, 2, 3]
     with pytest.raises(ValueError, match="has 9 bytes, expected at most 8"):
         read_json(tmp_path / "long.json", most=8)
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+cmd", "-2+3", "@SUM(A1)", "\tx", "\r=1", "=\n1", "-1 1"])
+def test_what_a_spreadsheet_would_run_gets_an_apostrophe(text):
+    assert neutral(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("text", ["", "-", "+", "-12", "+1.5", "-3,5", "-1e-05", "007", "a=b", "'=x", "2026-01-01"])
+def test_what_no_spreadsheet_runs_stays_as_it_is(text):
+    assert neutral(text) == text
+
+
+def test_a_table_keeps_exact_columns_or_is_not_written(tmp_path):
+    rows = [("a", -1.5, None), ("b", 2, "=1+1")]
+    assert write_csv(tmp_path / "t.csv", ("id", "x", "note"), rows, exact=("id",)) == 1
+    assert (tmp_path / "t.csv").read_text() == "id,x,note\na,-1.5,\nb,2,'=1+1\n"
+    with pytest.raises(UsageError, match=r"u.csv: not written: column 'note': 1 of 2 cells begin with"):
+        write_csv(tmp_path / "u.csv", ("id", "x", "note"), rows, exact=("note",))
+    assert os.listdir(tmp_path) == ["t.csv"]

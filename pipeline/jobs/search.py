@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from pipeline.config.experiment import Config
 from pipeline.config.file import load_config
 from pipeline.config.training import Range, Search
 from pipeline.errors import ConfigError, UnfinishedError
-from pipeline.files import atomic_write, sha256_json
+from pipeline.files import sha256_json, write_csv
 from pipeline.tracking.runs import TrackedRun, open_run
 from pipeline.training.fit import fit
 from pipeline.workflow.cohort import Cohort, prepare_cohort, require_both_classes
@@ -218,13 +217,11 @@ def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 def _write_trials(study: optuna.Study, folder: Path) -> Path:
     keys = sorted({key for trial in study.trials for key in trial.params})
     path = folder / "trials.csv"
-    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
-        rows = csv.writer(handle, lineterminator="\n")
-        rows.writerow(["trial", "state", "value", *keys])
-        rows.writerows(
-            [trial.number, trial.state.name.lower(), trial.value, *(trial.params.get(key) for key in keys)]
-            for trial in study.trials
-        )
+    rows = [
+        [trial.number, trial.state.name.lower(), trial.value, *(trial.params.get(key) for key in keys)]
+        for trial in study.trials
+    ]
+    write_csv(path, ["trial", "state", "value", *keys], rows)
     return path
 
 
