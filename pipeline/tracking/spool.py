@@ -168,10 +168,12 @@ def _replay_file(path: Path, store: Store) -> bool:
         return False  # its process lives, or another one was first
     except (MlflowException, OSError):
         return False
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return False  # another program's file: it stays
 
 
 def _whole_records(text: str) -> Iterator[dict[str, Any]]:
     """Lines that were written whole: a killed process may leave half a last one."""
     for line in text.splitlines(keepends=True):
         if line.endswith("\n"):
-            yield json.loads(line)
+            yield json.loads(line)  # NaN is a measurement too: of a training that diverged

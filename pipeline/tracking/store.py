@@ -114,7 +114,7 @@ def _migration_lock(uri: str) -> Iterator[None]:
         return
     path = Path(uri.removeprefix(_SQLITE))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(path.name + ".lock"), "w") as handle:
+    with open(path.with_name(path.name + ".lock"), "a") as handle:  # never emptied: it may be another program's
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 

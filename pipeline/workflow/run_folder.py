@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import shutil
+import os
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from pipeline.config.experiment import Config
 from pipeline.errors import UsageError
-from pipeline.files import write_json
+from pipeline.files import private_folder, read_json, write_json
 
 _RECORD, SUMMARY = "run.json", "summary.txt"
 
@@ -35,7 +35,7 @@ class RunRecord:
 
     def write(self, folder: Path) -> None:
         """Keep it in a run's folder, which is created."""
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         write_json(folder / _RECORD, asdict(self))
 
     def require_same(self, now: RunRecord, folder: Path) -> None:
@@ -50,11 +50,14 @@ class RunRecord:
 
 
 def read_record(folder: Path) -> RunRecord | None:
-    """The record of a run's folder; None where there is none."""
+    """The record of a run's folder; None where there is none, or another program's."""
     try:
-        return RunRecord(**json.loads((folder / _RECORD).read_text(encoding="utf-8")))
-    except FileNotFoundError:
+        found = read_json(folder / _RECORD)
+    except (OSError, ValueError):
         return None
+    if not isinstance(found, dict) or set(found) != {each.name for each in fields(RunRecord)}:
+        return None
+    return RunRecord(**found) if isinstance(found["config"], dict) else None
 
 
 def find_run(run: str, config: Config, record: RunRecord) -> tuple[Path, RunRecord]:
@@ -76,11 +79,16 @@ def find_run(run: str, config: Config, record: RunRecord) -> tuple[Path, RunReco
         if (folder / SUMMARY).exists():
             raise UsageError(f"--resume {run}: {folder} is finished; its results are in {folder / SUMMARY}")
         earlier.require_same(record, folder)
-        shutil.rmtree(folder / "model", ignore_errors=True)  # it is made again, from the weights
+        _set_aside(folder / "model")  # it is made again, from the weights
         return folder, earlier
     raise UsageError(
         f"--resume {run}: neither a run's folder (one with {_RECORD}) nor the id of a run in {config.output}; name one"
     )
+
+
+def _set_aside(model: Path) -> None:
+    if os.path.lexists(model):
+        model.rename(model.with_name(f"{model.name}-before-{time.time_ns()}"))
 
 
 def new_folder(config: Config, started: datetime) -> Path:
@@ -90,7 +98,7 @@ def new_folder(config: Config, started: datetime) -> Path:
     for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
         folder = config.output / (name + suffix)
         try:
-            folder.mkdir()
+            folder.mkdir(mode=0o700)  # ids of patients
         except FileExistsError:
             continue
         return folder

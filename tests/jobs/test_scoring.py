@@ -133,6 +133,21 @@ def test_a_folder_that_scoring_did_not_make_is_refused_before_anything_is_scored
     assert kept == {".editor.tmp", "parts/inventory.csv"}
 
 
+def test_rows_are_their_owners_alone(model, manifest, tmp_path):
+    before = os.umask(0o022)
+    try:
+        assert score(model, manifest, "new/out") == 0
+        (tmp_path / "there").mkdir()
+        assert score(model, manifest, "there") == 0
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "new").rglob("*") if path.is_file()]
+    folders = [path for path in (tmp_path / "new").rglob("*") if path.is_dir()]
+    assert {f"{path.stat().st_mode & 0o777:o}" for path in files} == {"600"}
+    assert {f"{path.stat().st_mode & 0o777:o}" for path in (tmp_path / "new", *folders)} == {"700"}
+    assert f"{(tmp_path / 'there').stat().st_mode & 0o777:o}" == "755"  # a folder of the user's is left as it is
+
+
 def test_another_model_is_refused_and_restart_sets_the_rows_aside(model, manifest, tmp_path, capsys):
     assert score(model, manifest) == 0
     other = str(write_model(tmp_path / "other", seed=1))
