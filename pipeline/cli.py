@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pipeline.errors import ModelError, PipelineError, UsageError
+from pipeline.console import one_line, plain_output
+from pipeline.errors import ConfigError, ModelError, PipelineError, TableError, UsageError
 
 _CTRL_C = 130  # what typer makes of a KeyboardInterrupt
 _INTERRUPTED = "interrupted; what was finished before is kept"
@@ -340,16 +341,22 @@ def ui(port: Annotated[int, typer.Option(min=1024, max=65535)] = 5000) -> None:
 
 def main() -> None:
     """Run the command; 0 done, 1 done with rejected cases, 2 wrong usage or table, 3 could not finish."""
-    try:
-        code = run(sys.argv[1:])
-    except Exception:  # noqa: BLE001  # a fault of ours must not look like exit 1, "done, but some cases were rejected"
-        traceback.print_exc()
-        code = 3
+    with plain_output():
+        try:
+            code = run(sys.argv[1:])
+        except Exception:  # noqa: BLE001  # a fault of ours must not look like exit 1, "done, but some were rejected"
+            traceback.print_exc()
+            code = 3
     sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; every foreseen error is one line on stderr."""
+    with plain_output():
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     try:
         code: int = app(arguments, prog_name="malignancy", standalone_mode=False) or 0
         return code if code != _CTRL_C else _fail(_INTERRUPTED, 3)
@@ -376,5 +383,6 @@ def run(arguments: list[str]) -> int:
 
 
 def _fail(message: object, code: int) -> int:
-    print(f"malignancy: {message}", file=sys.stderr)
+    several = isinstance(message, TableError | ConfigError)  # a line for each fault of a table or configuration
+    print(f"malignancy: {message if several else one_line(message)}", file=sys.stderr)
     return code

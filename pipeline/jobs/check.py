@@ -20,6 +20,7 @@ from pipeline.cases.prepare import prepare_cases
 from pipeline.cases.tables.table import TABLE_SUFFIXES
 from pipeline.config.experiment import Tracking
 from pipeline.config.inputs import Limits
+from pipeline.console import one_line
 from pipeline.errors import Code, TableError, UsageError
 from pipeline.files import read_json, write_json
 from pipeline.imaging.envelope import Envelope
@@ -175,7 +176,7 @@ def _print(preflight: Preflight) -> None:
     odd = [finding for finding in preflight.findings if finding.status != "ok"]
     shown = sorted(odd, key=lambda finding: finding.status != "rejected")[:_SHOWN] or preflight.findings[:_SHOWN_OK]
     for finding in shown:
-        print(_line(finding))
+        print(one_line(_line(finding)))
     if len(odd) > _SHOWN:
         print(f"... and {len(odd) - _SHOWN} more; --json FILE has all")
     for column, groups in preflight.balance.items():

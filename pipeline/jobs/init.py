@@ -18,6 +18,7 @@ from pipeline.cases.intake.settings import configuration_text, prepare_for
 from pipeline.cases.manifest import read_manifest
 from pipeline.cases.plan import Count
 from pipeline.config.inputs import Modality
+from pipeline.console import one_line
 from pipeline.errors import CaseError, UsageError
 from pipeline.files import is_formula, write_csv, write_text
 from pipeline.progress import with_progress
@@ -138,9 +139,9 @@ def _below_here(text: str, case: Case) -> str:
 def _say(folder: Path, intake: Intake, options: InitOptions) -> None:
     count = Count.of([case for case in intake.cases if case.label is not None])
     unlabelled = sum(case.label is None for case in intake.cases)
-    print("\n".join(intake.lines))
+    print("\n".join(map(one_line, intake.lines)))
     if intake.left_out:
-        print("left out:", *(f"  {line}" for line in intake.left_out), sep="\n")
+        print("left out:", *(f"  {one_line(line)}" for line in intake.left_out), sep="\n")
     print(f"{folder / MANIFEST}: {count}{f'; {unlabelled} cases without a label' if unlabelled else ''}")
     print(f"{folder / CONFIG}: every value is a usable one")
     for line in _missing(folder, count, options):

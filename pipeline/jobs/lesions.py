@@ -16,6 +16,7 @@ from pipeline.cases.lesions.sign_trap import swapped_signs
 from pipeline.cases.manifest import read_manifest
 from pipeline.cases.remote import is_url
 from pipeline.cases.tables.table import TABLE_SUFFIXES
+from pipeline.console import one_line
 from pipeline.errors import Code, TableError, UsageError
 from pipeline.files import is_formula, write_csv
 
@@ -91,14 +92,14 @@ def lesions(request: LesionsRequest) -> int:
     out = _out(request, inputs)
     located = locate(inputs, request.sources, options=request.options, replace_centers=request.replace_centers)
     for line in report_lines(located):
-        print(line)
+        print(one_line(line))
     if not located.lesions:
         raise UsageError(f"{request.images}: none of its images has a lesion in the sources, so nothing is written")
     _write(out, inputs, located.lesions)
     cases = [located_lesion.case for located_lesion in located.lesions]
     trap = swapped_signs(cases, root=inputs.root, limits=request.options.limits)
     if trap is not None:
-        print(trap)
+        print(one_line(trap))
     images = len({case.path for case in cases})
     left = f"; {counted(len(located.without), 'image')} without one left out" if located.without else ""
     print(f"{out}: {counted(len(cases), 'lesion')} of {counted(images, 'image')}, one row each{left}")

@@ -21,6 +21,7 @@ from pipeline.cases.inputs import Arrived, Inputs, read_inputs
 from pipeline.cases.lesions.locate import locate, located_inputs, require_lesion_model, superseded
 from pipeline.cases.lesions.report import report_lines
 from pipeline.config.experiment import Tracking
+from pipeline.console import one_line
 from pipeline.errors import UnfinishedError, UsageError
 from pipeline.files import private_folder, read_json, write_json, write_text
 from pipeline.progress import ProgressReport
@@ -150,7 +151,7 @@ def _located(inputs: Inputs, sources: tuple[Path, ...], model: ModelDescription)
     require_lesion_model(model.name, model.preprocessing.region)
     located = locate(inputs, sources)
     for line in report_lines(located):
-        print(line, file=sys.stderr)
+        print(one_line(line), file=sys.stderr)
     return located_inputs(inputs, located)
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from pipeline.cases.findings import training_alone
@@ -20,6 +19,7 @@ from pipeline.cases.splits import assign_splits
 from pipeline.config.experiment import Config
 from pipeline.config.file import load_config
 from pipeline.config.training import Range, Search
+from pipeline.console import table_text
 from pipeline.errors import ConfigError, UnfinishedError
 from pipeline.files import sha256_json, write_csv
 from pipeline.tracking.runs import TrackedRun, open_run
@@ -244,7 +244,7 @@ def _report(
         spread = f"{np.std(trial.user_attrs['values']):.4f}" if seeds > 1 else "one seed"
         cells = [_text(trial.params[key]) for key in settings.ranges]
         table.add_row(str(trial.number), f"{trial.value:.4f}", spread, *cells)
-    Console(width=140).print(table)
+    print(table_text(table, width=140))
     best = {key: finished[0].params[key] for key in settings.ranges}
     command = shlex.join(["malignancy", "train", str(config_path), *overrides, *_as_overrides(best)])
     print("the best of many tries on one validation split looks better than it is; the test split was not read")
