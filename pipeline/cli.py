@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 import sys
 import traceback
 from pathlib import Path
@@ -375,6 +376,8 @@ def _run(arguments: list[str]) -> int:
     except FileExistsError as error:
         return _fail(error, 2)
     except OSError as error:
+        if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
+            return _fail(f"network: {error.strerror or error}; check the address, the network and the server", 3)
         where = error.filename or "disk"
         if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT):
             return _fail(f"{where}: {error.strerror}; choose another path", 2)
