@@ -84,9 +84,9 @@ def atomic_write(path: Path, *, private: bool = True, new: bool = False) -> Iter
         raise _taken(path)
     temporary = _temporary(path)
     try:
+        if private:  # from its first byte on
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE_FILE))
         yield temporary
-        if private:
-            temporary.chmod(_PRIVATE_FILE)
         with open(temporary, "rb+") as handle:
             os.fsync(handle.fileno())
         if new:

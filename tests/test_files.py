@@ -84,6 +84,9 @@ def test_what_is_written_is_its_owners_alone_and_what_was_there_keeps_its_mode(t
     private_folder(tmp_path / "there" / "new" / "newer")
     write_text(tmp_path / "there" / "scores.csv", "x")
     write_text(tmp_path / "there" / "model.txt", "x", private=False)
+    with atomic_write(tmp_path / "there" / "scores.csv") as temporary:
+        temporary.write_text("y")
+        assert mode(temporary) == 0o600
     with atomic_folder(tmp_path / "evaluation") as folder:
         (folder / "figures").mkdir()
     with atomic_folder(tmp_path / "model", private=False):

@@ -160,8 +160,8 @@ def _superseded(out: Path, gone: frozenset[str], inputs: Inputs, options: ScoreO
     record = out / "superseded.json"
     try:
         kept = record.exists() and not options.restart
-        known = frozenset(read_json(record)) if kept else frozenset()
-    except (ValueError, TypeError):
+        known = _case_ids(read_json(record)) if kept else frozenset()
+    except (OSError, ValueError):
         raise UsageError(f"{record}: is not what was written; restore it, or score anew with --restart") from None
     if not options.lesions and not known:
         return frozenset()
@@ -169,6 +169,12 @@ def _superseded(out: Path, gone: frozenset[str], inputs: Inputs, options: ScoreO
     if left != known:
         write_json(record, sorted(left))
     return left
+
+
+def _case_ids(value: object) -> frozenset[str]:
+    if not isinstance(value, list) or not all(isinstance(case_id, str) for case_id in value):
+        raise ValueError("expected a list of texts")
+    return frozenset(value)
 
 
 def _model_folders(model_names: str) -> tuple[Path, ...]:

@@ -214,6 +214,15 @@ def test_damaged_records_are_one_line(model, manifest, capsys, name):
     assert f"{name}: is not what was committed; restore it, or score anew with --restart" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ["{}", "7", '[["a"]]', "NaN", '"abc"', "{"])
+def test_a_record_of_superseded_lesions_that_is_none_is_one_line(model, manifest, capsys, text):
+    assert score(model, manifest.parent) == 1
+    with open("out/superseded.json", "w") as handle:
+        handle.write(text)
+    assert score(model, manifest.parent) == 2
+    assert "superseded.json: is not what was written; restore it" in capsys.readouterr().err
+
+
 def test_places_that_cannot_be_written_and_names_that_are_empty_are_one_line(model, manifest, capsys):
     assert score(model, manifest, "scans/manifest.csv/x") == 2
     assert score(model, manifest, "x" * 300) == 2
