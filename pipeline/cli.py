@@ -374,7 +374,8 @@ def _run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _fail(_INTERRUPTED, 3)
     except FileExistsError as error:
-        return _fail(error, 2)
+        where = f"{error.filename}: exists already; choose another name" if error.filename else error
+        return _fail(where, 2)
     except OSError as error:
         if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
             return _fail(f"network: {error.strerror or error}; check the address, the network and the server", 3)

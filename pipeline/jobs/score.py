@@ -26,6 +26,7 @@ from pipeline.errors import UnfinishedError, UsageError
 from pipeline.files import private_folder, read_json, write_json, write_text
 from pipeline.progress import ProgressReport
 from pipeline.scoring.backends import Backend
+from pipeline.scoring.golden import require_golden
 from pipeline.scoring.local import score_in_processes
 from pipeline.scoring.lock import exclusive
 from pipeline.scoring.model_description import JSON_NAME, ModelDescription
@@ -97,10 +98,11 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions) -> in
     inputs = read_inputs(source)
     folders = _model_folders(model_names)
     scorer = Scorer(*(load_model(folder) for folder in folders), device="cpu")  # every digest is verified once, here
+    require_golden(folders, scorer.descriptions)
     setup = _setup(folders, inputs, options)
     stamp = stamp_of(scorer.descriptions, options.backend)
     header = RunHeader(stamp, scorer.member_columns, inputs.source, scorer.threshold)
-    if out.exists() and not out.is_dir():
+    if os.path.lexists(out) and not out.is_dir():
         raise UsageError(f"--out {out}: is not a folder; name one that exists or can be made")
     if (out / JSON_NAME).exists():
         raise UsageError(f"--out {out}: is a model directory; name another folder")

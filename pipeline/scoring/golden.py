@@ -20,6 +20,7 @@ from pipeline.errors import CaseError, ModelError, UnfinishedError
 from pipeline.files import atomic_folder, read_json, write_json
 from pipeline.imaging.preprocess import ScanRequest, preprocess
 from pipeline.scoring.backends import Backend
+from pipeline.scoring.model_description import ModelDescription
 from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.scorer import Scorer
 
@@ -72,6 +73,18 @@ def golden_drift(scorer: Scorer, models: Sequence[Path]) -> float:
     return drift
 
 
+def require_golden(models: Sequence[Path], descriptions: Sequence[ModelDescription]) -> None:
+    """Look at golden scans without a network: what is wrong with them is wrong before anything is computed.
+
+    Raises:
+        ModelError: when golden scans are damaged.
+    """
+    for model, description in zip(models, descriptions, strict=True):
+        if (model / FOLDER).is_dir():
+            names, _ = _read(model / FOLDER, of_each=len(description.members) * len(description.findings))
+            _inputs(model / FOLDER, names, description.preprocessing, description.modality)
+
+
 def require_no_drift(drift: float, *, backend: Backend, when: str) -> None:
     """End the run when golden scans are not what they were.
 
@@ -104,7 +117,7 @@ def _read(folder: Path, *, of_each: int) -> tuple[list[str], NDArray[np.float64]
         if not ((expected >= 0) & (expected <= 1)).all():
             raise ValueError("holds a probability outside [0, 1]")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        detail = error if isinstance(error, ValueError) else type(error).__name__
+        detail = error if isinstance(error, ValueError) else getattr(error, "strerror", None) or type(error).__name__
         raise ModelError(f"{path}: {detail}; the file is damaged; copy the model directory again") from None
     return names, expected
 

@@ -229,8 +229,11 @@ def test_places_that_cannot_be_written_and_names_that_are_empty_are_one_line(mod
     assert score(f"{model},", manifest) == 2
     assert score(model, manifest, "scans/0000.nii.gz") == 2
     assert score(model, manifest, str(model)) == 2
+    (manifest.parent / "link").symlink_to("nowhere")
+    assert score(model, manifest, "scans/link") == 2
     errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 5
+    assert len(errors) == 6
+    assert "--out scans/link: is not a folder" in errors[5]
     assert "has an empty name" in errors[2]
     assert "--out scans/0000.nii.gz: is not a folder" in errors[3]
     assert f"--out {model}: is a model directory" in errors[4]
@@ -280,6 +283,19 @@ def test_odd_image_names_are_rejected_rows(model, manifest):
     assert score(model, manifest) == 1
     codes = table().set_index("case_id")["code"]
     assert (codes["long"], codes["url"]) == ("E_NOT_FOUND", "E_OUTSIDE_ROOT")
+
+
+@pytest.mark.parametrize("name", ["golden.json", "0.nii.gz"])
+def test_damaged_golden_scans_are_one_line_and_the_models_fault(model, manifest, tmp_path, capsys, name):
+    folder = tmp_path / "damaged"
+    shutil.copytree(model, folder)
+    (folder / "golden" / name).unlink()
+    os.mkfifo(folder / "golden" / name)
+    assert score(str(folder), manifest) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"malignancy: {folder}/golden/{name}: ")
+    assert "copy the model directory again" in error
+    assert len(error.splitlines()) == 1
 
 
 def test_drift_is_an_alert_in_the_summary(model, manifest, tmp_path):
