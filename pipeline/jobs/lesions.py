@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,7 +158,9 @@ def _write(out: Path, inputs: Inputs, rows: Sequence[LocatedLesion]) -> None:
             *([case.split] if split else []), *(f"{value:.3f}" for value in case.center_mm), "RAS",
             case.extra.get(DIAMETER), case.extra[SOURCE], *(case.extra.get(name) for name in extra),
         ])  # fmt: skip
-    write_csv(out, header, table, exact=("case_id", "patient_id", "image"), new=True)
+    neutral = write_csv(out, header, table, exact=("case_id", "patient_id", "image"), new=True)
+    if neutral:
+        print(f"{out}: an apostrophe stands before {neutral} cells that a spreadsheet would run", file=sys.stderr)
 
 
 def _image(case: Case, inputs: Inputs, out: Path) -> str:

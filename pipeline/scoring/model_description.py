@@ -121,6 +121,13 @@ class ModelDescription(Section):
         return self
 
     @model_validator(mode="after")
+    def _each_member_has_a_file(self) -> Self:
+        """A thousand members of one file would take a thousand times its memory."""
+        if len({member.weights for member in self.members}) < len(self.members):
+            raise ValueError("members: two have one weights file")
+        return self
+
+    @model_validator(mode="after")
     def _every_part_can_be_read(self) -> Self:
         """Alien parts are found when a model is opened, not in the middle of a night or at its end."""
         try:

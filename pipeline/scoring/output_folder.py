@@ -45,7 +45,7 @@ def _content(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.name == PARTS and path.is_dir() and not path.is_symlink():
             yield from sorted(path.iterdir())
-        elif path.name != LOCK:
+        elif path.name not in (LOCK, "lost+found"):  # the second is the root of a file system
             yield path
 
 

@@ -108,6 +108,7 @@ def test_nothing_in_the_directory_is_a_pickle(tmp_path):
         (lambda folder: os.truncate(folder / "model.json", 1 << 40), r"has 1099511627776 bytes, expected at most"),
         (lambda folder: os.truncate(folder / "model.safetensors", 1 << 40), "has 1099511627776 bytes, and the network"),
         (lambda folder: edit(folder, members=weights_at(folder, "..")), "cannot be read"),
+        (lambda folder: edit(folder, members=2 * weights_at(folder, "model.safetensors")), "two have one weights file"),
     ],
 )
 def test_damage_is_one_clear_error(tmp_path, damage, says):

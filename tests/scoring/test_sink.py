@@ -110,10 +110,19 @@ def test_other_files_that_came_into_an_output_folder_stay_there(tmp_path):
     assert fill(tmp_path, "f").finish().total == 6
 
 
-def test_a_folder_whose_first_run_was_killed_before_its_record_is_taken_up(tmp_path):
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_folder_whose_first_run_was_killed_before_its_record_is_taken_up(tmp_path, restart):
     write_files(tmp_path, {"parts/.run.json.0123456789ab.tmp": "{", ".lock": ""})
+    (tmp_path / "lost+found").mkdir()
     with exclusive(tmp_path):
-        assert fill(tmp_path, "a").finish().total == 1
+        assert fill(tmp_path, "a", restart=restart).finish().total == 1
+    assert not list(tmp_path.glob("parts-before-*"))
+
+
+def test_a_restart_that_was_killed_in_between_is_taken_up(tmp_path):
+    fill(tmp_path, "ab").finish()
+    (tmp_path / "parts").rename(tmp_path / "parts-before-now")
+    assert fill(tmp_path, "c").finish().total == 1
 
 
 def cut(part):
