@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 import sys
 import traceback
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pipeline.errors import ModelError, PipelineError, UsageError
+from pipeline.console import one_line, plain_output
+from pipeline.errors import ConfigError, ModelError, PipelineError, TableError, UsageError
 from pipeline.redaction import redact
 
 _CTRL_C = 130  # what typer makes of a KeyboardInterrupt
@@ -341,16 +343,22 @@ def ui(port: Annotated[int, typer.Option(min=1024, max=65535)] = 5000) -> None:
 
 def main() -> None:
     """Run the command; 0 done, 1 done with rejected cases, 2 wrong usage or table, 3 could not finish."""
-    try:
-        code = run(sys.argv[1:])
-    except Exception:  # noqa: BLE001  # a fault of ours must not look like exit 1, "done, but some cases were rejected"
-        print(redact(traceback.format_exc()), end="", file=sys.stderr)
-        code = 3
+    with plain_output():
+        try:
+            code = run(sys.argv[1:])
+        except Exception:  # noqa: BLE001  # a fault of ours must not look like exit 1, "done, but some were rejected"
+            print(redact(traceback.format_exc()), end="", file=sys.stderr)
+            code = 3
     sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; every foreseen error is one line on stderr."""
+    with plain_output():
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     try:
         code: int = app(arguments, prog_name="malignancy", standalone_mode=False) or 0
         return code if code != _CTRL_C else _fail(_INTERRUPTED, 3)
@@ -367,8 +375,11 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _fail(_INTERRUPTED, 3)
     except FileExistsError as error:
-        return _fail(error, 2)
+        where = f"{error.filename}: exists already; choose another name" if error.filename else error
+        return _fail(where, 2)
     except OSError as error:
+        if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
+            return _fail(f"network: {error.strerror or error}; check the address, the network and the server", 3)
         where = error.filename or "disk"
         if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT):
             return _fail(f"{where}: {error.strerror}; choose another path", 2)
@@ -377,5 +388,6 @@ def run(arguments: list[str]) -> int:
 
 
 def _fail(message: object, code: int) -> int:
-    print(redact(f"malignancy: {message}"), file=sys.stderr)
+    several = isinstance(message, TableError | ConfigError)  # a line for each fault of a table or configuration
+    print(redact(f"malignancy: {message if several else one_line(message)}"), file=sys.stderr)
     return code

@@ -125,7 +125,7 @@ class TableError(UsageError):
     """
 
     def __init__(self, code: Code, path: Path | str, reason: str) -> None:
-        super().__init__(f"{path}: {code}: {reason}")
+        super().__init__(f"{_one_line(path)}: {code}: {reason}")
         self.code, self.reason = code, reason
 
 
@@ -146,7 +146,7 @@ class CaseError(PipelineError):
         self.code, self.path, self.reason = code, path, reason
 
     def __str__(self) -> str:
-        return redact(f"{self.path}: {self.code}: {self.reason}")
+        return redact(f"{_one_line(self.path)}: {self.code}: {self.reason}")
 
 
 class ModelError(PipelineError):
@@ -163,3 +163,8 @@ class UndefinedMetricError(PipelineError):
 
 class UnfinishedError(PipelineError):
     """The job could not finish, through no fault of one case. Exit code 3."""
+
+
+def _one_line(path: Path | str) -> str:
+    """A path whose name holds a line end must not look like a second message."""
+    return str(path).replace("\n", "\\n")

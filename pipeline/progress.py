@@ -88,7 +88,8 @@ def _bar() -> Progress:
         MofNCompleteColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    return Progress(*columns, console=console, transient=True)
+    # What is printed meanwhile goes its own way (`pipeline.console`): rich would take escape sequences for colours.
+    return Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
 
 
 def with_progress(items: Iterable[_Item], what: str, *, total: int | None = None) -> Iterator[_Item]:

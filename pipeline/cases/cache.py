@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import sys
 import threading
@@ -31,11 +32,12 @@ from pipeline.cases.case import Case
 from pipeline.cases.source_files import source_files
 from pipeline.config.inputs import InputCache, Preprocessing
 from pipeline.errors import Code
-from pipeline.files import atomic_write, sha256_bytes, sha256_file, sha256_json
+from pipeline.files import atomic_write, parse_json, private_folder, sha256_bytes, sha256_file, sha256_json
 from pipeline.imaging.image import FloatArray, Warning
 from pipeline.imaging.preprocess import ModelInput
 
 _SUFFIX = ".input"
+_NAME = re.compile(r"[0-9a-f]{64}\.input")  # of an entry, its folder's two digits first; nothing else is evicted
 _FOOTER = struct.Struct("<4sIQ")  # mark, CRC-32 of voxels and facts, bytes of the facts
 _MARK = b"MPI1"
 _LIBRARIES = (
@@ -72,11 +74,11 @@ class StoredInputs:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        self.config.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # voxels of patients
+        private_folder(self.config.folder)  # voxels of patients
         entries = [
             (stat.st_mtime_ns, stat.st_size, path)
             for path in self.config.folder.glob(f"*/*{_SUFFIX}")
-            if (stat := _stat(path))
+            if _NAME.fullmatch(path.parent.name + path.name) and (stat := _stat(path))
         ]
         self._oldest = sorted(entries, reverse=True)
         self._bytes = sum(size for _, size, _ in entries)
@@ -125,7 +127,7 @@ class StoredInputs:
         if look(case) != before or not self._make_room(len(voxels) + len(text) + _FOOTER.size):
             return found
         try:
-            place.parent.mkdir(exist_ok=True)
+            private_folder(place.parent)
             with atomic_write(place) as temporary:
                 footer = _FOOTER.pack(_MARK, isal_zlib.crc32(text, isal_zlib.crc32(voxels)), len(text))
                 temporary.write_bytes(voxels + text + footer)
@@ -206,7 +208,7 @@ def _read(path: Path) -> tuple[dict[str, Any], FloatArray]:
         voxels = np.fromfile(path, np.float32, start // 4)
     if isal_zlib.crc32(text, isal_zlib.crc32(voxels)) != crc:
         raise ValueError("checksum")
-    facts = json.loads(text)
+    facts = parse_json(text)
     return facts, voxels.reshape(facts["size"])
 
 

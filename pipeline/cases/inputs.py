@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import Counter
@@ -16,6 +17,8 @@ from pipeline.cases.table_facts import TableFacts
 from pipeline.cases.tables.table import TABLE_SUFFIXES
 from pipeline.errors import UsageError
 from pipeline.imaging.find import SkippedCount, find_scans
+
+_CLOCKS_DIFFER_SECONDS = 3600.0  # a file server's clock may be ahead of this machine's by less
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,13 @@ def read_inputs(source: str | Path) -> Inputs:
         UsageError: when there is no such path.
         TableError: when a manifest cannot be read.
     """
-    from pipeline.cases.remote import is_url, read_remote_inputs
+    from pipeline.cases.remote import is_url, local_path, read_remote_inputs
 
     if is_url(source):
-        return read_remote_inputs(str(source))
+        path_of_url = local_path(str(source))
+        if path_of_url is None:
+            return read_remote_inputs(str(source))
+        source = path_of_url
     name, part = split_part(str(source), os.path.lexists)
     path = Path(name)
     if path.suffix.lower() in TABLE_SUFFIXES:
@@ -114,18 +120,30 @@ class Arrived:
     def __call__(self, cases: Iterable[Case]) -> Iterator[Case]:
         """The cases that have arrived."""
         for case in cases:
-            if self._min_age > 0 and time.time() - _newest(case) < self._min_age:
+            if self._min_age > 0 and _still_seconds(case) < self._min_age:
                 self.waiting += 1
             else:
                 yield case
 
 
-def _newest(case: Case) -> float:
-    """Time of the last change among a case's files; 0 when none can be looked at, which is for the reader to say."""
-    times = [0.0]
+def _still_seconds(case: Case) -> float:
+    """How long ago the last of a case's files changed; infinite when none can be looked at: that is for its reader."""
+    now = time.time()
+    ages = [math.inf]
     for path in source_files(case) or [case.path]:
         try:
-            times.append(path.stat().st_mtime)
+            found = path.stat()
         except OSError:
             continue
-    return max(times)
+        ages.append(_age(found.st_mtime, found.st_ctime, now))
+    return min(ages)
+
+
+def _age(modified: float, arrived: float, now: float) -> float:
+    """Seconds since a file was changed.
+
+    A time in the future is the sender's clock, and would keep the file waiting until then: the time at which the file
+    came here counts instead. When that is far in the future too, the clocks say nothing, and nothing is waited for.
+    """
+    age = now - (modified if modified <= now else arrived)
+    return age if age > -_CLOCKS_DIFFER_SECONDS else math.inf

@@ -2,10 +2,13 @@
 
 A scan is copied to a temporary folder of the process that reads it, read there like any other, and removed. Side files
 and slices of one case travel together. A part of a scan is named as on disk: ``s3://bucket/study#1a2b3c4d``.
+A ``file://`` URL is the path in it, under the rules for paths.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import posixpath
 import tempfile
 from collections.abc import Container, Iterator
@@ -17,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.cases.case import Case, split_part
 from pipeline.cases.manifest import read_manifest
 from pipeline.cases.tables.table import TABLE_SUFFIXES
-from pipeline.errors import CaseError, Code, UsageError
+from pipeline.errors import CaseError, Code, PipelineError, UnfinishedError, UsageError
 from pipeline.imaging.find import PAIRS, SCAN_SUFFIXES, SkippedCount, scan_suffix
 from pipeline.imaging.side_files import side_file_names
 from pipeline.redaction import redact
@@ -25,10 +28,21 @@ from pipeline.redaction import redact
 if TYPE_CHECKING:
     from pipeline.cases.inputs import Inputs
 
+_LOCAL = ("file://", "local://")
+_GONE = 404
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE)
+
 
 def is_url(source: object) -> bool:
     """Whether a source is a URL rather than a path."""
     return "://" in str(source)
+
+
+def local_path(url: str) -> str | None:
+    """The path in a ``file://`` URL; None for other URLs."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    return str(LocalFileSystem._strip_protocol(url)) if url.startswith(_LOCAL) else None
 
 
 def read_remote_inputs(url: str) -> Inputs:
@@ -59,13 +73,18 @@ def read_remote_inputs(url: str) -> Inputs:
             repeated_rows=manifest.repeated_rows,
             digest=manifest.digest,
         )
-    whole, part = split_part(path, system.exists)
-    if part is not None or system.isfile(path):
+    try:
+        with _reaching(url):
+            whole, part = split_part(path, system.exists)
+            kind = "file" if part is not None else _kind(system, path)
+    except PermissionError:
+        raise UsageError(f"{url}: may not be read with these credentials; check them") from None
+    if kind == "file":
         case = Case(
             case_id=redact(posixpath.basename(path)), image=redact(url), path=Path(posixpath.basename(whole)), url=url
         )
         return Inputs(lambda _: (case,), redact(url), total=1)
-    if not system.exists(path):
+    if kind is None:
         raise UsageError(f"{url}: no such manifest, folder or scan; check the URL and the credentials")
     return Inputs(lambda skipped: _found(system, path, base, skipped), redact(url))
 
@@ -75,21 +94,23 @@ def local_copy(case: Case) -> Iterator[Case]:
     """The case with its files on this machine while the block runs; the same case when they are already.
 
     Raises:
-        CaseError: E_NOT_FOUND, E_PERMISSION or E_NOT_REGULAR when they cannot be fetched.
+        CaseError: E_NOT_FOUND or E_PERMISSION when they cannot be fetched.
+        UnfinishedError: when the server cannot be reached, or does not answer as it should.
     """
     if case.url is None:
         yield case
         return
     system, path = _system(case.url)
-    path, part = split_part(path, system.exists)
     with tempfile.TemporaryDirectory(prefix="scan-") as folder:
-        local = Path(folder) / (posixpath.basename(path) or "series")
         try:
-            if system.isdir(path):
-                system.get(path.rstrip("/") + "/", str(local) + "/", recursive=True)
-            else:
-                system.get_file(path, str(local))
-                _fetch_side_files(system, path, local)
+            with _reaching(case.url):
+                path, part = split_part(path, system.exists)
+                local = Path(folder) / (posixpath.basename(path) or "series")
+                if _is_folder(system, path):
+                    system.get(path.rstrip("/") + "/", str(local) + "/", recursive=True)
+                else:
+                    system.get_file(path, str(local))
+                    _fetch_side_files(system, path, local)
         except FileNotFoundError:
             raise CaseError(Code.E_NOT_FOUND, case.image, "no such object; check the path in the manifest") from None
         except PermissionError:
@@ -110,13 +131,38 @@ def remote_look(url: str) -> str | None:
     """What an object looks like from outside (its ETag, or size and time); None when it cannot be looked at."""
     system, path = _system(url)
     try:
-        path, _ = split_part(path, system.exists)
-        if system.isdir(path):
-            return str([(item["name"], item["size"]) for item in system.ls(path, detail=True, refresh=True)])
-        found = system.info(path, refresh=True)
-    except (OSError, ValueError):
+        with _reaching(url):
+            system.invalidate_cache()
+            path, _ = split_part(path, system.exists)
+            if _is_folder(system, path):
+                return str([(item["name"], item["size"]) for item in system.ls(path, detail=True)])
+            found = system.info(path)
+    except (OSError, ValueError, UnfinishedError):
         return None
-    return str([found.get(name) for name in ("ETag", "size", "LastModified", "mtime")])
+    seen = [found.get(name) for name in ("ETag", "size", "LastModified", "mtime")]
+    return str(seen if "Last-Modified" not in found else [*seen, found["Last-Modified"]])
+
+
+def _is_folder(system: Any, path: str) -> bool:
+    """Whether a path holds others. A web server shows that by a page of links, so a scan would be fetched to see it."""
+    if scan_suffix(path) in SCAN_SUFFIXES and "http" in system.protocol:
+        return False
+    return bool(system.isdir(path))
+
+
+def _kind(system: Any, path: str) -> str | None:
+    """``file`` or ``directory``; None when there is nothing. What a web server has counts as a file.
+
+    Raises:
+        Exception: of the protocol, when the server could not be asked.
+    """
+    try:
+        return str(system.info(path)["type"])
+    except FileNotFoundError as error:
+        cause = error.__cause__  # fsspec says so of whatever went wrong on the way to a web server
+        if "http" in system.protocol and cause is not None and _status(cause) != _GONE:
+            raise cause from None
+        return None
 
 
 def _below(case: Case, parent: str) -> Case:
@@ -136,7 +182,8 @@ def _found(system: Any, path: str, base: str, skipped: SkippedCount) -> Iterator
     waiting = [root]
     while waiting:
         current = waiting.pop()
-        items = sorted(system.ls(current, detail=True), key=lambda item: str(item["name"]))
+        with _reaching(base):
+            items = sorted(system.ls(current, detail=True), key=lambda item: str(item["name"]))
         waiting += [item["name"].rstrip("/") for item in reversed(items) if item["type"] == "directory"]
         files = [str(item["name"]) for item in items if item["type"] != "directory" and item["name"] != current + "/"]
         slices = {name for name in files if scan_suffix(name) in (".dcm", ".dicom", ".ima")}
@@ -170,6 +217,8 @@ def _case(path: str, root: str, base: str) -> Case:
 def _system(url: str) -> tuple[Any, str]:
     import fsspec
 
+    if "::" in url and url.rpartition("::")[2].startswith((*_LOCAL, "/")):
+        raise UsageError(f"{url}: a chain of protocols that ends on this machine; name the folder or scan itself")
     try:
         system, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
@@ -181,8 +230,44 @@ def _system(url: str) -> tuple[Any, str]:
 
 def _fetch_file(system: Any, path: str, local: Path, url: str) -> None:
     try:
-        system.get_file(path, str(local))
+        with _reaching(url):
+            system.get_file(path, str(local))
     except FileNotFoundError:
         raise UsageError(f"{url}: no such manifest; check the URL") from None
     except PermissionError:
         raise UsageError(f"{url}: may not be read with these credentials; check them") from None
+
+
+@contextmanager
+def _reaching(url: str) -> Iterator[None]:
+    """Tell what goes wrong on the way to a server from what is wrong with what it holds.
+
+    Raises:
+        UnfinishedError: when the server cannot be reached, or does not answer as it should.
+        FileNotFoundError: when it says that there is no such object.
+        PermissionError: when it says that it may not be read.
+    """
+    try:
+        yield
+    except (PipelineError, FileNotFoundError, PermissionError):
+        raise
+    except (
+        Exception
+    ) as error:  # each protocol has exceptions of its own; those of the machine's disk are not among them
+        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+            raise
+        status = _status(error)
+        if status in (401, 403):
+            raise PermissionError(status, "may not be read") from None
+        number = error.errno if isinstance(error, OSError) else None
+        cause = os.strerror(number) if number and number > 0 else getattr(error, "strerror", None)
+        says = f"the server says {status}" if status else cause or type(error).__name__
+        raise UnfinishedError(
+            f"{url}: cannot be reached ({says}); check the address, the network and the server, and run the same "
+            "command again"
+        ) from None
+
+
+def _status(error: BaseException) -> int | None:
+    status = getattr(error, "status", None)
+    return status if isinstance(status, int) else None

@@ -11,7 +11,6 @@ drawn without regard to either.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import math
@@ -34,7 +33,7 @@ from pipeline.datasets.anatomy import make_grid
 from pipeline.datasets.lidc import READERS, LidcNodule, load_nodules
 from pipeline.datasets.rendering import CALCIFICATION_ABSENT, Painted, ShortVolume, draw_scanner, render
 from pipeline.errors import UnfinishedError, UsageError
-from pipeline.files import atomic_folder
+from pipeline.files import atomic_folder, write_csv
 from pipeline.machine import usable_cores
 
 LABEL_SOURCE = "mean malignancy rating of the LIDC readers other than the painted one"
@@ -112,7 +111,7 @@ def write_demo_data(out: Path, *, cases: int | None = None, seed: int = 0) -> Pa
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} exists and is not an empty folder; name a new folder or remove it")
     chosen = choose_cases(load_nodules(), cases=cases, seed=seed)
-    with atomic_folder(out) as folder:
+    with atomic_folder(out, private=False) as folder:
         (folder / "images").mkdir()
         _write_images(folder, chosen, seed, cases)
         rows = [manifest_row(case) for case in chosen]
@@ -123,10 +122,7 @@ def write_demo_data(out: Path, *, cases: int | None = None, seed: int = 0) -> Pa
 
 
 def _write_table(path: Path, header: Sequence[str], rows: Sequence[dict[str, str]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as handle:
-        writer = csv.DictWriter(handle, header, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(path, header, ([row[name] for name in header] for row in rows), private=False)
 
 
 def choose_cases(nodules: Sequence[LidcNodule], *, cases: int | None, seed: int) -> list[DemoCase]:

@@ -14,7 +14,7 @@ Source: LIDC-IDRI (The Cancer Imaging Archive), CC BY 3.0, doi 10.7937/K9/TCIA.2
 
 from __future__ import annotations
 
-import csv
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ import numpy as np
 from pipeline.config.inputs import Limits
 from pipeline.datasets.lidc import LidcNodule, load_nodules
 from pipeline.errors import CaseError, UsageError
-from pipeline.files import atomic_write
+from pipeline.files import write_csv
 from pipeline.imaging.checks import file_kind
 from pipeline.imaging.dicom.header import DicomFile, read_header
 from pipeline.imaging.find import FoundScan, find_scans
@@ -78,17 +78,15 @@ def import_lidc(dicom_root: Path, out: Path) -> Path:
     if not dicom_root.resolve().is_relative_to(manifest.parent.resolve()):
         reason = f"images lie under their manifest's folder; use {dicom_root.resolve().parent} or another folder above"
         raise UsageError(f"{out}: does not contain {dicom_root}: {reason}")
-    if manifest.exists():
+    if os.path.lexists(manifest):
         raise UsageError(f"{manifest}: exists; remove it or choose another name ending in .csv")
     rows = _rows(dicom_root.resolve(), manifest.parent.resolve())
     if not rows:
         raise UsageError(
             f"{dicom_root}: no CT series of LIDC-IDRI with a nodule in it; name the folder of the download"
         )
-    with atomic_write(manifest) as temporary, open(temporary, "w", encoding="utf-8", newline="") as handle:
-        table = csv.DictWriter(handle, _COLUMNS)
-        table.writeheader()
-        table.writerows(rows)
+    cells = ([row[name] for name in _COLUMNS] for row in rows)
+    write_csv(manifest, _COLUMNS, cells, exact=("case_id", "image", "patient_id"), new=True)
     return manifest
 
 

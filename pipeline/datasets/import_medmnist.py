@@ -10,7 +10,6 @@ which is nominal. Values stay the stored 8-bit ones.
 
 from __future__ import annotations
 
-import csv
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from pipeline.errors import UsageError
-from pipeline.files import atomic_folder
+from pipeline.files import atomic_folder, write_csv
 
 Array = NDArray[np.uint8]
 
@@ -51,12 +50,10 @@ def import_medmnist(file: Path, out: Path, *, positive: int) -> Path:
         raise UsageError(f"--positive {positive}: expected 0 or 1, the original label that means malignant")
     images, labels = _load(file)
     try:
-        with atomic_folder(out) as folder:
+        with atomic_folder(out, private=False) as folder:
             rows = list(_write_cases(folder, images, labels, positive, file.stem))
-            with open(folder / "manifest.csv", "w", encoding="utf-8", newline="") as handle:
-                table = csv.DictWriter(handle, _COLUMNS)
-                table.writeheader()
-                table.writerows(rows)
+            table = ([row[name] for name in _COLUMNS] for row in rows)
+            write_csv(folder / "manifest.csv", _COLUMNS, table, private=False)
     except FileExistsError as error:
         raise UsageError(str(error)) from None
     return out / "manifest.csv"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,8 +29,9 @@ from pipeline.cases.prepare import prepare_cases
 from pipeline.cases.tables.table import TABLE_SUFFIXES
 from pipeline.config.experiment import Tracking
 from pipeline.config.inputs import Limits
-from pipeline.errors import Code, TableError
-from pipeline.files import write_json
+from pipeline.console import one_line
+from pipeline.errors import Code, TableError, UsageError
+from pipeline.files import read_json, write_json
 from pipeline.imaging.envelope import Envelope
 from pipeline.machine import usable_cores
 from pipeline.progress import with_progress
@@ -67,7 +69,12 @@ def check(source: Path, *, model_name: str | None, json_file: Path | None, lesio
 
     Returns:
         1 when the table has a fault or a case would be rejected, else 0.
+
+    Raises:
+        UsageError: when there is no such input, or ``json_file`` is a file that no check wrote.
     """
+    if json_file is not None:
+        _require_free(json_file)
     try:
         faults = read_manifest(source).faults if source.suffix.lower() in TABLE_SUFFIXES else ()
         inputs = read_inputs(source)
@@ -94,6 +101,22 @@ def check(source: Path, *, model_name: str | None, json_file: Path | None, lesio
         write_json(json_file, _json(preflight))
     _print(preflight)
     return int(bool(preflight.faults or preflight.rejected))
+
+
+def _require_free(json_file: Path) -> None:
+    """Refuse to write over anything but what an earlier check wrote.
+
+    Raises:
+        UsageError: when the name is taken by something else.
+    """
+    if not os.path.lexists(json_file):
+        return
+    try:
+        found = read_json(json_file, most=1 << 32)
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or not {"cases", "counts", "table_faults"} <= set(found):
+        raise UsageError(f"--json {json_file}: exists, and no check wrote it; name another file")
 
 
 def _inspect(inputs: Inputs, model_name: str | None) -> Iterable[Finding]:
@@ -166,7 +189,7 @@ def _print(preflight: Preflight) -> None:
     odd = [finding for finding in preflight.findings if finding.status != "ok"]
     shown = sorted(odd, key=lambda finding: finding.status != "rejected")[:_SHOWN] or preflight.findings[:_SHOWN_OK]
     for finding in shown:
-        print(_line(finding))
+        print(one_line(_line(finding)))
     if len(odd) > _SHOWN:
         print(f"... and {len(odd) - _SHOWN} more; --json FILE has all")
     for column, groups in preflight.balance.items():

@@ -14,6 +14,7 @@ from pipeline.cases.case import Case
 from pipeline.cases.findings import class_names, finding_labels, require_both_values, require_findings
 from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.config.experiment import Tracking
+from pipeline.console import one_line
 from pipeline.errors import Code, TableError, UsageError
 from pipeline.evaluation.certainty import RATING_COLUMN, Scale
 from pipeline.evaluation.multilabel import evaluate_findings, in_order
@@ -106,7 +107,7 @@ def evaluate_model(
     print(champion_text(beside))
     for case, row in zip(unseen, rows, strict=True):
         if row.probability is None:
-            print(f"rejected {case.case_id}: {row.code}: {row.reason}")
+            print(one_line(f"rejected {case.case_id}: {row.code}: {row.reason}"))
     print(f"{len(seen)} cases of patients that the model has seen were left out")
     for doubt in (known_images_text(known_images), doubted_patients(model.description, labelled)):
         print(*([f"warning: {doubt}"] if doubt else []), sep="\n", end="\n" * bool(doubt))

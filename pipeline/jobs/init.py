@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import os
 import re
 import shlex
 import sys
@@ -20,8 +20,9 @@ from pipeline.cases.intake.settings import configuration_text, prepare_for
 from pipeline.cases.manifest import read_manifest
 from pipeline.cases.plan import Count
 from pipeline.config.inputs import LabelSource, Modality, Name
+from pipeline.console import one_line
 from pipeline.errors import CaseError, UsageError
-from pipeline.files import atomic_write, write_text
+from pipeline.files import is_formula, write_csv, write_text
 from pipeline.progress import with_progress
 
 MANIFEST, FACTS, CONFIG = "manifest.csv", "manifest.yaml", "config.yaml"
@@ -60,7 +61,7 @@ def init(folder: Path, options: InitOptions) -> None:
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; give the folder that holds your scans")
     for name in (MANIFEST, FACTS, CONFIG):
-        if (folder / name).exists():
+        if os.path.lexists(folder / name):
             raise UsageError(f"{folder / name}: exists already and is not overwritten; edit it, or move it away")
     _require_usable(options)
     intake = take_in(folder, options.intake, progress=lambda scans: with_progress(scans, "scans looked at"))
@@ -68,14 +69,17 @@ def init(folder: Path, options: InitOptions) -> None:
     config = _configuration(folder, intake, options, source)
     facts = {"label_source": options.label_source, "intensities": "simulated" if options.simulated else "real"}
     known = {name: value for name, value in facts.items() if value}
+    written = []
     try:
         _write_manifest(folder / MANIFEST, intake)
-        write_text(folder / FACTS, yaml.safe_dump(known, allow_unicode=True, sort_keys=False))
-        write_text(folder / CONFIG, config)
+        written.append(folder / MANIFEST)
+        for name, text in ((FACTS, yaml.safe_dump(known, allow_unicode=True, sort_keys=False)), (CONFIG, config)):
+            write_text(folder / name, text, new=True)
+            written.append(folder / name)
         read_manifest(folder / MANIFEST)  # what was written is what the other commands can read
     except BaseException:
-        for name in (MANIFEST, FACTS, CONFIG):  # none was there before
-            (folder / name).unlink(missing_ok=True)
+        for path in written:
+            path.unlink()
         raise
     _say(folder, intake, options)
 
@@ -130,31 +134,36 @@ def _write_manifest(path: Path, intake: Intake) -> None:
     with_splits = any(case.split for case in intake.cases)
     places = (*CENTER_COLUMNS, "coordinate_system") if with_centers else ()
     header = ["case_id", "patient_id", "image", "label", *(["split"] if with_splits else []), *places, *intake.columns]
-    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
-        rows = csv.writer(handle, lineterminator="\n")
-        rows.writerow(header)
-        for case in intake.cases:
-            center = [f"{value:.3f}" for value in case.center_mm] if case.center_mm else ["", "", ""]
-            rows.writerow(
-                [
-                    case.case_id,
-                    case.patient_id,
-                    case.image,
-                    "" if case.label is None else case.label,
-                    *([case.split or ""] if with_splits else []),
-                    *([*center, "RAS" if case.center_mm else ""] if with_centers else []),
-                    *(case.extra.get(name, "") for name in intake.columns),
-                ]
-            )
-    path.chmod(0o600)  # ids of patients
+    rows = []
+    for case in intake.cases:
+        center = [f"{value:.3f}" for value in case.center_mm] if case.center_mm else ["", "", ""]
+        rows.append(
+            [
+                _below_here(case.case_id, case),
+                _below_here(case.patient_id or "", case),
+                _below_here(case.image, case),
+                case.label,
+                *([case.split or ""] if with_splits else []),
+                *([*center, "RAS" if case.center_mm else ""] if with_centers else []),
+                *(case.extra.get(name, "") for name in intake.columns),
+            ]
+        )
+    neutral = write_csv(path, header, rows, exact=("case_id", "patient_id", "image"), new=True)
+    if neutral:
+        print(f"{path}: an apostrophe stands before {neutral} cells that a spreadsheet would run", file=sys.stderr)
+
+
+def _below_here(text: str, case: Case) -> str:
+    """A path, or an id made of it, that no spreadsheet runs as a formula: ``./-a.nii`` is ``-a.nii``."""
+    return f"./{text}" if is_formula(text) and text.startswith(case.image) else text
 
 
 def _say(folder: Path, intake: Intake, options: InitOptions) -> None:
     count = Count.of([case for case in intake.cases if case.label is not None])
     unlabelled = sum(case.label is None for case in intake.cases)
-    print("\n".join(intake.lines))
+    print("\n".join(map(one_line, intake.lines)))
     if intake.left_out:
-        print("left out:", *(f"  {line}" for line in intake.left_out), sep="\n")
+        print("left out:", *(f"  {one_line(line)}" for line in intake.left_out), sep="\n")
     print(f"{folder / MANIFEST}: {count}{f'; {unlabelled} cases without a label' if unlabelled else ''}")
     print(f"{folder / CONFIG}: every value is a usable one")
     for line in _missing(folder, count, options):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import csv
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,9 @@ from pipeline.cases.lesions.sign_trap import swapped_signs
 from pipeline.cases.manifest import read_manifest
 from pipeline.cases.remote import is_url
 from pipeline.cases.tables.table import TABLE_SUFFIXES
+from pipeline.console import one_line
 from pipeline.errors import Code, TableError, UsageError
-from pipeline.files import atomic_write
+from pipeline.files import is_formula, write_csv
 
 # Of annotations whose image is not at hand: usual where a table or a folder is about more scans than the manifest.
 _OTHERS_LESIONS = frozenset({Code.E_MIXED_SERIES, Code.E_CASE_ID, Code.E_NOT_FOUND, Code.E_AFFINE_DISAGREE})
@@ -91,14 +93,14 @@ def lesions(request: LesionsRequest) -> int:
     out = _out(request, inputs)
     located = locate(inputs, request.sources, options=request.options, replace_centers=request.replace_centers)
     for line in report_lines(located):
-        print(line)
+        print(one_line(line))
     if not located.lesions:
         raise UsageError(f"{request.images}: none of its images has a lesion in the sources, so nothing is written")
     _write(out, inputs, located.lesions)
     cases = [located_lesion.case for located_lesion in located.lesions]
     trap = swapped_signs(cases, root=inputs.root, limits=request.options.limits)
     if trap is not None:
-        print(trap)
+        print(one_line(trap))
     images = len({case.path for case in cases})
     left = f"; {counted(len(located.without), 'image')} without one left out" if located.without else ""
     print(f"{out}: {counted(len(cases), 'lesion')} of {counted(images, 'image')}, one row each{left}")
@@ -130,7 +132,7 @@ def _out(request: LesionsRequest, inputs: Inputs) -> Path:
         out = images.with_name(f"{images.name.removesuffix('.gz').rpartition('.')[0] or images.name}-lesions.csv")
     if out.suffix.lower() != ".csv":
         raise UsageError(f"--out {out}: expected a name that ends in .csv")
-    if out.exists():
+    if os.path.lexists(out):
         raise UsageError(f"{out}: exists already and is not overwritten; --out names another file")
     if not out.parent.is_dir():
         raise UsageError(f"--out {out}: no such folder; make it first")
@@ -148,21 +150,22 @@ def _write(out: Path, inputs: Inputs, rows: Sequence[LocatedLesion]) -> None:
         "case_id", "patient_id", "image", "label", *split,
         *CENTER_COLUMNS, "coordinate_system", DIAMETER, SOURCE, *extra,
     ]  # fmt: skip
-    with atomic_write(out) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
-        table = csv.writer(handle, lineterminator="\n")
-        table.writerow(header)
-        for case in cases:
-            assert case.center_mm is not None
-            label = "" if case.label is None else case.label
-            table.writerow([
-                case.case_id, case.patient_id or "", _image(case, inputs, out), label,
-                *([case.split or ""] if split else []), *(f"{value:.3f}" for value in case.center_mm), "RAS",
-                case.extra.get(DIAMETER, ""), case.extra[SOURCE], *(case.extra.get(name, "") for name in extra),
-            ])  # fmt: skip
+    table: list[Sequence[object]] = []
+    for case in cases:
+        assert case.center_mm is not None
+        table.append([
+            case.case_id, case.patient_id, _image(case, inputs, out), case.label,
+            *([case.split] if split else []), *(f"{value:.3f}" for value in case.center_mm), "RAS",
+            case.extra.get(DIAMETER), case.extra[SOURCE], *(case.extra.get(name) for name in extra),
+        ])  # fmt: skip
+    neutral = write_csv(out, header, table, exact=("case_id", "patient_id", "image"), new=True)
+    if neutral:
+        print(f"{out}: an apostrophe stands before {neutral} cells that a spreadsheet would run", file=sys.stderr)
 
 
 def _image(case: Case, inputs: Inputs, out: Path) -> str:
     """The image as before, the part after a ``#`` included, from the new manifest's folder."""
     name = case.image if inputs.root is not None else Path(case.image).name
     root = (inputs.root or case.path.parent).resolve()
-    return (root.relative_to(out.parent.resolve()) / name).as_posix()
+    image = (root.relative_to(out.parent.resolve()) / name).as_posix()
+    return f"./{image}" if is_formula(image) else image

@@ -14,6 +14,7 @@ import pandas as pd
 from pipeline.cases.findings import class_names, require_findings
 from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.config.experiment import Tracking
+from pipeline.console import one_line
 from pipeline.errors import UsageError
 from pipeline.scoring.drift import PROBABILITY
 from pipeline.scoring.golden import add_golden
@@ -102,7 +103,7 @@ def _score_unseen(model: Model, manifest: Manifest) -> list[Scored]:
         raise UsageError(f"{manifest.path}: {doubt}")
     for each in scored:
         if not each.usable:
-            print(f"rejected {each.case.case_id}: {each.row.code}: {each.row.reason}", file=sys.stderr)
+            print(one_line(f"rejected {each.case.case_id}: {each.row.code}: {each.row.reason}"), file=sys.stderr)
     return scored
 
 

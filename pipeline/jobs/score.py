@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import itertools
-import json
 import os
 import sys
 from collections import Counter
@@ -22,15 +21,18 @@ from pipeline.cases.inputs import Arrived, Inputs, read_inputs
 from pipeline.cases.lesions.locate import locate, located_inputs, require_lesion_model, superseded
 from pipeline.cases.lesions.report import report_lines
 from pipeline.config.experiment import Tracking
+from pipeline.console import one_line
 from pipeline.errors import UnfinishedError, UsageError
-from pipeline.files import write_json, write_text
+from pipeline.files import private_folder, read_json, write_json, write_text
 from pipeline.machine import usable_cores
 from pipeline.progress import ProgressReport
 from pipeline.scoring.backends import Backend
+from pipeline.scoring.golden import require_golden
 from pipeline.scoring.local import score_in_processes
 from pipeline.scoring.lock import exclusive
 from pipeline.scoring.model_description import JSON_NAME, ModelDescription
 from pipeline.scoring.model_directory import load_model
+from pipeline.scoring.output_folder import require_own
 from pipeline.scoring.rows import STATUSES, ScoreRow, Stamp, now
 from pipeline.scoring.scorer import Scorer, stamp_of
 from pipeline.scoring.sink import RunHeader, Sink
@@ -97,15 +99,17 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions) -> in
     inputs = read_inputs(source)
     folders = _model_folders(model_names)
     scorer = Scorer(*(load_model(folder) for folder in folders), device="cpu")  # every digest is verified once, here
+    require_golden(folders, scorer.descriptions)
     setup = _setup(folders, inputs, options)
     stamp = stamp_of(scorer.descriptions, options.backend)
     header = RunHeader(stamp, scorer.member_columns, inputs.source, scorer.threshold)
-    if out.exists() and not out.is_dir():
+    if os.path.lexists(out) and not out.is_dir():
         raise UsageError(f"--out {out}: is not a folder; name one that exists or can be made")
     if (out / JSON_NAME).exists():
         raise UsageError(f"--out {out}: is a model directory; name another folder")
     inputs = _located(inputs, options.lesions, scorer.descriptions[0])
-    out.mkdir(parents=True, exist_ok=True)
+    private_folder(out)
+    require_own(out)
     started, clock = now(), perf_counter()
     with exclusive(out), _saying_what_a_full_disk_keeps(out):
         sink = Sink(out, header, findings=scorer.finding_columns, restart=options.restart)
@@ -150,7 +154,7 @@ def _located(inputs: Inputs, sources: tuple[Path, ...], model: ModelDescription)
     require_lesion_model(model.name, model.preprocessing.region)
     located = locate(inputs, sources)
     for line in report_lines(located):
-        print(line, file=sys.stderr)
+        print(one_line(line), file=sys.stderr)
     return located_inputs(inputs, located)
 
 
@@ -159,8 +163,8 @@ def _superseded(out: Path, gone: frozenset[str], inputs: Inputs, options: ScoreO
     record = out / "superseded.json"
     try:
         kept = record.exists() and not options.restart
-        known = frozenset(json.loads(record.read_text(encoding="utf-8"))) if kept else frozenset()
-    except (ValueError, TypeError):
+        known = _case_ids(read_json(record)) if kept else frozenset()
+    except (OSError, ValueError):
         raise UsageError(f"{record}: is not what was written; restore it, or score anew with --restart") from None
     if not options.lesions and not known:
         return frozenset()
@@ -168,6 +172,12 @@ def _superseded(out: Path, gone: frozenset[str], inputs: Inputs, options: ScoreO
     if left != known:
         write_json(record, sorted(left))
     return left
+
+
+def _case_ids(value: object) -> frozenset[str]:
+    if not isinstance(value, list) or not all(isinstance(case_id, str) for case_id in value):
+        raise ValueError("expected a list of texts")
+    return frozenset(value)
 
 
 def _model_folders(model_names: str) -> tuple[Path, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from pipeline.cases.findings import training_alone
@@ -21,8 +19,9 @@ from pipeline.cases.splits import assign_splits
 from pipeline.config.experiment import Config
 from pipeline.config.file import load_config
 from pipeline.config.training import Range, Search
+from pipeline.console import table_text
 from pipeline.errors import ConfigError, UnfinishedError
-from pipeline.files import atomic_write, sha256_json
+from pipeline.files import sha256_json, write_csv
 from pipeline.redaction import redact
 from pipeline.tracking.runs import TrackedRun, open_run
 from pipeline.training.fit import fit
@@ -220,13 +219,11 @@ def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 def _write_trials(study: optuna.Study, folder: Path) -> Path:
     keys = sorted({key for trial in study.trials for key in trial.params})
     path = folder / "trials.csv"
-    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
-        rows = csv.writer(handle, lineterminator="\n")
-        rows.writerow(["trial", "state", "value", *keys])
-        rows.writerows(
-            [trial.number, trial.state.name.lower(), trial.value, *(trial.params.get(key) for key in keys)]
-            for trial in study.trials
-        )
+    rows = [
+        [trial.number, trial.state.name.lower(), trial.value, *(trial.params.get(key) for key in keys)]
+        for trial in study.trials
+    ]
+    write_csv(path, ["trial", "state", "value", *keys], rows)
     return path
 
 
@@ -249,7 +246,7 @@ def _report(
         spread = f"{np.std(trial.user_attrs['values']):.4f}" if seeds > 1 else "one seed"
         cells = [_text(trial.params[key]) for key in settings.ranges]
         table.add_row(str(trial.number), f"{trial.value:.4f}", spread, *cells)
-    Console(width=140).print(table)
+    print(table_text(table, width=140))
     best = {key: finished[0].params[key] for key in settings.ranges}
     command = shlex.join(["malignancy", "train", str(config_path), *overrides, *_as_overrides(best)])
     print("the best of many tries on one validation split looks better than it is; the test split was not read")

@@ -7,7 +7,6 @@ a table with other numbers. They are phantoms, drawn from a seed, so that no pat
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,12 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config.inputs import Modality, Preprocessing
+from pipeline.config.inputs import Limits, Modality, Preprocessing
 from pipeline.errors import CaseError, ModelError, UnfinishedError
-from pipeline.files import atomic_folder
+from pipeline.files import atomic_folder, read_json, write_json
 from pipeline.imaging.preprocess import ScanRequest, preprocess
 from pipeline.scoring.backends import Backend
+from pipeline.scoring.model_description import ModelDescription
 from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.scorer import Scorer
 
@@ -28,6 +28,7 @@ FOLDER = "golden"
 _RADII_MM = (4.0, 9.0)  # of the ball in each phantom's middle
 _VALUES: dict[Modality, tuple[float, float, float]] = {"CT": (-850.0, 40.0, 30.0), "mask": (0.0, 1.0, 0.0)}
 _OTHER = (200.0, 700.0, 25.0)  # background, ball, noise
+_MOST_SCANS = 64
 _LIMIT, _LIMIT_OF_OTHER_BACKENDS = 1e-4, 1e-3
 
 
@@ -40,14 +41,14 @@ def add_golden(model: Path) -> None:
     loaded = load_model(model)
     scorer = Scorer(loaded, device="cpu")
     preprocessing, modality = loaded.description.preprocessing, loaded.description.modality
-    with atomic_folder(model / FOLDER) as folder:
+    with atomic_folder(model / FOLDER, private=False) as folder:
         names = [f"{number}.nii.gz" for number in range(len(_RADII_MM))]
         for number, (name, radius) in enumerate(zip(names, _RADII_MM, strict=True)):
             image = _phantom(preprocessing, modality, radius_mm=radius, rng=np.random.default_rng(number))
             nib.save(image, folder / name)
         found = scorer.member_probabilities(_inputs(folder, names, preprocessing, modality))
         content = {"scans": names, "member_probabilities": found.tolist()}
-        (folder / "golden.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_json(folder / "golden.json", content, private=False)
 
 
 def golden_drift(scorer: Scorer, models: Sequence[Path]) -> float:
@@ -64,12 +65,24 @@ def golden_drift(scorer: Scorer, models: Sequence[Path]) -> float:
     for model, description in zip(models, scorer.descriptions, strict=True):
         count = len(description.members)
         if (model / FOLDER).is_dir():
-            names, expected = _read(model / FOLDER)
+            names, expected = _read(model / FOLDER, of_each=count * len(description.findings))
             inputs = _inputs(model / FOLDER, names, description.preprocessing, description.modality)
             found = scorer.member_probabilities(inputs)[:, member : member + count]
-            drift = max(drift, float(np.abs(found.ravel() - expected.ravel()).max()))
+            drift = float(np.maximum(drift, np.abs(found.ravel() - expected.ravel()).max()))
         member += count
     return drift
+
+
+def require_golden(models: Sequence[Path], descriptions: Sequence[ModelDescription]) -> None:
+    """Look at golden scans without a network: what is wrong with them is wrong before anything is computed.
+
+    Raises:
+        ModelError: when golden scans are damaged.
+    """
+    for model, description in zip(models, descriptions, strict=True):
+        if (model / FOLDER).is_dir():
+            names, _ = _read(model / FOLDER, of_each=len(description.members) * len(description.findings))
+            _inputs(model / FOLDER, names, description.preprocessing, description.modality)
 
 
 def require_no_drift(drift: float, *, backend: Backend, when: str) -> None:
@@ -79,7 +92,7 @@ def require_no_drift(drift: float, *, backend: Backend, when: str) -> None:
         UnfinishedError: with the change, the limit and what to look at.
     """
     limit = _LIMIT if backend == "eager" else _LIMIT_OF_OTHER_BACKENDS
-    if drift <= limit:
+    if drift <= limit:  # not so when it is NaN
         return
     cause = (
         "this machine or its packages compute something else: compare their versions with model.json"
@@ -92,19 +105,27 @@ def require_no_drift(drift: float, *, backend: Backend, when: str) -> None:
     )
 
 
-def _read(folder: Path) -> tuple[list[str], NDArray[np.float64]]:
+def _read(folder: Path, *, of_each: int) -> tuple[list[str], NDArray[np.float64]]:
+    """Names of the golden scans, and ``of_each`` probabilities for each of them, in one row."""
+    path = folder / "golden.json"
     try:
-        content: dict[str, Any] = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
-        return [Path(name).name for name in content["scans"]], np.array(content["member_probabilities"], np.float64)
+        content: dict[str, Any] = read_json(path)
+        names = [Path(name).name for name in content["scans"]]
+        expected = np.array(content["member_probabilities"], np.float64).ravel()
+        if not 0 < len(names) <= _MOST_SCANS or expected.size != len(names) * of_each:
+            raise ValueError(f"{len(names)} scans have {expected.size} probabilities, expected {of_each} each")
+        if not ((expected >= 0) & (expected <= 1)).all():
+            raise ValueError("holds a probability outside [0, 1]")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{folder / 'golden.json'}: {type(error).__name__}; the file is damaged; copy the model directory again"
-        ) from None
+        detail = error if isinstance(error, ValueError) else getattr(error, "strerror", None) or type(error).__name__
+        raise ModelError(f"{path}: {detail}; the file is damaged; copy the model directory again") from None
+    return names, expected
 
 
 def _inputs(folder: Path, names: Sequence[str], config: Preprocessing, modality: str) -> NDArray[np.float32]:
     """Network inputs (N, 1, R, A[, S]) of the phantoms, through the one preprocessing function."""
     center = (0.0, 0.0, 0.0) if config.region == "lesion" else None
+    config = config.model_copy(update={"limits": Limits()})  # phantoms are small, whatever the model allows patients
     try:
         found = [preprocess(ScanRequest(folder / name, center), config, modality=modality) for name in names]
     except CaseError as error:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -12,10 +11,14 @@ from pydantic import Field, ValidationError, model_validator
 from pipeline.cases.ids import plain_id
 from pipeline.config.inputs import MALIGNANT, Modality, Preprocessing, Scale, Section
 from pipeline.config.training import Network
-from pipeline.errors import ModelError
+from pipeline.errors import CalibrationError, ModelError
+from pipeline.evaluation.calibrator import Calibrator
+from pipeline.evaluation.conformal import ReferZone
 from pipeline.evaluation.covariates import Covariate
-from pipeline.files import sha256_bytes, sha256_json
+from pipeline.evaluation.operating_points import OperatingPoint
+from pipeline.files import MOST_JSON_BYTES, parse_json, read_bytes, sha256_bytes, sha256_json
 from pipeline.imaging.envelope import Envelope
+from pipeline.scoring.drift import references_from_json
 
 SCHEMA_VERSION: Literal[1] = 1
 JSON_NAME = "model.json"
@@ -135,7 +138,7 @@ class ModelDescription(Section):
     schema_version: Literal[1] = 1
     name: str
     findings: tuple[str, ...] = (MALIGNANT,)
-    members: tuple[MemberDescription, ...]
+    members: tuple[MemberDescription, ...] = Field(min_length=1)
     network: Network
     dimensions: Literal[2, 3]
     preprocessing: Preprocessing
@@ -161,7 +164,41 @@ class ModelDescription(Section):
         counts = {len(self.operating_points), *(len(member.calibrators) for member in self.members)}
         counts |= {len(column.weights) for member in self.members for column in member.covariates.values()}
         if counts != {len(self.findings)}:
-            raise ValueError(f"{len(self.findings)} findings have {sorted(counts)} calibrators, weights or thresholds")
+            raise ValueError(
+                f"findings: {len(self.findings)} findings have {sorted(counts)} calibrators, weights or thresholds"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _each_member_has_a_file(self) -> Self:
+        """A thousand members of one file would take a thousand times its memory."""
+        if len({member.weights for member in self.members}) < len(self.members):
+            raise ValueError("members: two have one weights file")
+        return self
+
+    @model_validator(mode="after")
+    def _every_part_can_be_read(self) -> Self:
+        """Alien parts are found when a model is opened, not in the middle of a night or at its end."""
+        try:
+            for member in self.members:
+                for calibrator in member.calibrators:
+                    Calibrator.from_json(calibrator)
+            for point in self.operating_points:
+                OperatingPoint.from_json(point)
+        except CalibrationError as error:
+            raise ValueError(str(error)) from None
+        readers: dict[str, tuple[Any, Callable[[Any], object]]] = {
+            "envelope": (self.envelope, Envelope.from_json),
+            "refer_zone": (self.refer_zone, lambda zone: ReferZone.from_json(zone).describe()),
+            "drift_reference": (self.drift_reference, references_from_json),
+        }
+        for name, (value, read) in readers.items():
+            try:
+                if value is not None:
+                    read(value)
+            except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+                detail = str(error).removeprefix(f"{name}: ") if isinstance(error, ValueError) else ""
+                raise ValueError(f"{name}: {detail or 'is not what this program writes'}") from None
         return self
 
 
@@ -221,8 +258,8 @@ def read_description(folder: Path) -> ModelDescription:
     """
     path = folder / JSON_NAME
     try:
-        text = path.read_text(encoding="utf-8")
-        version = json.loads(text).get("schema_version")
+        text = read_bytes(path, most=MOST_JSON_BYTES)
+        version = parse_json(text).get("schema_version")
         if version != SCHEMA_VERSION:
             raise ModelError(
                 f"{path}: schema version {version!r}, this program reads {SCHEMA_VERSION}; "
@@ -231,8 +268,14 @@ def read_description(folder: Path) -> ModelDescription:
         return ModelDescription.model_validate_json(text)
     except (FileNotFoundError, NotADirectoryError):
         raise ModelError(f"{folder}: holds no {JSON_NAME}; give a model directory or an MLflow model URI") from None
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); copy the whole model directory") from None
     except ValidationError as error:
-        key = ".".join(str(part) for part in error.errors()[0]["loc"]) or "findings"
-        raise ModelError(f"{path}: {key}: {error.errors()[0]['msg']}; the file is damaged") from None
-    except (ValueError, AttributeError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        says = first["msg"].removeprefix("Value error, ")
+        raise ModelError(f"{path}: {f'{key}: ' if key else ''}{says}; the file is damaged") from None
+    except AttributeError:
         raise ModelError(f"{path}: is not a JSON object; the file is damaged") from None
+    except ValueError as error:
+        raise ModelError(f"{path}: is not a JSON object ({error}); the file is damaged") from None

@@ -6,11 +6,13 @@ and everything a reviewer asks about where that came from.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -18,12 +20,12 @@ from torch import Tensor, nn
 
 from pipeline.config.inputs import MALIGNANT, Modality, Preprocessing
 from pipeline.config.training import Network
-from pipeline.errors import CalibrationError, ModelError
+from pipeline.errors import ModelError
 from pipeline.evaluation.calibrator import Calibrator
 from pipeline.evaluation.conformal import ReferZone
 from pipeline.evaluation.covariates import CovariateTerm
 from pipeline.evaluation.operating_points import OperatingPoint
-from pipeline.files import atomic_folder, sha256_bytes, sha256_json
+from pipeline.files import atomic_folder, open_file, sha256_bytes, sha256_json
 from pipeline.imaging.envelope import Envelope
 from pipeline.models.networks import build_network
 from pipeline.scoring.model_description import (
@@ -37,6 +39,8 @@ from pipeline.scoring.model_description import (
     model_digest,
     read_description,
 )
+
+_MOST_HEADER_BYTES = 8 << 20  # names and shapes of the tensors, before them in the file
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +154,7 @@ def save_model(
         drift_reference=dict(drift_reference or {}),
         refer_zone=zone,
     )
-    with atomic_folder(folder) as temporary:
+    with atomic_folder(folder, private=False) as temporary:
         for file, blob in zip(names, blobs, strict=True):
             (temporary / file).write_bytes(blob)
         (temporary / JSON_NAME).write_text(description.model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -164,7 +168,6 @@ def load_model(folder: Path) -> Model:
         ModelError: when it is missing, damaged, of another schema, or its digests do not fit.
     """
     description = read_description(folder)
-    members = tuple(_load_member(folder, member, description) for member in description.members)
     envelope = None if description.envelope is None else Envelope.from_json(description.envelope)
     expected = model_digest(
         [member.weights_sha256 for member in description.members],
@@ -183,6 +186,8 @@ def load_model(folder: Path) -> Model:
         raise ModelError(
             f"{folder / JSON_NAME}: was edited after training (its model digest does not fit); train it again"
         )
+    expected_bytes = _network_bytes(folder, description)
+    members = tuple(_load_member(folder, member, description, expected_bytes) for member in description.members)
     return Model(
         description=description,
         members=members,
@@ -192,23 +197,61 @@ def load_model(folder: Path) -> Model:
     )
 
 
-def _load_member(folder: Path, member: MemberDescription, description: ModelDescription) -> Member:
-    path = folder / Path(member.weights).name
+def _network_bytes(folder: Path, description: ModelDescription) -> int:
+    """Bytes of one member's tensors, from a network without memory: a description may ask for any size.
+
+    Raises:
+        ModelError: when no such network can be made.
+    """
     try:
-        blob = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror}); copy the whole model directory") from None
+        with torch.device("meta"):
+            network = _network(description)
+        return sum(value.numel() * value.element_size() for value in network.state_dict().values())
+    except (RuntimeError, ValueError, TypeError, OverflowError) as error:
+        raise ModelError(
+            f"{folder / JSON_NAME}: network: none can be made of it ({str(error).splitlines()[0][:200]}); "
+            "the file is damaged"
+        ) from None
+
+
+def _network(description: ModelDescription) -> nn.Module:
+    return build_network(description.network, dimensions=description.dimensions, outputs=len(description.findings))
+
+
+def _load_member(folder: Path, member: MemberDescription, description: ModelDescription, expected: int) -> Member:
+    path = folder / Path(member.weights).name
+    blob = _read_weights(path, expected)
     if sha256_bytes(blob) != member.weights_sha256:
         raise ModelError(
             f"{path}: its bytes are not those that were trained (SHA-256 differs); copy the model directory again"
         )
-    network = build_network(description.network, dimensions=description.dimensions, outputs=len(description.findings))
     try:
-        network.load_state_dict(_tensors(blob))
-        calibrators = tuple(Calibrator.from_json(dict(each)) for each in member.calibrators)
-    except (RuntimeError, SafetensorError, CalibrationError) as error:
+        tensors = _tensors(blob)
+        network = _network(description)  # not before its size is known to be that of the file
+        network.load_state_dict(tensors)
+    except (RuntimeError, SafetensorError) as error:
         raise ModelError(f"{path}: does not fit {folder / JSON_NAME} ({str(error).splitlines()[0]})") from None
+    calibrators = tuple(Calibrator.from_json(dict(each)) for each in member.calibrators)
     return Member(network=network.eval(), calibrators=calibrators, covariates=CovariateTerm(member.covariates))
+
+
+def _read_weights(path: Path, expected: int) -> bytes:
+    """The bytes of a weights file, which must be about as many as the network has.
+
+    Raises:
+        ModelError: before anything is read, when it is missing, no file, or of another size.
+    """
+    try:
+        with open_file(path) as handle:
+            size = os.fstat(handle.fileno()).st_size
+            if not expected <= size <= expected + _MOST_HEADER_BYTES:
+                raise ModelError(
+                    f"{path}: has {size} bytes, and the network of {JSON_NAME} {expected}; "
+                    "it does not fit: copy the model directory again"
+                )
+            return handle.read(size)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); copy the whole model directory") from None
 
 
 def _tensors(blob: bytes) -> dict[str, Tensor]:

@@ -11,6 +11,8 @@ import itertools
 import logging
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -26,6 +28,8 @@ _BLOCK = 64  # cases of one task
 # Of a processor, for each actor: actors that claim whole ones leave none for Ray's own reading tasks, which then wait
 # for ever. The worker process that does the work is not counted by Ray at all.
 _SHARE_OF_CPU = 0.5
+_PATIENCE_SECONDS = 30.0  # for a cluster to answer; one that does takes about two
+_ASK = "import os, ray; ray.init(address=os.environ['RAY_ADDRESS'], log_to_driver=False); ray.shutdown()"
 
 
 def score_on_ray(
@@ -81,6 +85,8 @@ def _connect(ray: Any) -> None:
     if ray.is_initialized():
         return
     address = os.environ.get("RAY_ADDRESS")
+    if address and address != "local":
+        _require_cluster(address)
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its notes are not for this project's users
     cores = None if address else max(2, usable_cores())
     try:
@@ -90,6 +96,29 @@ def _connect(ray: Any) -> None:
             f"RAY_ADDRESS {address}: cannot be reached ({type(error).__name__}); start the cluster, and set "
             "RAY_AUTH_MODE and RAY_AUTH_TOKEN where it asks for a token"
         ) from None
+
+
+def _require_cluster(address: str) -> None:
+    """Ask for the cluster from a process that can be ended: Ray's own client waits for many minutes, and silently.
+
+    Raises:
+        UnfinishedError: when nothing answers in time, or not as a cluster does.
+    """
+    remedy = "start the cluster, or unset RAY_ADDRESS for one on this machine"
+    try:
+        asked = subprocess.run(  # noqa: S603  # this interpreter, and words of ours
+            [sys.executable, "-c", _ASK], capture_output=True, text=True, errors="replace", timeout=_PATIENCE_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise UnfinishedError(
+            f"RAY_ADDRESS {address}: no Ray cluster answers there (waited {_PATIENCE_SECONDS:g} s); {remedy}"
+        ) from None
+    if asked.returncode:
+        cause = (asked.stderr.strip().splitlines() or [f"exit code {asked.returncode}"])[-1].partition(":")[0]
+        raise UnfinishedError(
+            f"RAY_ADDRESS {address}: cannot be reached ({cause}); {remedy}, and set RAY_AUTH_MODE and RAY_AUTH_TOKEN "
+            "where it asks for a token"
+        )
 
 
 def _score_window(ray: Any, window: list[Case], actors: int, arguments: tuple[Any, ...]) -> Iterator[ScoreRow]:

@@ -15,7 +15,7 @@ import pyarrow.parquet
 from pipeline.cases.case import Case
 from pipeline.errors import Code
 from pipeline.evaluation.conformal import Decision
-from pipeline.files import atomic_write
+from pipeline.files import atomic_write, neutral
 
 Status = Literal["scored", "flagged", "rejected", "failed"]
 STATUSES: tuple[Status, ...] = ("scored", "flagged", "rejected", "failed")
@@ -172,14 +172,9 @@ def write_tables(tables: Iterable[pa.Table], folder: Path, *, columns: pa.Schema
 def _neutral_texts(table: pa.Table) -> pa.Table:
     for number, column in enumerate(table.schema):
         if column.type == pa.string():
-            texts = [neutral(text) for text in table.column(number).to_pylist()]
+            texts = [text and neutral(text) for text in table.column(number).to_pylist()]
             table = table.set_column(number, column, pa.array(texts, pa.string()))
     return table
-
-
-def neutral(text: str | None) -> str | None:
-    """Text that no spreadsheet runs as a formula: a leading ``= + - @``, tab or return gets an apostrophe."""
-    return f"'{text}" if text and text[0] in "=+-@\t\r" else text
 
 
 def identity(case: Case) -> dict[str, Any]:

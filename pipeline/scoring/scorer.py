@@ -16,7 +16,7 @@ from pipeline.cases.case import Case
 from pipeline.cases.covariates import covariates_of
 from pipeline.cases.prepare import Outcome, prepare_case
 from pipeline.cases.signature import input_signature
-from pipeline.errors import CaseError, Code, UsageError
+from pipeline.errors import CaseError, Code, UnfinishedError, UsageError
 from pipeline.evaluation.calibrator import Calibrator, sigmoid
 from pipeline.evaluation.calibrator import logit as log_odds
 from pipeline.evaluation.conformal import Decision
@@ -196,8 +196,10 @@ class Scorer:
         if isinstance(error, CaseError):
             why: dict[str, Any] = {"status": "rejected", "code": error.code, "reason": error.reason}
             why["warnings"] = error.warnings
-        else:  # the message of an unforeseen error may quote a patient's data: its type must do
-            reason = f"{type(error).__name__} inside the program; please report it with this row"
+        else:
+            # The message of an unforeseen error may quote a patient's data: its type must do.
+            unforeseen = f"{type(error).__name__} inside the program; please report it with this row"
+            reason = str(error) if isinstance(error, UnfinishedError) else unforeseen
             why = {"status": "failed", "code": Code.E_INTERNAL, "reason": reason}
         return refusal(item.case, self.stamp, **why, signature=item.signature, seconds=seconds)
 

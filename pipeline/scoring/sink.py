@@ -6,13 +6,13 @@
     OUT/scores.parquet, .csv    all rows, in one piece, when a run has come to its end
 
 A part is written under a temporary name, synchronised to disk and renamed, then its record likewise. Whenever the
-process is killed, a row is therefore either committed or absent; a part without its record is thrown away. A case that
-was scored again stands in a later part, and its last row counts.
+process is killed, a row is therefore either committed or absent; a part without its record is thrown away, and nothing
+else that lies in the folder (`pipeline.scoring.output_folder`). A case that was scored again stands in a later part,
+and its last row counts.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,13 +24,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import Code, ModelError, UsageError
-from pipeline.files import atomic_write, sha256_file, sync_folder, write_json
+from pipeline.files import atomic_write, open_file, private_folder, read_json, sha256_file, sync_folder, write_json
+from pipeline.scoring.output_folder import PARTS, RUN, part_files, record_files, remove_temporaries, require_own
 from pipeline.scoring.rows import ScoreRow, Stamp, now, rows_table, schema, write_tables
 
-PARTS = "parts"
-_RUN = "run.json"
 _PART_ROWS, _PART_SECONDS = 2000, 5.0  # what a kill may cost: the rows since the last part
 _SIGNATURE, _MEASURE = "input_signature", "measure_"
+_OF_FINISHED = ["case_id", "image", "patient_id", _SIGNATURE, "status", "code"]
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,15 @@ class Finished:
     """A case that is committed: how its input looked, and whether its row is worth keeping.
 
     Attributes:
+        image: as the table named it.
+        patient_id: as the table named it.
         signature: of the input (see `pipeline.cases.signature`).
         kept: False for a row that failed through no fault of the case, or ran out of time; the next run tries it again.
         scored: whether it has a probability.
     """
 
+    image: str
+    patient_id: str | None
     signature: str
     kept: bool
     scored: bool
@@ -102,12 +106,15 @@ class Sink:
     """
 
     def __init__(self, folder: Path, header: RunHeader, *, findings: Sequence[str] = (), restart: bool = False) -> None:
+        require_own(folder)
         self.folder, self._parts, self._header, self._findings = folder, folder / PARTS, header, findings
-        if restart and self._parts.exists():
+        if restart and (self._parts / RUN).exists():
             self._parts.rename(folder / f"{PARTS}-before-{now().replace(':', '')}-{time.monotonic_ns()}")
-        self._parts.mkdir(exist_ok=True)
+        private_folder(self._parts)
         self._check_header()
         self._committed = self._recover()
+        taken = [int(path.stem) for path in (*part_files(self._parts), *record_files(self._parts))]
+        self._next = max(taken, default=0) + 1
         self.finished = self._read_finished()
         # Whether some case stands in two parts; without one, no part needs to be looked at twice.
         self._repeats = sum(pq.read_metadata(part).num_rows for part in self._committed) > len(self.finished)
@@ -116,11 +123,13 @@ class Sink:
         self._since = time.monotonic()
 
     def _check_header(self) -> None:
-        path, mine = self._parts / _RUN, asdict(self._header)
+        path, mine = self._parts / RUN, asdict(self._header)
         if not path.exists():
             write_json(path, mine)
             return
         before = _read_record(path)
+        if set(before) != set(mine):
+            raise UsageError(f"{path}: is not a record of scoring; choose another --out, or move {self._parts} away")
         if before != mine:
             name = next(name for name in mine if before.get(name) != mine[name])
             old, new = (_words(value.get(name)) for value in (before, mine))
@@ -131,27 +140,26 @@ class Sink:
 
     def _recover(self) -> list[Path]:
         """Committed parts in order; what a killed run left half-done is removed."""
-        records = sorted(self._parts.glob("[0-9]*.json"))
+        remove_temporaries(self.folder)
+        columns = _part_columns(schema(self._header.members, self._findings))
         committed = []
-        for record in records:
+        for record in record_files(self._parts):
             part, digest = record.with_suffix(".parquet"), _read_record(record).get("sha256")
-            if not part.exists() or sha256_file(part) != digest:
-                raise ModelError(f"{part}: is not what was committed; restore it, or score anew with --restart")
+            if not part.is_file() or sha256_file(part) != digest or not _is_part(part, columns):
+                raise _damaged(part)
             committed.append(part)
-        for path in self._parts.iterdir():
-            if path.name != _RUN and path.with_suffix(".parquet") not in committed:
-                path.unlink()
-        for path in self.folder.glob(".*.tmp"):
-            path.unlink()
+        for part in set(part_files(self._parts)).difference(committed):
+            if _is_part(part, columns):  # a file that only has the name of a part stays where it is
+                part.unlink()
         return committed
 
     def _read_finished(self) -> dict[str, Finished]:
         found: dict[str, Finished] = {}
         for part in self._committed:
-            table = pq.read_table(part, columns=["case_id", _SIGNATURE, "status", "code"])
-            for case_id, signature, status, code in zip(*(column.to_pylist() for column in table.columns), strict=True):
-                kept = status != "failed" and code != Code.E_TIMEOUT
-                found[case_id] = Finished(signature, kept=kept, scored=status in ("scored", "flagged"))
+            columns = (column.to_pylist() for column in _read_part(part, _OF_FINISHED).columns)
+            for case_id, image, patient_id, signature, status, code in zip(*columns, strict=True):
+                kept, scored = status != "failed" and code != Code.E_TIMEOUT, status in ("scored", "flagged")
+                found[case_id] = Finished(image, patient_id, signature, kept=kept, scored=scored)
         return found
 
     def append(self, row: ScoreRow) -> None:
@@ -170,13 +178,13 @@ class Sink:
         self._since = time.monotonic()
         if not self._waiting:
             return
-        number = int(self._committed[-1].stem) + 1 if self._committed else 1
-        part = self._parts / f"{number:06d}.parquet"
+        part = self._parts / f"{self._next:06d}.parquet"
         with atomic_write(part) as temporary:
             pq.write_table(self._table(self._waiting), temporary)
             digest = sha256_file(temporary)
         write_json(part.with_suffix(".json"), {"rows": len(self._waiting), "sha256": digest, "committed_at": now()})
         self._committed.append(part)
+        self._next += 1
         self._waiting = []
 
     def _table(self, rows: Sequence[ScoreRow]) -> pa.Table:
@@ -195,7 +203,7 @@ class Sink:
         """Committed rows part by part, each case once, with everything that was kept of it."""
         last = self._last_places() if self._repeats or self._left_out else None
         for number, part in enumerate(self._committed):
-            table = pq.read_table(part)
+            table = _read_part(part)
             if last is not None:
                 ids = table.column("case_id").to_pylist()
                 table = table.filter(pa.array([last.get(case_id) == number for case_id in ids], pa.bool_()))
@@ -205,7 +213,7 @@ class Sink:
         """The part in which each case's last row stands, without cases that are left out."""
         places: dict[str, int] = {}
         for number, part in enumerate(self._committed):
-            places |= dict.fromkeys(pq.read_table(part, columns=["case_id"]).column(0).to_pylist(), number)
+            places |= dict.fromkeys(_read_part(part, ["case_id"]).column(0).to_pylist(), number)
         return {case_id: number for case_id, number in places.items() if case_id not in self._left_out}
 
     def finish(self) -> Counts:
@@ -232,13 +240,38 @@ def measures_of(table: pa.Table) -> dict[str, list[float | None]]:
     return {name.removeprefix(_MEASURE): table.column(name).to_pylist() for name in names}
 
 
+def _part_columns(contract: pa.Schema) -> pa.Schema:
+    return contract.append(pa.field(_SIGNATURE, pa.string()))
+
+
+def _is_part(path: Path, columns: pa.Schema) -> bool:
+    """Whether a file holds rows that this program wrote, by its columns."""
+    try:
+        with open_file(path) as handle:
+            found = pq.read_schema(handle)
+    except (OSError, pa.ArrowException):
+        return False
+    return all(name in found.names and found.field(name).type == columns.field(name).type for name in columns.names)
+
+
+def _read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=columns, partitioning=None)
+    except pa.ArrowException:
+        raise _damaged(path) from None
+
+
+def _damaged(path: Path) -> ModelError:
+    return ModelError(f"{path}: is not what was committed; restore it, or score anew with --restart")
+
+
 def _read_record(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise ModelError(f"{path}: is not what was committed; restore it, or score anew with --restart")
+        raise _damaged(path)
     return found
 
 

@@ -232,6 +232,8 @@ def _replay_file(path: Path, store: Store, experiment_id: Callable[[str], str]) 
         return False  # its experiment was deleted
     except store_faults():
         return False
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return False  # another program's file: it stays
 
 
 def _is_for(header: Mapping[str, Any], store: Store) -> bool:
@@ -261,4 +263,4 @@ def _whole_records(text: str) -> Iterator[dict[str, Any]]:
     """Lines that were written whole: a killed process may leave half a last one."""
     for line in text.splitlines(keepends=True):
         if line.endswith("\n"):
-            yield json.loads(line)
+            yield json.loads(line)  # NaN is a measurement too: of a training that diverged

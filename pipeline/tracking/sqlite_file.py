@@ -76,7 +76,7 @@ def migration_lock(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(path.name + ".lock")
     try:
-        handle = open(lock, "w")  # noqa: SIM115  # closed below
+        handle = open(lock, "a")  # noqa: SIM115  # closed below; never emptied: it may be another program's
     except OSError as error:
         if error.errno not in (errno.EROFS, errno.EACCES):
             raise

@@ -10,9 +10,9 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.profilers import Profiler
-from rich.console import Console
 from rich.table import Table
 
+from pipeline.console import table_text
 from pipeline.machine import peak_memory_megabytes
 from pipeline.training.data import Batch
 from pipeline.training.tracker import Tracker
@@ -137,5 +137,5 @@ def report_shares(shares: dict[str, float], tracker: Tracker, *, step: int) -> N
     table = Table("part", "share of the time", title="where the time of the training went")
     for name, share in shares.items():
         table.add_row(name, f"{share:.1%}")
-    Console(stderr=True).print(table)
+    print(table_text(table, width=80), file=sys.stderr)
     tracker.metrics({f"profile_{name}": share for name, share in shares.items()}, step=step)

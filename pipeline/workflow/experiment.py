@@ -15,6 +15,7 @@ from pipeline.cases.plan import Plan, describe_plan, plan_training
 from pipeline.cases.splits import Splits, assign_folds, assign_splits
 from pipeline.config.experiment import Config
 from pipeline.config.file import load_config, missing_file
+from pipeline.console import one_line
 from pipeline.errors import ConfigError
 from pipeline.files import sha256_json
 from pipeline.workflow.table_truth import TruthDifferences, truth_differences
@@ -121,7 +122,7 @@ def _with_lesions(config_path: Path, manifest: Manifest, sources: Sequence[Path]
         digest=manifest.digest,
     )
     located = locate(inputs, sources)
-    print(*report_lines(located), sep="\n", file=sys.stderr)
+    print(*map(one_line, report_lines(located)), sep="\n", file=sys.stderr)
     centers = [[case.case_id, case.center_mm] for case in located.cases]
     return replace(
         manifest,

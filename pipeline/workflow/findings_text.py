@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
 from pipeline.cases.findings import class_names
+from pipeline.console import table_text
 from pipeline.evaluation.multilabel import FindingsEvaluation
 
 _COLUMNS = ("finding", "cases", "present", "AUROC", "Brier score", "ECE (null p95)", "calibration", "operating point")
@@ -23,9 +22,7 @@ def findings_lines(findings: FindingsEvaluation | None) -> Sequence[str]:
     table = Table(*_COLUMNS, title="findings, each with its own probability; 95 % intervals by patient")
     for row in rows:
         table.add_row(*row)
-    text = io.StringIO()
-    Console(file=text, width=200).print(table)
-    return ("", *text.getvalue().rstrip().splitlines())
+    return ("", *table_text(table, width=200).splitlines())
 
 
 def findings_markdown(findings: FindingsEvaluation | None) -> Sequence[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -17,8 +18,8 @@ class Resumption:
 
     Attributes:
         finished: committed cases by case_id.
-        changed: scored cases whose input looks different now.
-        mended: rejected cases whose input looks different now; they are tried again without being asked for.
+        changed: scored cases whose input looks different now, or is another one.
+        mended: rejected cases of which the same is true; they are tried again without being asked for.
         gone: committed cases that the input no longer names.
     """
 
@@ -45,6 +46,19 @@ def compare(inputs: Inputs, finished: dict[str, Finished], covariates: Collectio
     for case in inputs.cases():
         gone.discard(case.case_id)
         done = finished.get(case.case_id)
-        if done and done.kept and done.signature != input_signature(case, covariates):
+        if not done or not done.kept:
+            continue
+        if not _same_row(case, done, inputs) or done.signature != input_signature(case, covariates):
             (changed if done.scored else mended).add(case.case_id)
     return Resumption(finished, frozenset(changed), frozenset(mended), frozenset(gone))
+
+
+def _same_row(case: Case, done: Finished, inputs: Inputs) -> bool:
+    """Whether a table names the same scan and patient as before.
+
+    Two scans of one size and time have one signature; which of them a row names, the table says. The name is that
+    from the input's folder, so a folder that a link leads to may move. One scan on its own has no table.
+    """
+    if inputs.root is None and case.url is None:
+        return True
+    return os.path.normpath(case.image) == os.path.normpath(done.image) and case.patient_id == done.patient_id

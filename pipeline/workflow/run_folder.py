@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import shutil
+import os
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from pipeline.config.experiment import Config
 from pipeline.errors import UsageError
-from pipeline.files import write_json
+from pipeline.files import private_folder, read_json, write_json
 from pipeline.redaction import map_texts, redact
 
 _RECORD, SUMMARY = "run.json", "summary.txt"
@@ -36,7 +36,7 @@ class RunRecord:
 
     def write(self, folder: Path) -> None:
         """Keep it in a run's folder, which is created."""
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         write_json(folder / _RECORD, asdict(self))
 
     def require_same(self, now: RunRecord, folder: Path) -> None:
@@ -54,15 +54,19 @@ def read_record(folder: Path) -> RunRecord | None:
     """The record of a run's folder; None where there is none.
 
     Raises:
-        UsageError: when it is damaged.
+        UsageError: when it is damaged, or another program's.
     """
     try:
-        record = RunRecord(**json.loads((folder / _RECORD).read_text(encoding="utf-8")))
-        return replace(record, config=map_texts(record.config, redact))  # of an earlier release, it may have one
+        found = read_json(folder / _RECORD)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError):
-        raise UsageError(f"{folder / _RECORD}: is not what was written; restore it, or move {folder} away") from None
+    except (OSError, ValueError):
+        found = None
+    ours = isinstance(found, dict) and set(found) == {each.name for each in fields(RunRecord)}
+    if not ours or not isinstance(found["config"], dict):
+        raise UsageError(f"{folder / _RECORD}: is not what was written; restore it, or move {folder} away")
+    record = RunRecord(**found)
+    return replace(record, config=map_texts(record.config, redact))  # of an earlier release, it may have one
 
 
 def find_run(run: str, config: Config, record: RunRecord) -> tuple[Path, RunRecord]:
@@ -78,17 +82,27 @@ def find_run(run: str, config: Config, record: RunRecord) -> tuple[Path, RunReco
     """
     folders = [Path(run), *(path.parent for path in sorted(config.output.glob(f"*/{_RECORD}")))]
     for folder in folders:
-        earlier = read_record(folder)
+        try:
+            earlier = read_record(folder)
+        except UsageError:
+            if folder == Path(run):
+                raise
+            continue  # another program's
         if earlier is None or (folder != Path(run) and earlier.run_id != run):
             continue
         if (folder / SUMMARY).exists():
             raise UsageError(f"--resume {run}: {folder} is finished; its results are in {folder / SUMMARY}")
         earlier.require_same(record, folder)
-        shutil.rmtree(folder / "model", ignore_errors=True)  # it is made again, from the weights
+        _set_aside(folder / "model")  # it is made again, from the weights
         return folder, earlier
     raise UsageError(
         f"--resume {run}: neither a run's folder (one with {_RECORD}) nor the id of a run in {config.output}; name one"
     )
+
+
+def _set_aside(model: Path) -> None:
+    if os.path.lexists(model):
+        model.rename(model.with_name(f"{model.name}-before-{time.time_ns()}"))
 
 
 def new_folder(config: Config, started: datetime) -> Path:
@@ -98,7 +112,7 @@ def new_folder(config: Config, started: datetime) -> Path:
     for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
         folder = config.output / (name + suffix)
         try:
-            folder.mkdir()
+            folder.mkdir(mode=0o700)  # ids of patients
         except FileExistsError:
             continue
         return folder

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.cases.inputs import Inputs
+from pipeline.console import one_line
 from pipeline.evaluation.calibrator import Calibrator
 from pipeline.scoring.drift import PROBABILITY, DriftMeter, references_from_json
 from pipeline.scoring.model_description import ModelDescription
@@ -140,7 +141,7 @@ def summary_text(run: ScoringRun, summary: Mapping[str, Any], out: Path) -> str:
         shown = f"{row['probability']:.3f} {row['decision']}" if row["probability"] is not None else row["code"]
         lines.append(f"  {row['case_id']}: {shown} ({row['status']})")
     lines.append(f"rows: {out / 'scores.parquet'}, {out / 'scores.csv'}")
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))
 
 
 def _calibrator(value: dict[str, Any]) -> str:

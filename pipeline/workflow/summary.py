@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
+from pipeline.console import table_text
 from pipeline.evaluation.multilabel import FindingsEvaluation
 from pipeline.evaluation.report import STATISTIC_NAMES
 from pipeline.evaluation.results import Evaluation
@@ -140,9 +139,7 @@ def _table(trained: Trained) -> str:
         f"{trained.config.network.name} network",
         *(other.read for other in judgement.comparisons),
     )
-    text = io.StringIO()
-    Console(file=text, width=140).print(table)
-    return text.getvalue().rstrip()
+    return table_text(table, width=140)
 
 
 def _cell(evaluation: Evaluation, name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from pipeline.cases.manifest import Manifest
 from pipeline.cases.splits import Splits
 from pipeline.config.experiment import Config
 from pipeline.evaluation.report import Picture
-from pipeline.files import atomic_write
+from pipeline.files import write_csv
 from pipeline.imaging.envelope import fit_envelope
 from pipeline.scoring.drift import PROBABILITY, Reference, fit_references, references_to_json
 from pipeline.scoring.golden import add_golden
@@ -151,14 +150,9 @@ def _pictures(trained: Trained) -> tuple[Picture, ...]:
 
 def _write_splits(trained: Trained) -> None:
     """``splits.csv``: which usable case was in which split."""
-    with (
-        atomic_write(trained.folder / "splits.csv") as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as handle,
-    ):
-        rows = csv.writer(handle, lineterminator="\n")
-        rows.writerow(("case_id", "patient_id", "split"))
-        cases = (*trained.cohort.usable, *trained.cohort.training_alone())
-        rows.writerows((each.case.case_id, each.case.patient_id, each.split) for each in cases)
+    cases = (*trained.cohort.usable, *trained.cohort.training_alone())
+    rows = [(each.case.case_id, each.case.patient_id, each.split) for each in cases]
+    write_csv(trained.folder / "splits.csv", ("case_id", "patient_id", "split"), rows)
 
 
 def _save(learnt: Learnt, dataset_digest: str, run: TrackedRun) -> ModelDescription:

@@ -14,6 +14,7 @@ from pipeline.cases.case import Case
 from pipeline.cases.splits import JOINED_SPLITS
 from pipeline.config.experiment import Config
 from pipeline.config.inputs import SPLITS
+from pipeline.console import one_line
 from pipeline.errors import CaseError, UnfinishedError
 from pipeline.evaluation.results import Evaluation
 from pipeline.files import write_text
@@ -157,7 +158,7 @@ def _read_cases(experiment: Experiment) -> Cohort:
     config, manifest = experiment.config, experiment.manifest
     cohort = prepare_cohort(manifest, experiment.splits.of, config)
     for case, error in cohort.rejected:
-        print(f"rejected {case.case_id}: {error.code}: {error.reason}", file=sys.stderr)
+        print(one_line(f"rejected {case.case_id}: {error.code}: {error.reason}"), file=sys.stderr)
     joined = config.training.member_count > 1 or (experiment.folds and is_cross_fitted(config))
     splits = JOINED_SPLITS if joined else SPLITS
     parts = _parts(cohort, experiment).values() if cohort.usable else [cohort]

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from pipeline.errors import CaseError
 from pipeline.imaging.preprocess import preprocess
 
 SETTINGS = Preprocessing(region="lesion", size=(28, 28, 28), spacing_mm=(1.25, 1.25, 1.25))
+
+OTHER = SETTINGS.model_copy(update={"size": (32, 32, 32)})
 
 
 @pytest.fixture
@@ -148,6 +151,20 @@ def test_cache_stays_within_its_size_and_forgets_what_was_not_used_longest(manif
     prepared(other, small)
     assert len(entries(config)) == 6
     assert not any(entry.exists() for entry in oldest)
+
+
+def test_only_entries_are_evicted_and_all_of_it_is_its_owners_alone(manifest, config):
+    prepared(manifest, config)
+    folders = [config.folder, *(entry.parent for entry in entries(config))]
+    assert {f"{stat.S_IMODE(path.stat().st_mode):o}" for path in folders} == {"700"}
+    assert {f"{stat.S_IMODE(path.stat().st_mode):o}" for path in entries(config)} == {"600"}
+    theirs = config.folder / "notes" / "of-mine.input"
+    theirs.parent.mkdir()
+    theirs.write_text("precious")
+    os.utime(theirs, ns=(0, 0))
+    prepared(manifest, InputCache(folder=config.folder, max_gb=1e-9))
+    prepared(replace(manifest, cases=manifest.cases[:1]), InputCache(folder=config.folder, max_gb=1e-9), OTHER)
+    assert theirs.read_text() == "precious"
 
 
 def test_inputs_without_room_stay_in_memory_and_are_counted(manifest, config, capsys):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bucket import bucket_url
 from dicom_writing import SERIES, SHAPE, ct_slice, phantom, save, write_series
 from PIL import Image as Pillow
 from pydicom.dataset import Dataset
@@ -187,7 +188,7 @@ def test_changed_side_file_is_noticed(tmp_path: Path, kind: str) -> None:
 
 
 def remote(tmp_path: Path, name: str = "") -> str:
-    return f"file://{tmp_path / name}" if name else f"file://{tmp_path}"
+    return bucket_url(tmp_path / name if name else tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["mhd", "nhdr", "npy", "pair"])
@@ -223,7 +224,7 @@ def test_part_behind_a_url_is_the_same_part(tmp_path: Path) -> None:
         whole = (case.url or "").partition("#")[0]
         assert len({input_signature(replace(case, url=url)) for url in (whole, f"{whole}#1", f"{whole}#2")}) == 3
     table = manifest(tmp_path, f"study#{OTHER_CODE}", "scan.tif#3", "scan.tif#9")
-    cases = list(read_inputs(f"file://{table}").cases())
+    cases = list(read_inputs(bucket_url(table)).cases())
     found = prepared(cases[1], SLICES, modality="other").voxels[0]
     page = values[2][::-1, ::-1].T.astype(float)
     np.testing.assert_allclose(found, (page - page.min()) / (page.max() - page.min()), atol=1e-6)

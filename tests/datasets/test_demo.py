@@ -36,7 +36,7 @@ def manifest(tmp_path_factory):
 
 def test_same_seed_gives_the_same_bytes_for_any_number_of_workers(manifest, tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "CASES_A_WORKER", 4)
-    monkeypatch.setattr(demo, "_cores", lambda: 2)
+    monkeypatch.setattr(demo, "usable_cores", lambda: 2)
     again = write_demo_data(tmp_path / "again", cases=8, seed=3)
     assert digests(again.parent) == digests(manifest.parent)
     assert len(digests(again.parent)) == 8 + 3  # two tables and the notice
@@ -249,7 +249,7 @@ def test_nothing_is_left_behind_when_rendering_fails(tmp_path, monkeypatch):
 
 def test_a_failing_worker_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "CASES_A_WORKER", 1)
-    monkeypatch.setattr(demo, "_cores", lambda: 2)
+    monkeypatch.setattr(demo, "usable_cores", lambda: 2)
     chosen = choose_cases(load_nodules(), cases=2, seed=0)
     with pytest.raises(UnfinishedError, match=r"rendering stopped with exit status 1: FileNotFoundError"):
         demo._write_images(tmp_path / "absent", chosen, 0, 2)

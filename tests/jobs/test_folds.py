@@ -47,7 +47,7 @@ def test_the_model_is_all_networks_and_knows_all_patients(finished):
     assert len(description.members) == 3
     assert len({member.weights_sha256 for member in description.members}) == 3
     splits = pd.read_csv(finished / "splits.csv", dtype=str)
-    assert all(description.patients.contains(patient) for patient in splits["patient_id"])
+    assert description.patients.seen_patients(splits["patient_id"]) == set(splits["patient_id"])
 
 
 def test_it_scores_as_an_ensemble_of_calibrated_members(finished, cohort_manifest, tmp_path):
@@ -82,7 +82,10 @@ def test_folds_are_runs_below_the_parent_and_are_not_registered(finished):
 def test_more_folds_than_patients_are_refused(workspace, monkeypatch, capsys):
     monkeypatch.chdir(workspace)
     assert run(["train", "tiny.yaml", "--folds", "1000"]) == 2
-    assert "--folds 1000: needs at least 2, and 1000 patients of each class" in capsys.readouterr().err
+    assert (
+        "1000 folds (--folds, training.folds): at least 2, and 1000 patients of each class are needed"
+        in capsys.readouterr().err
+    )
 
 
 def test_the_description_is_json_without_a_patient(finished):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from pipeline.cases.manifest import read_manifest
 from pipeline.cli import run
 from pipeline.errors import Code, TableError
 
@@ -283,3 +284,46 @@ def test_the_users_own_folders_of_such_names_are_searched(folder, name, capsys):
     (folder / "case0.nii.gz").rename(folder / name / "case0.nii.gz")
     assert run(["check", str(folder)]) == 0
     assert "8 cases: 8 ok" in capsys.readouterr().out
+
+
+def test_no_cell_of_the_manifest_is_a_formula_and_every_path_reads_back(folder, capsys):
+    (folder / "case0.nii.gz").rename(folder / "-1+cmd.nii.gz")
+    (folder / "case1.nii.gz").rename(folder / "=HYPERLINK(1).nii.gz")
+    (folder / "labels.csv").unlink()
+    rows = [f"{path.name},{number % 2},{'@SUM(1)' if number == 3 else -7}" for number, path in enumerate(scans(folder))]
+    (folder / "labels.csv").write_text("image,label,note\n" + "\n".join(rows) + "\n")
+    assert run(["init", str(folder), "--positive", "1", "--keep", "note"]) == 0
+    assert "manifest.csv: an apostrophe stands before 1 cells that a spreadsheet would run" in capsys.readouterr().err
+    manifest = read_manifest(folder / "manifest.csv")
+    assert sorted(case.path.name for case in manifest.cases) == sorted(path.name for path in scans(folder))
+    assert {case.extra["note"] for case in manifest.cases} == {"-7", "'@SUM(1)"}
+    with open(folder / "manifest.csv", newline="") as handle:
+        assert not [
+            cell for row in csv.reader(handle) for cell in row if cell[:1] in ("=", "@", "+") or "-1+" in cell[:3]
+        ]
+
+
+def scans(folder):
+    return sorted(folder.glob("*.nii.gz"))
+
+
+def test_an_id_that_is_a_formula_is_refused_and_nothing_is_written(folder, capsys):
+    rows = [f"case{number}.nii.gz,{number % 2},=CMD({number})" for number in range(8)]
+    (folder / "labels.csv").write_text("image,label,patient_id\n" + "\n".join(rows) + "\n")
+    assert run(["init", str(folder), "--positive", "1", "--patient", "patient_id"]) == 2
+    error = capsys.readouterr().err
+    assert "column 'patient_id': 8 of 8 cells begin with = + - or @" in error
+    assert "CMD" not in error
+    assert files(folder) == ["labels.csv"]
+
+
+def test_a_file_that_came_while_the_scans_were_looked_at_is_not_overwritten(folder, monkeypatch, capsys):
+    def meanwhile(*_, **__):
+        (folder / "manifest.csv").write_text("theirs")
+        return "text"
+
+    monkeypatch.setattr("pipeline.jobs.init.configuration_text", meanwhile)
+    assert run(["init", str(folder), "--positive", "cancer"]) == 2
+    assert "manifest.csv: exists already and is not overwritten" in capsys.readouterr().err
+    assert files(folder) == ["labels.csv", "manifest.csv"]
+    assert (folder / "manifest.csv").read_text() == "theirs"

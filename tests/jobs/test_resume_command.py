@@ -1,6 +1,7 @@
 """``train --resume``: a killed run becomes the run that it would have been."""
 
 import json
+import stat
 
 import pytest
 import yaml
@@ -89,6 +90,12 @@ def test_resume_refuses_another_configuration_and_a_finished_run(inside, capsys)
     assert "training.folds was None, and is 2" in capsys.readouterr().err
     assert run(["train", "tiny.yaml", "--resume", "nothing"]) == 2
     assert "--resume nothing: neither a run's folder" in capsys.readouterr().err
+    (inside / "runs" / "alien").mkdir()
+    for text in ("[]", '{"run_id": "nothing"}', "NaN", "{"):
+        (inside / "runs" / "alien" / "run.json").write_text(text)
+        assert run(["train", "tiny.yaml", "--resume", "nothing"]) == 2
+        assert "--resume nothing: neither a run's folder" in capsys.readouterr().err
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     (folder / "summary.txt").write_text("done")
     assert run(["train", "tiny.yaml", "--resume", str(folder)]) == 2
     assert "is finished" in capsys.readouterr().err
@@ -127,3 +134,15 @@ def test_store_that_fails_at_the_end_costs_nothing_that_was_learnt(inside, monke
     assert run(["train", "tiny.yaml", "--resume", str(folder)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "model: models:/tiny/1"
     assert (folder / "model" / "model.safetensors").read_bytes() == weights
+
+
+def test_a_model_of_the_killed_run_is_set_aside_and_not_removed(inside):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
+        killed_in_epoch(patch, 1)
+        run(["train", "tiny.yaml"])
+    (folder,) = run_folders(inside)
+    (folder / "model").mkdir()
+    (folder / "model" / "notes.txt").write_text("precious")
+    assert run(["train", "tiny.yaml", "--resume", str(folder)]) == 0
+    assert (folder / "model" / "model.json").exists()
+    assert [path.read_text() for path in folder.glob("model-before-*/notes.txt")] == ["precious"]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -73,6 +75,77 @@ def test_a_changed_input_is_refused_or_scored_again(model, manifest, capsys):
     assert after.loc["0005.nii.gz", "probability"] == after.loc["0003.nii.gz", "probability"]
     others = [name for name in before.index if name != "0005.nii.gz"]
     pd.testing.assert_frame_equal(after.loc[others], before.loc[others])
+
+
+def edit(manifest, change):
+    manifest.write_text(change(manifest.read_text()))
+
+
+def test_a_corrected_table_never_keeps_the_other_scans_probability(model, manifest, capsys):
+    """Two scans of one size and time differ by nothing but their names."""
+    for number in range(12):
+        image = nib.load(manifest.parent / f"{number:04d}.nii.gz")
+        nib.save(image, manifest.parent / f"{number:04d}.nii")
+        os.utime(manifest.parent / f"{number:04d}.nii", (1e9, 1e9))
+    edit(manifest, lambda text: text.replace("nii.gz,0,0,0", "nii,0,0,0"))
+    assert score(model, manifest) == 0
+    before = table().set_index("case_id")["probability"]
+    swap = {"0003.nii,": "0004.nii,", "0004.nii,": "0003.nii,"}
+    edit(manifest, lambda text: re.sub("|".join(swap), lambda match: swap[match[0]], text))
+    assert score(model, manifest) == 2
+    assert "2 inputs have changed since they were scored (first: 0003.nii.gz)" in capsys.readouterr().err
+    assert score(model, manifest, "out", "--rescore-changed") == 0
+    after = table().set_index("case_id")["probability"]
+    assert after["0003.nii.gz"] == before["0004.nii.gz"] != before["0003.nii.gz"]
+    edit(manifest, lambda text: text.replace(",0007.nii,", ",./0007.nii,"))  # the same scan, spelt otherwise
+    assert score(model, manifest) == 0
+    assert summary()["scored_by_this_run"] == 0
+
+
+def test_a_corrected_patient_is_noticed(model, manifest, capsys):
+    edit(manifest, lambda text: re.sub("(?m)$", ",p1", text.rstrip()).replace(",p1", ",patient_id", 1) + "\n")
+    assert score(model, manifest) == 0
+    edit(manifest, lambda text: text.replace("RAS,p1", "RAS,p2", 1))
+    assert score(model, manifest) == 2
+    assert "1 inputs have changed since they were scored (first: 0000.nii.gz)" in capsys.readouterr().err
+    assert score(model, manifest, "out", "--rescore-changed") == 0
+    assert list(table()["patient_id"]).count("p2") == 1
+
+
+def test_an_output_whose_scans_moved_behind_a_link_is_continued(model, manifest, tmp_path):
+    (tmp_path / "current").symlink_to(manifest.parent)
+    assert score(model, tmp_path / "current" / "manifest.csv") == 0
+    manifest.parent.rename(tmp_path / "moved")
+    (tmp_path / "current").unlink()
+    (tmp_path / "current").symlink_to(tmp_path / "moved")
+    assert score(model, tmp_path / "current" / "manifest.csv") == 0
+    assert summary()["scored_by_this_run"] == 0
+
+
+def test_a_folder_that_scoring_did_not_make_is_refused_before_anything_is_scored(model, manifest, tmp_path, capsys):
+    (tmp_path / "out" / "parts").mkdir(parents=True)
+    (tmp_path / "out" / "parts" / "inventory.csv").write_text("x")
+    (tmp_path / "out" / ".editor.tmp").write_text("x")
+    assert score(model, manifest) == 2
+    says = "--out out: holds .editor.tmp and no parts/run.json, so scoring did not make it; name a new folder"
+    assert capsys.readouterr().err == f"malignancy: {says}\n"
+    kept = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert kept == {".editor.tmp", "parts/inventory.csv"}
+
+
+def test_rows_are_their_owners_alone(model, manifest, tmp_path):
+    before = os.umask(0o022)
+    try:
+        assert score(model, manifest, "new/out") == 0
+        (tmp_path / "there").mkdir()
+        assert score(model, manifest, "there") == 0
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "new").rglob("*") if path.is_file()]
+    folders = [path for path in (tmp_path / "new").rglob("*") if path.is_dir()]
+    assert {f"{path.stat().st_mode & 0o777:o}" for path in files} == {"600"}
+    assert {f"{path.stat().st_mode & 0o777:o}" for path in (tmp_path / "new", *folders)} == {"700"}
+    assert f"{(tmp_path / 'there').stat().st_mode & 0o777:o}" == "755"  # a folder of the user's is left as it is
 
 
 def test_another_model_is_refused_and_restart_sets_the_rows_aside(model, manifest, tmp_path, capsys):
@@ -141,14 +214,26 @@ def test_damaged_records_are_one_line(model, manifest, capsys, name):
     assert f"{name}: is not what was committed; restore it, or score anew with --restart" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ["{}", "7", '[["a"]]', "NaN", '"abc"', "{"])
+def test_a_record_of_superseded_lesions_that_is_none_is_one_line(model, manifest, capsys, text):
+    assert score(model, manifest.parent) == 1
+    with open("out/superseded.json", "w") as handle:
+        handle.write(text)
+    assert score(model, manifest.parent) == 2
+    assert "superseded.json: is not what was written; restore it" in capsys.readouterr().err
+
+
 def test_places_that_cannot_be_written_and_names_that_are_empty_are_one_line(model, manifest, capsys):
     assert score(model, manifest, "scans/manifest.csv/x") == 2
     assert score(model, manifest, "x" * 300) == 2
     assert score(f"{model},", manifest) == 2
     assert score(model, manifest, "scans/0000.nii.gz") == 2
     assert score(model, manifest, str(model)) == 2
+    (manifest.parent / "link").symlink_to("nowhere")
+    assert score(model, manifest, "scans/link") == 2
     errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 5
+    assert len(errors) == 6
+    assert "--out scans/link: is not a folder" in errors[5]
     assert "has an empty name" in errors[2]
     assert "--out scans/0000.nii.gz: is not a folder" in errors[3]
     assert f"--out {model}: is a model directory" in errors[4]
@@ -198,6 +283,19 @@ def test_odd_image_names_are_rejected_rows(model, manifest):
     assert score(model, manifest) == 1
     codes = table().set_index("case_id")["code"]
     assert (codes["long"], codes["url"]) == ("E_NOT_FOUND", "E_OUTSIDE_ROOT")
+
+
+@pytest.mark.parametrize("name", ["golden.json", "0.nii.gz"])
+def test_damaged_golden_scans_are_one_line_and_the_models_fault(model, manifest, tmp_path, capsys, name):
+    folder = tmp_path / "damaged"
+    shutil.copytree(model, folder)
+    (folder / "golden" / name).unlink()
+    os.mkfifo(folder / "golden" / name)
+    assert score(str(folder), manifest) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"malignancy: {folder}/golden/{name}: ")
+    assert "copy the model directory again" in error
+    assert len(error.splitlines()) == 1
 
 
 def test_drift_is_an_alert_in_the_summary(model, manifest, tmp_path):

@@ -1,7 +1,9 @@
 """Several findings, end to end on 96 small scans: the same probabilities everywhere, each finding judged by itself."""
 
 import json
+from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -137,12 +139,21 @@ def test_model_report_summary_and_tracking_show_every_finding(inside):
     assert "| bright |" in record.data.tags["mlflow.note.content"]
 
 
-def test_a_model_is_judged_finding_by_finding_on_other_patients(inside, manifest, tmp_path, capsys):
+def of_other_patients(manifest):
+    """The same voxels in files of their own, of other patients and cases: what is tested is not accuracy."""
     table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
-    table["patient_id"] = "other-" + table["patient_id"]  # the same scans will do: what is tested is not accuracy
-    table["image"] = table["image"].map(lambda image: str(manifest.parent / image))
-    local = manifest.parent / "others.csv"
-    table.assign(image=pd.read_csv(manifest, dtype=str)["image"], bright="").to_csv(local, index=False)
+    (manifest.parent / "other").mkdir(exist_ok=True)
+    for image in table["image"]:
+        scan = nib.load(manifest.parent / image)
+        scan.header["descrip"] = b"of another patient"
+        nib.save(scan, manifest.parent / "other" / Path(image).name)
+    table["image"] = "other/" + table["image"].map(lambda image: Path(image).name)
+    return table.assign(patient_id="other-" + table["patient_id"], case_id="other-" + table["case_id"])
+
+
+def test_a_model_is_judged_finding_by_finding_on_other_patients(inside, manifest, tmp_path, capsys):
+    table, local = of_other_patients(manifest), manifest.parent / "others.csv"
+    table.assign(bright="").to_csv(local, index=False)
     model = str(run_folder(inside) / "model")
     assert run(["evaluate", model, str(local), "--out", str(tmp_path / "out")]) == 0
     assert "finding bright is blank in every case that may be judged, and is left out" in capsys.readouterr().out
@@ -191,8 +202,7 @@ def test_a_bad_table_is_one_line_before_anything_is_computed(inside, manifest, c
 
 
 def test_recalibration_moves_each_finding_that_is_known_and_leaves_the_others(inside, manifest, capsys):
-    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
-    table["patient_id"] = "local-" + table["patient_id"]
+    table = of_other_patients(manifest)
     table.drop(columns="bright").to_csv(manifest.with_name("local.csv"), index=False)
     model = run_folder(inside) / "model"
     assert run(["recalibrate", str(model), str(manifest.with_name("local.csv"))]) == 0

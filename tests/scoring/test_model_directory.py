@@ -1,6 +1,8 @@
 """The model directory: what is saved is what is loaded, and damage is noticed."""
 
 import json
+import os
+import resource
 
 import numpy as np
 import pytest
@@ -82,7 +84,32 @@ def test_nothing_in_the_directory_is_a_pickle(tmp_path):
         (lambda folder: edit(folder, modality="MR"), "was edited after training"),
         (lambda folder: flip_last_byte(folder / "model.safetensors"), "not those that were trained"),
         (lambda folder: (folder / "model.safetensors").unlink(), "cannot be read"),
-        (lambda folder: edit(folder, network={"name": "compact", "width": 8, "dropout": 0.0}), "does not fit"),
+        (lambda folder: edit(folder, network={"name": "compact", "width": 8, "dropout": 0.0}), "was edited after"),
+        (lambda folder: edit(folder, members=[]), "members: Tuple should have at least 1 item"),
+        (lambda folder: edit(folder, envelope={"alien": 1}), "envelope: expected the keys cases, limits and modality"),
+        (
+            lambda folder: edit(folder, envelope={"modality": "CT", "cases": None, "limits": {}}),
+            "envelope: is not what",
+        ),
+        (lambda folder: edit(folder, refer_zone={"alien": 1}), "refer_zone: is not what this program writes"),
+        (lambda folder: edit(folder, drift_reference={"probability": 7}), "drift_reference: is not what"),
+        (lambda folder: edit(folder, operating_points=[{"threshold": 2}]), "operating point: expected an object"),
+        (lambda folder: edit(folder, prevalence_at_calibration=float("nan")), r"holds NaN, expected finite numbers"),
+        (
+            lambda folder: replace_text(
+                folder, '"prevalence_at_calibration": 0.5', '"prevalence_at_calibration": 1e999'
+            ),
+            "holds 1e999, expected finite numbers",
+        ),
+        (lambda folder: (folder / "model.json").write_text("[" * 200_000), "is nested too deeply"),
+        (lambda folder: replace_with(folder / "model.json", os.mkfifo), "cannot be read .*a folder, pipe or device"),
+        (lambda folder: replace_with(folder / "model.json", link_to_zero), "cannot be read .*a folder, pipe or device"),
+        (lambda folder: replace_with(folder / "model.safetensors", os.mkfifo), "cannot be read .*pipe or device"),
+        (lambda folder: replace_with(folder / "model.safetensors", link_to_zero), "cannot be read .*pipe or device"),
+        (lambda folder: os.truncate(folder / "model.json", 1 << 40), r"has 1099511627776 bytes, expected at most"),
+        (lambda folder: os.truncate(folder / "model.safetensors", 1 << 40), "has 1099511627776 bytes, and the network"),
+        (lambda folder: edit(folder, members=weights_at(folder, "..")), "cannot be read"),
+        (lambda folder: edit(folder, members=2 * weights_at(folder, "model.safetensors")), "two have one weights file"),
     ],
 )
 def test_damage_is_one_clear_error(tmp_path, damage, says):
@@ -91,6 +118,45 @@ def test_damage_is_one_clear_error(tmp_path, damage, says):
     with pytest.raises(ModelError, match=says) as caught:
         load_model(tmp_path / "model")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "says"),
+    [
+        ("network", {"width": 8}, "has .* bytes, and the network of model.json .*; it does not fit"),
+        ("network", {"width": 10**9}, "network.width: Input should be less than or equal to 4096"),
+        ("network", {"width": 4096}, "it does not fit|none can be made"),
+        ("network", {"name": "densenet121", "width": None}, "it does not fit"),
+        ("preprocessing", {"size": [100_000] * 3}, "size.0: Input should be less than or equal to 4096"),
+        ("preprocessing", {"size": [4096] * 3}, "68,719,476,736 voxels, expected at most 134,217,728"),
+    ],
+)
+def test_a_description_with_a_digest_that_fits_still_takes_no_memory(tmp_path, section, values, says):
+    """Whoever writes a hostile description can compute its digest too."""
+    description = save_tiny(tmp_path / "model").model_dump(mode="json")
+    description[section] |= values
+    digest = model_digest(
+        [member["weights_sha256"] for member in description["members"]],
+        [member["calibrator"] for member in description["members"]],
+        description["network"],
+        description["preprocessing"],
+        description["modality"],
+        None,
+    )
+    edit(tmp_path / "model", **{section: description[section]}, digests=description["digests"] | {"model": digest})
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (memory_in_use() + (1 << 30), before[1]))
+    try:
+        with pytest.raises(ModelError, match=says) as caught:
+            load_model(tmp_path / "model")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert "\n" not in str(caught.value)
+
+
+def memory_in_use():
+    with open("/proc/self/statm") as handle:
+        return int(handle.read().split()[0]) * resource.getpagesize()
 
 
 def test_edited_calibrator_is_noticed(tmp_path):
@@ -153,3 +219,23 @@ def test_models_with_hashes_of_ids_as_they_were_spelt_still_know_their_patients(
     spelt = sha256_bytes(b"salt\0P-07")[:16]
     hashes = PatientHashes(salt="salt", train=(spelt,), validation=(), calibration=())
     assert hashes.seen_patients(["P-07", "p-07"]) == {"P-07"}
+
+
+def replace_text(folder, old, new):
+    path = folder / "model.json"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def replace_with(path, make):
+    path.unlink()
+    make(path)
+
+
+def link_to_zero(path):
+    path.symlink_to("/dev/zero")
+
+
+def weights_at(folder, name):
+    (member,) = json.loads((folder / "model.json").read_text())["members"]
+    return [member | {"weights": name}]

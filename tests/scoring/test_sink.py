@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -59,13 +60,102 @@ def test_a_later_run_knows_what_is_finished_and_adds_to_it(tmp_path):
 
 def test_rows_that_were_not_committed_are_absent_and_half_parts_are_removed(tmp_path):
     fill(tmp_path, "abc").commit()
-    fill(tmp_path, "de")  # dropped without a commit, as by a kill
+    fill(tmp_path, "de").commit()
     parts = tmp_path / "parts"
-    (parts / "000002.parquet").write_bytes(b"half")
-    (parts / ".000002.json.0123.tmp").write_text("{")
+    (parts / "000002.json").unlink()  # killed before the record was written
+    (parts / ".000002.json.0123456789ab.tmp").write_text("{")
+    (tmp_path / ".scores.csv.0123456789ab.tmp").write_text("half")
     sink = Sink(tmp_path, HEADER)
     assert set(sink.finished) == set("abc")
     assert {path.name for path in parts.iterdir()} == {"run.json", "000001.parquet", "000001.json"}
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+FOREIGN = {
+    "parts/inventory.csv": "x",
+    "parts/000007.parquet": "another program's",
+    "parts/.000001.parquet.tmp": "x",
+    "parts/2024.json": "[]",
+    ".editor.tmp": "x",
+    ".scores.csv.swp.tmp": "x",
+    "scores-of-mine.csv": "x",
+}
+
+
+def write_files(folder, files):
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+
+
+@pytest.mark.parametrize("name", [*FOREIGN, "scores.csv", "parts", "summary.txt"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_folder_with_files_that_scoring_did_not_make_is_refused_and_untouched(tmp_path, name, restart):
+    write_files(tmp_path, {name: "theirs"})
+    with pytest.raises(UsageError, match=r"holds .* and no parts/run\.json, so scoring did not make it; name a new"):
+        Sink(tmp_path, HEADER, restart=restart)
+    assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["theirs"]
+
+
+def test_other_files_that_came_into_an_output_folder_stay_there(tmp_path):
+    fill(tmp_path, "abc").commit()
+    write_files(tmp_path, FOREIGN)
+    pq.write_table(pa.table({"case_id": [1], "x": [2.0]}), tmp_path / "parts" / "000008.parquet")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    sink = fill(tmp_path, "de")
+    sink.finish()
+    assert set(sink.finished) == set("abc")
+    assert ids(tmp_path) == list("abcde")
+    assert {path: path.read_bytes() for path in before} == before
+    assert fill(tmp_path, "f").finish().total == 6
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_folder_whose_first_run_was_killed_before_its_record_is_taken_up(tmp_path, restart):
+    write_files(tmp_path, {"parts/.run.json.0123456789ab.tmp": "{", ".lock": ""})
+    (tmp_path / "lost+found").mkdir()
+    with exclusive(tmp_path):
+        assert fill(tmp_path, "a", restart=restart).finish().total == 1
+    assert not list(tmp_path.glob("parts-before-*"))
+
+
+def test_a_restart_that_was_killed_in_between_is_taken_up(tmp_path):
+    fill(tmp_path, "ab").finish()
+    (tmp_path / "parts").rename(tmp_path / "parts-before-now")
+    assert fill(tmp_path, "c").finish().total == 1
+
+
+def cut(part):
+    part.write_bytes(part.read_bytes()[:-7])
+
+
+def of_another_program(part):
+    pq.write_table(pa.table({"case_id": [1, 2], "value": [0.1, 0.2]}), part)
+
+
+def without_a_column(part):
+    pq.write_table(pq.read_table(part).drop_columns(["probability"]), part)
+
+
+@pytest.mark.parametrize("damage", [cut, of_another_program, without_a_column])
+def test_a_part_that_is_not_ours_is_one_line_also_when_its_record_fits(tmp_path, damage):
+    fill(tmp_path, "ab").commit()
+    part = tmp_path / "parts" / "000001.parquet"
+    damage(part)
+    record = {"rows": 2, "sha256": files.sha256_file(part), "committed_at": "now"}
+    part.with_suffix(".json").write_text(json.dumps(record))
+    with pytest.raises(ModelError, match=r"000001\.parquet: is not what was committed; restore it") as caught:
+        Sink(tmp_path, HEADER)
+    assert "\n" not in str(caught.value)
+    assert part.exists()
+
+
+@pytest.mark.parametrize("text", ['{"rows": NaN}', "[" * 100_000, "\xff"])
+def test_a_record_that_is_no_json_is_one_line(tmp_path, text):
+    fill(tmp_path, "ab").commit()
+    (tmp_path / "parts" / "000001.json").write_text(text, encoding="latin-1")
+    with pytest.raises(ModelError, match=r"000001\.json: is not what was committed"):
+        Sink(tmp_path, HEADER)
 
 
 def test_the_last_row_of_a_case_counts(tmp_path):
@@ -195,3 +285,23 @@ def test_the_lock_names_its_holder_and_dies_with_it(tmp_path):
     process.wait()
     with exclusive(tmp_path):
         assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+
+
+def test_the_lock_follows_no_link_and_takes_no_file_of_another_program(tmp_path):
+    mine = tmp_path / "mine.txt"
+    mine.write_text("precious")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".lock").symlink_to(mine)
+    with pytest.raises(UsageError, match=r"\.lock: is a link, folder or device"), exclusive(out):
+        pass
+    (out / ".lock").unlink()
+    os.mkfifo(out / ".lock")
+    with pytest.raises(UsageError, match=r"\.lock: is a link, folder or device"), exclusive(out):
+        pass
+    (out / ".lock").unlink()
+    (out / ".lock").write_text("pid of the mail program")
+    with pytest.raises(UsageError, match=r"\.lock: is not a lock of this program"), exclusive(out):
+        pass
+    assert mine.read_text() == "precious"
+    assert (out / ".lock").read_text() == "pid of the mail program"

@@ -93,8 +93,13 @@ def test_half_a_line_and_another_stores_file_are_left_alone(tracking):
     (folder / "half.jsonl").write_text(text + '{"metric": ["lo')
     (folder / "other.jsonl").write_text(text.replace("mlflow.db", "other.db"))
     (folder / "empty.jsonl").write_text("")
+    alien = {"alien.jsonl": "[1, 2]\n", "words.jsonl": "not JSON\n", "numbers.jsonl": '{"uri": 1}\n7\n'}
+    for name, line in alien.items():
+        (folder / name).write_text(line)
     with open_run(tracking, name="next", tags={}):
-        assert sorted(path.name for path in files(tracking) if len(path.name) < 20) == ["empty.jsonl", "other.jsonl"]
+        left = {path.name: path.read_text() for path in files(tracking) if len(path.name) < 20}
+        assert left.keys() == {"empty.jsonl", "other.jsonl", *alien}
+        assert alien.items() <= left.items()
     assert history(tracking, run.run_id) == [(1, 0.5)]
 
 

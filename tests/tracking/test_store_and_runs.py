@@ -93,6 +93,12 @@ def test_store_that_cannot_be_reached_is_one_line(tmp_path, monkeypatch):
     assert time.monotonic() - started < 60  # MLflow's own settings wait for minutes
 
 
+def test_a_file_that_has_the_name_of_the_stores_lock_keeps_its_content(tracking, tmp_path):
+    (tmp_path / "mlflow.db.lock").write_text("precious")
+    open_store(tracking)
+    assert (tmp_path / "mlflow.db.lock").read_text() == "precious"
+
+
 def test_unknown_models_are_one_line(tracking, tmp_path):
     for uri in ("models:/none@champion", "models:/none/1", "runs:/0123/model"):
         with pytest.raises(ModelError, match="no such model"):

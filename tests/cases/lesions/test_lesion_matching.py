@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from bucket import bucket_url
 from lesion_files import (
     AXIAL,
     ellipsoid,
@@ -425,10 +426,10 @@ def test_a_diameter_of_a_report_that_no_lesion_has_is_refused(root, scans, tmp_p
 def test_images_behind_a_url_go_by_id_and_name(root, scans, tmp_path):
     write_rows(root / "manifest.csv", ("case_id", "image"), ["a", "P1/CT"], ["b", "P2/CT"])
     table = write_rows(tmp_path / "t.csv", TABLE, ["b", 1, 2, 3, "RAS"])
-    located = locate(read_inputs(f"file://{root}/manifest.csv"), [table])
+    located = locate(read_inputs(bucket_url(root / "manifest.csv")), [table])
     assert codes(located) == {"a": "E_CENTER_MISSING", "b": None}
     write_structure_set(scans[0], tmp_path / "rt.dcm")
-    located = locate(read_inputs(f"file://{root}/manifest.csv"), [tmp_path / "rt.dcm"])
+    located = locate(read_inputs(bucket_url(root / "manifest.csv")), [tmp_path / "rt.dcm"])
     assert [refused.error.code for refused in located.match.homeless] == [Code.E_MIXED_SERIES]
 
 
