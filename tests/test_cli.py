@@ -90,4 +90,6 @@ def test_model_that_is_none_is_exit_2(capsys, tmp_path, monkeypatch, cohort_mani
     assert "nowhere: holds no model.json" in capsys.readouterr().err
     assert run(["score", "models:/none@champion", str(cohort_manifest), "--out", "o"]) == 2
     assert "models:/none@champion: no such model" in capsys.readouterr().err
+    assert run(["score", "models:/none", str(cohort_manifest), "--out", "out"]) == 2
+    assert "models:/none: names no version; give models:/none@champion, or models:/none/1" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()

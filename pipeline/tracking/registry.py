@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -184,6 +185,8 @@ def model_folder(model: str, config: Tracking) -> Path:
         path = Path(model)
         nested = path / "artifacts" / "model_directory"
         return nested if nested.is_dir() else path
+    if re.fullmatch(r"models:/[^/@]+", model):
+        raise ModelError(f"{model}: names no version; give {model}@{CHAMPION}, or {model}/1")
     store = open_store(config)
     import mlflow.artifacts
 
