@@ -81,11 +81,12 @@ def save_coded(
     case_ids=(),
     images=(),
     refer_zone=None,
+    threshold=0.2,
     provenance=None,
     **label,
 ):
     """A model directory with a coded network."""
-    threshold = float(sigmoid(logit(0.2) / temperature))  # the same decisions, whatever the temperature
+    threshold = float(sigmoid(logit(threshold) / temperature))  # the same decisions, whatever the temperature
     point = OperatingPoint(threshold, "sensitivity", 0.9, None, 50, 50, 0.9, 0.6)
     return save_model(
         folder,

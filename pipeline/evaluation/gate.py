@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.errors import UndefinedMetricError, UsageError
 from pipeline.evaluation.arrays import BoolArray
-from pipeline.evaluation.clustered import mean_difference_interval
+from pipeline.evaluation.clustered import mean_difference_interval, paired_proportion_interval
 from pipeline.evaluation.decision import Condition
 from pipeline.evaluation.intervals import Interval, paired_auroc_difference
 from pipeline.evaluation.predictions import Predictions
@@ -28,6 +28,8 @@ class GatePolicy:
 
     Attributes:
         auroc_margin: the lower limit of the paired difference in AUROC must lie above minus this.
+        sensitivity_margin: likewise of the paired difference in sensitivity, each model at its own threshold.
+        specificity_margin: likewise in specificity.
         patients_a_class: patients with malignant, and with benign, cases that neither model has seen, at least.
         lost_share: share of the cases that the challenger alone may refuse to score.
         parity: largest difference of a probability between the command and the registered MLflow model.
@@ -36,7 +38,9 @@ class GatePolicy:
     """
 
     auroc_margin: float = 0.05
-    patients_a_class: int = 20
+    sensitivity_margin: float = 0.05
+    specificity_margin: float = 0.05
+    patients_a_class: int = 40
     lost_share: float = 0.02
     parity: float = 1e-6
     subgroup_auroc_drop: float = 0.10
@@ -188,6 +192,8 @@ def contest(
         _coverage(lost, len(challenger.predictions), policy),
         _images(known_images),
         _not_inferior(challenger, champion, policy, seed=seed),
+        _decides_no_worse("sensitivity", 1, challenger, champion, margin=policy.sensitivity_margin),
+        _decides_no_worse("specificity", 0, challenger, champion, margin=policy.specificity_margin),
         _calibration(challenger.evaluation),
         _subgroups(challenger, champion, columns, policy, seed=seed),
     )
@@ -241,12 +247,38 @@ def _not_inferior(challenger: Contender, champion: Contender, policy: GatePolicy
         gain = auroc_gain(challenger, champion, seed=seed)
     except UndefinedMetricError as error:
         return Condition(name, holds=False, finding=f"cannot be judged: {error}")
+    return _above_margin(name, gain, margin, "challenger less champion, paired")
+
+
+def _decides_no_worse(what: str, label: int, challenger: Contender, champion: Contender, *, margin: float) -> Condition:
+    """Whether the challenger decides the cases with one label right as often as the champion does.
+
+    Each at its own threshold: a ranking and probabilities may be right, and the threshold useless.
+    """
+    name, labels = f"{what} not worse", challenger.predictions.labels
+    members = labels == label
+    mine, other = (_positive(each)[members] == (label == 1) for each in (challenger, champion))
+    try:
+        gain = paired_proportion_interval(mine, other, challenger.predictions.patients[members])
+    except UndefinedMetricError as error:
+        return Condition(name, holds=False, finding=f"cannot be judged: {error}; give more cases")
+    shares = f"{mine.mean():.3f} against the champion's {other.mean():.3f}, each at its own threshold"
+    return _above_margin(name, gain, margin, f"{shares}; challenger less champion, paired")
+
+
+def _above_margin(name: str, gain: Interval, margin: float, compared: str) -> Condition:
+    """Non-inferiority: the whole interval must lie above minus the margin."""
     holds = gain.lower > -margin
-    finding = f"challenger less champion, paired: {gain}; the lower limit must lie above -{margin:g}"
+    finding = f"{compared}: {gain}; the lower limit must lie above -{margin:g}"
     if not holds:
         worse = gain.upper < 0
         finding += "; it is worse" if worse else "; too uncertain to say that it is not worse: give more cases"
     return Condition(name, holds=holds, finding=finding)
+
+
+def _positive(contender: Contender) -> BoolArray:
+    """Which cases a model calls positive at its own threshold, shape (n,)."""
+    return contender.evaluation.operating_point.decide(contender.predictions.probabilities)
 
 
 def _calibration(evaluation: Evaluation) -> Condition:
@@ -292,10 +324,7 @@ def _drops(
     if gain.estimate <= -policy.subgroup_auroc_drop and gain.upper < 0:
         found.append(f"AUROC falls, challenger less champion {gain}")
     malignant = mine.predictions.labels == 1
-    positive = [
-        each.evaluation.operating_point.decide(each.predictions.probabilities)[malignant].astype(np.float64)
-        for each in (mine, other)
-    ]
+    positive = [_positive(each)[malignant].astype(np.float64) for each in (mine, other)]
     change = mean_difference_interval(positive[0] - positive[1], mine.predictions.patients[malignant])
     if change.estimate <= -policy.subgroup_sensitivity_drop and change.upper < 0:
         found.append(f"sensitivity falls, challenger less champion {change}")

@@ -3,11 +3,14 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
 from studies import calibrator, frame, point
 
-from pipeline.errors import UsageError
-from pipeline.evaluation.clustered import mean_difference_interval
+from pipeline.errors import UndefinedMetricError, UsageError
+from pipeline.evaluation.calibrator import logit, sigmoid
+from pipeline.evaluation.clustered import mean_difference_interval, paired_proportion_interval
 from pipeline.evaluation.decision import decide, decision_text
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.gate import Contender, GatePolicy, LockedCases, Parity, Standing, admission, contest
@@ -18,9 +21,9 @@ COUNTS = LockedCases(100, 0, 0, 100, 40, 60)
 POLICY = GatePolicy()
 
 
-def contender(table, *, temperature=1.6):
+def contender(table, *, temperature=1.6, threshold=0.2):
     predictions = Predictions.from_frame(table).with_probabilities(calibrator(temperature).apply)
-    return Contender(predictions, evaluate(predictions, operating_point=point(), resamples=100))
+    return Contender(predictions, evaluate(predictions, operating_point=point(threshold), resamples=100))
 
 
 def compare(challenger, champion, **settings):
@@ -70,7 +73,7 @@ def test_admission_needs_no_label_and_asks_for_the_same_question():
     assert all(each.holds for each in admission(STANDING, bare, COUNTS, policy=POLICY))
 
 
-@pytest.mark.parametrize(("malignant", "benign", "holds"), [(20, 20, True), (19, 400, False), (400, 19, False)])
+@pytest.mark.parametrize(("malignant", "benign", "holds"), [(40, 40, True), (39, 400, False), (400, 39, False)])
 def test_too_few_patients_of_a_class_is_a_refusal(malignant, benign, holds):
     counts = replace(COUNTS, patients_malignant=malignant, patients_benign=benign)
     assert admission(STANDING, STANDING, counts, policy=POLICY)[-1].holds is holds
@@ -94,7 +97,45 @@ def test_few_cases_are_no_proof_of_being_no_worse(study):
 
 
 def test_overconfident_probabilities_fail_calibration_alone(study, champion):
-    assert failed(compare(contender(study, temperature=1.0), champion, columns=["site"])) == ["calibration"]
+    same_decisions = float(sigmoid(1.6 * logit(0.2)))
+    overconfident = contender(study, temperature=1.0, threshold=same_decisions)
+    assert failed(compare(overconfident, champion, columns=["site"])) == ["calibration"]
+
+
+@pytest.mark.parametrize(("threshold", "what"), [(1e-6, "specificity"), (0.9, "sensitivity")])
+def test_same_ranking_with_a_useless_threshold_is_refused(study, champion, threshold, what):
+    found = compare(contender(study, threshold=threshold), champion, columns=["site"])
+    assert f"{what} not worse" in failed(found)
+    assert set(failed(found)) <= {f"{what} not worse", "no subgroup collapse"}
+    finding = found[f"{what} not worse"].finding
+    assert finding.startswith("0.")
+    assert "each at its own threshold; challenger less champion, paired: -0." in finding
+    assert finding.endswith("the lower limit must lie above -0.05; it is worse")
+
+
+def test_a_lower_sensitivity_within_the_margin_passes_and_beyond_it_does_not(study, champion):
+    slightly = compare(contender(study, threshold=0.21), champion)["sensitivity not worse"]
+    assert slightly.holds
+    assert not compare(contender(study, threshold=0.30), champion)["sensitivity not worse"].holds
+    strict = replace(POLICY, sensitivity_margin=0.001)
+    assert not compare(contender(study, threshold=0.21), champion, policy=strict)["sensitivity not worse"].holds
+
+
+def test_equal_decisions_on_the_fewest_patients_are_just_enough_to_say():
+    def finding(patients):
+        study = frame(4000, seed=4).drop_duplicates("patient_id")
+        table = pd.concat([part.head(patients) for _, part in study.groupby("label")], ignore_index=True)
+        return compare(contender(table), contender(table))["specificity not worse"]
+
+    assert finding(POLICY.patients_a_class).holds
+    assert "too uncertain to say" in finding(POLICY.patients_a_class - 5).finding
+
+
+def test_one_class_alone_cannot_be_judged(study):
+    benign = contender(study[study["label"] == 0].reset_index(drop=True))
+    condition = compare(benign, benign)["sensitivity not worse"]
+    assert not condition.holds
+    assert condition.finding.startswith("cannot be judged: ")
 
 
 def test_collapse_in_one_subgroup_is_named(study, champion):
@@ -164,3 +205,29 @@ def test_paired_difference_covers_zero_when_there_is_none():
         who = np.repeat(np.arange(60), 3)
         covered.append(mean_difference_interval(rng.normal(size=60)[who] + rng.normal(size=180), who).contains(0.0))
     assert 0.91 <= np.mean(covered) <= 0.985
+
+
+def test_paired_difference_of_shares_covers_the_truth_with_few_patients_whose_cases_are_alike():
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(1000):
+        sizes = rng.integers(1, 5, 60)
+        who = np.repeat(np.arange(60), sizes)
+        alike = np.where(rng.random(who.size) < 0.6, rng.random(60)[who], rng.random(who.size))
+        first, second = alike < 0.85, (alike > 0.06) & (alike < 0.95)  # shares 0.85 and 0.89
+        covered.append(paired_proportion_interval(first, second, who).contains(-0.04))
+    assert 0.93 <= np.mean(covered) <= 0.99
+
+
+def test_paired_difference_of_independent_pairs_is_agresti_and_min():
+    first, second = np.r_[np.ones(30), np.zeros(20)], np.r_[np.ones(25), np.zeros(10), np.ones(15)]
+    found = paired_proportion_interval(first, second, np.arange(50))
+    only_first, only_second, pairs = 5 + 0.5, 15 + 0.5, 50 + 2
+    center = (only_first - only_second) / pairs
+    error = np.sqrt((only_first + only_second - (only_first - only_second) ** 2 / pairs) / pairs**2 * 50 / 49)
+    assert found.estimate == pytest.approx(-0.2)
+    assert found.upper - center == pytest.approx(stats.t.ppf(0.975, 49) * error)
+    assert center - found.lower == pytest.approx(stats.t.ppf(0.975, 49) * error)
+    assert paired_proportion_interval(np.ones(9), np.ones(9), np.arange(9)).lower < -0.15
+    with pytest.raises(UndefinedMetricError, match="1 patient; expected at least 2"):
+        paired_proportion_interval([1, 0], [1, 1], ["p", "p"])

@@ -27,6 +27,7 @@ def registry(tmp_path_factory):
             "champion": {"south": 1.2},
             "good": {},
             "miscalibrated": {"temperature": 0.3},
+            "careless": {"threshold": 1e-6},
             "leaking": {"trained_on": PATIENTS[20:]},
             "collapsing": {"south": 0.0},
             "foreign": {"source": "pathology"},
@@ -91,6 +92,7 @@ def test_good_challenger_is_promoted_and_rollback_restores(registry, promote, ca
     ("what", "failed", "why"),
     [
         ("miscalibrated", "calibration", "overconfident"),
+        ("careless", "specificity not worse", "0.000 against the champion's 0."),
         ("leaking", "enough unseen patients", "340 of patients in the challenger's"),
         ("collapsing", "no subgroup collapse", "site south: AUROC falls, challenger less champion -0."),
         ("foreign", "same label source", "the challenger's is 'pathology', the champion's 'made up'"),
@@ -118,7 +120,7 @@ def test_unfit_challenger_is_refused_with_the_right_reason(registry, promote, wh
 def test_only_what_is_wrong_fails(promote):
     failed = {
         what: [line for line in promote(what)[1].splitlines() if line.startswith("FAILED")]
-        for what in ("miscalibrated", "leaking", "foreign", "real", "small", "open")
+        for what in ("miscalibrated", "careless", "leaking", "foreign", "real", "small", "open")
     }
     assert {what: len(lines) for what, lines in failed.items()} == dict.fromkeys(failed, 1)
 
