@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from pipeline.errors import CalibrationError
-from pipeline.evaluation.arrays import BoolArray, FloatArray, IntArray, as_labels, as_probabilities
+from pipeline.evaluation.arrays import BoolArray, FloatArray, as_labels, as_probabilities
 from pipeline.evaluation.clustered import proportion_interval
 from pipeline.evaluation.intervals import Interval
 from pipeline.evaluation.predictions import Predictions
@@ -51,12 +51,6 @@ class ReferZone:
         values = np.asarray(probabilities, dtype=np.float64)
         return np.asarray((values >= self.malignant_from) == (values <= self.benign_to))
 
-    def decide(self, probability: float) -> Decision:
-        """What a score row's ``decision`` is for one case."""
-        if bool(self.refers(probability)):
-            return "refer"
-        return "positive" if probability >= self.malignant_from else "negative"
-
     def describe(self) -> str:
         """One line: the zone, what it promises, what it rests on."""
         low, high = sorted((self.malignant_from, self.benign_to))
@@ -80,6 +74,31 @@ class ReferZone:
         plain: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in value.items()}
         plain.pop("describes", None)
         return cls(**plain)
+
+
+def decide(
+    probabilities: npt.ArrayLike, *, threshold: npt.ArrayLike, zone: ReferZone | None = None
+) -> npt.NDArray[np.str_]:
+    """What a score row's ``decision`` is, for each case; score rows and reports both ask here.
+
+    The threshold alone decides where there is no zone. Where there is one, a case is decided only where the zone says
+    the same as the threshold: neither may say what the other does not.
+
+    Args:
+        probabilities: calibrated, any shape.
+        threshold: a case is positive at or above it; one, or one a case.
+        zone: of the model; None where it has none.
+
+    Returns:
+        ``positive``, ``negative`` or ``refer``, the shape of ``probabilities``.
+    """
+    values = np.asarray(probabilities, dtype=np.float64)
+    positive = values >= np.asarray(threshold, dtype=np.float64)
+    sides = np.where(positive, "positive", "negative")
+    if zone is None:
+        return sides
+    agreed = ~zone.refers(values) & ((values >= zone.malignant_from) == positive)
+    return np.where(agreed, sides, "refer")
 
 
 def fit_refer_zone(labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, coverage: float = 0.9) -> ReferZone:
@@ -140,35 +159,61 @@ def attainable_coverage(cases: int, coverage: float) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class ReferResult:
-    """What the zone did on judged cases.
+    """What zone and threshold together did on judged cases, as score rows would say.
 
     Attributes:
         zone: as fitted.
         n_cases: judged.
         referred: share left to a human.
         error_of_rest: share of the others that are decided wrongly; None when all are referred.
+        sensitivity_of_rest: share of the malignant ones among the others called positive; None when there is none.
+        specificity_of_rest: share of the benign ones among the others called negative; None when there is none.
     """
 
     zone: ReferZone
     n_cases: int
     referred: Interval
     error_of_rest: Interval | None
+    sensitivity_of_rest: Interval | None
+    specificity_of_rest: Interval | None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return asdict(self) | {"zone": self.zone.to_json()}
 
 
-def judge_refer_zone(zone: ReferZone, predictions: Predictions) -> ReferResult:
-    """Share referred and error among the rest, by patient, on labelled cases that the zone was not fitted to."""
+def judge_refer_zone(zone: ReferZone, predictions: Predictions, *, threshold: float) -> ReferResult:
+    """Share referred, and how right the decisions on the rest are, by patient.
+
+    Args:
+        zone: fitted on other cases.
+        predictions: calibrated; unlabelled rows are left out.
+        threshold: of the operating point that decides beside the zone.
+
+    Raises:
+        UndefinedMetricError: without a labelled case.
+    """
     labelled = predictions.labelled()
-    labels: IntArray = labelled.labels
-    refers = zone.refers(labelled.probabilities)
-    wrong = (labelled.probabilities >= zone.malignant_from) != (labels == 1)
-    rest = ~refers
+    return summarise_decisions(zone, labelled, decide(labelled.probabilities, threshold=threshold, zone=zone))
+
+
+def summarise_decisions(zone: ReferZone, labelled: Predictions, decisions: npt.NDArray[np.str_]) -> ReferResult:
+    """Shares by patient, of decisions of ``decide`` on labelled cases, shape (n,).
+
+    Raises:
+        UndefinedMetricError: without a case.
+    """
+    malignant, patients = labelled.labels == 1, labelled.patients
+    referred, positive = decisions == "refer", decisions == "positive"
+
+    def share(right: BoolArray, among: BoolArray) -> Interval | None:
+        return proportion_interval(right[among], patients[among]) if among.any() else None
+
     return ReferResult(
         zone=zone,
-        n_cases=labels.size,
-        referred=proportion_interval(refers, labelled.patients),
-        error_of_rest=proportion_interval(wrong[rest], labelled.patients[rest]) if rest.any() else None,
+        n_cases=malignant.size,
+        referred=proportion_interval(referred, patients),
+        error_of_rest=share(positive != malignant, ~referred),
+        sensitivity_of_rest=share(positive, ~referred & malignant),
+        specificity_of_rest=share(~positive, ~referred & ~malignant),
     )

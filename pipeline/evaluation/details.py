@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pipeline.errors import CalibrationError, UndefinedMetricError, UsageError
 from pipeline.evaluation.certainty import RATING_COLUMN, evaluate_by_certainty
-from pipeline.evaluation.conformal import ReferResult, fit_refer_zone, judge_refer_zone
+from pipeline.evaluation.conformal import ReferResult, ReferZone, fit_refer_zone, judge_refer_zone
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.operating_points import OperatingPoint
 from pipeline.evaluation.patient_level import by_patient, has_several_cases
@@ -29,7 +29,7 @@ class Details:
         subgroups: in order of column.
         certainty: by label certainty; empty without readers' ratings.
         patient: of the largest probability of each patient; None where every patient has one case.
-        refer: the refer-to-human zone, fitted on the calibration split and judged here.
+        refer: the refer-to-human zone, fitted on the calibration split and judged here beside the threshold.
         seeds: spread over training seeds; empty with one seed.
         missing: reasons, by name.
     """
@@ -64,7 +64,7 @@ def evaluate_details(
     operating_point: OperatingPoint,
     columns: Sequence[str] = (),
     calibration: Predictions | None = None,
-    refer_coverage: float = 0.9,
+    refer_zone: ReferZone | None = None,
     all_seeds: Predictions | None = None,
     resamples: int = 1000,
     seed: int = 0,
@@ -76,7 +76,7 @@ def evaluate_details(
         operating_point: chosen on the calibration split.
         columns: subgroup columns beside the usual ones.
         calibration: calibration split's predictions, for the refer zone; None when they are not at hand.
-        refer_coverage: share of each class that its side of the refer zone must hold, in (0, 1).
+        refer_zone: the model's own; None fits one of 90 % coverage on ``calibration``.
         all_seeds: the judged cases under every seed; None when there is one.
         resamples: patient-level bootstrap samples.
         seed: of the bootstraps.
@@ -110,15 +110,19 @@ def evaluate_details(
             lambda: evaluate(by_patient(judged), operating_point=operating_point, resamples=resamples, seed=seed),
             None,
         )
-    refer = attempt("refer zone", lambda: _refer(judged, calibration, refer_coverage), None)
+    refer = attempt("refer zone", lambda: _refer(judged, operating_point, calibration, refer_zone), None)
     seeds: tuple[SeedSpread, ...] = ()
     if all_seeds is not None:
         seeds = attempt("spread over seeds", lambda: spread_over_seeds(all_seeds), ())
     return Details(subgroups, certainty, patient, refer, seeds, missing)
 
 
-def _refer(judged: Predictions, calibration: Predictions | None, coverage: float) -> ReferResult | None:
-    if calibration is None or not len(calibration.labelled()):
-        raise CalibrationError("refer zone: there are no labelled calibration cases to fit it on")
-    fitted_on = calibration.labelled()
-    return judge_refer_zone(fit_refer_zone(fitted_on.labels, fitted_on.probabilities, coverage=coverage), judged)
+def _refer(
+    judged: Predictions, point: OperatingPoint, calibration: Predictions | None, zone: ReferZone | None
+) -> ReferResult:
+    if zone is None:
+        if calibration is None or not len(calibration.labelled()):
+            raise CalibrationError("refer zone: there are no labelled calibration cases to fit it on")
+        fitted_on = calibration.labelled()
+        zone = fit_refer_zone(fitted_on.labels, fitted_on.probabilities)
+    return judge_refer_zone(zone, judged, threshold=point.threshold)

@@ -17,6 +17,7 @@ from pipeline.config.experiment import Tracking
 from pipeline.console import one_line
 from pipeline.errors import Code, TableError, UsageError
 from pipeline.evaluation.certainty import RATING_COLUMN, Scale
+from pipeline.evaluation.conformal import ReferZone
 from pipeline.evaluation.multilabel import evaluate_findings, in_order
 from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point
 from pipeline.evaluation.predictions import Predictions, read_predictions
@@ -102,7 +103,7 @@ def evaluate_model(
     beside = _champion_beside(model_name, model, judged, cases, manifest.root) if champion else "not asked for"
     shown = _pictures(model, scorer, judged.predictions, cases) if pictures else ()
     judged = replace(judged, champion=beside, pictures=shown, differences=tuple(differences.lines))
-    _write(judged, out, all_predictions=predictions)
+    _write(judged, out, all_predictions=predictions, refer_zone=model.refer_zone)
     print(*differences.lines, sep="\n", end="\n" * bool(differences.lines))
     print(champion_text(beside))
     for case, row in zip(unseen, rows, strict=True):
@@ -273,9 +274,16 @@ def _rating(case: Case) -> float | None:
 
 
 def _write(
-    judged: Judged, out: Path, *, all_predictions: Predictions | None = None, calibration: Predictions | None = None
+    judged: Judged,
+    out: Path,
+    *,
+    all_predictions: Predictions | None = None,
+    calibration: Predictions | None = None,
+    refer_zone: ReferZone | None = None,
 ) -> None:
     with atomic_folder(out) as folder:
-        write_evaluation(judged, folder, all_predictions=all_predictions, calibration=calibration)
+        write_evaluation(
+            judged, folder, all_predictions=all_predictions, calibration=calibration, refer_zone=refer_zone
+        )
     print(evaluation_text(judged.title, judged.evaluation, judged.findings))
     print(f"report: {out / 'report.html'}")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from pipeline.cases.signature import input_signature
 from pipeline.errors import CaseError, Code, UnfinishedError, UsageError
 from pipeline.evaluation.calibrator import Calibrator, sigmoid
 from pipeline.evaluation.calibrator import logit as log_odds
-from pipeline.evaluation.conformal import Decision
+from pipeline.evaluation.conformal import Decision, ReferZone, decide
 from pipeline.files import sha256_json
 from pipeline.imaging.preprocess import ModelInput
 from pipeline.scoring.backends import Backend, build_predict
@@ -160,11 +160,11 @@ class Scorer:
     ) -> ScoreRow:
         assert isinstance(item.outcome, ModelInput)
         codes = [warning.code for warning in item.outcome.warnings]
+        zones = [self._refer_zone, *[None] * (len(self._thresholds) - 1)]  # the zone is the first finding's
         found = [
-            FindingScore(float(logit), float(probability), "positive" if probability >= threshold else "negative")
-            for logit, probability, threshold in zip(logits, probabilities, self._thresholds, strict=True)
+            FindingScore(float(logit), float(probability), self._decide(float(probability), threshold, zone))
+            for logit, probability, threshold, zone in zip(logits, probabilities, self._thresholds, zones, strict=True)
         ]
-        found[0] = replace(found[0], decision=self._decide(found[0].probability))
         return ScoreRow(
             **identity(item.case),
             status="flagged" if codes else "scored",
@@ -185,10 +185,9 @@ class Scorer:
             seconds=round(perf_counter() - item.started, 4),
         )
 
-    def _decide(self, probability: float) -> Decision:
-        """One side only where threshold and refer zone agree: neither may say what the other does not."""
-        side: Decision = "positive" if probability >= self.threshold else "negative"
-        return side if self._refer_zone is None or self._refer_zone.decide(probability) == side else "refer"
+    @staticmethod
+    def _decide(probability: float, threshold: float, zone: ReferZone | None) -> Decision:
+        return cast(Decision, decide(probability, threshold=threshold, zone=zone).item())
 
     def _rejection(self, item: Prepared) -> ScoreRow:
         error = item.outcome

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import UndefinedMetricError
+from pipeline.evaluation.conformal import ReferZone
 from pipeline.evaluation.details import Details, evaluate_details
 from pipeline.evaluation.figure_frame import Caption, to_png
 from pipeline.evaluation.figures import evaluation_figures
@@ -79,7 +80,7 @@ def write_evaluation(
     *,
     all_predictions: Predictions | None = None,
     calibration: Predictions | None = None,
-    refer_coverage: float | None = None,
+    refer_zone: ReferZone | None = None,
 ) -> None:
     """Write ``predictions.parquet``, ``evaluation.json``, ``figures`` and ``report.html`` into a folder.
 
@@ -88,7 +89,7 @@ def write_evaluation(
         folder: exists.
         all_predictions: what ``predictions.parquet`` holds, when it is more than what was judged.
         calibration: predictions of the calibration split, for the refer zone; None when they are not at hand.
-        refer_coverage: of the refer zone that is judged; 0.9 by default.
+        refer_zone: the model's own, which is judged; None judges what one of 90 % coverage would do.
     """
     write_predictions(all_predictions or judged.predictions, folder / "predictions.parquet")
     details = evaluate_details(
@@ -96,7 +97,7 @@ def write_evaluation(
         operating_point=judged.evaluation.operating_point,
         columns=judged.subgroups,
         calibration=calibration,
-        refer_coverage=refer_coverage or 0.9,
+        refer_zone=refer_zone,
         all_seeds=judged.all_seeds,
     )
     champion = judged.champion if isinstance(judged.champion, str) else judged.champion.to_json()

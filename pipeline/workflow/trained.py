@@ -81,7 +81,7 @@ def finish(learnt: Learnt, run: TrackedRun) -> Trained:
         trained.folder,
         all_predictions=trained.judgement.predictions,
         calibration=trained.judgement.of_first("calibration"),
-        refer_coverage=trained.config.operating_point.refer_coverage,
+        refer_zone=trained.judgement.refer_zone,
     )
     _write_splits(trained)
     return trained

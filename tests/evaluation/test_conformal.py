@@ -5,7 +5,7 @@ import pytest
 from studies import predictions
 
 from pipeline.errors import CalibrationError
-from pipeline.evaluation.conformal import ReferZone, attainable_coverage, fit_refer_zone, judge_refer_zone
+from pipeline.evaluation.conformal import ReferZone, attainable_coverage, decide, fit_refer_zone, judge_refer_zone
 
 
 def cases(rng, n, *, gap=1.5):
@@ -41,7 +41,7 @@ def test_quantiles_are_those_of_the_slow_definition():
 @pytest.mark.parametrize(("benign_to", "malignant_from"), [(0.7, 0.3), (0.3, 0.7)])
 def test_both_or_neither_is_referred(benign_to, malignant_from):
     zone = ReferZone(0.9, malignant_from, benign_to, 100, 100, (0.8, 0.9), (0.8, 0.9))
-    assert [zone.decide(value) for value in (0.1, 0.5, 0.9)] == ["negative", "refer", "positive"]
+    assert decide([0.1, 0.5, 0.9], threshold=0.5, zone=zone).tolist() == ["negative", "refer", "positive"]
     assert ReferZone.from_json(zone.to_json()) == zone
 
 
@@ -66,15 +66,29 @@ def test_attainable_range_is_printed_and_shrinks_with_cases():
     )
 
 
-def test_error_is_counted_among_the_rest_alone():
+def test_the_rest_are_the_cases_that_a_score_row_would_decide():
     fitted, judged = predictions(900, seed=1), predictions(900, seed=2)
     zone = fit_refer_zone(fitted.labels, fitted.probabilities)
-    found = judge_refer_zone(zone, judged)
-    decisions = np.array([zone.decide(value) for value in judged.probabilities])
-    rest = decisions != "refer"
-    wrong = (decisions == "positive") != (judged.labels == 1)
+    threshold = zone.malignant_from - 0.1  # cases just above it are typical of benign ones alone, or of both
+    found = judge_refer_zone(zone, judged, threshold=threshold)
+    decisions = np.array([decide(value, threshold=threshold, zone=zone).item() for value in judged.probabilities])
+    rest, positive, malignant = decisions != "refer", decisions == "positive", judged.labels == 1
     assert found.referred.estimate == pytest.approx((~rest).mean())
-    assert found.error_of_rest.estimate == pytest.approx(wrong[rest].mean())
-    assert found.error_of_rest.estimate < wrong.mean() or (~rest).sum() == 0
+    assert found.error_of_rest.estimate == pytest.approx((positive != malignant)[rest].mean())
+    assert found.sensitivity_of_rest.estimate == pytest.approx(positive[rest & malignant].mean())
+    assert found.specificity_of_rest.estimate == pytest.approx((~positive)[rest & ~malignant].mean())
+    assert found.error_of_rest.estimate < (positive != malignant).mean()
     everything = ReferZone(0.9, 0.0, 1.0, 100, 100, (0.8, 0.9), (0.8, 0.9))
-    assert judge_refer_zone(everything, judged).error_of_rest is None
+    nothing_left = judge_refer_zone(everything, judged, threshold=0.5)
+    assert nothing_left.error_of_rest is nothing_left.sensitivity_of_rest is nothing_left.specificity_of_rest is None
+
+
+def test_a_case_on_which_zone_and_threshold_disagree_is_referred():
+    zone = ReferZone(0.9, 0.6, 0.59, 100, 100, (0.8, 0.9), (0.8, 0.9))  # by itself it refers next to nothing
+    assert decide([0.1, 0.4, 0.7], threshold=0.2, zone=zone).tolist() == ["negative", "refer", "positive"]
+    assert decide([0.1, 0.4, 0.7], threshold=0.2).tolist() == ["negative", "positive", "positive"]
+    assert decide([0.4, 0.4], threshold=[0.2, 0.5]).tolist() == ["positive", "negative"]
+    judged = predictions(900, seed=2)
+    low = judge_refer_zone(zone, judged, threshold=0.2).referred.estimate
+    between = (judged.probabilities >= 0.2) & (judged.probabilities < 0.6)
+    assert low == pytest.approx(between.mean())

@@ -148,7 +148,8 @@ def test_what_was_found_stands_on_the_page(full):
     assert "E_CHECKSUM" in html
     assert "Lesions of 6 to 15 mm" in html
     assert "indeterminate counted malignant" in html
-    assert str(full.details.refer.referred) in html
+    for share in ("referred", "error_of_rest", "sensitivity_of_rest", "specificity_of_rest"):
+        assert str(getattr(full.details.refer, share)) in html
     assert f"{full.details.seeds[0].standard_deviation:.3f}" in html
     assert f"{found.calibrated.cumulative_error:.3f}" in html
     assert base64.b64encode(full.figures["roc"]).decode() in html

@@ -13,10 +13,15 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 from tiny_models import write_model, write_scans
 
+from pipeline.cases.manifest import read_manifest
 from pipeline.cli import run
 from pipeline.config.experiment import Tracking
+from pipeline.evaluation.conformal import ReferZone
 from pipeline.evaluation.predictions import Predictions
 from pipeline.files import sha256_file
+from pipeline.scoring.engine import score_cases
+from pipeline.scoring.model_directory import load_model
+from pipeline.scoring.scorer import Scorer
 from pipeline.workflow.mistakes import Mistake, confident_mistakes, planes_png
 
 
@@ -41,6 +46,21 @@ def test_doubtful_cases_and_subgroups_of_the_manifest_are_judged(tmp_path, monke
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Label certainty" in page
     assert "to be filled in by a person" in page
+
+
+def test_the_report_refers_the_cases_that_the_rows_refer(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    use_coded_networks(monkeypatch)
+    write_pictures(tmp_path, patients=120)
+    save_coded(tmp_path / "model", refer_zone=ReferZone(0.9, 0.5, 0.4, 100, 100, (0.8, 0.9), (0.8, 0.9)))
+    assert run(["evaluate", "model", "manifest.csv", "--out", "out"]) == 0
+    manifest = read_manifest(tmp_path / "manifest.csv")
+    rows = list(score_cases(Scorer(load_model(tmp_path / "model"), root=tmp_path), manifest.cases))
+    referred, values = [row.decision == "refer" for row in rows], np.array([row.probability for row in rows])
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())["refer_zone"]
+    assert found["n_cases"] == len(rows) == 120
+    assert found["referred"]["estimate"] == pytest.approx(np.mean(referred))
+    assert found["referred"]["estimate"] > np.mean((values > 0.4) & (values < 0.5))  # the zone alone
 
 
 @pytest.mark.parametrize("spelling", ["{}.0", "0{}", "{}.00"])
