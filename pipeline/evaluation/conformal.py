@@ -14,7 +14,7 @@ from pipeline.errors import CalibrationError
 from pipeline.evaluation.arrays import BoolArray, FloatArray, as_labels, as_probabilities
 from pipeline.evaluation.clustered import proportion_interval
 from pipeline.evaluation.intervals import Interval
-from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.predictions import FOLD_COLUMNS, Predictions
 
 CASES_A_CLASS = 100
 Decision = Literal["positive", "negative", "refer"]
@@ -93,12 +93,18 @@ def decide(
         ``positive``, ``negative`` or ``refer``, the shape of ``probabilities``.
     """
     values = np.asarray(probabilities, dtype=np.float64)
-    positive = values >= np.asarray(threshold, dtype=np.float64)
-    sides = np.where(positive, "positive", "negative")
     if zone is None:
-        return sides
-    agreed = ~zone.refers(values) & ((values >= zone.malignant_from) == positive)
-    return np.where(agreed, sides, "refer")
+        return np.where(values >= np.asarray(threshold, dtype=np.float64), "positive", "negative")
+    return _decide(values, threshold, zone.malignant_from, zone.benign_to)
+
+
+def _decide(
+    values: FloatArray, threshold: npt.ArrayLike, malignant_from: npt.ArrayLike, benign_to: npt.ArrayLike
+) -> npt.NDArray[np.str_]:
+    positive = values >= np.asarray(threshold, dtype=np.float64)
+    malignant_like, benign_like = values >= np.asarray(malignant_from), values <= np.asarray(benign_to)
+    agreed = (malignant_like != benign_like) & (malignant_like == positive)
+    return np.where(agreed, np.where(positive, "positive", "negative"), "refer")
 
 
 def fit_refer_zone(labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, coverage: float = 0.9) -> ReferZone:
@@ -187,22 +193,24 @@ def judge_refer_zone(zone: ReferZone, predictions: Predictions, *, threshold: fl
 
     Args:
         zone: fitted on other cases.
-        predictions: calibrated; unlabelled rows are left out.
+        predictions: calibrated; unlabelled rows are left out. Where they are of folds, each is decided by the threshold
+            and the limits of its fold.
         threshold: of the operating point that decides beside the zone.
 
     Raises:
+        CalibrationError: when the cases of the other folds were too few for a fold's zone.
         UndefinedMetricError: without a labelled case.
     """
     labelled = predictions.labelled()
-    return summarise_decisions(zone, labelled, decide(labelled.probabilities, threshold=threshold, zone=zone))
-
-
-def summarise_decisions(zone: ReferZone, labelled: Predictions, decisions: npt.NDArray[np.str_]) -> ReferResult:
-    """Shares by patient, of decisions of ``decide`` on labelled cases, shape (n,).
-
-    Raises:
-        UndefinedMetricError: without a case.
-    """
+    decisions = decide(labelled.probabilities, threshold=threshold, zone=zone)
+    if labelled.decided_by_fold:
+        limits = [labelled.frame[name].to_numpy(dtype=np.float64) for name in FOLD_COLUMNS[1:]]
+        if np.isnan(limits).any():
+            raise CalibrationError(
+                f"refer zone: each fold is decided by the cases of the others, which are fewer than {CASES_A_CLASS} of "
+                "a class; give more cases or folds"
+            )
+        decisions = _decide(labelled.probabilities, labelled.thresholds(threshold), *limits)
     malignant, patients = labelled.labels == 1, labelled.patients
     referred, positive = decisions == "refer", decisions == "positive"
 

@@ -43,7 +43,8 @@ def evaluate(
     Args:
         predictions: of one finding, with one row a case (choose a seed with ``where``); unlabelled rows are
             counted and left out.
-        operating_point: threshold chosen on the calibration split.
+        operating_point: threshold chosen on the calibration split; rows that have a threshold of their fold are decided
+            at that one.
         calibrator: applied where the probability column is empty; where it is filled, it must agree to 1e-6.
         resamples: patient-level bootstrap samples (average precision).
         seed: of the bootstrap and of the null of the ECE.
@@ -59,7 +60,8 @@ def evaluate(
     labels, patients = labelled.labels, labelled.patients
     count = bins if bins is not None else default_bins(labels.size)
     null_rng, bootstrap_rng, drift_rng = (np.random.default_rng([seed, stream]) for stream in (0, 1, 2))
-    asked = _intervals(labels, probabilities, patients, operating_point, resamples=resamples, rng=bootstrap_rng)
+    limits = labelled.thresholds(operating_point.threshold)
+    asked = _intervals(labels, probabilities, patients, probabilities >= limits, resamples=resamples, rng=bootstrap_rng)
     intervals, undefined = _settle(asked)
     null, reason = _attempt(lambda: calibration_error.ece_null(probabilities, bins=count, rng=null_rng))
     return Evaluation(
@@ -73,8 +75,9 @@ def evaluate(
         uncalibrated=_summary(labels, sigmoid(labelled.logits), bins=count),
         null=null,
         cumulative_null_p95=calibration_error.cumulative_null_p95(probabilities, rng=drift_rng),
-        confusion=metrics.confusion(labels, probabilities, operating_point.threshold),
+        confusion=metrics.confusion(labels, probabilities, limits),
         operating_point=operating_point,
+        fold_thresholds=(float(limits.min()), float(limits.max())) if labelled.decided_by_fold else None,
     )
 
 
@@ -116,13 +119,12 @@ def _intervals(
     labels: IntArray,
     probabilities: FloatArray,
     patients: npt.NDArray[np.str_],
-    operating_point: OperatingPoint,
+    positive: BoolArray,
     *,
     resamples: int,
     rng: np.random.Generator,
 ) -> dict[str, Callable[[], Interval]]:
     """What to compute, each under its name, so that one undefined statistic does not hide the others."""
-    positive = operating_point.decide(probabilities)
     malignant = labels == 1
 
     def share(right: BoolArray, among: BoolArray, name: str, empty: str) -> Interval:

@@ -278,7 +278,8 @@ def _above_margin(name: str, gain: Interval, margin: float, compared: str) -> Co
 
 def _positive(contender: Contender) -> BoolArray:
     """Which cases a model calls positive at its own threshold, shape (n,)."""
-    return contender.evaluation.operating_point.decide(contender.predictions.probabilities)
+    predictions = contender.predictions
+    return predictions.probabilities >= predictions.thresholds(contender.evaluation.operating_point.threshold)
 
 
 def _calibration(evaluation: Evaluation) -> Condition:

@@ -155,14 +155,14 @@ def _share(part: int, rest: int, otherwise: str) -> float:
     return part / (part + rest)
 
 
-def confusion(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float) -> Confusion:
-    """Count decisions; a case is positive when its probability is at or above ``threshold``.
+def confusion(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: npt.ArrayLike) -> Confusion:
+    """Count decisions; a case is positive when its probability is at or above ``threshold`` (one, or one a case).
 
     Raises:
         UndefinedMetricError: without cases, or with a probability outside [0, 1].
     """
     truth, values = _probabilities(labels, probabilities)
-    positive = values >= threshold
+    positive = values >= np.asarray(threshold, dtype=np.float64)
     return Confusion(
         true_positive=int((positive & (truth == 1)).sum()),
         false_negative=int((~positive & (truth == 1)).sum()),

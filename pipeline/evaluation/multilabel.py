@@ -122,7 +122,7 @@ def _averages(
     names = labelled.frame["finding"].to_numpy()
     labels, probabilities = labelled.labels, labelled.probabilities
     limits = np.array([operating_points[name].threshold for name in names])
-    called = probabilities >= limits
+    called = probabilities >= labelled.thresholds(limits)
     rows = {name: np.flatnonzero(names == name) for name in operating_points}
     statistics: dict[str, WeightedStatistic] = {}
     for statistic in AVERAGED:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.predictions import FOLD_COLUMNS, Predictions
 
 
 def by_patient(predictions: Predictions) -> Predictions:
@@ -21,7 +21,8 @@ def by_patient(predictions: Predictions) -> Predictions:
     labelled.probabilities  # noqa: B018  # refuses rows without one
     keys = ["patient_id", "split", "finding"]
     grouped = labelled.frame.groupby(keys, sort=True, as_index=False)
-    worst = grouped[["logit", "probability", "label"]].max()
+    of_fold = [name for name in FOLD_COLUMNS if name in labelled.frame.columns]  # a patient is in one fold
+    worst = grouped[["logit", "probability", "label", *of_fold]].max()
     return Predictions.from_frame(worst.assign(case_id=worst["patient_id"]), source="patients")
 
 

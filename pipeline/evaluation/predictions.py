@@ -30,6 +30,8 @@ _SCHEMA = pa.schema(
     ]
 )
 COLUMNS = tuple(_SCHEMA.names)
+# Where cases were judged by folds: the threshold, and the limits of the refer zone, that decide each case.
+FOLD_COLUMNS = ("fold_threshold", "fold_malignant_from", "fold_benign_to")
 _KEY = ["case_id", "split", "finding", "fold", "seed"]
 _DEFAULTS = {"finding": "malignant", "fold": None, "seed": None, "probability": None}
 
@@ -41,6 +43,13 @@ class Predictions:
     Attributes:
         frame: the columns of the contract in their order and types, then the subgroup columns; one row a case,
             split, finding, fold and seed. Treat it as read-only.
+
+    Three columns are optional and no subgroups. ``fold_threshold`` is the threshold that decides a row, chosen on cases
+    of other folds, as its calibrator was fitted on them; where it is blank or absent, the operating point's decides.
+    ``fold_malignant_from`` and ``fold_benign_to`` are likewise the limits of the refer zone (``ReferZone``); blank
+    where the other folds have too few cases for one. ``thresholds`` is how to ask: whatever counts decisions does
+    (``evaluate``, and with it subgroups, certainty and patients; findings; the gate; the refer zone). The model that is
+    saved has one operating point and one zone, chosen on the cases of all folds.
     """
 
     frame: pd.DataFrame
@@ -72,7 +81,9 @@ class Predictions:
         filled = frame.assign(**{name: value for name, value in _DEFAULTS.items() if name not in frame.columns})
         checked = pd.DataFrame({name: _column(filled[name], name, source) for name in COLUMNS})
         for name in frame.columns:
-            if name not in COLUMNS:
+            if name in FOLD_COLUMNS:
+                checked[str(name)] = _fold_column(frame[name], str(name), source)
+            elif name not in COLUMNS:
                 checked[str(name)] = frame[name].to_numpy() if frame[name].dtype == object else frame[name].array
         _check_rows(checked, source)
         return cls(checked)
@@ -80,7 +91,7 @@ class Predictions:
     @property
     def extra(self) -> pd.DataFrame:
         """The subgroup columns."""
-        return self.frame.drop(columns=list(COLUMNS))
+        return self.frame.drop(columns=[*COLUMNS, *(name for name in FOLD_COLUMNS if name in self.frame.columns)])
 
     @property
     def case_ids(self) -> npt.NDArray[np.str_]:
@@ -129,6 +140,23 @@ class Predictions:
             )
         return self.frame["probability"].to_numpy(dtype=np.float64)
 
+    def thresholds(self, otherwise: npt.ArrayLike) -> FloatArray:
+        """The threshold that decides each case, shape (n,).
+
+        Args:
+            otherwise: of the operating point, for rows whose fold has none of its own; one, or one a row.
+        """
+        chosen = np.broadcast_to(np.asarray(otherwise, dtype=np.float64), (len(self),))
+        if "fold_threshold" not in self.frame.columns:
+            return chosen.copy()
+        own = self.frame["fold_threshold"].to_numpy(dtype=np.float64)
+        return np.where(np.isnan(own), chosen, own)
+
+    @property
+    def decided_by_fold(self) -> bool:
+        """Whether a row has a threshold of its fold."""
+        return "fold_threshold" in self.frame.columns and bool(self.frame["fold_threshold"].notna().any())
+
     def __len__(self) -> int:
         return len(self.frame)
 
@@ -171,7 +199,7 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
     """Write a predictions file, whole or not at all; equal predictions give equal bytes."""
     frame = predictions.frame
     core = pa.Table.from_pandas(frame[list(COLUMNS)], schema=_SCHEMA, preserve_index=False)
-    extra = pa.Table.from_pandas(predictions.extra, preserve_index=False)
+    extra = pa.Table.from_pandas(frame.drop(columns=list(COLUMNS)), preserve_index=False)
     for field in extra.schema:
         core = core.append_column(field, extra.column(field.name))
     with atomic_write(path) as temporary:
@@ -209,6 +237,19 @@ def _column(values: pd.Series, name: str, source: str) -> pd.Series:
             "correct it, or leave it blank"
         )
     return numbers.astype("Int8")
+
+
+def _fold_column(values: pd.Series, name: str, source: str) -> FloatArray:
+    """Thresholds or limits of folds; NaN where there is none."""
+    try:
+        numbers = pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{source}: {name}: {error}; expected numbers; write the file again") from None
+    given = numbers[~np.isnan(numbers)]
+    wrong = given[(given < 0.0) | (given > 1.0)]
+    if wrong.size:
+        raise UsageError(f"{source}: {name}: {wrong[0]:g} is outside [0, 1]; write the file again")
+    return numbers
 
 
 def _check_rows(frame: pd.DataFrame, source: str) -> None:

@@ -54,6 +54,8 @@ class Evaluation:
         cumulative_null_p95: 95th percentile of the cumulative error of perfectly calibrated probabilities.
         confusion: counts at the operating point.
         operating_point: chosen elsewhere, on the calibration split.
+        fold_thresholds: lowest and highest threshold that decided these cases, where each fold's was chosen on the
+            other folds; None where the operating point decided them all.
     """
 
     n_cases: int
@@ -68,6 +70,7 @@ class Evaluation:
     cumulative_null_p95: float
     confusion: Confusion
     operating_point: OperatingPoint
+    fold_thresholds: tuple[float, float] | None = None
 
     def __getitem__(self, name: str) -> Interval:
         """A statistic with its interval.
@@ -83,6 +86,15 @@ class Evaluation:
     def prevalence(self) -> float:
         """Share of malignant cases among those judged."""
         return self.n_positive / self.n_cases
+
+    @property
+    def decided_at(self) -> str:
+        """The operating point in a line, and how cases of folds were decided."""
+        line = self.operating_point.describe()
+        if self.fold_thresholds is None:
+            return line
+        low, high = self.fold_thresholds
+        return f"{line}; each fold is decided at the threshold chosen on the others, {low:.3g} to {high:.3g}"
 
     @property
     def ece(self) -> float | None:
@@ -134,6 +146,7 @@ class Evaluation:
             "cumulative_error_null_p95": self.cumulative_null_p95,
             "confusion": asdict(self.confusion),
             "operating_point": self.operating_point.to_json(),
+            "fold_thresholds": None if self.fold_thresholds is None else list(self.fold_thresholds),
             "calibration_holds": self.calibration_holds,
             "calibration_faults": list(self.calibration_faults),
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from pipeline.evaluation.calibration_ladder import CalibrationFit, fit_with_fall
 from pipeline.evaluation.conformal import ReferZone, fit_refer_zone
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point
-from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.predictions import FOLD_COLUMNS, Predictions
 from pipeline.evaluation.results import Evaluation
 from pipeline.workflow.cohort import Usable, extra_frame
 
@@ -46,6 +46,43 @@ def refer_zone(labels: NDArray[np.int64], probabilities: LogitArray, config: Con
     """The zone in which cases go to a person, from the calibration split; None where none is configured."""
     coverage = config.operating_point.refer_coverage
     return None if coverage is None else fit_refer_zone(labels, probabilities, coverage=coverage)
+
+
+def fold_limits(
+    labels: NDArray[np.int64], probabilities: LogitArray, points: Mapping[str, OperatingPoint], config: Config
+) -> pd.DataFrame:
+    """What decides the cases of one fold, chosen without them: ``FOLD_COLUMNS``, one row a finding, named by it.
+
+    Args:
+        labels: of the first finding, of cases of other folds, shape (n,).
+        probabilities: calibrated, of the same cases, shape (n,).
+        points: of each finding, chosen on the same cases.
+        config: says which coverage the refer zone, which is the first finding's, is to have; 0.9 where none decides.
+
+    Returns:
+        NaN for the zone where the cases are too few for one, and for the findings that have none.
+    """
+    limits = pd.DataFrame(np.nan, index=list(points), columns=list(FOLD_COLUMNS))
+    limits["fold_threshold"] = [point.threshold for point in points.values()]
+    try:
+        zone = fit_refer_zone(labels, probabilities, coverage=config.operating_point.refer_coverage or 0.9)
+    except CalibrationError:
+        return limits
+    limits.loc[next(iter(points)), ["fold_malignant_from", "fold_benign_to"]] = (zone.malignant_from, zone.benign_to)
+    return limits
+
+
+def with_fold_limits(test: Predictions, limits: Sequence[pd.DataFrame]) -> Predictions:
+    """Test cases of all folds, each with what decides its fold.
+
+    Args:
+        test: with the number of the fold in every row.
+        limits: of each fold, as ``fold_limits`` gives them.
+    """
+    columns = pd.concat(dict(enumerate(limits)), names=["fold", "finding"])
+    of_rows = pd.MultiIndex.from_arrays([test.frame["fold"].astype(int), test.frame["finding"]])
+    values = columns.loc[of_rows].reset_index(drop=True)
+    return Predictions.from_frame(pd.concat([test.frame.reset_index(drop=True), values], axis=1))
 
 
 def calibrate(

@@ -15,10 +15,11 @@ from pipeline.cases.splits import split_around_fold
 from pipeline.config.experiment import Config
 from pipeline.evaluation.metrics import auroc
 from pipeline.evaluation.multilabel import evaluate_findings
+from pipeline.evaluation.operating_points import OperatingPoint
 from pipeline.evaluation.predictions import Predictions
 from pipeline.tracking.runs import TrackedRun, open_run
 from pipeline.training.fit import Fitted
-from pipeline.workflow.calibrate import operating_point_as_configured, refer_zone
+from pipeline.workflow.calibrate import fold_limits, operating_point_as_configured, refer_zone, with_fold_limits
 from pipeline.workflow.cohort import Cohort
 from pipeline.workflow.judge import Judgement
 from pipeline.workflow.learn import fit_members, held_out_logits, learn, require_can_calibrate
@@ -151,20 +152,34 @@ def around_fold(cohort: Cohort, fold: str, config: Config) -> Cohort:
     )
 
 
+def _points(calibration: Predictions, config: Config) -> dict[str, OperatingPoint]:
+    """By finding, on the cases where it is known."""
+    known = {name: calibration.where(finding=name).labelled() for name in config.data.findings}
+    return {
+        name: operating_point_as_configured(each.labels, each.probabilities, config) for name, each in known.items()
+    }
+
+
 def pool_judgements(judgements: Sequence[Judgement], config: Config) -> Judgement:
     """One judgement of all test cases; each fold was calibrated before, so that probabilities may be pooled.
 
-    Each finding's threshold is chosen on the calibration cases of all folds, each case once.
+    Each finding's threshold is chosen on the calibration cases of all folds, each case once. What decides the test
+    cases of a fold (``FOLD_COLUMNS`` of the predictions) is chosen on those of them that are not among these, by the
+    fold's own networks where it calibrated on them, and else by those of another fold.
     """
-    test = stack([each.predictions.where(split="test") for each in judgements])
-    calibration = stack([each.predictions.where(split="calibration") for each in judgements], once=True)
-    known = {name: calibration.where(finding=name).labelled() for name in config.data.findings}
-    points = {
-        name: operating_point_as_configured(each.labels, each.probabilities, config) for name, each in known.items()
-    }
+    tests = [each.predictions.where(split="test") for each in judgements]
+    of_folds = [each.predictions.where(split="calibration") for each in judgements]
+    calibration = stack(of_folds, once=True)
+    points = _points(calibration, config)
     first = config.data.findings[0]
+    limits = []
+    for fold, judged in enumerate(tests):
+        others = stack([of_folds[fold], *of_folds[:fold], *of_folds[fold + 1 :]], once=True)
+        others = Predictions(others.frame[~others.frame["case_id"].isin(judged.case_ids)].reset_index(drop=True))
+        known = others.where(finding=first)
+        limits.append(fold_limits(known.labels, known.probabilities, _points(others, config), config))
+    test = with_fold_limits(stack(tests), limits)
     calibrated = calibration.where(finding=first)
-    tests = [each.of_first("test") for each in judgements]
     settings = config.evaluation
     return Judgement(
         calibrations=tuple(fits for judgement in judgements for fits in judgement.calibrations),
@@ -177,5 +192,7 @@ def pool_judgements(judgements: Sequence[Judgement], config: Config) -> Judgemen
         ),
         prevalence_at_calibration=float(calibrated.labels.mean()),
         refer_zone=refer_zone(calibrated.labels, calibrated.probabilities, config),
-        fold_aurocs=tuple(auroc(part.labels, part.probabilities) for part in tests),
+        fold_aurocs=tuple(
+            auroc(part.labels, part.probabilities) for part in (each.of_first("test") for each in judgements)
+        ),
     )

@@ -14,7 +14,14 @@ from pipeline.evaluation.metrics import auroc
 from pipeline.evaluation.multilabel import evaluate_findings
 from pipeline.evaluation.operating_points import OperatingPoint
 from pipeline.evaluation.predictions import Predictions
-from pipeline.workflow.calibrate import LogitArray, calibrate_findings, predictions_of, refer_zone
+from pipeline.workflow.calibrate import (
+    LogitArray,
+    calibrate_findings,
+    fold_limits,
+    predictions_of,
+    refer_zone,
+    with_fold_limits,
+)
 from pipeline.workflow.cohort import Cohort, covariate_values
 from pipeline.workflow.compare import Comparison, compare, comparisons
 from pipeline.workflow.judge import Judgement, used_columns
@@ -24,7 +31,8 @@ def judge_out_of_fold(parts: Sequence[Cohort], logits: LogitArray, config: Confi
     """Calibrate and judge the networks of all folds together (cross-fitting).
 
     The probability that judges a case comes from a calibrator (and covariates' weights) fitted on the cases of the
-    other folds, so that nothing that is judged was fitted to it. The model gets what is fitted on all of them.
+    other folds, and so do the threshold and the refer zone that decide it (``FOLD_COLUMNS`` of the predictions), so
+    that nothing that is judged was fitted to it. The model gets what is fitted on all of them.
 
     Args:
         parts: the same cases for each fold, its own being the test split.
@@ -36,13 +44,16 @@ def judge_out_of_fold(parts: Sequence[Cohort], logits: LogitArray, config: Confi
     cases = [case.case for case in usable]
     labels, values = finding_labels(cases, findings), covariate_values(usable, config)
     fold_of = np.empty(len(usable), int)
+    limits = []
     adjusted, probabilities = logits.copy(), np.empty_like(logits)
     for fold, part in enumerate(parts):
         tested = np.array([case.split == "test" for case in part.usable])
         fold_of[tested] = fold
         term = fit_covariate_term(logits[~tested], labels[~tested], values[~tested], config.data.covariates)
         shifted = logits + term.logits(values)
-        fits, _ = calibrate_findings(shifted[~tested], labels[~tested], config, prior_offset=prior_offset)
+        fits, points = calibrate_findings(shifted[~tested], labels[~tested], config, prior_offset=prior_offset)
+        others = fits[0].calibrator.apply(shifted[~tested, 0])
+        limits.append(fold_limits(labels[~tested, 0].astype(np.int64), others, points, config))
         adjusted[tested] = shifted[tested]
         probabilities[tested] = np.stack(
             [fit.calibrator.apply(column) for fit, column in zip(fits, shifted[tested].T, strict=True)], axis=1
@@ -57,7 +68,8 @@ def judge_out_of_fold(parts: Sequence[Cohort], logits: LogitArray, config: Confi
         rows = predictions_of(cases, [split] * len(cases), at, chance, columns, seed=config.seed, findings=findings)
         # What fits the model's own calibrator is of no fold.
         of_rows = np.tile(fold_of, len(findings)) if split == "test" else np.nan
-        frames.append(rows.frame.assign(fold=of_rows))
+        rows = Predictions.from_frame(rows.frame.assign(fold=of_rows))
+        frames.append((with_fold_limits(rows, limits) if split == "test" else rows).frame)
     predictions = Predictions.from_frame(pd.concat(frames, ignore_index=True))
     test = predictions.where(split="test")
     first = test.where(finding=findings[0])
@@ -83,11 +95,14 @@ def judge_out_of_fold(parts: Sequence[Cohort], logits: LogitArray, config: Confi
 def pool_comparisons(
     of_folds: Sequence[Sequence[Comparison]], test: Predictions, point: OperatingPoint, config: Config
 ) -> tuple[Comparison, ...]:
-    """Each regression's predictions of all folds, judged as one beside the model's of the same cases."""
-    return tuple(
-        compare(same[0].name, same[0].columns, test, stack([other.predictions for other in same]), point, config)
-        for same in zip(*of_folds, strict=True)
-    )
+    """Each regression's predictions of all folds, judged as one beside the model's, and decided at its thresholds."""
+    thresholds = test.frame.set_index("case_id")["fold_threshold"]
+    pooled = []
+    for same in zip(*of_folds, strict=True):
+        rows = stack([other.predictions for other in same]).frame
+        decided = Predictions.from_frame(rows.assign(fold_threshold=thresholds.loc[rows["case_id"]].to_numpy()))
+        pooled.append(compare(same[0].name, same[0].columns, test, decided, point, config))
+    return tuple(pooled)
 
 
 def stack(parts: Sequence[Predictions], *, once: bool = False) -> Predictions:

@@ -170,6 +170,6 @@ def evaluation_text(title: str, evaluation: Evaluation, findings: FindingsEvalua
     """What ``malignancy evaluate`` prints."""
     rows = [f"{title}: {evaluation.n_patients} patients, {evaluation.n_cases} cases, {evaluation.n_positive} malignant"]
     rows += [f"  {label}: {_cell(evaluation, name)}" for name, label in STATISTIC_NAMES.items()]
-    rows += [f"  operating point: {evaluation.operating_point.describe()}"]
+    rows += [f"  operating point: {evaluation.decided_at}"]
     rows += [f"  calibration {_calibration(evaluation)}", *findings_lines(findings)]
     return "\n".join(rows)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from studies import calibrator, frame, predictions
 
 from pipeline.errors import UsageError
+from pipeline.evaluation.patient_level import by_patient
 from pipeline.evaluation.predictions import COLUMNS, Predictions, read_predictions, write_predictions
 
 
@@ -133,3 +134,24 @@ def test_any_finite_logit_survives_the_file(tmp_path_factory, logits):
     rows = frame(len(logits) + 4).head(len(logits)).assign(logit=logits)
     write_predictions(Predictions.from_frame(rows), path)
     assert read_predictions(path).logits.tolist() == logits
+
+
+def test_thresholds_of_folds_are_kept_checked_and_no_subgroups(tmp_path):
+    table = frame(40).assign(fold=np.arange(40) % 2, fold_threshold=np.where(np.arange(40) % 2, 0.3, np.nan))
+    made = Predictions.from_frame(table)
+    assert "fold_threshold" not in made.extra.columns
+    assert made.decided_by_fold
+    np.testing.assert_array_equal(made.thresholds(0.6), np.where(np.arange(40) % 2, 0.3, 0.6))
+    assert not Predictions.from_frame(frame(40)).decided_by_fold
+    write_predictions(made, tmp_path / "p.parquet")
+    pd.testing.assert_frame_equal(read_predictions(tmp_path / "p.parquet").frame, made.frame)
+    with pytest.raises(UsageError, match=r"fold_threshold: 1\.5 is outside \[0, 1\]"):
+        Predictions.from_frame(table.assign(fold_threshold=1.5))
+
+
+def test_a_patient_is_decided_at_the_threshold_of_their_fold():
+    table = frame(200).assign(probability=0.4)
+    number = table["patient_id"].str[1:].astype(int)
+    by = by_patient(Predictions.from_frame(table.assign(fold_threshold=np.where(number % 2, 0.3, 0.5))))
+    odd = np.array([int(name[1:]) % 2 == 1 for name in by.patients])
+    np.testing.assert_array_equal(by.probabilities >= by.thresholds(0.9), odd)

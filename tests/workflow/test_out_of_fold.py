@@ -10,13 +10,18 @@ from cohorts import tiny_config
 from pipeline.cases.case import Case
 from pipeline.cases.covariates import measure_name
 from pipeline.config.experiment import Config
+from pipeline.errors import CalibrationError
+from pipeline.evaluation.conformal import decide, fit_refer_zone, judge_refer_zone
 from pipeline.evaluation.covariates import fit_covariate_term
+from pipeline.evaluation.predictions import FOLD_COLUMNS
 from pipeline.imaging.preprocess import ModelInput
+from pipeline.workflow.calibrate import calibrate_findings
 from pipeline.workflow.cohort import Cohort, Usable
-from pipeline.workflow.folds import is_cross_fitted
+from pipeline.workflow.folds import is_cross_fitted, pool_judgements
+from pipeline.workflow.judge import judge
 from pipeline.workflow.out_of_fold import judge_out_of_fold
 
-FOLD = np.arange(240) % 3
+FOLD = np.arange(360) % 3
 
 
 @pytest.fixture
@@ -30,18 +35,29 @@ def config(tmp_path):
 def study():
     """Labels, and logits and diameters that each say something of them."""
     rng = np.random.default_rng(0)
-    labels = np.arange(240) // 3 % 2
+    labels = np.arange(360) // 3 % 2
     return labels, rng.normal(2 * labels - 1, 2.0)[:, None], np.exp(rng.normal(2 + 0.5 * labels, 0.5))
 
 
-def judged(labels, logits, diameters, config):
-    """What judges the cases, and what is fitted on all of them."""
+def cases_of(labels, diameters):
     usable = []
     for number, (label, diameter) in enumerate(zip(labels, diameters, strict=True)):
         case = Case(f"{number:03d}", f"{number}.nii", Path(f"{number}.nii"), patient_id=f"P{number}", label=int(label))
         voxels, measures = np.zeros((1, 8, 8, 8), np.float32), {measure_name("diameter_mm"): float(diameter)}
         seen = ModelInput(voxels, (), measures, "0", (8, 8, 8), (1.0, 1.0, 1.0), "RAS", "CT")
         usable.append(Usable(case, "train", seen))
+    return usable
+
+
+def without_zone(config):
+    return config.model_copy(
+        update={"operating_point": config.operating_point.model_copy(update={"refer_coverage": None})}
+    )
+
+
+def judged(labels, logits, diameters, config):
+    """What judges the cases, and what is fitted on all of them."""
+    usable = cases_of(labels, diameters)
     parts = [
         Cohort(
             tuple(
@@ -67,6 +83,92 @@ def test_a_cases_probability_does_not_depend_on_the_labels_of_its_fold(study, co
         before, after = tests[column].to_numpy(), others[column].to_numpy()
         np.testing.assert_array_equal(before[own], after[own])
         assert (before[~own] != after[~own]).all()
+
+
+def test_what_decides_a_case_does_not_depend_on_the_labels_of_its_fold(study, config):
+    labels, logits, diameters = study
+    before, tests, _ = judged(labels, logits, diameters, config)
+    after, others, _ = judged(np.where(FOLD == 0, 1 - labels, labels), logits, diameters, config)
+    own = FOLD == 0
+    for column in FOLD_COLUMNS:
+        values, changed = tests[column].to_numpy(), others[column].to_numpy()
+        np.testing.assert_array_equal(values[own], changed[own])
+        assert (values[~own] != changed[~own]).all()
+        assert len(set(values)) == 3
+    assert before.operating_point.threshold != after.operating_point.threshold  # the model's rests on all of them
+
+
+def test_threshold_and_zone_of_a_fold_are_chosen_on_the_others(study, config):
+    labels, logits, diameters = study
+    _, tests, _ = judged(labels, logits, diameters, config)
+    own, values = FOLD == 1, diameters[:, None]
+    term = fit_covariate_term(logits[~own], labels[~own, None].astype(float), values[~own], {"diameter_mm": "log"})
+    shifted = (logits + term.logits(values))[~own]
+    ((fit,), points) = calibrate_findings(shifted, labels[~own, None].astype(float), config, prior_offset=0.0)
+    zone = fit_refer_zone(labels[~own], fit.calibrator.apply(shifted[:, 0]), coverage=0.8)
+    expected = [points["malignant"].threshold, zone.malignant_from, zone.benign_to]
+    np.testing.assert_allclose(tests.loc[tests["fold"] == 1, list(FOLD_COLUMNS)], np.tile(expected, (own.sum(), 1)))
+
+
+def test_the_pooled_evaluation_and_the_refer_zone_decide_each_fold_at_its_own(study, config):
+    judgement, tests, _ = judged(*study, config)
+    positive = tests["probability"].to_numpy() >= tests["fold_threshold"].to_numpy()
+    malignant = tests["label"].to_numpy() == 1
+    assert judgement.evaluation.confusion.true_positive == (positive & malignant).sum()
+    assert judgement.evaluation.confusion.false_positive == (positive & ~malignant).sum()
+    assert judgement.evaluation.fold_thresholds == (tests["fold_threshold"].min(), tests["fold_threshold"].max())
+    assert "each fold is decided at the threshold chosen on the others" in judgement.evaluation.decided_at
+    threshold = judgement.operating_point.threshold
+    found = judge_refer_zone(judgement.refer_zone, judgement.of_first("test"), threshold=threshold)
+    decisions = np.concatenate(
+        [
+            decide(
+                rows["probability"],
+                threshold=rows["fold_threshold"],
+                zone=replace(
+                    judgement.refer_zone,
+                    malignant_from=rows["fold_malignant_from"].iloc[0],
+                    benign_to=rows["fold_benign_to"].iloc[0],
+                ),
+            )
+            for _, rows in tests.groupby("fold")
+        ]
+    )
+    assert found.referred.estimate == pytest.approx((decisions == "refer").mean())
+
+
+def test_too_few_cases_in_the_other_folds_judge_no_zone(study, config):
+    labels, logits, diameters = study
+    few = np.where((np.arange(360) < 240) | (labels == 0), labels, 0)  # 120 malignant, 80 of them in two folds
+    judgement, tests, _ = judged(few, logits, diameters, config)
+    assert tests["fold_malignant_from"].isna().all()
+    assert tests["fold_threshold"].notna().all()
+    with pytest.raises(CalibrationError, match="each fold is decided by the cases of the others, which are fewer than"):
+        judge_refer_zone(judgement.refer_zone, judgement.of_first("test"), threshold=0.5)
+
+
+def test_pooled_folds_are_decided_by_what_others_chose(study, config):
+    labels, logits, diameters = study
+
+    def pooled(labels):
+        cohort = cases_of(labels, diameters)
+        judgements = []
+        for fold in range(3):
+            splits = [{0: "test", 1: "calibration", 2: "train"}[(own - fold) % 3] for own in FOLD]
+            usable = [replace(each, split=split) for each, split in zip(cohort, splits, strict=True)]
+            said = np.where(np.array(splits)[:, None] == "train", np.nan, logits + 0.1 * fold)
+            judgements.append(judge(usable, said, without_zone(config), prior_offset=0.0))
+        judgement = pool_judgements(judgements, config)
+        return judgement, judgement.of_first("test").frame.sort_values("case_id")
+
+    judgement, tests = pooled(labels)
+    _, others = pooled(np.where(FOLD == 0, 1 - labels, labels))
+    own = FOLD == 0
+    # Fold 2 calibrated on fold 0, and what it said of fold 1 does not decide fold 0.
+    np.testing.assert_array_equal(tests["fold_threshold"].to_numpy()[own], others["fold_threshold"].to_numpy()[own])
+    assert tests["fold_threshold"].nunique() == 3
+    positive = tests["probability"] >= tests["fold_threshold"]
+    assert judgement.evaluation.confusion.true_positive == (positive & (tests["label"] == 1)).sum()
 
 
 def test_logits_of_a_fold_have_the_term_that_the_others_fitted(study, config):
