@@ -16,6 +16,7 @@ from pipeline.evaluation.clustered import (
     calibration_intercept_interval,
     calibration_slope_interval,
     mean_interval,
+    proportion_caution,
     proportion_interval,
 )
 from pipeline.evaluation.intervals import Interval, auroc_interval, average_precision_interval
@@ -61,6 +62,12 @@ def evaluate(
     null_rng, bootstrap_rng, drift_rng = (np.random.default_rng([seed, stream]) for stream in (0, 1, 2))
     asked = _intervals(labels, probabilities, patients, operating_point, resamples=resamples, rng=bootstrap_rng)
     intervals, undefined = _settle(asked)
+    shares = _shares(labels == 1, operating_point.decide(probabilities))
+    cautions = {
+        name: caution
+        for name, (right, among, _) in shares.items()
+        if name in intervals and (caution := proportion_caution(right[among], patients[among]))
+    }
     null, reason = _attempt(lambda: calibration_error.ece_null(probabilities, bins=count, rng=null_rng))
     return Evaluation(
         n_cases=labels.size,
@@ -69,6 +76,7 @@ def evaluate(
         n_unlabelled=len(predictions) - len(labelled),
         intervals=intervals,
         undefined=undefined if reason is None else {**undefined, "ece": reason},
+        cautions=cautions,
         calibrated=_summary(labels, probabilities, bins=count),
         uncalibrated=_summary(labels, sigmoid(labelled.logits), bins=count),
         null=null,
@@ -122,12 +130,12 @@ def _intervals(
     rng: np.random.Generator,
 ) -> dict[str, Callable[[], Interval]]:
     """What to compute, each under its name, so that one undefined statistic does not hide the others."""
-    positive = operating_point.decide(probabilities)
-    malignant = labels == 1
+    shares = _shares(labels == 1, operating_point.decide(probabilities))
 
-    def share(right: BoolArray, among: BoolArray, name: str, empty: str) -> Interval:
+    def share(name: str, title: str) -> Interval:
+        right, among, empty = shares[name]
         if not among.any():
-            raise UndefinedMetricError(f"{name}: {empty}, so it is undefined")
+            raise UndefinedMetricError(f"{title}: {empty}, so it is undefined")
         return proportion_interval(right[among], patients[among])
 
     losses = metrics.case_log_losses(labels, probabilities)
@@ -140,10 +148,20 @@ def _intervals(
         "log_loss": lambda: mean_interval(losses, patients),
         "calibration_slope": lambda: calibration_slope_interval(labels, probabilities, patients),
         "calibration_intercept": lambda: calibration_intercept_interval(labels, probabilities, patients),
-        "sensitivity": lambda: share(positive, malignant, "sensitivity", "there is no malignant case"),
-        "specificity": lambda: share(~positive, ~malignant, "specificity", "there is no benign case"),
-        "ppv": lambda: share(malignant, positive, "PPV", "no case is called positive at this threshold"),
-        "npv": lambda: share(~malignant, ~positive, "NPV", "no case is called negative at this threshold"),
+        "sensitivity": lambda: share("sensitivity", "sensitivity"),
+        "specificity": lambda: share("specificity", "specificity"),
+        "ppv": lambda: share("ppv", "PPV"),
+        "npv": lambda: share("npv", "NPV"),
+    }
+
+
+def _shares(malignant: BoolArray, positive: BoolArray) -> dict[str, tuple[BoolArray, BoolArray, str]]:
+    """Of each share: which cases are right, among which they are counted, and what it means that there are none."""
+    return {
+        "sensitivity": (positive, malignant, "there is no malignant case"),
+        "specificity": (~positive, ~malignant, "there is no benign case"),
+        "ppv": (malignant, positive, "no case is called positive at this threshold"),
+        "npv": (~malignant, ~positive, "no case is called negative at this threshold"),
     }
 
 

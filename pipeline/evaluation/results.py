@@ -48,6 +48,8 @@ class Evaluation:
         intervals: ``auroc``, ``average_precision``, ``brier_score``, ``log_loss``, ``calibration_slope``,
             ``calibration_intercept``, ``sensitivity``, ``specificity``, ``ppv``, ``npv``: those the cases define.
         undefined: the others, with the reason.
+        cautions: of the statistics whose interval may be too narrow here, why: the cases lie below the range in which
+            it has been shown to hold.
         calibrated: of the probability column.
         uncalibrated: of the bare sigmoid of the logit, beside it.
         null: ECE of perfectly calibrated probabilities on these cases; None where ECE is undefined.
@@ -62,6 +64,7 @@ class Evaluation:
     n_unlabelled: int
     intervals: Mapping[str, Interval]
     undefined: Mapping[str, str]
+    cautions: Mapping[str, str]
     calibrated: CalibrationSummary
     uncalibrated: CalibrationSummary
     null: EceNull | None
@@ -128,6 +131,7 @@ class Evaluation:
             "prevalence": self.prevalence,
             "intervals": {name: interval.to_json() for name, interval in self.intervals.items()},
             "undefined": dict(self.undefined),
+            "cautions": dict(self.cautions),
             "calibrated": asdict(self.calibrated),
             "uncalibrated": asdict(self.uncalibrated),
             "ece_null": None if self.null is None else asdict(self.null),

@@ -11,6 +11,7 @@ from scipy import stats
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation import metrics
 from pipeline.evaluation.calibration import logit
+from pipeline.evaluation.clustered import proportion_interval
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.intervals import paired_auroc_difference, paired_auroc_difference_analytic
 from pipeline.evaluation.operating_points import OperatingPoint
@@ -98,3 +99,17 @@ def coverage(*, studies, patients, threshold=0.2, resamples=1000, seed=0, true_p
         for name, interval in intervals.items():
             held[name].append(interval.contains(wanted[name.removesuffix("_analytic")]))
     return {name: (float(np.mean(values)), len(values)) for name, values in held.items()}
+
+
+def proportion_coverage(*, studies, patients, cases, share, alike, seed=0):
+    """Share of simulated studies whose 95 % interval holds a true proportion.
+
+    Each patient's own share is drawn from a beta distribution around ``share``, so that two cases of a patient have
+    correlation ``alike``; every patient has ``cases`` cases.
+    """
+    rng = np.random.default_rng(seed)
+    spread = (1 - alike) / alike
+    own = rng.beta(share * spread, (1 - share) * spread, size=(studies, patients, 1))
+    right = (rng.random((studies, patients, cases)) < own).astype(int).reshape(studies, -1)
+    who = np.repeat(np.arange(patients), cases)
+    return float(np.mean([proportion_interval(each, who).contains(share) for each in right]))

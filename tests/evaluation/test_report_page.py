@@ -181,6 +181,15 @@ def test_undefined_statistics_are_said_and_never_shown_as_numbers(full):
     assert not re.search(r"\bnan\b", re.sub('base64,[^"]*', "", html), re.IGNORECASE)
 
 
+def test_an_interval_of_too_few_patients_is_told_so(full):
+    few = Predictions.from_frame(frame(30)).with_probabilities(calibrator().apply)
+    evaluation = evaluate(few, operating_point=point(0.02), resamples=20)
+    html = render_report(replace(full, evaluation=evaluation))
+    assert "Intervals that may be too narrow, because there are few patients: Sensitivity (" in html
+    assert evaluation.to_json()["cautions"]["sensitivity"] in html
+    assert "may be too narrow" not in render_report(full)
+
+
 def test_a_zone_that_is_refused_says_why(full):
     test = predictions(240, seed=3)
     few = evaluate_details(test, operating_point=point(), calibration=predictions(90), resamples=50)
