@@ -205,9 +205,17 @@ def test_items_that_nobody_answered_are_left_to_a_person(full):
     assert render_report(full).count("to be filled in by a person") == len(items) - 1
     everything = checklist(dict.fromkeys(ANSWERS, "known"))
     # Whatever a program knows, who was eligible, who labelled and who consented is a person's to say.
-    for topic in ("eligibility", "Who labelled", "consent", "Interpretation"):
+    for topic in ("Eligibility", "Who labelled", "consent", "Interpretation"):
         (item,) = [item for item in everything if topic in item.topic]
         assert item.answer is None
     assert checklist({"size": ""}) == checklist({})
     with pytest.raises(KeyError, match="no item of the checklist"):
         checklist({"mood": "good"})
+
+
+def test_every_item_of_tripod_ai_is_listed_once_and_in_order():
+    letters = {3: "abc", 5: "ab", 6: "abc", 8: "abc", 9: "abc", 12: "abcdefg", 18: "abcdef", 20: "abc", 23: "ab"}
+    letters[27] = "abc"
+    expected = [f"{number}{letter}" for number in range(1, 28) for letter in letters.get(number, " ")]
+    places = [item.place.removeprefix("TRIPOD+AI ").split(",")[0] for item in checklist({})]
+    assert [place for place in places if place != "CLAIM"] == [each.strip() for each in expected]
