@@ -106,13 +106,16 @@ def mean_interval(
     return Interval(mean, lower, upper, level, "patient-clustered, log scale")
 
 
-def mean_difference_interval(differences: npt.ArrayLike, patients: npt.ArrayLike, *, level: float = 0.95) -> Interval:
-    """Mean of a paired difference a case, of either sign, with a patient-clustered variance and Student's t.
+def mean_difference_interval(
+    differences: npt.ArrayLike, patients: npt.ArrayLike, *, level: float = 0.95, what: str = "difference"
+) -> Interval:
+    """Mean of a value a case, of either sign (as a paired difference), with a clustered variance and Student's t.
 
     Args:
         differences: one a case, shape (n,).
         patients: patient id of each case, shape (n,).
         level: confidence level.
+        what: name of the value in messages.
 
     Raises:
         UndefinedMetricError: with fewer than two patients, or a value that is not finite.
@@ -121,10 +124,10 @@ def mean_difference_interval(differences: npt.ArrayLike, patients: npt.ArrayLike
     groups = as_groups(patients, np.zeros(values.size, dtype=np.int64))
     count = int(groups.max()) + 1
     if count < 2:
-        raise UndefinedMetricError("interval of a difference: 1 patient; expected at least 2")
+        raise UndefinedMetricError(f"interval of a {what}: 1 patient; expected at least 2")
     mean = float(values.mean())
     reach = float(stats.t.ppf((1.0 + level) / 2.0, count - 1)) * float(np.sqrt(_mean_variance(values, groups)))
-    return Interval(mean, mean - reach, mean + reach, level, "patient-clustered, paired")
+    return Interval(mean, mean - reach, mean + reach, level, "patient-clustered mean")
 
 
 def _mean_variance(values: FloatArray, groups: IntArray) -> float:

@@ -19,6 +19,7 @@ from pipeline.evaluation.clustered import (
     proportion_caution,
     proportion_interval,
 )
+from pipeline.evaluation.decision_curve import net_benefit_interval
 from pipeline.evaluation.intervals import Interval, auroc_interval, average_precision_interval
 from pipeline.evaluation.operating_points import OperatingPoint
 from pipeline.evaluation.predictions import Predictions
@@ -60,7 +61,12 @@ def evaluate(
     labels, patients = labelled.labels, labelled.patients
     count = bins if bins is not None else default_bins(labels.size)
     null_rng, bootstrap_rng, drift_rng = (np.random.default_rng([seed, stream]) for stream in (0, 1, 2))
-    asked = _intervals(labels, probabilities, patients, operating_point, resamples=resamples, rng=bootstrap_rng)
+    uncalibrated = sigmoid(labelled.logits)
+    asked = {
+        **_intervals(labels, probabilities, patients, operating_point, resamples=resamples, rng=bootstrap_rng),
+        "brier_score_uncalibrated": lambda: mean_interval((uncalibrated - labels) ** 2, patients, largest=1.0),
+        "log_loss_uncalibrated": lambda: mean_interval(metrics.case_log_losses(labels, uncalibrated), patients),
+    }
     intervals, undefined = _settle(asked)
     shares = _shares(labels == 1, operating_point.decide(probabilities))
     cautions = {
@@ -78,7 +84,7 @@ def evaluate(
         undefined=undefined if reason is None else {**undefined, "ece": reason},
         cautions=cautions,
         calibrated=_summary(labels, probabilities, bins=count),
-        uncalibrated=_summary(labels, sigmoid(labelled.logits), bins=count),
+        uncalibrated=_summary(labels, uncalibrated, bins=count),
         null=null,
         cumulative_null_p95=calibration_error.cumulative_null_p95(probabilities, rng=drift_rng),
         confusion=metrics.confusion(labels, probabilities, operating_point.threshold),
@@ -152,6 +158,9 @@ def _intervals(
         "specificity": lambda: share("specificity", "specificity"),
         "ppv": lambda: share("ppv", "PPV"),
         "npv": lambda: share("npv", "NPV"),
+        "net_benefit": lambda: net_benefit_interval(
+            labels, probabilities, patients, threshold=operating_point.threshold
+        ),
     }
 
 

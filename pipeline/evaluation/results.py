@@ -46,7 +46,8 @@ class Evaluation:
         n_positive: malignant cases.
         n_unlabelled: rows left out because they have no label.
         intervals: ``auroc``, ``average_precision``, ``brier_score``, ``log_loss``, ``calibration_slope``,
-            ``calibration_intercept``, ``sensitivity``, ``specificity``, ``ppv``, ``npv``: those the cases define.
+            ``calibration_intercept``, ``sensitivity``, ``specificity``, ``ppv``, ``npv``, ``net_benefit`` (at the
+            operating threshold), ``brier_score_uncalibrated``, ``log_loss_uncalibrated``: those the cases define.
         undefined: the others, with the reason.
         cautions: of the statistics whose interval may be too narrow here, why: the cases lie below the range in which
             it has been shown to hold.
