@@ -83,6 +83,7 @@ def evaluate(
         intervals=intervals,
         undefined=undefined if reason is None else {**undefined, "ece": reason},
         cautions=cautions,
+        patients_unknown=labelled.patients_unknown,
         calibrated=_summary(labels, probabilities, bins=count),
         uncalibrated=_summary(labels, uncalibrated, bins=count),
         null=null,

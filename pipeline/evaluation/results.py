@@ -51,6 +51,7 @@ class Evaluation:
         undefined: the others, with the reason.
         cautions: of the statistics whose interval may be too narrow here, why: the cases lie below the range in which
             it has been shown to hold.
+        patients_unknown: whether every case's patient id is its case id, so that intervals are by case.
         calibrated: of the probability column.
         uncalibrated: of the bare sigmoid of the logit, beside it.
         null: ECE of perfectly calibrated probabilities on these cases; None where ECE is undefined.
@@ -66,6 +67,7 @@ class Evaluation:
     intervals: Mapping[str, Interval]
     undefined: Mapping[str, str]
     cautions: Mapping[str, str]
+    patients_unknown: bool
     calibrated: CalibrationSummary
     uncalibrated: CalibrationSummary
     null: EceNull | None
@@ -82,6 +84,13 @@ class Evaluation:
         if name not in self.intervals:
             raise UndefinedMetricError(self.undefined.get(name, f"{name}: is not a statistic of an evaluation"))
         return self.intervals[name]
+
+    @property
+    def counts(self) -> str:
+        """Who was judged, as ``80 patients, 120 cases, 40 malignant``; no patients where they are unknown."""
+        if self.patients_unknown:
+            return f"{self.n_cases} cases of unknown patients, {self.n_positive} malignant; intervals are by case"
+        return f"{self.n_patients} patients, {self.n_cases} cases, {self.n_positive} malignant"
 
     @property
     def prevalence(self) -> float:
@@ -130,6 +139,7 @@ class Evaluation:
         return {
             **{name: getattr(self, name) for name in ("n_cases", "n_patients", "n_positive", "n_unlabelled")},
             "prevalence": self.prevalence,
+            "patients_unknown": self.patients_unknown,
             "intervals": {name: interval.to_json() for name, interval in self.intervals.items()},
             "undefined": dict(self.undefined),
             "cautions": dict(self.cautions),

@@ -23,9 +23,10 @@ def answered_items(judged: Judged, details: Details) -> tuple[Item, ...]:
     """The checklist with every answer that can be computed; what is unknown stays open, never invented."""
     evaluation, data, label = judged.evaluation, judged.data, judged.label
     known = {
-        "size": f"{evaluation.n_cases} cases of {evaluation.n_patients} patients, {evaluation.n_positive} malignant",
+        "size": evaluation.counts,
         "measures": "AUROC, average precision, Brier score, log loss, calibration slope and intercept, ECE with "
-        "its null, decision curve, sensitivity to NPV; 95 % intervals with a patient's cases kept together",
+        "its null, decision curve, sensitivity to NPV; 95 % intervals "
+        + ("by case" if evaluation.patients_unknown else "with a patient's cases kept together"),
         "output": f"probability of malignancy; positive at {evaluation.operating_point.describe()}",
     }
     if "auroc" in evaluation.intervals:

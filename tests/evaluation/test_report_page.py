@@ -17,6 +17,7 @@ from pipeline.evaluation.intervals import paired_auroc_difference
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.prevalence import restate_prevalence
 from pipeline.evaluation.report import Flow, Picture, ReportInputs, Rival, SplitCounts, render_report
+from pipeline.workflow.summary import evaluation_text
 
 VOID = {"meta", "img", "br", "link"}
 
@@ -188,6 +189,20 @@ def test_an_interval_of_too_few_patients_is_told_so(full):
     assert "Intervals that may be too narrow, because there are few patients: Sensitivity (" in html
     assert evaluation.to_json()["cautions"]["sensitivity"] in html
     assert "may be too narrow" not in render_report(full)
+
+
+def test_intervals_are_said_to_be_by_case_where_patients_are_unknown(full):
+    alone = frame(120)
+    unknown = Predictions.from_frame(alone.assign(patient_id=alone["case_id"])).with_probabilities(calibrator().apply)
+    evaluation = evaluate(unknown, operating_point=point(), resamples=20)
+    html = render_report(replace(full, evaluation=evaluation))
+    assert "120 cases of unknown patients" in html
+    assert "by case, because patients are unknown" in html
+    assert evaluation.to_json()["patients_unknown"] is True
+    assert evaluation_text("test", evaluation).startswith("test: 120 cases of unknown patients, ")
+    known = Predictions.from_frame(alone.assign(patient_id="p" + alone["case_id"]))
+    assert not known.patients_unknown  # one case a patient, whose ids are ids
+    assert "patients are unknown" not in render_report(full)
 
 
 def test_a_zone_that_is_refused_says_why(full):
