@@ -28,6 +28,11 @@ class OperatingPoint(Section):
     rule: Literal["sensitivity", "specificity", "youden", "cost"] = "sensitivity"
     target: Fraction | None = 0.95
     cost_ratio: PositiveFloat | None = Field(None, description="cost of a missed malignancy over that of a false alarm")
+    confidence: Fraction | None = Field(
+        None,
+        description="probability with which the true sensitivity or specificity is at least the target; null asks for "
+        "the target on the calibration cases alone",
+    )
     refer_coverage: Fraction | None = Field(
         None, description="share of each class that its side of the refer zone must hold; null refers no case"
     )
@@ -37,6 +42,10 @@ class OperatingPoint(Section):
         if (self.target is not None) != (self.rule in ("sensitivity", "specificity")):
             raise ValueError(
                 f"target is {self.target} for rule {self.rule!r}; it belongs to 'sensitivity' and 'specificity' alone"
+            )
+        if self.confidence is not None and self.target is None:
+            raise ValueError(
+                f"confidence is {self.confidence} for rule {self.rule!r}; it belongs to 'sensitivity' and 'specificity'"
             )
         if (self.cost_ratio is not None) != (self.rule == "cost"):
             raise ValueError(f"cost_ratio is {self.cost_ratio} for rule {self.rule!r}; it belongs to 'cost' alone")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ class Baseline:
 
     Attributes:
         columns: numeric columns it reads.
+        log_columns: those of them that it uses the logarithm of; the other numbers are on that scale.
         medians: put in where a value is missing, one a column.
         means: subtracted, one a column.
         scales: divided by, one a column.
@@ -34,14 +35,15 @@ class Baseline:
     scales: tuple[float, ...]
     coefficients: tuple[float, ...]
     intercept: float
+    log_columns: tuple[str, ...] = ()
 
     def logits(self, frame: pd.DataFrame) -> FloatArray:
         """Log odds of malignancy, shape (n,).
 
         Raises:
-            UsageError: when a column is missing or holds text.
+            UsageError: when a column is missing or holds text, or a value has no logarithm where one is used.
         """
-        values = _matrix(frame, self.columns)
+        values = _matrix(frame, self.columns, self.log_columns)
         filled = np.where(np.isnan(values), np.asarray(self.medians), values)
         standard = (filled - np.asarray(self.means)) / np.asarray(self.scales)
         return np.asarray(standard @ np.asarray(self.coefficients) + self.intercept, dtype=np.float64)
@@ -51,8 +53,8 @@ class Baseline:
         return sigmoid(self.logits(frame))
 
     def describe(self) -> str:
-        """One line, as ``logistic regression on diameter_mm``."""
-        return f"logistic regression on {', '.join(self.columns)}"
+        """One line, as ``logistic regression on log diameter_mm, age``."""
+        return f"logistic regression on {', '.join(on_scale(self.columns, self.log_columns))}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; ``from_json`` gives back an equal baseline."""
@@ -65,16 +67,25 @@ class Baseline:
         return cls(**plain)
 
 
-def fit_baseline(frame: pd.DataFrame, labels: npt.ArrayLike, columns: Sequence[str]) -> Baseline:
+def on_scale(columns: Sequence[str], log_columns: Collection[str]) -> tuple[str, ...]:
+    """Columns for people, as ``log diameter_mm`` for one whose logarithm is used."""
+    return tuple(f"log {name}" if name in log_columns else name for name in columns)
+
+
+def fit_baseline(
+    frame: pd.DataFrame, labels: npt.ArrayLike, columns: Sequence[str], *, log_columns: Collection[str] = ()
+) -> Baseline:
     """Fit on training cases: missing values become the median, columns are standardised, the penalty is light (C = 1).
 
     Args:
         frame: one row a case.
         labels: 0 or 1, shape (n,).
         columns: numeric columns of ``frame``.
+        log_columns: columns to use the logarithm of, as the model does; names not among ``columns`` do nothing.
 
     Raises:
-        UsageError: without columns, with one class, or when a column is missing, holds text or holds no number.
+        UsageError: without columns, with one class, or when a column is missing, holds text or holds no number, or a
+            value has no logarithm where one is used.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -82,7 +93,8 @@ def fit_baseline(frame: pd.DataFrame, labels: npt.ArrayLike, columns: Sequence[s
         raise UsageError("baseline: no columns; expected at least one numeric column, as diameter_mm")
     truth = as_labels(labels, error=UsageError)
     require_both_classes(truth, what="baseline", error=UsageError)
-    values = _matrix(frame, columns)
+    logs = tuple(name for name in columns if name in log_columns)
+    values = _matrix(frame, columns, logs)
     if len(values) != truth.size:
         raise UsageError(f"baseline: {len(values)} rows for {truth.size} labels; expected one label a row")
     empty = np.isnan(values).all(axis=0)
@@ -97,11 +109,11 @@ def fit_baseline(frame: pd.DataFrame, labels: npt.ArrayLike, columns: Sequence[s
     model = LogisticRegression(max_iter=1000).fit((filled - means) / scales, truth)
     numbers = (tuple(float(each) for each in row) for row in (medians, means, scales, model.coef_[0]))
     median, mean, scale, coefficient = numbers
-    return Baseline(tuple(columns), median, mean, scale, coefficient, float(model.intercept_[0]))
+    return Baseline(tuple(columns), median, mean, scale, coefficient, float(model.intercept_[0]), logs)
 
 
-def _matrix(frame: pd.DataFrame, columns: Sequence[str]) -> FloatArray:
-    """The columns as numbers, shape (n, columns); NaN where missing."""
+def _matrix(frame: pd.DataFrame, columns: Sequence[str], log_columns: Collection[str]) -> FloatArray:
+    """The columns as numbers on the scale they are used on, shape (n, columns); NaN where missing."""
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise UsageError(
@@ -116,4 +128,12 @@ def _matrix(frame: pd.DataFrame, columns: Sequence[str]) -> FloatArray:
     values = np.column_stack(parts)
     if np.isinf(values).any():
         raise UsageError(f"baseline: a value of {', '.join(columns)} is infinite; expected finite numbers; correct it")
+    for at, name in enumerate(columns):
+        if name in log_columns:
+            if (values[:, at] <= 0.0).any():
+                raise UsageError(
+                    f"baseline: column {name!r} holds {np.nanmin(values[:, at]):g}, which has no logarithm; expected "
+                    "numbers above 0; correct it, or use scale linear"
+                )
+            values[:, at] = np.log(values[:, at])
     return values

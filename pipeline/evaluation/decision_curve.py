@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import FloatArray, as_labels, as_probabilities, as_scores, require_both_classes
+from pipeline.evaluation.clustered import mean_difference_interval
+from pipeline.evaluation.intervals import Interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +50,36 @@ def net_benefit(labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, threshol
     found = malignant.size - np.searchsorted(malignant, edges, side="left")
     alarms = benign.size - np.searchsorted(benign, edges, side="left")
     return np.asarray((found - alarms * edges / (1.0 - edges)) / truth.size)
+
+
+def net_benefit_interval(
+    labels: npt.ArrayLike,
+    probabilities: npt.ArrayLike,
+    patients: npt.ArrayLike,
+    *,
+    threshold: npt.ArrayLike,
+    level: float = 0.95,
+) -> Interval:
+    """Net benefit at the threshold that decides each case, a mean over cases, with a patient-clustered variance and Student's t.
+
+    Args:
+        labels: 0 or 1, shape (n,).
+        probabilities: calibrated, in [0, 1], shape (n,).
+        patients: patient id of each case, shape (n,).
+        threshold: a case is acted on at or above it, in (0, 1); one, or one a case.
+        level: confidence level.
+
+    Raises:
+        UndefinedMetricError: with one class, fewer than two patients, or a threshold outside (0, 1).
+
+    Source: Vickers & Elkin, 2006.
+    """
+    truth = as_labels(labels)
+    values = as_probabilities(probabilities, truth)
+    limits = np.asarray(threshold, dtype=np.float64)
+    net_benefit(truth, values, thresholds=np.unique(limits))  # its checks
+    worth = np.where(truth == 1, 1.0, -limits / (1.0 - limits)) * (values >= limits)
+    return mean_difference_interval(worth, patients, level=level, what="net benefit")
 
 
 def decision_curve(

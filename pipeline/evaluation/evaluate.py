@@ -16,8 +16,10 @@ from pipeline.evaluation.clustered import (
     calibration_intercept_interval,
     calibration_slope_interval,
     mean_interval,
+    proportion_caution,
     proportion_interval,
 )
+from pipeline.evaluation.decision_curve import net_benefit_interval
 from pipeline.evaluation.intervals import Interval, auroc_interval, average_precision_interval
 from pipeline.evaluation.operating_points import OperatingPoint
 from pipeline.evaluation.predictions import Predictions
@@ -61,8 +63,19 @@ def evaluate(
     count = bins if bins is not None else default_bins(labels.size)
     null_rng, bootstrap_rng, drift_rng = (np.random.default_rng([seed, stream]) for stream in (0, 1, 2))
     limits = labelled.thresholds(operating_point.threshold)
-    asked = _intervals(labels, probabilities, patients, probabilities >= limits, resamples=resamples, rng=bootstrap_rng)
+    uncalibrated = sigmoid(labelled.logits)
+    asked = {
+        **_intervals(labels, probabilities, patients, limits, resamples=resamples, rng=bootstrap_rng),
+        "brier_score_uncalibrated": lambda: mean_interval((uncalibrated - labels) ** 2, patients, largest=1.0),
+        "log_loss_uncalibrated": lambda: mean_interval(metrics.case_log_losses(labels, uncalibrated), patients),
+    }
     intervals, undefined = _settle(asked)
+    shares = _shares(labels == 1, probabilities >= limits)
+    cautions = {
+        name: caution
+        for name, (right, among, _) in shares.items()
+        if name in intervals and (caution := proportion_caution(right[among], patients[among]))
+    }
     null, reason = _attempt(lambda: calibration_error.ece_null(probabilities, bins=count, rng=null_rng))
     return Evaluation(
         n_cases=labels.size,
@@ -71,8 +84,10 @@ def evaluate(
         n_unlabelled=len(predictions) - len(labelled),
         intervals=intervals,
         undefined=undefined if reason is None else {**undefined, "ece": reason},
+        cautions=cautions,
+        patients_unknown=labelled.patients_unknown,
         calibrated=_summary(labels, probabilities, bins=count),
-        uncalibrated=_summary(labels, sigmoid(labelled.logits), bins=count),
+        uncalibrated=_summary(labels, uncalibrated, bins=count),
         null=null,
         cumulative_null_p95=calibration_error.cumulative_null_p95(probabilities, rng=drift_rng),
         confusion=metrics.confusion(labels, probabilities, limits),
@@ -119,17 +134,18 @@ def _intervals(
     labels: IntArray,
     probabilities: FloatArray,
     patients: npt.NDArray[np.str_],
-    positive: BoolArray,
+    limits: FloatArray,
     *,
     resamples: int,
     rng: np.random.Generator,
 ) -> dict[str, Callable[[], Interval]]:
     """What to compute, each under its name, so that one undefined statistic does not hide the others."""
-    malignant = labels == 1
+    shares = _shares(labels == 1, probabilities >= limits)
 
-    def share(right: BoolArray, among: BoolArray, name: str, empty: str) -> Interval:
+    def share(name: str, title: str) -> Interval:
+        right, among, empty = shares[name]
         if not among.any():
-            raise UndefinedMetricError(f"{name}: {empty}, so it is undefined")
+            raise UndefinedMetricError(f"{title}: {empty}, so it is undefined")
         return proportion_interval(right[among], patients[among])
 
     losses = metrics.case_log_losses(labels, probabilities)
@@ -142,10 +158,21 @@ def _intervals(
         "log_loss": lambda: mean_interval(losses, patients),
         "calibration_slope": lambda: calibration_slope_interval(labels, probabilities, patients),
         "calibration_intercept": lambda: calibration_intercept_interval(labels, probabilities, patients),
-        "sensitivity": lambda: share(positive, malignant, "sensitivity", "there is no malignant case"),
-        "specificity": lambda: share(~positive, ~malignant, "specificity", "there is no benign case"),
-        "ppv": lambda: share(malignant, positive, "PPV", "no case is called positive at this threshold"),
-        "npv": lambda: share(~malignant, ~positive, "NPV", "no case is called negative at this threshold"),
+        "sensitivity": lambda: share("sensitivity", "sensitivity"),
+        "specificity": lambda: share("specificity", "specificity"),
+        "ppv": lambda: share("ppv", "PPV"),
+        "npv": lambda: share("npv", "NPV"),
+        "net_benefit": lambda: net_benefit_interval(labels, probabilities, patients, threshold=limits),
+    }
+
+
+def _shares(malignant: BoolArray, positive: BoolArray) -> dict[str, tuple[BoolArray, BoolArray, str]]:
+    """Of each share: which cases are right, among which they are counted, and what it means that there are none."""
+    return {
+        "sensitivity": (positive, malignant, "there is no malignant case"),
+        "specificity": (~positive, ~malignant, "there is no benign case"),
+        "ppv": (malignant, positive, "no case is called positive at this threshold"),
+        "npv": (~malignant, ~positive, "no case is called negative at this threshold"),
     }
 
 

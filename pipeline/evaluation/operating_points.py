@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from pipeline.errors import CalibrationError
 from pipeline.evaluation.arrays import (
@@ -35,6 +36,8 @@ class OperatingPoint:
         n_negative: benign cases of the calibration split it rests on.
         sensitivity: reached on the calibration split.
         specificity: reached on the calibration split.
+        confidence: probability with which the true sensitivity or specificity is at least ``target``; None where the
+            calibration split alone reaches it.
     """
 
     threshold: float
@@ -45,6 +48,7 @@ class OperatingPoint:
     n_negative: int
     sensitivity: float
     specificity: float
+    confidence: float | None = None
 
     def __post_init__(self) -> None:
         if self.rule not in get_args(Rule):
@@ -59,6 +63,8 @@ class OperatingPoint:
             _check_number(name, getattr(self, name), low=1.0, high=np.inf)
         if self.target is not None:
             _check_number("target", self.target, low=0.0, high=1.0)
+        if self.confidence is not None:
+            _check_number("confidence", self.confidence, low=0.0, high=1.0)
         if self.cost_ratio is not None:
             _check_number("cost_ratio", self.cost_ratio, low=0.0, high=np.inf)
 
@@ -67,19 +73,40 @@ class OperatingPoint:
         return np.asarray(np.asarray(probabilities, dtype=np.float64) >= self.threshold)
 
     def describe(self, *, positive: str = "malignant", negative: str = "benign") -> str:
-        """One line: the threshold, the rule and what it rests on, in the names of the two classes."""
+        """One line: threshold, rule, what it rests on, and where the true sensitivity lies, in the classes' names."""
+        sure = "" if self.confidence is None else f" with probability {self.confidence:g}"
         rules: dict[str, str] = {
-            "sensitivity": f"at least {100 * (self.target or 0):g} % sensitivity",
-            "specificity": f"at least {100 * (self.target or 0):g} % specificity",
+            "sensitivity": f"at least {100 * (self.target or 0):g} % sensitivity{sure}",
+            "specificity": f"at least {100 * (self.target or 0):g} % specificity{sure}",
             "youden": "largest Youden index",
             "cost": f"a miss costs {self.cost_ratio or 0:g} false alarms",
         }
         cases = f"{self.n_positive} {positive} and {self.n_negative} {negative} calibration cases"
-        return f"probability ≥ {self.threshold:.3g} ({rules[self.rule]}, on {cases})"
+        low, high = self.true_sensitivity()
+        spread = f"true sensitivity {low:.2f} to {high:.2f}, 5th to 95th percentile"
+        return f"probability ≥ {self.threshold:.3g} ({rules[self.rule]}, on {cases}; {spread})"
+
+    def true_sensitivity(self) -> tuple[float, float]:
+        """5th and 95th percentile of the sensitivity among all cases that the calibration cases were drawn from.
+
+        Where rule ``sensitivity`` put the threshold on a malignant case, with m of n missed below it, the true
+        sensitivity has a Beta(n - m, m + 1) distribution, whatever that of the probabilities. For the other rules the
+        limits are Clopper and Pearson's, which take the threshold as given (that of the largest Youden index is
+        chosen on the same cases, and its limits are a little too high). Cases are taken as independent: with several a
+        patient the limits are further apart.
+
+        Source: David & Nagaraja, 2003 (order statistics); Clopper & Pearson, 1934.
+        """
+        found = round(self.sensitivity * self.n_positive)
+        missed = self.n_positive - found
+        low = float(stats.beta.ppf(0.05, found, missed + 1)) if found else 0.0
+        if self.rule == "sensitivity" and found:
+            return low, float(stats.beta.ppf(0.95, found, missed + 1))
+        return low, float(stats.beta.ppf(0.95, found + 1, missed)) if missed else 1.0
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; ``from_json`` gives back an equal operating point."""
-        return asdict(self)
+        """Plain JSON values, ``confidence`` only if there is one; ``from_json`` gives back an equal one."""
+        return {name: value for name, value in asdict(self).items() if name != "confidence" or value is not None}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> OperatingPoint:
@@ -88,8 +115,8 @@ class OperatingPoint:
         Raises:
             CalibrationError: when a key is missing or unknown, or a value is out of its range.
         """
-        names = {each.name for each in fields(cls)}
-        if not isinstance(value, Mapping) or set(value) != names:
+        names = {each.name for each in fields(cls)} - {"confidence"}
+        if not isinstance(value, Mapping) or set(value) - {"confidence"} != names:
             raise CalibrationError(
                 f"operating point: expected an object with exactly {', '.join(sorted(names))}; "
                 "train or recalibrate again"
@@ -116,6 +143,7 @@ def choose_operating_point(
     rule: Rule = "sensitivity",
     target: float | None = 0.95,
     cost_ratio: float | None = None,
+    confidence: float | None = None,
 ) -> OperatingPoint:
     """Choose a threshold on the calibration split; the same for any order of the cases.
 
@@ -124,16 +152,25 @@ def choose_operating_point(
     less). ``cost`` needs no search: where probabilities are calibrated, calling a case positive pays from
     1 / (1 + cost_ratio) on.
 
+    What the calibration split reaches, the true sensitivity misses in most studies. With ``confidence``
+    the threshold is lower (for specificity higher): the one-sided tolerance bound, by order statistics and without
+    assumptions on how probabilities are distributed, so that the true value is at least ``target`` with that
+    probability. Cases are taken as independent; with several a patient the probability is smaller than asked for.
+
     Args:
         labels: 0 or 1, shape (n,), of the calibration split.
         probabilities: calibrated, in [0, 1], shape (n,).
         rule: see above.
         target: sensitivity or specificity asked for, in (0, 1]; not used by the other rules.
         cost_ratio: cost of a missed malignancy over that of a false alarm, above 0; for ``cost`` only.
+        confidence: in (0, 1); for ``sensitivity`` and ``specificity`` only.
 
     Raises:
-        CalibrationError: with one class only, an unknown rule, or a target or ratio that cannot be meant.
+        CalibrationError: with one class only, an unknown rule, a target or ratio that cannot be meant, or too few
+            cases of the class for the tolerance bound.
         UndefinedMetricError: with a probability that is not in [0, 1].
+
+    Source: Wilks, 1941 (distribution-free tolerance limits).
     """
     truth = as_labels(labels, error=CalibrationError)
     scores = as_probabilities(probabilities, truth)
@@ -149,7 +186,11 @@ def choose_operating_point(
             f"operating point: cost_ratio: {cost_ratio} is not above 0, which rule 'cost' needs; "
             "set operating_point.cost_ratio"
         )
-    threshold = _threshold(truth, scores, rule=rule, target=target or 0.0, cost_ratio=cost_ratio or 0.0)
+    if confidence is not None and rule not in ("sensitivity", "specificity"):
+        raise CalibrationError(f"operating point: confidence: {confidence:g} is not for rule {rule!r}; leave it out")
+    threshold = _threshold(
+        truth, scores, rule=rule, target=target or 0.0, cost_ratio=cost_ratio or 0.0, confidence=confidence
+    )
     positive = scores >= threshold
     return OperatingPoint(
         threshold=threshold,
@@ -160,22 +201,58 @@ def choose_operating_point(
         n_negative=int((truth == 0).sum()),
         sensitivity=float(positive[truth == 1].mean()),
         specificity=float((~positive[truth == 0]).mean()),
+        confidence=confidence,
     )
 
 
-def _threshold(labels: IntArray, scores: FloatArray, *, rule: Rule, target: float, cost_ratio: float) -> float:
+def needed_cases(cases: int, *, target: float, confidence: float | None, what: str = "malignant") -> int:
+    """How many of a class's calibration cases must lie on the right side of the threshold.
+
+    Args:
+        cases: of the class, in the calibration split.
+        target: share of the class, in (0, 1].
+        confidence: probability with which the true share is at least ``target``; None: that of these cases is.
+        what: name of the class, for the error.
+
+    Raises:
+        CalibrationError: when all of them would not be enough, with the number that would.
+    """
+    if confidence is None:
+        # Whole numbers of cases, so that 0.95 of 20 is 19 on every machine.
+        return int(np.ceil(target * cases - 1e-9))
+    if not 0.0 < confidence < 1.0:
+        raise CalibrationError(f"operating point: confidence: {confidence:g} is not in (0, 1); or leave it out")
+    if target >= 1.0:
+        raise CalibrationError(
+            f"operating point: target: no number of cases shows {target:g} with probability {confidence:g}; lower it"
+        )
+    # With m on the wrong side, the true share is at least the target where Binomial(cases, 1 - target) is above m.
+    wrong = int(stats.binom.ppf(1.0 - confidence, cases, 1.0 - target))
+    while wrong >= 0 and stats.binom.sf(wrong, cases, 1.0 - target) < confidence:
+        wrong -= 1
+    if wrong < 0:
+        least = int(np.ceil(np.log(1.0 - confidence) / np.log(target) - 1e-9))
+        raise CalibrationError(
+            f"operating point: {cases} {what} calibration cases cannot show {100 * target:g} % with probability "
+            f"{confidence:g}; expected at least {least}; give more cases, or lower target or confidence"
+        )
+    return cases - wrong
+
+
+def _threshold(
+    labels: IntArray, scores: FloatArray, *, rule: Rule, target: float, cost_ratio: float, confidence: float | None
+) -> float:
     if rule == "cost":
         return 1.0 / (1.0 + cost_ratio)
     candidates = np.unique(scores)
     malignant, benign = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
-    # Whole numbers of cases, so that 0.95 of 20 is 19 on every machine.
     found = malignant.size - np.searchsorted(malignant, candidates, side="left")
     spared = np.searchsorted(benign, candidates, side="left")
     if rule == "sensitivity":
-        needed = int(np.ceil(target * malignant.size - 1e-9))
+        needed = needed_cases(malignant.size, target=target, confidence=confidence)
         return float(candidates[found >= needed].max())
     if rule == "specificity":
-        needed = int(np.ceil(target * benign.size - 1e-9))
+        needed = needed_cases(benign.size, target=target, confidence=confidence, what="benign")
         enough = candidates[spared >= needed]
         if enough.size:
             return float(enough.min())

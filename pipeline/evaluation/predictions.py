@@ -104,6 +104,11 @@ class Predictions:
         return self.frame["patient_id"].to_numpy(dtype=str)
 
     @property
+    def patients_unknown(self) -> bool:
+        """Whether the patient of every case is the case itself, as where a data set names no patients."""
+        return bool((self.frame["case_id"] == self.frame["patient_id"]).all())
+
+    @property
     def labels(self) -> IntArray:
         """0 or 1, shape (n,).
 

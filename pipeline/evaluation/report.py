@@ -29,6 +29,7 @@ STATISTIC_NAMES: Mapping[str, str] = {
     "specificity": "Specificity",
     "ppv": "PPV",
     "npv": "NPV",
+    "net_benefit": "Net benefit at the threshold",
 }
 _SECTION = re.compile(r"<h2>(.*?)</h2>")
 FIGURE_TEXTS: Mapping[str, str] = {
@@ -38,7 +39,8 @@ FIGURE_TEXTS: Mapping[str, str] = {
     "probability_histogram": "Where the probabilities of malignant (up) and benign cases (down) lie.",
     "findings": "Each finding by itself: sensitivity against false alarms, and observed against predicted share.",
     "learning_curve": "Loss of each epoch of the training, and of the validation split where one is watched.",
-    "decision_curve": "Worth of acting on the model at each threshold, against acting on all or none.",
+    "decision_curve": "Worth of acting on the model at each threshold, against acting on all or none; its interval at "
+    "the operating threshold is under all statistics.",
 }
 
 

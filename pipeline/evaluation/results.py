@@ -46,8 +46,12 @@ class Evaluation:
         n_positive: malignant cases.
         n_unlabelled: rows left out because they have no label.
         intervals: ``auroc``, ``average_precision``, ``brier_score``, ``log_loss``, ``calibration_slope``,
-            ``calibration_intercept``, ``sensitivity``, ``specificity``, ``ppv``, ``npv``: those the cases define.
+            ``calibration_intercept``, ``sensitivity``, ``specificity``, ``ppv``, ``npv``, ``net_benefit`` (at the
+            operating threshold), ``brier_score_uncalibrated``, ``log_loss_uncalibrated``: those the cases define.
         undefined: the others, with the reason.
+        cautions: of the statistics whose interval may be too narrow here, why: the cases lie below the range in which
+            it has been shown to hold.
+        patients_unknown: whether every case's patient id is its case id, so that intervals are by case.
         calibrated: of the probability column.
         uncalibrated: of the bare sigmoid of the logit, beside it.
         null: ECE of perfectly calibrated probabilities on these cases; None where ECE is undefined.
@@ -64,6 +68,8 @@ class Evaluation:
     n_unlabelled: int
     intervals: Mapping[str, Interval]
     undefined: Mapping[str, str]
+    cautions: Mapping[str, str]
+    patients_unknown: bool
     calibrated: CalibrationSummary
     uncalibrated: CalibrationSummary
     null: EceNull | None
@@ -81,6 +87,13 @@ class Evaluation:
         if name not in self.intervals:
             raise UndefinedMetricError(self.undefined.get(name, f"{name}: is not a statistic of an evaluation"))
         return self.intervals[name]
+
+    @property
+    def counts(self) -> str:
+        """Who was judged, as ``80 patients, 120 cases, 40 malignant``; no patients where they are unknown."""
+        if self.patients_unknown:
+            return f"{self.n_cases} cases of unknown patients, {self.n_positive} malignant; intervals are by case"
+        return f"{self.n_patients} patients, {self.n_cases} cases, {self.n_positive} malignant"
 
     @property
     def prevalence(self) -> float:
@@ -138,8 +151,10 @@ class Evaluation:
         return {
             **{name: getattr(self, name) for name in ("n_cases", "n_patients", "n_positive", "n_unlabelled")},
             "prevalence": self.prevalence,
+            "patients_unknown": self.patients_unknown,
             "intervals": {name: interval.to_json() for name, interval in self.intervals.items()},
             "undefined": dict(self.undefined),
+            "cautions": dict(self.cautions),
             "calibrated": asdict(self.calibrated),
             "uncalibrated": asdict(self.uncalibrated),
             "ece_null": None if self.null is None else asdict(self.null),

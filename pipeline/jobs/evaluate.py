@@ -224,6 +224,7 @@ def _judged(
         evaluation=judged_findings.first,
         findings=judged_findings,
         judged_on=manifest.path.name,
+        description=description,
         label=description.label,
         flow=flow,
         subgroups=subgroups,

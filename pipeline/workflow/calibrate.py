@@ -17,7 +17,7 @@ from pipeline.errors import CalibrationError, UsageError
 from pipeline.evaluation.calibration_ladder import CalibrationFit, fit_with_fallback
 from pipeline.evaluation.conformal import ReferZone, fit_refer_zone
 from pipeline.evaluation.evaluate import evaluate
-from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point
+from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point, needed_cases
 from pipeline.evaluation.predictions import FOLD_COLUMNS, Predictions
 from pipeline.evaluation.results import Evaluation
 from pipeline.workflow.cohort import Usable, extra_frame
@@ -40,6 +40,27 @@ def require_refer_zone(labels: NDArray[np.int64], config: Config) -> None:
     except CalibrationError as error:
         coverage = config.operating_point.refer_coverage
         raise UsageError(f"operating_point.refer_coverage: {coverage:g}: {error}, or set it to null") from None
+
+
+def require_operating_point(labels: NDArray[np.int64], config: Config) -> None:
+    """Refuse, before anything is trained, a confidence that the calibration split is too small for.
+
+    Args:
+        labels: of the calibration split, shape (n,).
+        config: the experiment.
+
+    Raises:
+        UsageError: with the number of cases that would be enough.
+    """
+    settings = config.operating_point
+    if settings.confidence is None or settings.target is None:
+        return
+    what = "malignant" if settings.rule == "sensitivity" else "benign"
+    cases = int((labels == (what == "malignant")).sum())
+    try:
+        needed_cases(cases, target=settings.target, confidence=settings.confidence, what=what)
+    except CalibrationError as error:
+        raise UsageError(f"operating_point.confidence: {settings.confidence:g}: {error}, or set it to null") from None
 
 
 def refer_zone(labels: NDArray[np.int64], probabilities: LogitArray, config: Config) -> ReferZone | None:
@@ -101,14 +122,26 @@ def operating_point_as_configured(
     """Choose a threshold by the configured rule, from calibrated probabilities of calibration cases.
 
     A specificity that no threshold reaches, because a benign case has probability 1, gives way to the largest Youden
-    index: a finished training is not lost for it, and the operating point names its rule.
+    index, and a confidence that the cases are too few for to the target on these cases: a finished training is not lost
+    for it, and the operating point names its rule.
     """
     rule = config.operating_point
     try:
         return choose_operating_point(
-            labels, probabilities, rule=rule.rule, target=rule.target, cost_ratio=rule.cost_ratio
+            labels,
+            probabilities,
+            rule=rule.rule,
+            target=rule.target,
+            cost_ratio=rule.cost_ratio,
+            confidence=rule.confidence,
         )
     except CalibrationError as error:
+        if rule.confidence is not None:
+            print(f"{error}; the threshold that reaches the target on these cases is taken instead", file=sys.stderr)
+            plain = rule.model_copy(update={"confidence": None})
+            return operating_point_as_configured(
+                labels, probabilities, config.model_copy(update={"operating_point": plain})
+            )
         print(f"{error}; the threshold with the largest Youden index is taken instead", file=sys.stderr)
         return choose_operating_point(labels, probabilities, rule="youden")
 

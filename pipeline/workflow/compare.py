@@ -12,7 +12,7 @@ import pandas as pd
 from pipeline.config.experiment import Config
 from pipeline.config.experiment import Evaluation as EvaluationSettings
 from pipeline.errors import UndefinedMetricError, UsageError
-from pipeline.evaluation.baselines import fit_baseline
+from pipeline.evaluation.baselines import fit_baseline, on_scale
 from pipeline.evaluation.intervals import Interval, paired_auroc_difference
 from pipeline.evaluation.operating_points import OperatingPoint
 from pipeline.evaluation.predictions import Predictions
@@ -28,7 +28,7 @@ class Comparison:
 
     Attributes:
         name: as printed.
-        columns: what a regression is fitted on (training split).
+        columns: what a regression is fitted on (training split), as ``log diameter_mm`` for a logarithm.
         predictions: its own, calibrated, of the same cases in the same order.
         evaluation: of its own calibrated probabilities.
         gain: the model's AUROC minus its AUROC, paired, by patient; None where too few patients define it.
@@ -80,13 +80,18 @@ def require_regressions(usable: Sequence[Usable], config: Config) -> None:
         training, config.model_copy(update={"evaluation": _columns_alone(config)})
     ):
         try:
-            fit_baseline(table, labels, columns=columns)
+            fit_baseline(table, labels, columns=columns, log_columns=_log_columns(config))
         except UsageError as error:
             raise UsageError(f"evaluation.{name}_columns: {error}") from None
 
 
 def _columns_alone(config: Config) -> EvaluationSettings:
     return config.evaluation.model_copy(update={"image_baseline": False})
+
+
+def _log_columns(config: Config) -> list[str]:
+    """Covariates that the model uses the logarithm of: a regression beside it gets them on the same scale."""
+    return [name for name, scale in config.data.covariates.items() if scale == "log"]
 
 
 def _regressions(usable: Sequence[Usable], config: Config) -> Iterator[tuple[str, tuple[str, ...], pd.DataFrame]]:
@@ -112,7 +117,9 @@ def _compare(
     """Fit a regression on the training split, calibrate it as the model was, judge it on the test split."""
     splits = np.array([each.split for each in usable])
     labels = np.array([each.case.label for each in usable])
-    baseline = fit_baseline(frame[splits == "train"], labels[splits == "train"], columns=columns)
+    baseline = fit_baseline(
+        frame[splits == "train"], labels[splits == "train"], columns=columns, log_columns=_log_columns(config)
+    )
     logits = baseline.logits(frame)
     at = calibration_rows(usable)  # for several members also what it was fitted on; it has a handful of numbers
     fit, point = calibrate(logits[at], labels[at], config, prior_offset=0.0)
@@ -125,7 +132,7 @@ def _compare(
         (),
         seed=config.seed,
     )
-    return compare(name, columns, test, predictions, point, config)
+    return compare(name, on_scale(columns, _log_columns(config)), test, predictions, point, config)
 
 
 def compare(

@@ -20,7 +20,7 @@ from pipeline.training.data import CaseTensors, ImageRows
 from pipeline.training.fit import Fitted, fit
 from pipeline.training.progress import NetworkPlace
 from pipeline.training.tracker import PrefixTracker, Tracker
-from pipeline.workflow.calibrate import calibration_rows, require_refer_zone
+from pipeline.workflow.calibrate import calibration_rows, require_operating_point, require_refer_zone
 from pipeline.workflow.cohort import Cohort, Usable, auxiliary_targets, covariate_values, soft_targets
 from pipeline.workflow.judge import Judgement, judge
 
@@ -45,7 +45,7 @@ def learn(
 
 
 def require_can_calibrate(usable: Sequence[Usable], at: Iterable[int], config: Config) -> None:
-    """Refuse, before anything is trained, what the cases that calibrate cannot bear: a refer zone, a covariate.
+    """Refuse, before anything is trained, what the cases that calibrate cannot bear: zone, confidence, covariate.
 
     Args:
         usable: all cases.
@@ -56,7 +56,9 @@ def require_can_calibrate(usable: Sequence[Usable], at: Iterable[int], config: C
         UsageError: with what is missing.
     """
     cases = [usable[index] for index in at]
-    require_refer_zone(np.array([case.case.label for case in cases]), config)
+    labels = np.array([case.case.label for case in cases])
+    require_refer_zone(labels, config)
+    require_operating_point(labels, config)
     require_covariates_vary(covariate_values(cases, config), config.data.covariates)
 
 

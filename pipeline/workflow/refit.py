@@ -94,7 +94,12 @@ def refit_finding(
         shift=shift,
         calibrators=tuple(shift_intercept(calibrator, shift) for calibrator in old),
         operating_point=choose_operating_point(
-            local.labels, probabilities, rule=rule.rule, target=rule.target, cost_ratio=rule.cost_ratio
+            local.labels,
+            probabilities,
+            rule=rule.rule,
+            target=rule.target,
+            cost_ratio=rule.cost_ratio,
+            confidence=rule.confidence,
         ),
         prevalence=wanted,
         before=_in_the_large(local),

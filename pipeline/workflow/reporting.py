@@ -40,6 +40,7 @@ class Judged:
         evaluation: of them.
         findings: every finding's; None where there is one alone.
         judged_on: which cases these are.
+        description: of the model; None for predictions of unknown origin.
         label: what the label means; None for predictions of unknown origin.
         flow: where the given cases went; None when that is unknown.
         differences: how the judged cases' labels or intensities differ in kind from the model's.
@@ -60,6 +61,7 @@ class Judged:
     judged_on: str = "test split"
     calibration_notes: tuple[str, ...] = ()
     findings: FindingsEvaluation | None = None
+    description: ModelDescription | None = None
     label: LabelMeaning | None = None
     flow: Flow | None = None
     differences: tuple[str, ...] = ()

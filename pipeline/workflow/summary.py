@@ -31,10 +31,7 @@ def summary_text(trained: Trained, version: RegisteredVersion | None) -> str:
     where = f", {version.name} version {version.version} ({version.alias})" if version else ""
     lines = [
         f"{config.name}{_simulated(trained)}{where}",
-        (
-            f"{trained.judged_on}: {evaluation.n_patients} patients, {evaluation.n_cases} cases, "
-            f"{evaluation.n_positive} malignant; label: {config.data.label_source}"
-        ),
+        (f"{trained.judged_on}: {evaluation.counts}; label: {config.data.label_source}"),
         "",
         _table(trained),
         *fold_lines(judgement),
@@ -61,10 +58,7 @@ def note(trained: Trained) -> str:
     rows = [
         f"**{config.name}{_simulated(trained)}**, probability of malignancy. Research use; not a medical device.",
         "",
-        (
-            f"{trained.judged_on.capitalize()}: {evaluation.n_patients} patients, {evaluation.n_cases} cases, "
-            f"{evaluation.n_positive} malignant. Label: {config.data.label_source}."
-        ),
+        (f"{trained.judged_on.capitalize()}: {evaluation.counts}. Label: {config.data.label_source}."),
         "",
         # First, because MLflow folds long notes: how good, and can its probabilities be believed.
         f"AUROC {_cell(evaluation, 'auroc')}; calibration {_calibration(evaluation)}.",
@@ -121,7 +115,8 @@ def _simulated(trained: Trained) -> str:
 
 def _table(trained: Trained) -> str:
     judgement = trained.judgement
-    title = f"results{_simulated(trained)}, 95 % intervals by patient"
+    unit = "case (patients are unknown)" if judgement.evaluation.patients_unknown else "patient"
+    title = f"results{_simulated(trained)}, 95 % intervals by {unit}"
     table = Table("", "model", *(other.name for other in judgement.comparisons), title=title, title_justify="left")
     evaluations = [judgement.evaluation, *(other.evaluation for other in judgement.comparisons)]
     for name, label in STATISTIC_NAMES.items():
@@ -168,7 +163,7 @@ def champion_text(champion: ChampionBeside | str) -> str:
 
 def evaluation_text(title: str, evaluation: Evaluation, findings: FindingsEvaluation | None = None) -> str:
     """What ``malignancy evaluate`` prints."""
-    rows = [f"{title}: {evaluation.n_patients} patients, {evaluation.n_cases} cases, {evaluation.n_positive} malignant"]
+    rows = [f"{title}: {evaluation.counts}"]
     rows += [f"  {label}: {_cell(evaluation, name)}" for name, label in STATISTIC_NAMES.items()]
     rows += [f"  operating point: {evaluation.decided_at}"]
     rows += [f"  calibration {_calibration(evaluation)}", *findings_lines(findings)]

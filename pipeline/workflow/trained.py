@@ -99,6 +99,7 @@ def _judged(trained: Trained) -> Judged:
         evaluation=judgement.evaluation,
         findings=judgement.findings,
         judged_on=trained.judged_on,
+        description=description,
         label=description.label,
         flow=trained.cohort.flow(),
         comparisons=judgement.comparisons,

@@ -11,6 +11,8 @@ from scipy import stats
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation import metrics
 from pipeline.evaluation.calibration import logit
+from pipeline.evaluation.clustered import proportion_interval
+from pipeline.evaluation.decision_curve import net_benefit
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.intervals import paired_auroc_difference, paired_auroc_difference_analytic
 from pipeline.evaluation.operating_points import OperatingPoint
@@ -76,6 +78,7 @@ def truth(threshold, *, seed=1, patients=1_500_000, **model):
         "calibration_slope": 1.0,
         "calibration_intercept": 0.0,
         **{name: getattr(decided, name) for name in ("sensitivity", "specificity", "ppv", "npv")},
+        "net_benefit": float(net_benefit(study.labels, study.probabilities, thresholds=[threshold])[0]),
         "difference": area - metrics.auroc(study.labels, study.rival),
     }
 
@@ -88,7 +91,7 @@ def coverage(*, studies, patients, threshold=0.2, resamples=1000, seed=0, true_p
         rng = np.random.default_rng([seed, number])
         study = simulate(rng, patients, **model)
         found = evaluate(study.predictions(), operating_point=point(threshold), resamples=resamples, seed=number)
-        intervals = dict(found.intervals)
+        intervals = {name: each for name, each in found.intervals.items() if name in wanted}
         cases = (study.labels, study.probabilities, study.rival, study.patients)
         try:
             intervals["difference"] = paired_auroc_difference(*cases, resamples=resamples, rng=rng)
@@ -98,3 +101,17 @@ def coverage(*, studies, patients, threshold=0.2, resamples=1000, seed=0, true_p
         for name, interval in intervals.items():
             held[name].append(interval.contains(wanted[name.removesuffix("_analytic")]))
     return {name: (float(np.mean(values)), len(values)) for name, values in held.items()}
+
+
+def proportion_coverage(*, studies, patients, cases, share, alike, seed=0):
+    """Share of simulated studies whose 95 % interval holds a true proportion.
+
+    Each patient's own share is drawn from a beta distribution around ``share``, so that two cases of a patient have
+    correlation ``alike``; every patient has ``cases`` cases.
+    """
+    rng = np.random.default_rng(seed)
+    spread = (1 - alike) / alike
+    own = rng.beta(share * spread, (1 - share) * spread, size=(studies, patients, 1))
+    right = (rng.random((studies, patients, cases)) < own).astype(int).reshape(studies, -1)
+    who = np.repeat(np.arange(patients), cases)
+    return float(np.mean([proportion_interval(each, who).contains(share) for each in right]))

@@ -43,6 +43,17 @@ def test_a_baseline_survives_json():
     assert again.describe() == "logistic regression on diameter_mm, age"
 
 
+def test_a_column_on_the_log_scale_enters_as_its_logarithm_and_only_it():
+    cases = CASES.assign(diameter_mm=np.abs(CASES["diameter_mm"]) + 0.1)
+    fitted = fit_baseline(cases, cases["label"], COLUMNS, log_columns=["diameter_mm", "elsewhere"])
+    by_hand = cases.assign(diameter_mm=np.log(cases["diameter_mm"]))
+    assert fitted.logits(cases) == pytest.approx(fit_baseline(by_hand, cases["label"], COLUMNS).logits(by_hand))
+    assert fitted.describe() == "logistic regression on log diameter_mm, age"
+    assert Baseline.from_json(json.loads(json.dumps(fitted.to_json()))) == fitted
+    with pytest.raises(UsageError, match="'diameter_mm' holds -1, which has no logarithm"):
+        fit_baseline(cases.assign(diameter_mm=-1.0), cases["label"], COLUMNS, log_columns=["diameter_mm"])
+
+
 def test_a_constant_column_says_nothing_and_breaks_nothing():
     fitted = fit_baseline(CASES.assign(age=50), CASES["label"], COLUMNS)
     assert fitted.coefficients[1] == pytest.approx(0.0)

@@ -115,7 +115,7 @@ def test_no_study_is_too_small_to_be_judged_honestly(seed, n, sure):
     )
     json.dumps(found.to_json(), allow_nan=False)
     assert all(found.undefined.values())
-    assert len(found.intervals) + len(set(found.undefined) - {"ece"}) == 10
+    assert len(found.intervals) + len(set(found.undefined) - {"ece"}) == 13
     assert isinstance(found.calibration_faults, tuple)
 
 

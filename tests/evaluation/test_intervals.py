@@ -1,4 +1,5 @@
 import contextlib
+import re
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from pipeline.evaluation.clustered import (
     calibration_intercept_interval,
     calibration_slope_interval,
     mean_interval,
+    proportion_caution,
     proportion_interval,
 )
 from pipeline.evaluation.intervals import (
@@ -210,6 +212,34 @@ def test_a_share_of_all_counts_patients_not_cases():
     wilson = stats.binomtest(20, 20).proportion_ci(method="wilson")
     assert (interval.estimate, interval.upper) == (1.0, 1.0)
     assert interval.lower == pytest.approx(wilson.low)
+
+
+def test_few_patients_widen_a_share_by_students_t():
+    right, patients = np.tile([1, 1, 1, 0], 20), np.repeat(np.arange(8), 10)
+    right[:10] = 0
+    interval = proportion_interval(right, patients)
+    deviations = np.array([(right[patients == each] - right.mean()).sum() for each in range(8)])
+    variance = 8 / 7 * (deviations**2).sum() / 80**2
+    effective = right.mean() * (1 - right.mean()) / variance * (stats.t.ppf(0.975, 79) / stats.t.ppf(0.975, 7)) ** 2
+    far = stats.norm.ppf(0.975)
+    # Wilson's limits are where the share lies that many standard errors away.
+    for limit in (interval.lower, interval.upper):
+        assert abs(right.mean() - limit) == pytest.approx(far * np.sqrt(limit * (1 - limit) / effective))
+
+
+@pytest.mark.parametrize(
+    ("right", "patients", "message"),
+    [
+        (np.tile([1, 0], 20), np.repeat(np.arange(7), 6)[:40], "7 patients; shown to hold from 8 on"),
+        (np.r_[np.ones(59), 0], np.repeat(np.arange(20), 3), r"20 patients times 0.017, .* is 0.3"),
+        (np.ones(60), np.repeat(np.arange(20), 3), "is 0.0"),
+        (np.r_[np.ones(19), 0], np.arange(20), None),
+        (np.tile([1, 0, 1], 20), np.repeat(np.arange(20), 3), None),
+    ],
+)
+def test_a_share_of_few_patients_is_told_so(right, patients, message):
+    caution = proportion_caution(right, patients)
+    assert caution is None if message is None else re.search(message, caution)
 
 
 def test_clustering_widens_a_share():

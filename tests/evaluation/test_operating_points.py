@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from studies import point, predictions
 
 from pipeline.errors import CalibrationError, UndefinedMetricError
 from pipeline.evaluation.metrics import confusion
-from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point
+from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point, needed_cases
 
 
 def cases(seed):
@@ -87,13 +88,16 @@ def test_the_threshold_itself_is_positive():
 
 
 def test_an_operating_point_survives_json():
-    for chosen in (point(), choose_operating_point(*cases(1), rule="cost", cost_ratio=20)):
+    sure = choose_operating_point(*cases(1), target=0.5, confidence=0.8)
+    assert "confidence" not in point().to_json()  # as models of earlier versions have it
+    for chosen in (point(), sure, choose_operating_point(*cases(1), rule="cost", cost_ratio=20)):
         assert OperatingPoint.from_json(json.loads(json.dumps(chosen.to_json()))) == chosen
 
 
 def test_an_operating_point_says_what_it_rests_on():
     assert point(0.2).describe() == (
-        "probability ≥ 0.2 (at least 95 % sensitivity, on 60 malignant and 100 benign calibration cases)"
+        "probability ≥ 0.2 (at least 95 % sensitivity, on 60 malignant and 100 benign calibration cases; "
+        "true sensitivity 0.88 to 0.98, 5th to 95th percentile)"
     )
 
 
@@ -106,6 +110,14 @@ def test_an_operating_point_says_what_it_rests_on():
         ({"rule": "cost"}, "cost_ratio: None"),
         ({"rule": "cost", "cost_ratio": -1.0}, "cost_ratio: -1.0"),
         ({"rule": "best"}, "'best' is not one of"),
+        ({"rule": "youden", "confidence": 0.9}, "confidence: 0.9 is not for rule 'youden'"),
+        ({"confidence": 1.0}, r"confidence: 1 is not in \(0, 1\)"),
+        ({"target": 1.0, "confidence": 0.9}, "no number of cases shows 1"),
+        (
+            {"confidence": 0.9},
+            "2 malignant calibration cases cannot show 95 % .*; expected at least 45",
+        ),
+        ({"rule": "specificity", "confidence": 0.9}, "1 benign calibration cases cannot show 95 %"),
     ],
 )
 def test_a_rule_that_cannot_be_meant_is_refused(settings, message):
@@ -135,9 +147,47 @@ def test_a_specificity_out_of_reach_is_said():
         ({"n_negative": 0}, "n_negative: 0"),
         ({"sensitivity": float("nan")}, "sensitivity: nan"),
         ({"target": 2.0}, "target: 2.0"),
+        ({"confidence": 1.5}, "confidence: 1.5"),
         ({"extra": 1}, "expected an object with exactly"),
     ],
 )
 def test_a_damaged_operating_point_is_refused(change, message):
     with pytest.raises(CalibrationError, match=message):
         OperatingPoint.from_json({**point().to_json(), **change})
+
+
+@pytest.mark.parametrize(("cases", "missed"), [(45, 0), (76, 0), (77, 1), (104, 1), (105, 2)])
+def test_the_tolerance_bound_counts_cases_as_the_binomial_does(cases, missed):
+    assert needed_cases(cases, target=0.95, confidence=0.9) == cases - missed
+    with pytest.raises(CalibrationError, match="expected at least 45"):
+        needed_cases(44, target=0.95, confidence=0.9)
+
+
+def studies_of(rule, *, studies=3000, cases=80):
+    """True sensitivity and specificity, and their stated percentiles, of thresholds chosen in simulated studies."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([1, 0], cases)
+    for _ in range(studies):
+        chosen = choose_operating_point(labels, stats.norm.cdf(rng.normal(labels)), **rule)
+        limit = stats.norm.ppf(chosen.threshold)
+        yield stats.norm.sf(limit - 1.0), stats.norm.cdf(limit), chosen.true_sensitivity()
+
+
+def test_the_target_is_truly_reached_with_the_stated_confidence():
+    plain = np.mean([sensitivity >= 0.95 for sensitivity, _, _ in studies_of({"target": 0.95})])
+    assert plain < 0.5  # which is why there is a confidence
+    sure = np.mean([sensitivity >= 0.95 for sensitivity, _, _ in studies_of({"target": 0.95, "confidence": 0.9})])
+    exact = stats.beta.sf(0.95, 79, 2)  # 1 of 80 may be missed
+    assert exact >= 0.9
+    assert sure == pytest.approx(exact, abs=0.02)  # four standard errors
+    rule = {"rule": "specificity", "target": 0.9, "confidence": 0.9}
+    assert np.mean([specificity >= 0.9 for _, specificity, _ in studies_of(rule)]) >= 0.88
+
+
+def test_the_stated_percentiles_hold_the_true_sensitivity():
+    for rule in ({"target": 0.95}, {"target": 0.8}):
+        found = list(studies_of(rule))
+        assert np.mean([sensitivity < low for sensitivity, _, (low, _) in found]) == pytest.approx(0.05, abs=0.016)
+        assert np.mean([sensitivity > high for sensitivity, _, (_, high) in found]) == pytest.approx(0.05, abs=0.016)
+    found = list(studies_of({"rule": "cost", "target": None, "cost_ratio": 4.0}))
+    assert np.mean([low <= sensitivity <= high for sensitivity, _, (low, high) in found]) >= 0.89

@@ -17,6 +17,7 @@ from pipeline.evaluation.intervals import paired_auroc_difference
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.prevalence import restate_prevalence
 from pipeline.evaluation.report import Flow, Picture, ReportInputs, Rival, SplitCounts, render_report
+from pipeline.workflow.summary import evaluation_text
 
 VOID = {"meta", "img", "br", "link"}
 
@@ -182,6 +183,29 @@ def test_undefined_statistics_are_said_and_never_shown_as_numbers(full):
     assert not re.search(r"\bnan\b", re.sub('base64,[^"]*', "", html), re.IGNORECASE)
 
 
+def test_an_interval_of_too_few_patients_is_told_so(full):
+    few = Predictions.from_frame(frame(30)).with_probabilities(calibrator().apply)
+    evaluation = evaluate(few, operating_point=point(0.02), resamples=20)
+    html = render_report(replace(full, evaluation=evaluation))
+    assert "Intervals that may be too narrow, because there are few patients: Sensitivity (" in html
+    assert evaluation.to_json()["cautions"]["sensitivity"] in html
+    assert "may be too narrow" not in render_report(full)
+
+
+def test_intervals_are_said_to_be_by_case_where_patients_are_unknown(full):
+    alone = frame(120)
+    unknown = Predictions.from_frame(alone.assign(patient_id=alone["case_id"])).with_probabilities(calibrator().apply)
+    evaluation = evaluate(unknown, operating_point=point(), resamples=20)
+    html = render_report(replace(full, evaluation=evaluation))
+    assert "120 cases of unknown patients" in html
+    assert "by case, because patients are unknown" in html
+    assert evaluation.to_json()["patients_unknown"] is True
+    assert evaluation_text("test", evaluation).startswith("test: 120 cases of unknown patients, ")
+    known = Predictions.from_frame(alone.assign(patient_id="p" + alone["case_id"]))
+    assert not known.patients_unknown  # one case a patient, whose ids are ids
+    assert "patients are unknown" not in render_report(full)
+
+
 def test_a_zone_that_is_refused_says_why(full):
     test = predictions(240, seed=3)
     few = evaluate_details(test, operating_point=point(), calibration=predictions(90), resamples=50)
@@ -197,9 +221,17 @@ def test_items_that_nobody_answered_are_left_to_a_person(full):
     assert render_report(full).count("to be filled in by a person") == len(items) - 1
     everything = checklist(dict.fromkeys(ANSWERS, "known"))
     # Whatever a program knows, who was eligible, who labelled and who consented is a person's to say.
-    for topic in ("eligibility", "Who labelled", "consent", "Interpretation"):
+    for topic in ("Eligibility", "Who labelled", "consent", "Interpretation"):
         (item,) = [item for item in everything if topic in item.topic]
         assert item.answer is None
     assert checklist({"size": ""}) == checklist({})
     with pytest.raises(KeyError, match="no item of the checklist"):
         checklist({"mood": "good"})
+
+
+def test_every_item_of_tripod_ai_is_listed_once_and_in_order():
+    letters = {3: "abc", 5: "ab", 6: "abc", 8: "abc", 9: "abc", 12: "abcdefg", 18: "abcdef", 20: "abc", 23: "ab"}
+    letters[27] = "abc"
+    expected = [f"{number}{letter}" for number in range(1, 28) for letter in letters.get(number, " ")]
+    places = [item.place.removeprefix("TRIPOD+AI ").split(",")[0] for item in checklist({})]
+    assert [place for place in places if place != "CLAIM"] == [each.strip() for each in expected]

@@ -121,12 +121,14 @@ def test_training_excludes_and_lists_cases_without_it(tmp_path, cohort_manifest,
     # A name that a measure of the image has, and one that MLflow would not take: neither may matter.
     table["spacing_in_plane_mm"] = table["age (years)"] = [str(50 + number % 7) for number in range(len(table))]
     monkeypatch.chdir(tmp_path)
-    columns = "{diameter_mm: linear, spacing_in_plane_mm: linear, age (years): log}"
+    columns = "{diameter_mm: log, spacing_in_plane_mm: linear, age (years): log}"
     assert train(tmp_path, beside(cohort_manifest, table, "training.csv"), columns) == 1
     printed = capsys.readouterr()
     assert "E_OUT_OF_ENVELOPE" in printed.out + printed.err
     description = read_description(run_folder(tmp_path) / "model")
     assert "column diameter_mm needed" in description.input_contract
+    judged = json.loads((run_folder(tmp_path) / "evaluation.json").read_text())
+    assert judged["comparisons"]["baseline"]["is"] == "logistic regression on log diameter_mm"  # as the model has it
     limits = description.envelope["limits"]
     assert limits["spacing_in_plane_mm"][3] < 2 < 40 < limits["column spacing_in_plane_mm"][0]
 

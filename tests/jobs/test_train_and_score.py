@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
@@ -254,3 +255,11 @@ def test_a_refer_zone_that_the_calibration_split_is_too_small_for_is_refused_bef
     assert run(["train", "tiny.yaml", "operating_point.refer_coverage=0.9"]) == 2
     assert "expected at least 100 of each" in (said := capsys.readouterr().err)
     assert "operating_point.refer_coverage: 0.9: refer zone: " in said
+
+
+def test_a_confidence_that_the_calibration_split_is_too_small_for_is_refused_before_training(inside, capsys):
+    assert run(["train", "tiny.yaml", "operating_point.confidence=0.99"]) == 2
+    assert "operating_point.confidence: 0.99: operating point: " in (said := capsys.readouterr().err)
+    assert re.search(
+        r"\d+ malignant calibration cases cannot show \d+ % with probability 0.99; expected at least", said
+    )
