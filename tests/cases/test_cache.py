@@ -6,6 +6,7 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -117,6 +118,19 @@ def test_touched_or_copied_scan_with_the_same_bytes_is_not_prepared_again(manife
     read.clear()
     prepared(manifest, config)
     assert read == []
+
+
+@pytest.mark.parametrize("changed", ["st_size", "st_mtime_ns", "st_ctime_ns", "st_ino"])
+def test_a_scan_of_another_size_time_or_inode_looks_different(manifest, monkeypatch, changed):
+    facts = {"st_size": 7, "st_mtime_ns": 10**18, "st_ctime_ns": 10**18, "st_ino": 12}
+
+    def look_of(facts):
+        file = SimpleNamespace(stat=lambda: SimpleNamespace(**facts))
+        monkeypatch.setattr(cache, "source_files", lambda case: [file])
+        return cache.look(manifest.cases[0])
+
+    assert look_of(facts) == look_of(dict(facts))
+    assert look_of(facts) != look_of(facts | {changed: facts[changed] + 1})
 
 
 def test_other_preprocessing_centre_or_code_is_another_entry(manifest, config, read, monkeypatch):

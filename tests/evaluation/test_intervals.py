@@ -15,6 +15,7 @@ from pipeline.evaluation.calibration_error import expected_calibration_error
 from pipeline.evaluation.clustered import (
     calibration_intercept_interval,
     calibration_slope_interval,
+    mean_difference_interval,
     mean_interval,
     proportion_interval,
 )
@@ -27,6 +28,7 @@ from pipeline.evaluation.intervals import (
     paired_auroc_difference,
     paired_auroc_difference_analytic,
     patient_bootstrap,
+    percentile_interval,
 )
 
 TEST = predictions(240, seed=2)
@@ -196,6 +198,67 @@ def test_perfect_separation_still_leaves_room_for_doubt():
     assert (turned.lower, turned.upper) == pytest.approx((0.0, 1.0 - interval.lower))
     with pytest.raises(UndefinedMetricError, match="no spread to measure"):
         average_precision_interval(labels, scores, np.arange(24), rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("patients", [2, 3, 5])
+def test_with_one_case_a_patient_a_mean_difference_is_students(patients):
+    differences = np.random.default_rng(patients).normal(0.1, 1.0, patients)
+    found = mean_difference_interval(differences, np.arange(patients), level=0.9)
+    known = stats.ttest_1samp(differences, 0.0).confidence_interval(0.9)
+    assert (found.lower, found.upper) == pytest.approx((known.low, known.high))
+
+
+@pytest.mark.parametrize("patients", [2, 3, 5])
+def test_with_one_case_a_patient_a_mean_is_students_on_the_log_scale(patients):
+    losses = np.random.default_rng(patients).uniform(0.2, 0.4, patients)
+    found = mean_interval(losses, np.arange(patients))
+    known = stats.ttest_1samp(losses, 0.0).confidence_interval(0.95)
+    reach = (known.high - losses.mean()) / losses.mean()
+    assert (found.lower, found.upper) == pytest.approx((losses.mean() * np.exp(-reach), losses.mean() * np.exp(reach)))
+
+
+def test_calibration_intervals_are_those_of_statsmodels_clustered_logit():
+    api = pytest.importorskip("statsmodels.api")
+    chosen = np.isin(PATIENTS, np.unique(PATIENTS)[:20])
+    labels, probabilities, patients = LABELS[chosen], PROBABILITIES[chosen], PATIENTS[chosen]
+    groups, odds = as_groups(patients, labels), np.log(probabilities / (1 - probabilities))
+    count = groups.max() + 1
+    reach = stats.t.ppf(0.975, count - 1) * np.sqrt(count / (count - 1))
+    clusters = {"cov_type": "cluster", "cov_kwds": {"groups": groups, "use_correction": False}}
+    binomial = {"family": api.families.Binomial()}
+    slope = api.GLM(labels, np.column_stack([np.ones(odds.size), odds]), **binomial).fit(**clusters)
+    intercept = api.GLM(labels, np.ones((odds.size, 1)), offset=odds, **binomial).fit(**clusters)
+    for compute, fit, place in (
+        (calibration_slope_interval, slope, 1),
+        (calibration_intercept_interval, intercept, 0),
+    ):
+        found = compute(labels, probabilities, patients)
+        assert found.estimate == pytest.approx(fit.params[place], rel=1e-4)
+        assert found.upper - found.estimate == pytest.approx(reach * fit.bse[place], rel=1e-4)
+
+
+def test_a_resample_of_one_class_defines_no_ranking():
+    labels, scores = np.array([0, 1, 0, 1]), np.array([0.1, 0.2, 0.3, 0.4])
+    ranking = resampling.Ranking.of(labels, scores)
+    weights = np.array([labels, 1 - labels, np.ones(4)], dtype=float)  # only malignant, only benign, all
+    for statistic, known in (
+        (resampling.auroc_statistic(ranking), roc_auc_score(labels, scores)),
+        (resampling.average_precision_statistic(ranking), average_precision_score(labels, scores)),
+    ):
+        np.testing.assert_allclose(statistic(weights), [np.nan, np.nan, known])
+
+
+@pytest.mark.parametrize("undefined", [0, 1, 5])
+def test_resamples_that_define_nothing_are_left_out_of_the_interval(undefined):
+    values = np.linspace(0.5, 0.9, 100 - undefined)
+    found = percentile_interval("AUROC", 0.7, np.concatenate([np.full(undefined, np.nan), values]))
+    assert (found.lower, found.upper) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])))
+
+
+def test_over_5_percent_of_resamples_that_define_nothing_are_too_many():
+    values = np.concatenate([np.full(6, np.nan), np.linspace(0.5, 0.9, 94)])
+    with pytest.raises(UndefinedMetricError, match="AUROC: undefined on 6 of 100 resamples"):
+        percentile_interval("AUROC", 0.7, values)
 
 
 def test_shares_of_independent_cases_get_wilsons_interval():
