@@ -190,6 +190,20 @@ def test_judging_changes_nothing_it_is_given():
     pd.testing.assert_frame_equal(TEST.frame, before)
 
 
+def test_limits_of_restated_predictive_values_are_movers():
+    def limits(hit, other, odds):
+        ratio = hit.estimate / (1 - other.estimate)
+        below = np.log(hit.estimate / hit.lower), np.log((1 - other.lower) / (1 - other.estimate))
+        above = np.log(hit.upper / hit.estimate), np.log((1 - other.estimate) / (1 - other.upper))
+        return sigmoid(np.log(odds * ratio) + np.array([-np.hypot(*below), np.hypot(*above)]))
+
+    sensitivity, specificity = Interval(0.9, 0.8, 0.95), Interval(0.7, 0.6, 0.8)
+    restated = restate_prevalence(sensitivity, specificity, prevalence=0.1)
+    ppv, npv = limits(sensitivity, specificity, 1 / 9), limits(specificity, sensitivity, 9)
+    assert (restated.ppv.lower, restated.ppv.upper) == pytest.approx(tuple(ppv))
+    assert (restated.npv.lower, restated.npv.upper) == pytest.approx(tuple(npv))
+
+
 def test_restated_predictive_values_follow_bayes():
     sensitivity, specificity = Interval(0.9, 0.85, 0.94), Interval(0.7, 0.62, 0.77)
     restated = restate_prevalence(sensitivity, specificity, prevalence=0.1)

@@ -189,6 +189,15 @@ def test_swapping_the_models_turns_the_difference_round():
     assert (one.lower, one.upper) == pytest.approx((-other.upper, -other.lower))
 
 
+@pytest.mark.parametrize("area", [0.5, 0.8, 0.99])
+def test_the_variance_without_spread_is_hanley_and_mcneils_with_the_mean_of_the_class_sizes(area):
+    malignant, benign = 12, 30
+    size = (malignant + benign) / 2
+    both = area / (2 - area) - area**2, 2 * area**2 / (1 + area) - area**2
+    expected = (area * (1 - area) + (size - 1) * sum(both)) / (malignant * benign)
+    assert structural.exponential_variance(area, malignant, benign) == pytest.approx(expected)
+
+
 def test_perfect_separation_still_leaves_room_for_doubt():
     labels, scores = np.repeat([0, 1], 12), np.arange(24.0)
     interval = auroc_interval(labels, scores, np.arange(24))

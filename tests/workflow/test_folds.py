@@ -9,6 +9,7 @@ import pytest
 from cohorts import tiny_config
 
 from pipeline.cases.case import Case
+from pipeline.cases.covariates import measure_name
 from pipeline.config.experiment import Config
 from pipeline.errors import UsageError
 from pipeline.evaluation.predictions import Predictions
@@ -31,8 +32,14 @@ def with_refer_zone(config):
     return config.model_copy(update={"operating_point": point})
 
 
+def with_diameter(config):
+    return config.model_copy(update={"data": config.data.model_copy(update={"covariates": {"diameter_mm": "log"}})})
+
+
 def cohort(names):
-    seen = ModelInput(np.zeros((1, 8, 8, 8), np.float32), (), {}, "0", (8, 8, 8), (1.0, 1.0, 1.0), "RAS", "CT")
+    """Cases that all have the same diameter."""
+    voxels, measures = np.zeros((1, 8, 8, 8), np.float32), {measure_name("diameter_mm"): 7.0}
+    seen = ModelInput(voxels, (), measures, "0", (8, 8, 8), (1.0, 1.0, 1.0), "RAS", "CT")
     usable = []
     for number, split in enumerate(names):
         label = number // len(set(names)) % 2
@@ -90,17 +97,23 @@ def test_members_are_calibrated_with_their_mean_prior_offset(config, monkeypatch
     assert learn.judge_members(cohort(FOLDS), fitted, config) == pytest.approx(1.2)
 
 
-def test_a_refer_zone_that_the_cases_cannot_bear_is_refused_before_training(config, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (with_refer_zone, r"operating_point\.refer_coverage: 0\.99"),
+        (with_diameter, r"data\.covariates: 'diameter_mm' is 7 in all 24 calibration cases"),
+    ],
+)
+def test_what_the_calibration_cases_cannot_bear_is_refused_before_training(config, monkeypatch, tmp_path, change, says):
     def train(*_, **__):
         raise AssertionError("trained")
 
     monkeypatch.setattr(folds, "fit_members", train)
     monkeypatch.setattr(learn, "fit_members", train)
-    with pytest.raises(UsageError, match=r"operating_point\.refer_coverage: 0\.99"):
-        learn_folds(cohort(FOLDS), with_refer_zone(config), tmp_path, Run(), name="n", tags={})
-    splits = [("train", "calibration", "test")[number % 3] for number in range(24)]
-    with pytest.raises(UsageError, match=r"operating_point\.refer_coverage: 0\.99"):
-        learn.learn(cohort(splits), with_refer_zone(config), tmp_path, Run())
+    with pytest.raises(UsageError, match=says):
+        learn_folds(cohort(FOLDS), change(config), tmp_path, Run(), name="n", tags={})
+    with pytest.raises(UsageError, match=says):
+        learn.learn(cohort(["calibration"] * 24), change(config), tmp_path, Run())
 
 
 def predictions(rows):
