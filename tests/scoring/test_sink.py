@@ -183,17 +183,17 @@ def test_a_row_that_failed_through_no_fault_of_the_case_or_ran_out_of_time_is_no
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("other", "says"),
     [
-        RunHeader(Stamp("tiny@2", "3" * 64, "2" * 64), 0, "/scans", 0.5),
-        RunHeader(STAMP, 0, "/others", 0.5),
-        RunHeader(STAMP, 2, "/scans", 0.5),
-        RunHeader(STAMP, 0, "/scans", 0.4),
+        (RunHeader(Stamp("tiny@2", "3" * 64, "2" * 64), 0, "/scans", 0.5), r"model \(tiny@1, now tiny@2\)"),
+        (RunHeader(STAMP, 0, "/others", 0.5), r"source \(/scans, now /others\)"),
+        (RunHeader(STAMP, 2, "/scans", 0.5), r"members \(0, now 2\)"),
+        (RunHeader(STAMP, 0, "/scans", 0.4), r"threshold \(0\.5, now 0\.4\)"),
     ],
 )
-def test_rows_of_another_model_or_input_are_refused_or_set_aside(tmp_path, other):
+def test_rows_of_another_model_or_input_are_refused_or_set_aside(tmp_path, other, says):
     fill(tmp_path, "ab").commit()
-    with pytest.raises(UsageError, match=r"holds rows of another (model|source|members|threshold) .*--restart"):
+    with pytest.raises(UsageError, match=rf"holds rows of another {says}; .*--restart"):
         Sink(tmp_path, other)
     assert Sink(tmp_path, other, restart=True).finished == {}
     assert len(list(tmp_path.glob("parts-before-*/000001.parquet"))) == 1
