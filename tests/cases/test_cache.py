@@ -167,6 +167,38 @@ def test_cache_stays_within_its_size_and_forgets_what_was_not_used_longest(manif
     assert not any(entry.exists() for entry in oldest)
 
 
+def test_an_entry_is_stored_where_it_just_fits(manifest, config, tmp_path):
+    one = replace(manifest, cases=manifest.cases[:1])
+    prepared(one, config)
+    size = entries(config)[0].stat().st_size
+    for name, room, stored in (("fits", size + 0.5, 1), ("does not", size - 0.5, 0)):
+        other = InputCache(folder=tmp_path / name, max_gb=room / 1e9)
+        prepared(one, other)
+        assert len(entries(other)) == stored
+
+
+def test_a_full_disk_leaves_inputs_in_memory_and_counts_them(manifest, config, monkeypatch, capsys):
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    plain = [facts(each) for each in prepared(manifest, None)]
+    monkeypatch.setattr(cache, "atomic_write", full)
+    stored = StoredInputs(config)
+    found = prepare_cases(manifest.cases, SETTINGS, modality="CT", root=manifest.root, stored=stored)
+    assert [facts(each) for _, each in found] == plain
+    assert (stored.refused, entries(config)) == (len(manifest.cases), [])
+    stored.report()
+    assert f"data.cache: {len(manifest.cases)} inputs found no room" in capsys.readouterr().err
+
+
+def test_what_is_written_into_a_mapped_input_stays_out_of_the_cache(manifest, config):
+    prepared(manifest, config)
+    before = [entry.read_bytes() for entry in entries(config)]
+    for found in prepared(manifest, config):
+        found.voxels[...] = 7
+    assert [entry.read_bytes() for entry in entries(config)] == before
+
+
 def test_only_entries_are_evicted_and_all_of_it_is_its_owners_alone(manifest, config):
     prepared(manifest, config)
     folders = [config.folder, *(entry.parent for entry in entries(config))]

@@ -249,12 +249,16 @@ def test_calibration_intervals_are_those_of_statsmodels_clustered_logit():
 def test_a_resample_of_one_class_defines_no_ranking():
     labels, scores = np.array([0, 1, 0, 1]), np.array([0.1, 0.2, 0.3, 0.4])
     ranking = resampling.Ranking.of(labels, scores)
-    weights = np.array([labels, 1 - labels, np.ones(4)], dtype=float)  # only malignant, only benign, all
+    # Only malignant cases, only benign ones, one of each, all.
+    weights = np.array([labels, 1 - labels, [1, 1, 0, 0], np.ones(4)], dtype=float)
     for statistic, known in (
         (resampling.auroc_statistic(ranking), roc_auc_score(labels, scores)),
         (resampling.average_precision_statistic(ranking), average_precision_score(labels, scores)),
     ):
-        np.testing.assert_allclose(statistic(weights), [np.nan, np.nan, known])
+        np.testing.assert_allclose(statistic(weights), [np.nan, np.nan, 1.0, known])
+    benign = resampling.Ranking.of(np.zeros(4, int), scores)
+    for make in (resampling.auroc_statistic, resampling.average_precision_statistic):
+        np.testing.assert_array_equal(make(benign)(weights), np.full(4, np.nan))
 
 
 @pytest.mark.parametrize("undefined", [0, 1, 5])
