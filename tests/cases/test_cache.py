@@ -191,6 +191,17 @@ def test_a_full_disk_leaves_inputs_in_memory_and_counts_them(manifest, config, m
     assert f"data.cache: {len(manifest.cases)} inputs found no room" in capsys.readouterr().err
 
 
+def test_an_entry_that_the_system_does_not_map_is_read(manifest, config, read, monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("unable to mmap")
+
+    expected = [facts(each) for each in prepared(manifest, config)]
+    read.clear()
+    monkeypatch.setattr(cache.torch, "from_file", refuse)
+    assert [facts(each) for each in prepared(manifest, config)] == expected
+    assert read == []
+
+
 def test_what_is_written_into_a_mapped_input_stays_out_of_the_cache(manifest, config):
     prepared(manifest, config)
     before = [entry.read_bytes() for entry in entries(config)]

@@ -189,6 +189,14 @@ def test_swapping_the_models_turns_the_difference_round():
     assert (one.lower, one.upper) == pytest.approx((-other.upper, -other.lower))
 
 
+def test_two_patients_of_each_class_are_enough_for_an_auroc_interval_and_one_is_not():
+    labels, scores = np.array([1, 1, 1, 0, 0, 0]), np.array([0.2, 0.8, 0.9, 0.1, 0.3, 0.4])
+    found = auroc_interval(labels, scores, list("aabccd"))
+    assert found.lower < found.estimate < found.upper
+    with pytest.raises(UndefinedMetricError, match="1 patients have malignant and 2 have benign cases"):
+        auroc_interval(labels, scores, list("aaabbc"))
+
+
 @pytest.mark.parametrize("area", [0.5, 0.8, 0.99])
 def test_the_variance_without_spread_is_hanley_and_mcneils_with_the_mean_of_the_class_sizes(area):
     malignant, benign = 12, 30
