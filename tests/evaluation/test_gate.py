@@ -9,7 +9,7 @@ from studies import calibrator, frame, point
 from pipeline.errors import UsageError
 from pipeline.evaluation import gate
 from pipeline.evaluation.clustered import mean_difference_interval
-from pipeline.evaluation.decision import decide, decision_text
+from pipeline.evaluation.decision import Condition, decide, decision_text
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.gate import Contender, GatePolicy, LockedCases, Parity, Standing, admission, contest
 from pipeline.evaluation.intervals import Interval
@@ -191,6 +191,22 @@ def test_decision_says_which_condition_failed_and_who_overruled_it(champion):
         decide([])
     with pytest.raises(UsageError, match="reason for forcing is blank"):
         decide(conditions, forced_because=" ")
+
+
+def test_the_decision_is_a_table_of_markdown():
+    conditions = [Condition("parity", holds=True, finding="near"), Condition("calibration", holds=False, finding="off")]
+    assert decision_text(decide(conditions, forced_because="a pilot"), facts={"cases": "40"}).splitlines() == [
+        "**Gate: promoted by force**",
+        "",
+        "Forced because: a pilot",
+        "",
+        "- cases: 40",
+        "",
+        "| condition | holds | finding |",
+        "|---|---|---|",
+        "| parity | yes | near |",
+        "| calibration | **no** | off |",
+    ]
 
 
 def test_paired_difference_covers_zero_when_there_is_none():
