@@ -53,7 +53,7 @@ def test_every_number_type_gives_the_same_voxels(tmp_path: Path, kind: str, suff
 @pytest.mark.parametrize(("kind", "lowest"), [("u1", 0), ("i1", -128)])
 def test_bytes_give_their_values(tmp_path: Path, kind: str, lowest: int) -> None:
     voxels = (np.arange(VOXELS.size).reshape(VOXELS.shape) % 256 + lowest).astype(kind)
-    found, scan = read(save(tmp_path / "a.nii", voxels), modality=None)
+    found, _ = read(save(tmp_path / "a.nii", voxels), modality=None)
     np.testing.assert_array_equal(found, voxels.astype(np.float32))
 
 
