@@ -11,7 +11,7 @@ MODEL ?= models:/malignancy-demo@champion
 OUT ?= scores
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo train evaluate score ui preflight check test lint types campaign bench ablation notebooks
+.PHONY: help setup setup-dev demo train evaluate score ui preflight check test lint types campaign mutation bench ablation notebooks
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -76,6 +76,9 @@ types: setup-dev ## mypy --strict
 
 campaign: setup-dev ## The long fault, fuzz and accuracy campaigns
 	$(BIN)/pytest -q -m campaign
+
+mutation: setup-dev ## Break the code in small ways, one at a time: do the tests notice?
+	$(BIN)/python benchmarks/mutation.py
 
 bench: setup-dev ## Benchmarks that need nothing but this repository
 	$(BIN)/python benchmarks/backends.py

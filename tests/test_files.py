@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +50,47 @@ def test_folder_appears_whole_and_never_over_another(tmp_path):
     assert (tmp_path / "model" / "sub" / "a").read_text() == "x"
     with pytest.raises(FileExistsError, match="not an empty folder"), atomic_folder(tmp_path / "model"):
         pass
+
+
+DESCRIPTORS = Path("/proc/self/fd")
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """What is synchronised and renamed, in order; a folder ends with a slash."""
+    seen = []
+    sync, replace = os.fsync, os.replace
+
+    def syncing(handle):
+        path = DESCRIPTORS.joinpath(str(handle)).readlink()
+        seen.append(f"sync {path.name}{'/' if path.is_dir() else ''}")
+        sync(handle)
+
+    def replacing(old, new):
+        seen.append(f"rename to {Path(new).name}")
+        replace(old, new)
+
+    monkeypatch.setattr(files.os, "fsync", syncing)
+    monkeypatch.setattr(files.os, "replace", replacing)
+    monkeypatch.setattr(files, "_temporary", lambda path: path.with_name("temporary"))
+    return seen
+
+
+@pytest.mark.skipif(not DESCRIPTORS.is_dir(), reason="asks /proc which file is synchronised")
+def test_a_file_reaches_the_disk_before_its_name_and_the_name_with_its_folder(tmp_path, disk):
+    write_text(tmp_path / "rows.txt", "whole")
+    assert disk == ["sync temporary", "rename to rows.txt", f"sync {tmp_path.name}/"]
+
+
+@pytest.mark.skipif(not DESCRIPTORS.is_dir(), reason="asks /proc which file is synchronised")
+def test_a_folder_reaches_the_disk_with_all_that_is_in_it_before_its_name(tmp_path, disk):
+    with atomic_folder(tmp_path / "model") as temporary:
+        (temporary / "sub").mkdir()
+        for name in ("weights", "sub/a"):
+            (temporary / name).write_text("x")
+    named = disk.index("rename to model")
+    assert sorted(disk[:named]) == ["sync a", "sync sub/", "sync temporary/", "sync weights"]
+    assert disk[named + 1 :] == [f"sync {tmp_path.name}/"]
 
 
 def test_json_refuses_nan(tmp_path):

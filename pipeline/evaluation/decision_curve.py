@@ -60,7 +60,7 @@ def net_benefit_interval(
     threshold: npt.ArrayLike,
     level: float = 0.95,
 ) -> Interval:
-    """Net benefit at the threshold that decides each case, a mean over cases, with a patient-clustered variance and Student's t.
+    """Net benefit at what decides each case: a mean over cases, with a patient-clustered variance and Student's t.
 
     Args:
         labels: 0 or 1, shape (n,).

@@ -6,6 +6,7 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -119,6 +120,19 @@ def test_touched_or_copied_scan_with_the_same_bytes_is_not_prepared_again(manife
     assert read == []
 
 
+@pytest.mark.parametrize("changed", ["st_size", "st_mtime_ns", "st_ctime_ns", "st_ino"])
+def test_a_scan_of_another_size_time_or_inode_looks_different(manifest, monkeypatch, changed):
+    facts = {"st_size": 7, "st_mtime_ns": 10**18, "st_ctime_ns": 10**18, "st_ino": 12}
+
+    def look_of(facts):
+        file = SimpleNamespace(stat=lambda: SimpleNamespace(**facts))
+        monkeypatch.setattr(cache, "source_files", lambda case: [file])
+        return cache.look(manifest.cases[0])
+
+    assert look_of(facts) == look_of(dict(facts))
+    assert look_of(facts) != look_of(facts | {changed: facts[changed] + 1})
+
+
 def test_other_preprocessing_centre_or_code_is_another_entry(manifest, config, read, monkeypatch):
     prepared(manifest, config)
     prepared(manifest, config, SETTINGS.model_copy(update={"spacing_mm": (1.0, 1.0, 1.0)}))
@@ -151,6 +165,49 @@ def test_cache_stays_within_its_size_and_forgets_what_was_not_used_longest(manif
     prepared(other, small)
     assert len(entries(config)) == 6
     assert not any(entry.exists() for entry in oldest)
+
+
+def test_an_entry_is_stored_where_it_just_fits(manifest, config, tmp_path):
+    one = replace(manifest, cases=manifest.cases[:1])
+    prepared(one, config)
+    size = entries(config)[0].stat().st_size
+    for name, room, stored in (("fits", size + 0.5, 1), ("does not", size - 0.5, 0)):
+        other = InputCache(folder=tmp_path / name, max_gb=room / 1e9)
+        prepared(one, other)
+        assert len(entries(other)) == stored
+
+
+def test_a_full_disk_leaves_inputs_in_memory_and_counts_them(manifest, config, monkeypatch, capsys):
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    plain = [facts(each) for each in prepared(manifest, None)]
+    monkeypatch.setattr(cache, "atomic_write", full)
+    stored = StoredInputs(config)
+    found = prepare_cases(manifest.cases, SETTINGS, modality="CT", root=manifest.root, stored=stored)
+    assert [facts(each) for _, each in found] == plain
+    assert (stored.refused, entries(config)) == (len(manifest.cases), [])
+    stored.report()
+    assert f"data.cache: {len(manifest.cases)} inputs found no room" in capsys.readouterr().err
+
+
+def test_an_entry_that_the_system_does_not_map_is_read(manifest, config, read, monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("unable to mmap")
+
+    expected = [facts(each) for each in prepared(manifest, config)]
+    read.clear()
+    monkeypatch.setattr(cache.torch, "from_file", refuse)
+    assert [facts(each) for each in prepared(manifest, config)] == expected
+    assert read == []
+
+
+def test_what_is_written_into_a_mapped_input_stays_out_of_the_cache(manifest, config):
+    prepared(manifest, config)
+    before = [entry.read_bytes() for entry in entries(config)]
+    for found in prepared(manifest, config):
+        found.voxels[...] = 7
+    assert [entry.read_bytes() for entry in entries(config)] == before
 
 
 def test_only_entries_are_evicted_and_all_of_it_is_its_owners_alone(manifest, config):

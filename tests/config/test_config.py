@@ -1,10 +1,13 @@
 """Configuration: every mistake is one line that names file, key, value, limit and remedy."""
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline.config.file import load_config
+from pipeline.config.plain_yaml import parse_yaml
 from pipeline.errors import ConfigError
 
 MINIMAL = """
@@ -24,8 +27,6 @@ def config_file(tmp_path):
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_configuration_is_complete(path):
-    import yaml
-
     tree = yaml.safe_load(path.read_text())
     loaded = load_config(path).model_dump(mode="json")
 
@@ -222,3 +223,89 @@ def test_two_mistakes_are_two_lines(config_file):
 def test_configuration_cannot_be_changed_after_loading(config_file):
     with pytest.raises(ValueError, match="frozen"):
         load_config(config_file).seed = 3
+
+
+LIMITS = [  # what is still accepted, and the next value that is not
+    ("preprocessing.size=[8,8,8]", "preprocessing.size=[8,8,7]"),
+    ("preprocessing.intensity={lower: 399, upper: 400}", "preprocessing.intensity={lower: 400, upper: 400}"),
+    ("preprocessing.size=[512,512,512]", "preprocessing.size=[512,512,513]"),
+    ("training.early_stopping.patience=29", "training.early_stopping.patience=30"),
+    ("training.folds=2", "training.folds=1"),
+    ("training.max_epochs=1000000", "training.max_epochs=1000001"),
+    ("training={min_steps: 1000000}", "training={min_steps: 1000001}"),
+    ("training.loader_workers=1024", "training.loader_workers=1025"),
+    ("training.ema_decay=0", "training.ema_decay=1"),
+    ("training.weight_decay=0", "training.weight_decay=-0.001"),
+    ("training={members: 2, early_stopping: null}", "training={members: 2}"),
+    (
+        "training.soft_labels={column: rating, lowest: 1, highest: 1.001}",
+        "training.soft_labels={column: rating, lowest: 1, highest: 1}",
+    ),
+    ("network.dropout=0", "network.dropout=1"),
+    ("network.width=4096", "network.width=4097"),
+    ("augmentation.rotate_degrees=180", "augmentation.rotate_degrees=180.1"),
+    ("augmentation.scale=0.999", "augmentation.scale=1"),
+    ("augmentation.intensity_scale=0.999", "augmentation.intensity_scale=1"),
+    ("augmentation.probability=1", "augmentation.probability=1.001"),
+    ("evaluation.resamples=100", "evaluation.resamples=99"),
+    ("operating_point.target=0.999", "operating_point.target=1"),
+    ("operating_point.target=0.001", "operating_point.target=0"),
+    ("seed=4294967295", "seed=4294967296"),
+    ("data.label_source=ABC", "data.label_source=AB"),
+    ("data.splits.test=0.1500005", "data.splits.test=0.150002"),
+    ("{task: multilabel, findings: [malignant, calcified]}", "{task: multilabel, findings: [malignant]}"),
+    (
+        "search={ranges: {training.weight_decay: {low: 0, high: 0.001}}}",
+        "search={ranges: {training.weight_decay: {low: 0.001, high: 0.001}}}",
+    ),
+    (
+        "search={ranges: {training.weight_decay: {low: 1e-9, high: 1, log: true}}}",
+        "search={ranges: {training.weight_decay: {low: 0, high: 1, log: true}}}",
+    ),
+    (
+        "search={ranges: {network.width: {choices: [4, 8]}}}",
+        "search={ranges: {network.width: {choices: [4]}}}",
+    ),
+]
+
+
+def overrides_of(text):
+    """One override; of a task also the findings that go with it."""
+    if not text.startswith("{"):
+        return [text]
+    tree = yaml.safe_load(text)
+    return [f"task={tree['task']}", f"data.findings={tree['findings']}"]
+
+
+@pytest.mark.parametrize(("accepted", "refused"), LIMITS, ids=[refused for _, refused in LIMITS])
+def test_a_limit_is_where_it_is_said_to_be(config_file, accepted, refused):
+    load_config(config_file, overrides_of(accepted))
+    section = re.split(r"[.=]", overrides_of(refused)[-1])[0]
+    with pytest.raises(ConfigError, match=rf"mine\.yaml: {section}\b"):
+        load_config(config_file, overrides_of(refused))
+
+
+@pytest.mark.parametrize(
+    ("accepted", "refused", "says"),
+    [
+        (f"{2**53}", f"{2**53 + 1}", "a number of more than 9,007,199,254,740,992"),
+        (f"-{2**53}", f"-{2**53 + 1}", "a number of more than"),
+        ("0" * 99 + "1", "0" * 100 + "1", "a number of more than"),
+        ("[" * 20 + "]" * 20, "[" * 21 + "]" * 21, "sections lie more than 20 deep"),
+        ("x" * 1_000_000, "x" * 1_000_001, "1,000,001 characters, expected at most 1,000,000"),
+    ],
+    ids=["largest", "smallest", "longest", "deepest", "most"],
+)
+def test_a_limit_of_plain_values_is_where_it_is_said_to_be(accepted, refused, says):
+    parse_yaml(accepted)
+    with pytest.raises(yaml.YAMLError, match=says):
+        parse_yaml(refused)
+
+
+def test_only_a_long_key_or_value_is_cut_in_a_message(config_file):
+    for length, shown in ((100, "k" * 100), (101, "k" * 100 + "...")):
+        with pytest.raises(ConfigError, match=rf"mine\.yaml: {shown}: unknown key".replace("...", r"\.\.\.")):
+            load_config(config_file, [f"{'k' * length}=1"])
+    for length, shown in ((98, f"'{'v' * 98}'"), (99, f"'{'v' * 49}...{'v' * 24}'")):
+        with pytest.raises(ConfigError, match=re.escape(f"name: {shown} is not accepted")):
+            load_config(config_file, [f"network.name={'v' * length}"])

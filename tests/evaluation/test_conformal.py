@@ -1,11 +1,13 @@
 """The refer-to-human zone: its promise, its refusals, and what it leaves to decide."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from studies import predictions
 
 from pipeline.errors import CalibrationError
 from pipeline.evaluation.conformal import ReferZone, attainable_coverage, decide, fit_refer_zone, judge_refer_zone
+from pipeline.evaluation.predictions import Predictions
 
 
 def cases(rng, n, *, gap=1.5):
@@ -45,6 +47,19 @@ def test_both_or_neither_is_referred(benign_to, malignant_from):
     assert ReferZone.from_json(zone.to_json()) == zone
 
 
+@pytest.mark.parametrize(
+    ("benign_to", "malignant_from", "decisions"),
+    [(0.7, 0.3, ["refer", "refer"]), (0.3, 0.7, ["negative", "positive"])],
+)
+def test_borders_belong_to_the_side_that_they_bound(benign_to, malignant_from, decisions):
+    zone = ReferZone(0.9, malignant_from, benign_to, 100, 100, (0.8, 0.9), (0.8, 0.9))
+    assert [zone.decide(value) for value in (0.3, 0.7)] == decisions
+    rows = {"case_id": ["a", "b"], "patient_id": ["a", "b"], "label": [0, 1], "probability": [0.3, 0.7]}
+    judged = Predictions.from_frame(pd.DataFrame(rows).assign(split="test", logit=0.0))
+    error = judge_refer_zone(zone, judged).error_of_rest
+    assert (error and error.estimate) == (None if "refer" in decisions else 0.0)
+
+
 def test_fewer_than_a_hundred_calibration_cases_of_a_class_are_refused():
     labels = np.r_[np.ones(99), np.zeros(500)]
     with pytest.raises(CalibrationError, match="99 malignant and 500 benign calibration cases; expected at least 100"):
@@ -64,6 +79,13 @@ def test_attainable_range_is_printed_and_shrinks_with_cases():
     assert (
         f"{zone.attainable_positive[0]:.2f} and {zone.attainable_positive[1]:.2f} of the malignant" in zone.describe()
     )
+
+
+def test_the_attainable_range_is_where_the_coverage_of_many_splits_lies():
+    cases, coverage = 100, 0.9
+    splits = np.sort(np.random.default_rng(0).random((20_000, cases)), axis=1)  # of a score, its own coverage
+    found = splits[:, int(np.ceil((cases + 1) * coverage)) - 1]
+    assert attainable_coverage(cases, coverage) == pytest.approx(tuple(np.quantile(found, [0.025, 0.975])), abs=0.002)
 
 
 def test_the_rest_are_the_cases_that_a_score_row_would_decide():

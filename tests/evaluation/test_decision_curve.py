@@ -31,6 +31,7 @@ def test_treating_all_breaks_even_at_the_prevalence():
 def test_a_perfect_model_is_worth_the_prevalence_everywhere():
     curve = decision_curve(TEST.labels, TEST.labels.astype(float))
     assert curve.model == pytest.approx(np.full(99, TEST.labels.mean()))
+    assert curve.thresholds == pytest.approx([percent / 100 for percent in range(1, 100)])
 
 
 @pytest.mark.parametrize("thresholds", [[0.0, 0.5], [0.5, 1.0]])

@@ -1,4 +1,6 @@
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -89,6 +91,51 @@ def test_an_evaluation_is_plain_json():
     assert value["operating_point"]["threshold"] == 0.2
 
 
+@pytest.mark.parametrize(
+    ("name", "estimate", "lower", "upper", "fault"),
+    [
+        ("calibration_slope", 0.79, 0.5, 1.1, r"slope 0\.79 is outside 0\.8 to 1\.25 \(overconfident\)"),
+        ("calibration_slope", 1.26, 0.9, 1.6, r"slope 1\.26 is outside 0\.8 to 1\.25 \(underconfident\)"),
+        ("calibration_intercept", 0.2, 0.01, 0.4, r"intercept \+0\.20 .* excludes 0 \(probabilities are too low"),
+        ("calibration_intercept", -0.2, -0.4, -0.01, r"intercept -0\.20 .* excludes 0 \(probabilities are too high"),
+    ],
+)
+def test_one_fault_is_enough_for_calibration_not_to_hold(name, estimate, lower, upper, fault):
+    holds = well_calibrated()
+    assert holds.calibration_holds
+    found = replace(holds, intervals={**holds.intervals, name: Interval(estimate, lower, upper)})
+    (only,) = found.calibration_faults
+    assert re.match(fault, only)
+    assert not found.calibration_holds
+    assert found.metrics()["test_calibration_holds"] == 0.0
+
+
+@pytest.mark.parametrize(("ece", "holds"), [(0.049, True), (0.05, False)])
+def test_an_ece_at_its_95th_percentile_does_not_hold(ece, holds):
+    found = well_calibrated(ece=ece)
+    assert found.calibration_holds == holds
+    assert all("the 95th percentile for perfect calibration" in fault for fault in found.calibration_faults)
+
+
+@pytest.mark.parametrize(("slope", "lower"), [(0.8, -0.1), (1.25, 0.0)])
+def test_limits_of_calibration_belong_to_what_holds(slope, lower):
+    intervals = {
+        "calibration_slope": Interval(slope, 0.7, 1.4),
+        "calibration_intercept": Interval(0.1, lower, 0.3),
+    }
+    assert replace(well_calibrated(), intervals=intervals).calibration_holds
+
+
+def well_calibrated(*, ece=0.01):
+    intervals = {
+        **FOUND.intervals,
+        "calibration_slope": Interval(1.0, 0.9, 1.1),
+        "calibration_intercept": Interval(0.0, -0.1, 0.1),
+    }
+    null = replace(FOUND.null, p95=0.05)
+    return replace(FOUND, intervals=intervals, calibrated=replace(FOUND.calibrated, ece=ece), null=null)
+
+
 def test_the_undefined_is_named_and_the_rest_still_judged():
     benign = Predictions.from_frame(frame(40).assign(label=0)).with_probabilities(calibrator().apply)
     found = evaluate(benign, operating_point=point(), resamples=50)
@@ -141,6 +188,20 @@ def test_judging_changes_nothing_it_is_given():
     before = TEST.frame.copy()
     evaluate(TEST, operating_point=point(), resamples=20)
     pd.testing.assert_frame_equal(TEST.frame, before)
+
+
+def test_limits_of_restated_predictive_values_are_movers():
+    def limits(hit, other, odds):
+        ratio = hit.estimate / (1 - other.estimate)
+        below = np.log(hit.estimate / hit.lower), np.log((1 - other.lower) / (1 - other.estimate))
+        above = np.log(hit.upper / hit.estimate), np.log((1 - other.estimate) / (1 - other.upper))
+        return sigmoid(np.log(odds * ratio) + np.array([-np.hypot(*below), np.hypot(*above)]))
+
+    sensitivity, specificity = Interval(0.9, 0.8, 0.95), Interval(0.7, 0.6, 0.8)
+    restated = restate_prevalence(sensitivity, specificity, prevalence=0.1)
+    ppv, npv = limits(sensitivity, specificity, 1 / 9), limits(specificity, sensitivity, 9)
+    assert (restated.ppv.lower, restated.ppv.upper) == pytest.approx(tuple(ppv))
+    assert (restated.npv.lower, restated.npv.upper) == pytest.approx(tuple(npv))
 
 
 def test_restated_predictive_values_follow_bayes():

@@ -9,11 +9,13 @@ from scipy import stats
 from studies import calibrator, frame, point
 
 from pipeline.errors import UndefinedMetricError, UsageError
+from pipeline.evaluation import gate
 from pipeline.evaluation.calibrator import logit, sigmoid
 from pipeline.evaluation.clustered import mean_difference_interval, paired_proportion_interval
-from pipeline.evaluation.decision import decide, decision_text
+from pipeline.evaluation.decision import Condition, decide, decision_text
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.gate import Contender, GatePolicy, LockedCases, Parity, Standing, admission, contest
+from pipeline.evaluation.intervals import Interval
 from pipeline.evaluation.predictions import Predictions
 
 STANDING = Standing("m version 1", "pathology", "real", "CT 3D", has_envelope=True)
@@ -166,6 +168,40 @@ def test_parity_is_measured_or_refused(champion, parity):
     assert failed(compare(champion, champion, parity=parity)) == ["parity"]
 
 
+def test_a_parity_at_its_limit_passes(champion):
+    assert failed(compare(champion, champion, parity=Parity(POLICY.parity))) == []
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "holds", "says"),
+    [
+        (-0.049, 0.1, True, "must lie above -0.05"),
+        (-0.05, 0.1, False, "too uncertain to say that it is not worse: give more cases"),
+        (-0.05, 0.0, False, "too uncertain to say that it is not worse: give more cases"),
+        (-0.05, -0.001, False, "it is worse"),
+    ],
+)
+def test_a_gain_must_lie_above_the_margin_whole(champion, monkeypatch, lower, upper, holds, says):
+    monkeypatch.setattr(gate, "auroc_gain", lambda *_, **__: Interval(lower, lower, upper))
+    condition = compare(champion, champion, columns=[])["AUROC not worse"]
+    assert condition.holds is holds
+    assert condition.finding.endswith(says)
+
+
+@pytest.mark.parametrize(("statistic", "drop"), [("auroc_gain", 0.10), ("mean_difference_interval", 0.15)])
+@pytest.mark.parametrize(
+    ("beyond", "upper", "holds"), [(0.0, -0.001, False), (0.001, -0.001, True), (-0.05, 0.0, True), (-0.05, 0.1, True)]
+)
+def test_a_drop_of_its_limit_in_a_subgroup_is_a_collapse_when_its_interval_lies_below_nought(
+    champion, monkeypatch, statistic, drop, beyond, upper, holds
+):
+    monkeypatch.setattr(gate, statistic, lambda *_, **__: Interval(beyond - drop, -0.5, upper))
+    condition = compare(champion, champion, columns=["site"])["no subgroup collapse"]
+    assert condition.holds is holds
+    what = "AUROC" if statistic == "auroc_gain" else "sensitivity"
+    assert (f"site north: {what} falls, challenger less champion" in condition.finding) is not holds
+
+
 def test_one_known_image_is_too_many(champion):
     assert failed(compare(champion, champion, known_images=1)) == ["images are new"]
 
@@ -196,6 +232,22 @@ def test_decision_says_which_condition_failed_and_who_overruled_it(champion):
         decide([])
     with pytest.raises(UsageError, match="reason for forcing is blank"):
         decide(conditions, forced_because=" ")
+
+
+def test_the_decision_is_a_table_of_markdown():
+    conditions = [Condition("parity", holds=True, finding="near"), Condition("calibration", holds=False, finding="off")]
+    assert decision_text(decide(conditions, forced_because="a pilot"), facts={"cases": "40"}).splitlines() == [
+        "**Gate: promoted by force**",
+        "",
+        "Forced because: a pilot",
+        "",
+        "- cases: 40",
+        "",
+        "| condition | holds | finding |",
+        "|---|---|---|",
+        "| parity | yes | near |",
+        "| calibration | **no** | off |",
+    ]
 
 
 def test_paired_difference_covers_zero_when_there_is_none():

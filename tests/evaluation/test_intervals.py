@@ -16,6 +16,7 @@ from pipeline.evaluation.calibration_error import expected_calibration_error
 from pipeline.evaluation.clustered import (
     calibration_intercept_interval,
     calibration_slope_interval,
+    mean_difference_interval,
     mean_interval,
     proportion_caution,
     proportion_interval,
@@ -29,6 +30,7 @@ from pipeline.evaluation.intervals import (
     paired_auroc_difference,
     paired_auroc_difference_analytic,
     patient_bootstrap,
+    percentile_interval,
 )
 
 TEST = predictions(240, seed=2)
@@ -189,6 +191,23 @@ def test_swapping_the_models_turns_the_difference_round():
     assert (one.lower, one.upper) == pytest.approx((-other.upper, -other.lower))
 
 
+def test_two_patients_of_each_class_are_enough_for_an_auroc_interval_and_one_is_not():
+    labels, scores = np.array([1, 1, 1, 0, 0, 0]), np.array([0.2, 0.8, 0.9, 0.1, 0.3, 0.4])
+    found = auroc_interval(labels, scores, list("aabccd"))
+    assert found.lower < found.estimate < found.upper
+    with pytest.raises(UndefinedMetricError, match="1 patients have malignant and 2 have benign cases"):
+        auroc_interval(labels, scores, list("aaabbc"))
+
+
+@pytest.mark.parametrize("area", [0.5, 0.8, 0.99])
+def test_the_variance_without_spread_is_hanley_and_mcneils_with_the_mean_of_the_class_sizes(area):
+    malignant, benign = 12, 30
+    size = (malignant + benign) / 2
+    both = area / (2 - area) - area**2, 2 * area**2 / (1 + area) - area**2
+    expected = (area * (1 - area) + (size - 1) * sum(both)) / (malignant * benign)
+    assert structural.exponential_variance(area, malignant, benign) == pytest.approx(expected)
+
+
 def test_perfect_separation_still_leaves_room_for_doubt():
     labels, scores = np.repeat([0, 1], 12), np.arange(24.0)
     interval = auroc_interval(labels, scores, np.arange(24))
@@ -198,6 +217,71 @@ def test_perfect_separation_still_leaves_room_for_doubt():
     assert (turned.lower, turned.upper) == pytest.approx((0.0, 1.0 - interval.lower))
     with pytest.raises(UndefinedMetricError, match="no spread to measure"):
         average_precision_interval(labels, scores, np.arange(24), rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("patients", [2, 3, 5])
+def test_with_one_case_a_patient_a_mean_difference_is_students(patients):
+    differences = np.random.default_rng(patients).normal(0.1, 1.0, patients)
+    found = mean_difference_interval(differences, np.arange(patients), level=0.9)
+    known = stats.ttest_1samp(differences, 0.0).confidence_interval(0.9)
+    assert (found.lower, found.upper) == pytest.approx((known.low, known.high))
+
+
+@pytest.mark.parametrize("patients", [2, 3, 5])
+def test_with_one_case_a_patient_a_mean_is_students_on_the_log_scale(patients):
+    losses = np.random.default_rng(patients).uniform(0.2, 0.4, patients)
+    found = mean_interval(losses, np.arange(patients))
+    known = stats.ttest_1samp(losses, 0.0).confidence_interval(0.95)
+    reach = (known.high - losses.mean()) / losses.mean()
+    assert (found.lower, found.upper) == pytest.approx((losses.mean() * np.exp(-reach), losses.mean() * np.exp(reach)))
+
+
+def test_calibration_intervals_are_those_of_statsmodels_clustered_logit():
+    api = pytest.importorskip("statsmodels.api")
+    chosen = np.isin(PATIENTS, np.unique(PATIENTS)[:20])
+    labels, probabilities, patients = LABELS[chosen], PROBABILITIES[chosen], PATIENTS[chosen]
+    groups, odds = as_groups(patients, labels), np.log(probabilities / (1 - probabilities))
+    count = groups.max() + 1
+    reach = stats.t.ppf(0.975, count - 1) * np.sqrt(count / (count - 1))
+    clusters = {"cov_type": "cluster", "cov_kwds": {"groups": groups, "use_correction": False}}
+    binomial = {"family": api.families.Binomial()}
+    slope = api.GLM(labels, np.column_stack([np.ones(odds.size), odds]), **binomial).fit(**clusters)
+    intercept = api.GLM(labels, np.ones((odds.size, 1)), offset=odds, **binomial).fit(**clusters)
+    for compute, fit, place in (
+        (calibration_slope_interval, slope, 1),
+        (calibration_intercept_interval, intercept, 0),
+    ):
+        found = compute(labels, probabilities, patients)
+        assert found.estimate == pytest.approx(fit.params[place], rel=1e-4)
+        assert found.upper - found.estimate == pytest.approx(reach * fit.bse[place], rel=1e-4)
+
+
+def test_a_resample_of_one_class_defines_no_ranking():
+    labels, scores = np.array([0, 1, 0, 1]), np.array([0.1, 0.2, 0.3, 0.4])
+    ranking = resampling.Ranking.of(labels, scores)
+    # Only malignant cases, only benign ones, one of each, all.
+    weights = np.array([labels, 1 - labels, [1, 1, 0, 0], np.ones(4)], dtype=float)
+    for statistic, known in (
+        (resampling.auroc_statistic(ranking), roc_auc_score(labels, scores)),
+        (resampling.average_precision_statistic(ranking), average_precision_score(labels, scores)),
+    ):
+        np.testing.assert_allclose(statistic(weights), [np.nan, np.nan, 1.0, known])
+    benign = resampling.Ranking.of(np.zeros(4, int), scores)
+    for make in (resampling.auroc_statistic, resampling.average_precision_statistic):
+        np.testing.assert_array_equal(make(benign)(weights), np.full(4, np.nan))
+
+
+@pytest.mark.parametrize("undefined", [0, 1, 5])
+def test_resamples_that_define_nothing_are_left_out_of_the_interval(undefined):
+    values = np.linspace(0.5, 0.9, 100 - undefined)
+    found = percentile_interval("AUROC", 0.7, np.concatenate([np.full(undefined, np.nan), values]))
+    assert (found.lower, found.upper) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])))
+
+
+def test_over_5_percent_of_resamples_that_define_nothing_are_too_many():
+    values = np.concatenate([np.full(6, np.nan), np.linspace(0.5, 0.9, 94)])
+    with pytest.raises(UndefinedMetricError, match="AUROC: undefined on 6 of 100 resamples"):
+        percentile_interval("AUROC", 0.7, values)
 
 
 def test_shares_of_independent_cases_get_wilsons_interval():

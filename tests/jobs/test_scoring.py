@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -19,6 +20,7 @@ from tiny_models import write_manifest, write_model, write_scans
 
 from pipeline.cli import run
 from pipeline.scoring import sink
+from pipeline.scoring.local import score_in_processes
 
 
 @pytest.fixture(scope="module")
@@ -198,11 +200,21 @@ def test_a_rejected_scan_that_was_mended_is_scored_without_being_asked_for(model
     assert summary()["scored_by_this_run"] == 1
 
 
-def test_a_scan_that_ran_out_of_time_is_tried_again(model, manifest):
-    assert score(model, manifest, "out", "--timeout", "0.1") in (0, 1)
-    assert set(table()["code"]) <= {"", "E_TIMEOUT"}
+def test_a_scan_that_ran_out_of_time_is_tried_again(model, manifest, monkeypatch):
+    def out_of_time(setup, cases, stamp, **options):
+        """Every scan is read but one, which does not answer."""
+        for row in score_in_processes(setup, cases, stamp, **options):
+            slow = row.case_id == "0003.nii.gz"
+            lost = {"status": "rejected", "code": "E_TIMEOUT", "probability": None, "decision": None, "logit": None}
+            yield replace(row, **lost) if slow else row
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.jobs.score.score_in_processes", out_of_time)
+        assert score(model, manifest) == 1
+    assert table().set_index("case_id")["code"].to_dict()["0003.nii.gz"] == "E_TIMEOUT"
     assert score(model, manifest) == 0
     assert set(table()["code"]) == {""}
+    assert summary()["scored_by_this_run"] == 1
 
 
 @pytest.mark.parametrize("name", ["run.json", "000001.json"])

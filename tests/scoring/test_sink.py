@@ -172,26 +172,28 @@ def test_the_last_row_of_a_case_counts(tmp_path):
     assert counts.total == 3
 
 
-def test_a_row_that_failed_through_no_fault_of_the_case_is_not_kept(tmp_path):
+def test_a_row_that_failed_through_no_fault_of_the_case_or_ran_out_of_time_is_not_kept(tmp_path):
     sink = Sink(tmp_path, HEADER)
     sink.append(row("a", status="failed", code=Code.E_INTERNAL))
     sink.append(row("b"))
+    sink.append(row("c", code=Code.E_TIMEOUT))
     sink.commit()
-    assert {name: done.kept for name, done in Sink(tmp_path, HEADER).finished.items()} == {"a": False, "b": True}
+    finished = Sink(tmp_path, HEADER).finished
+    assert {name: done.kept for name, done in finished.items()} == {"a": False, "b": True, "c": False}
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("other", "says"),
     [
-        RunHeader(Stamp("tiny@2", "3" * 64, "2" * 64), 0, "/scans", 0.5),
-        RunHeader(STAMP, 0, "/others", 0.5),
-        RunHeader(STAMP, 2, "/scans", 0.5),
-        RunHeader(STAMP, 0, "/scans", 0.4),
+        (RunHeader(Stamp("tiny@2", "3" * 64, "2" * 64), 0, "/scans", 0.5), r"model \(tiny@1, now tiny@2\)"),
+        (RunHeader(STAMP, 0, "/others", 0.5), r"source \(/scans, now /others\)"),
+        (RunHeader(STAMP, 2, "/scans", 0.5), r"members \(0, now 2\)"),
+        (RunHeader(STAMP, 0, "/scans", 0.4), r"threshold \(0\.5, now 0\.4\)"),
     ],
 )
-def test_rows_of_another_model_or_input_are_refused_or_set_aside(tmp_path, other):
+def test_rows_of_another_model_or_input_are_refused_or_set_aside(tmp_path, other, says):
     fill(tmp_path, "ab").commit()
-    with pytest.raises(UsageError, match=r"holds rows of another (model|source|members|threshold) .*--restart"):
+    with pytest.raises(UsageError, match=rf"holds rows of another {says}; .*--restart"):
         Sink(tmp_path, other)
     assert Sink(tmp_path, other, restart=True).finished == {}
     assert len(list(tmp_path.glob("parts-before-*/000001.parquet"))) == 1
@@ -300,8 +302,26 @@ def test_the_lock_follows_no_link_and_takes_no_file_of_another_program(tmp_path)
     with pytest.raises(UsageError, match=r"\.lock: is a link, folder or device"), exclusive(out):
         pass
     (out / ".lock").unlink()
-    (out / ".lock").write_text("pid of the mail program")
-    with pytest.raises(UsageError, match=r"\.lock: is not a lock of this program"), exclusive(out):
-        pass
+    for theirs in ("pid of the mail program", '{"pid": 7}', '["host", "pid", "since"]'):
+        (out / ".lock").write_text(theirs)
+        with pytest.raises(UsageError, match=r"\.lock: is not a lock of this program"), exclusive(out):
+            pass
+        assert (out / ".lock").read_text() == theirs
     assert mine.read_text() == "precious"
-    assert (out / ".lock").read_text() == "pid of the mail program"
+
+
+def test_the_lock_is_let_go_and_taken_again_by_the_same_process(tmp_path):
+    before = {"host": "h" * 200, "pid": 1, "since": "2026-01-01T00:00:00+00:00"}
+    (tmp_path / ".lock").write_text(json.dumps(before))
+    for _ in range(2):
+        with exclusive(tmp_path):
+            assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+
+
+def test_a_lock_that_cannot_be_opened_is_not_called_a_link(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("pipeline.scoring.lock.os.open", refuse)
+    with pytest.raises(PermissionError, match="Permission denied"), exclusive(tmp_path):
+        pass

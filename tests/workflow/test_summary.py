@@ -1,10 +1,11 @@
 """What a training says of its folds."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
 
-from pipeline.workflow.summary import fold_lines
+from pipeline.workflow.summary import _calibration, _table, fold_lines
 
 
 @pytest.mark.parametrize(("pooled", "said"), [(0.93, False), (0.88, False), (0.73, True)])
@@ -17,3 +18,32 @@ def test_folds_that_rank_alike_on_different_scales_are_named_with_what_to_do(poo
 
 def test_without_folds_nothing_is_said_of_them():
     assert fold_lines(SimpleNamespace(fold_aurocs=())) == []
+
+
+def test_the_table_goes_from_the_uncalibrated_to_the_calibrated():
+    def evaluation(before, after):
+        return SimpleNamespace(
+            intervals={},
+            uncalibrated=SimpleNamespace(brier_score=before, ece=before / 2),
+            calibrated=SimpleNamespace(brier_score=after, ece=None),
+            null=None,
+        )
+
+    other = SimpleNamespace(name="diameter", evaluation=evaluation(0.3, 0.25), gain=None, read="diameter_mm")
+    trained = SimpleNamespace(
+        judgement=SimpleNamespace(evaluation=evaluation(0.2, 0.1), comparisons=(other,)),
+        config=SimpleNamespace(data=SimpleNamespace(intensities="real"), network=SimpleNamespace(name="compact")),
+    )
+    text = _table(trained)
+    (brier,) = [line for line in text.splitlines() if "Brier score, uncalibrated" in line]
+    (ece,) = [line for line in text.splitlines() if "ECE, uncalibrated" in line]
+    assert re.findall(r"\S+ to (?!cal)\S+", brier) == ["0.200 to 0.100", "0.300 to 0.250"]
+    assert re.findall(r"\S+ to (?!cal)\S+", ece) == ["0.100 to undefined", "0.150 to undefined"]
+
+
+@pytest.mark.parametrize(
+    ("faults", "text"),
+    [((), "holds"), (("slope",), "does not hold: slope"), (("slope", "ECE"), "does not hold: slope; ECE")],
+)
+def test_calibration_holds_without_a_fault_only(faults, text):
+    assert _calibration(SimpleNamespace(calibration_faults=faults, calibration_holds=not faults)) == text

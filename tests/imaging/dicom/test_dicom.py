@@ -448,6 +448,18 @@ def test_radiograph_without_a_place_is_a_picture(tmp_path: Path) -> None:
     np.testing.assert_allclose(scan.affine, np.diag([-0.1, -0.2, 1, 1]))
 
 
+@pytest.mark.parametrize(
+    ("place", "missing"),
+    [
+        ({"ImagePositionPatient": [0, 0, 0]}, "no orientation, spacing of a slice"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}, "no position, spacing of a slice"),
+    ],
+)
+def test_picture_with_half_a_place_is_refused(tmp_path: Path, place: dict[str, list[int]], missing: str) -> None:
+    path = save(radiograph(**place), tmp_path / "x.dcm")
+    refused(path, Code.E_GEOMETRY_MISSING, missing, modality="XR")
+
+
 @pytest.mark.parametrize("modality", ["DX", "CR", "MG", "US", "OP"])
 def test_projection_without_a_pixel_spacing_has_no_millimetres(tmp_path: Path, modality: str) -> None:
     """One pixel was taken for 1 mm, so that a model with a spacing resampled it as if it were known."""

@@ -50,6 +50,13 @@ def test_every_number_type_gives_the_same_voxels(tmp_path: Path, kind: str, suff
     assert scan.warnings == ()
 
 
+@pytest.mark.parametrize(("kind", "lowest"), [("u1", 0), ("i1", -128)])
+def test_bytes_give_their_values(tmp_path: Path, kind: str, lowest: int) -> None:
+    voxels = (np.arange(VOXELS.size).reshape(VOXELS.shape) % 256 + lowest).astype(kind)
+    found, _ = read(save(tmp_path / "a.nii", voxels), modality=None)
+    np.testing.assert_array_equal(found, voxels.astype(np.float32))
+
+
 def test_nifti_2_and_pairs_are_read(tmp_path: Path) -> None:
     nib.save(nib.Nifti2Image(VOXELS, AFFINE), tmp_path / "two.nii.gz")
     nib.save(nib.Nifti1Pair(VOXELS, AFFINE), tmp_path / "pair.img")
@@ -296,6 +303,8 @@ def test_unreadable_file_is_named(tmp_path: Path) -> None:
         ),
         ({"sform_code": 1, "qform_code": 1, "quatern_d": 1}, "E_AFFINE_DISAGREE"),
         ({"sform_code": 1, "qform_code": 1, "qoffset_x": -40}, "E_AFFINE_DISAGREE"),
+        # The fourth size is of time, and says nothing of the forms.
+        ({"sform_code": 1, "qform_code": 1, "qoffset_x": -40, "pixdim": {4: 0}}, "E_AFFINE_DISAGREE"),
     ],
     ids=str,
 )
@@ -320,6 +329,8 @@ def test_impossible_headers_are_refused(tmp_path: Path, header: dict[str, object
         ({"pixdim": {1: 3.0}}, ["W_SPACING"]),
         ({"pixdim": {1: float("nan")}}, ["W_SPACING"]),
         ({"pixdim": {1: -1.5}}, []),
+        ({"pixdim": {1: 1.5 * 1.009}}, []),  # within 1 %
+        ({"pixdim": {1: 1.5 * 1.015}}, ["W_SPACING"]),
         ({"srow_x": {2: 0.8}}, ["W_SHEAR"]),
         ({"qform_code": 1, "qoffset_x": -17.5}, ["W_AFFINE_DISAGREE"]),
         ({"qform_code": 1, "sform_code": 4, "qoffset_x": -70}, ["W_AFFINE_DISAGREE"]),
@@ -337,6 +348,12 @@ def test_odd_headers_are_read_by_the_sform_and_flagged(
     np.testing.assert_array_equal(found, VOXELS)
     assert codes(scan.warnings) == expected
     np.testing.assert_allclose(scan.affine, nib.load(path).get_sform(), atol=1e-5)
+
+
+@pytest.mark.parametrize("header", [{"quatern_b": np.nan}, {"qoffset_x": np.inf}, {"pixdim": {0: np.nan}}], ids=str)
+def test_a_qform_that_holds_no_number_is_named(tmp_path: Path, header: dict[str, object]) -> None:
+    path = save(tmp_path / "a.nii", VOXELS, **({"sform_code": 0, "qform_code": 1} | header))
+    assert refused(path, "E_AFFINE").startswith("the qform holds NaN or infinity")
 
 
 def test_qform_alone_gives_nibabels_affine(tmp_path: Path) -> None:
