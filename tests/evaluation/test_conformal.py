@@ -53,10 +53,10 @@ def test_both_or_neither_is_referred(benign_to, malignant_from):
 )
 def test_borders_belong_to_the_side_that_they_bound(benign_to, malignant_from, decisions):
     zone = ReferZone(0.9, malignant_from, benign_to, 100, 100, (0.8, 0.9), (0.8, 0.9))
-    assert [zone.decide(value) for value in (0.3, 0.7)] == decisions
+    assert decide([0.3, 0.7], threshold=0.5, zone=zone).tolist() == decisions
     rows = {"case_id": ["a", "b"], "patient_id": ["a", "b"], "label": [0, 1], "probability": [0.3, 0.7]}
     judged = Predictions.from_frame(pd.DataFrame(rows).assign(split="test", logit=0.0))
-    error = judge_refer_zone(zone, judged).error_of_rest
+    error = judge_refer_zone(zone, judged, threshold=0.5).error_of_rest
     assert (error and error.estimate) == (None if "refer" in decisions else 0.0)
 
 

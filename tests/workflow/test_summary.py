@@ -27,6 +27,7 @@ def test_the_table_goes_from_the_uncalibrated_to_the_calibrated():
             uncalibrated=SimpleNamespace(brier_score=before, ece=before / 2),
             calibrated=SimpleNamespace(brier_score=after, ece=None),
             null=None,
+            patients_unknown=False,
         )
 
     other = SimpleNamespace(name="diameter", evaluation=evaluation(0.3, 0.25), gain=None, read="diameter_mm")
