@@ -109,9 +109,10 @@ def evaluate_model(
     for case, row in zip(unseen, rows, strict=True):
         if row.probability is None:
             print(one_line(f"rejected {case.case_id}: {row.code}: {row.reason}"))
-    print(f"{len(seen)} cases of patients that the model has seen were left out")
+    print(f"{len(seen) + len(known_images)} cases of patients that the model has seen were left out")
     for doubt in (known_images_text(known_images), doubted_patients(model.description, labelled)):
-        print(*([f"warning: {doubt}"] if doubt else []), sep="\n", end="\n" * bool(doubt))
+        if doubt:
+            print(f"warning: {doubt}")
     return int(len(judged_rows) < len(unseen))
 
 

@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,18 +70,14 @@ def init(folder: Path, options: InitOptions) -> None:
     config = _configuration(folder, intake, options, source)
     facts = {"label_source": options.label_source, "intensities": "simulated" if options.simulated else "real"}
     known = {name: value for name, value in facts.items() if value}
-    written = []
-    try:
+    with ExitStack() as undo:  # all three files or none, also on Ctrl-C: what is left would block the next init
         _write_manifest(folder / MANIFEST, intake)
-        written.append(folder / MANIFEST)
+        undo.callback((folder / MANIFEST).unlink)
         for name, text in ((FACTS, yaml.safe_dump(known, allow_unicode=True, sort_keys=False)), (CONFIG, config)):
             write_text(folder / name, text, new=True)
-            written.append(folder / name)
+            undo.callback((folder / name).unlink)
         read_manifest(folder / MANIFEST)  # what was written is what the other commands can read
-    except BaseException:
-        for path in written:
-            path.unlink()
-        raise
+        undo.pop_all()
     _say(folder, intake, options)
 
 

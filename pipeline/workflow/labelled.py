@@ -62,8 +62,8 @@ def known_images_text(case_ids: Collection[str]) -> str | None:
     if not case_ids:
         return None
     return (
-        f"{len(case_ids)} cases of patients that seem new have images that the model was fitted on, and were left out; "
-        "write the patients' ids as they were at training"
+        f"{len(case_ids)} cases of patients that seem new have images that the model was fitted on; write the "
+        "patients' ids as they were at training, or leave these cases out"
     )
 
 

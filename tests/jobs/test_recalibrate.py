@@ -12,6 +12,7 @@ from pipeline.cli import run
 from pipeline.config.experiment import Tracking
 from pipeline.evaluation.calibration import logit
 from pipeline.evaluation.conformal import ReferZone
+from pipeline.files import sha256_file
 from pipeline.scoring.model_description import hash_id
 from pipeline.tracking.registry import model_folder
 from pipeline.tracking.store import tracking_uri
@@ -157,3 +158,24 @@ def test_the_first_version_in_a_store_is_champion_and_says_why(inside, monkeypat
     assert run(["recalibrate", str(tmp_path / "model"), "manifest.csv"]) == 0
     printed = capsys.readouterr().out
     assert "elsewhere version 1, champion, because no version of this name was in the store before" in printed
+
+
+@pytest.mark.parametrize(
+    ("known", "says"),
+    [
+        ("images", "cases of patients that seem new have images that the model was fitted on; write the patients' ids"),
+        ("case_ids", "none of the patients is known to the model, but 200 of 200 case ids are"),
+    ],
+)
+def test_training_cases_under_new_patients_recalibrate_nothing(tmp_path, monkeypatch, capsys, known, says):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    use_coded_networks(monkeypatch)
+    write_pictures(tmp_path, patients=200)
+    seen = {
+        "images": [sha256_file(tmp_path / "images" / "7.png")],
+        "case_ids": [f"c{number}" for number in range(200)],
+    }
+    save_coded(tmp_path / "model", **{known: seen[known]})
+    assert run(["recalibrate", "model", "manifest.csv"]) == 2
+    assert says in capsys.readouterr().err
