@@ -11,7 +11,7 @@ MODEL ?= models:/malignancy-demo@champion
 OUT ?= scores
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo train evaluate score ui preflight check test lint types campaign mutation bench ablation notebooks
+.PHONY: help setup setup-dev demo train evaluate score ui preflight docs check test lint types campaign mutation bench ablation notebooks
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -59,6 +59,10 @@ ui: setup ## Open the MLflow UI on this machine
 
 preflight: setup ## Check scans before spending compute: make preflight SCANS=...
 	$(BIN)/malignancy check $(SCANS)
+
+docs: setup-dev ## The documentation site, into docs/_build/html
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	@echo "look at docs/_build/html/index.html"
 
 check: lint types ## All that CI runs: lint, types, import rules, quick and slow tests
 	$(BIN)/pytest -q -m "not campaign"

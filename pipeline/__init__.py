@@ -8,3 +8,5 @@ if sys.platform == "win32":
 from pipeline.machine import ensure_user_name
 
 ensure_user_name()  # before anything imports torch
+
+__version__ = "0.1.0"

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from pipeline import __version__
 from pipeline.console import one_line, plain_output
 from pipeline.errors import ConfigError, ModelError, PipelineError, TableError, UsageError
 from pipeline.redaction import redact
@@ -25,8 +26,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Binary malignancy classification of medical images, with calibrated probabilities. "
-    "Research use; not a medical device.",
 )
 importers = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Turn a public dataset into a manifest.")
 app.add_typer(importers, name="import")
@@ -39,6 +38,24 @@ LesionSources = Annotated[
     list[Path] | None,
     typer.Option("--lesions", metavar="SOURCE", help="Take lesion centres from a file or folder of annotations."),
 ]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"malignancy-pipeline {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def malignancy(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Binary malignancy classification of medical images, with calibrated probabilities.
+
+    Research use; not a medical device.
+    """
 
 
 @app.command()

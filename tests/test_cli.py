@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -93,3 +95,11 @@ def test_model_that_is_none_is_exit_2(capsys, tmp_path, monkeypatch, cohort_mani
     assert run(["score", "models:/none", str(cohort_manifest), "--out", "out"]) == 2
     assert "models:/none: names no version; give models:/none@champion, or models:/none/1" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
+
+
+def test_version_is_one_everywhere(capsys):
+    assert run(["--version"]) == 0
+    version = capsys.readouterr().out.split()[-1]
+    root = Path(__file__).parents[1]
+    assert version == tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    assert f"version: {version}\n" in (root / "CITATION.cff").read_text()

@@ -18,15 +18,20 @@ from pipeline.config.training import Augmentation, Network, Search, Training
 class Calibration(Section):
     """How logits become probabilities; fitted on the calibration split only."""
 
-    method: Literal["temperature", "platt", "isotonic"] = "temperature"
+    method: Literal["temperature", "platt", "isotonic"] = Field(
+        "temperature", description="slope of the logit; slope and intercept; or any non-decreasing line"
+    )
     prior_correction: bool = Field(default=False, description="subtract what class balancing added to the logit")
 
 
 class OperatingPoint(Section):
     """The rule that chooses the threshold, on the calibration split only."""
 
-    rule: Literal["sensitivity", "specificity", "youden", "cost"] = "sensitivity"
-    target: Fraction | None = 0.95
+    rule: Literal["sensitivity", "specificity", "youden", "cost"] = Field(
+        "sensitivity",
+        description="reach the target sensitivity or specificity, the largest Youden index, or the least expected cost",
+    )
+    target: Fraction | None = Field(0.95, description="of rules sensitivity and specificity; null for the others")
     cost_ratio: PositiveFloat | None = Field(None, description="cost of a missed malignancy over that of a false alarm")
     confidence: Fraction | None = Field(
         None,
@@ -55,7 +60,7 @@ class OperatingPoint(Section):
 class Evaluation(Section):
     """What the test split is asked."""
 
-    resamples: Annotated[int, Field(ge=100)] = 2000
+    resamples: Annotated[int, Field(ge=100)] = Field(2000, description="of the bootstrap over patients")
     baseline_columns: tuple[str, ...] = Field(
         (), description="logistic regression beside the model; diameter_mm by default, where there is one", strict=False
     )
@@ -65,7 +70,9 @@ class Evaluation(Section):
     image_baseline: bool = Field(
         default=False, description="logistic regression on simple measures of the image beside the model"
     )
-    subgroups: tuple[str, ...] = Field((), strict=False)
+    subgroups: tuple[str, ...] = Field(
+        (), description="columns whose values are judged apart, beside the usual ones", strict=False
+    )
     champion: bool = Field(
         default=True, description="score the test split with the registered model's champion too, for the report"
     )
@@ -77,20 +84,20 @@ class Evaluation(Section):
 class Tracking(Section):
     """Where the run is recorded. ``MLFLOW_TRACKING_URI`` in the environment wins over ``uri``."""
 
-    uri: str = "sqlite:///mlflow.db"
+    uri: str = Field("sqlite:///mlflow.db", description="MLflow tracking URI: a local database or a server")
     artifacts: FilePath = Field(
         Path("mlartifacts"), description="where artifacts go when the store is a local database"
     )
-    experiment: str = Field("malignancy", min_length=1)
+    experiment: str = Field("malignancy", min_length=1, description="MLflow experiment")
     registered_model: Name | None = Field("malignancy", description="null registers nothing")
 
 
 class Config(Section):
     """One experiment, whole."""
 
-    name: Name
-    task: Literal["binary", "multilabel"] = "binary"
-    seed: Seed = 0
+    name: Name = Field(description="of the experiment; runs and models carry it")
+    task: Literal["binary", "multilabel"] = Field("binary", description="one label, or several findings")
+    seed: Seed = Field(0, description="of weights, augmentation and the order of cases")
     output: FilePath = Field(Path("runs"), description="folder that gets one folder a run")
     data: Data
     preprocessing: Preprocessing

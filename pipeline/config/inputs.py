@@ -45,10 +45,10 @@ class Section(BaseModel):
 class SplitFractions(Section):
     """Share of the patients in each split, used when the manifest has no ``split`` column."""
 
-    train: Fraction = 0.55
-    validation: Fraction = 0.15
-    calibration: Fraction = 0.15
-    test: Fraction = 0.15
+    train: Fraction = Field(0.55, description="fits the weights")
+    validation: Fraction = Field(0.15, description="stops training and picks the epoch")
+    calibration: Fraction = Field(0.15, description="fits the calibrator and chooses the threshold")
+    test: Fraction = Field(0.15, description="judges")
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> Self:
@@ -61,14 +61,16 @@ class SplitFractions(Section):
 class InputCache(Section):
     """Prepared inputs on disk, shared by all runs, folds and processes that name the folder."""
 
-    folder: FilePath
+    folder: FilePath = Field(description="made when missing")
     max_gb: PositiveFloat = Field(20.0, description="above it, the inputs that were not used longest are removed")
 
 
 class Data(Section):
     """Where the cases are and what their labels mean."""
 
-    manifest: FilePath
+    manifest: FilePath = Field(
+        description="table of the cases, CSV or Parquet, beside this file or in the current folder"
+    )
     extra_columns: FilePath | None = Field(
         None, description="a table with a case_id column; its other columns are added to the manifest's, for training"
     )
@@ -78,9 +80,9 @@ class Data(Section):
         "each lesion that they mark is a case of its image, with centre and diameter",
         strict=False,
     )
-    modality: Modality
+    modality: Modality = Field(description="decides which voxel values are plausible")
     label_source: LabelSource = Field(description="whose opinion or which test the label is")
-    intensities: Literal["real", "simulated"] = "real"
+    intensities: Literal["real", "simulated"] = Field("real", description="shown wherever a result is shown")
     positive_label: Words = Field(
         (), description="word or words of the label column that mean malignant; none reads 1 and 0"
     )
@@ -98,7 +100,7 @@ class Data(Section):
         "a regression adds them to the network's logit",
     )
     splits: SplitFractions = SplitFractions()
-    split_seed: Seed = 0
+    split_seed: Seed = Field(0, description="who is in which split; independent of ``seed``")
     cache: InputCache | None = Field(None, description="null reads every scan in every run, and keeps inputs in memory")
 
     @field_validator("label_source")
@@ -115,7 +117,9 @@ class Data(Section):
 class Intensity(Section):
     """How voxel values become the network's input."""
 
-    scaling: Literal["window", "zscore", "range"] = "window"
+    scaling: Literal["window", "zscore", "range"] = Field(
+        "window", description="a window of values, mean 0 and variance 1, or the region's own range"
+    )
     lower: float | None = Field(-1000.0, description="window: this value becomes 0 (for CT, in HU)")
     upper: float | None = Field(400.0, description="window: this value becomes 1 (for CT, in HU)")
 
@@ -145,7 +149,7 @@ MOST_INPUT_VOXELS = 2**27  # half a gigabyte a case
 class Preprocessing(Section):
     """From a scan on disk to the network's input; the same for training, evaluation and scoring."""
 
-    dimensions: Literal[2, 3] = 3
+    dimensions: Literal[2, 3] = Field(3, description="of the network's input")
     region: Literal["lesion", "image"] = Field(description="a cube around the lesion centre, or the whole image")
     size: tuple[Annotated[PositiveInt, Field(le=4096)], ...] = Field(
         description="voxels of the input along R, A (and S)", strict=False

@@ -26,12 +26,12 @@ class Augmentation(Section):
         (), description="axes (0 = R, 1 = A, 2 = S) that may be mirrored", strict=False
     )
     quarter_turns: bool = Field(default=False, description="turn by 0, 90, 180 or 270 degrees in the R-A plane")
-    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="turn by up to ± this")
     scale: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="zoom drawn from 1 ± this")
-    translate_voxels: NonNegativeFloat = 0.0
+    translate_voxels: NonNegativeFloat = Field(0.0, description="shift by up to ± this along each axis")
     intensity_scale: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="values times 1 ± this")
     intensity_shift: NonNegativeFloat = Field(0.0, description="values plus ± this")
-    noise_std: NonNegativeFloat = 0.0
+    noise_std: NonNegativeFloat = Field(0.0, description="standard deviation of Gaussian noise, after scaling")
     blur_sigma: NonNegativeFloat = Field(0.0, description="largest Gaussian blur, in voxels")
     probability: Probability = Field(0.5, description="chance of each flip and of each intensity change")
 
@@ -40,7 +40,11 @@ class Network(Section):
     """The network; it always ends in one logit."""
 
     name: Literal["compact", "planes", "cnn_lstm", "resnet10", "resnet18", "resnet34", "resnet50", "densenet121"] = (
-        "compact"
+        Field(
+            "compact",
+            description="compact (2D or 3D), planes (a 2D network on three planes), cnn_lstm (thick slices), or one of "
+            "MONAI's residual and dense networks",
+        )
     )
     width: Annotated[PositiveInt, Field(le=4096)] | None = Field(
         None, description="channels of the first stage of our own networks; null is their default"
@@ -51,7 +55,7 @@ class Network(Section):
     head: Literal["sigmoid", "softmax"] = Field(
         "sigmoid", description="one logit, or the difference of two: the same model with twice the last weights"
     )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="share of features, before the last layer")
     pooling: Literal["mean", "center"] = Field(
         "mean", description="of features over the image, in our own networks; center: weighted towards the middle"
     )
@@ -84,8 +88,8 @@ class Network(Section):
 class EarlyStopping(Section):
     """When to stop before ``max_epochs``; the monitored quantity is measured on the validation split."""
 
-    monitor: Literal["auroc", "log_loss"] = "log_loss"
-    patience: Count = 10
+    monitor: Literal["auroc", "log_loss"] = Field("log_loss", description="what must improve")
+    patience: Count = Field(10, description="epochs without an improvement")
 
 
 class SoftLabels(Section):
@@ -128,15 +132,15 @@ class Training(Section):
         description="networks of one model; with several, each leaves out one part of the patients not tested on, "
         "and what they say of the parts they left out fits calibrator and thresholds; auto: by the number of patients",
     )
-    max_epochs: Count = 30
+    max_epochs: Count = Field(30, description="passes over the training cases, at most")
     min_steps: Annotated[NonNegativeInt, Field(le=1_000_000)] = Field(
         0, description="optimiser steps that are made at least; few cases run more than max_epochs for them"
     )
     batch_size: Count = Field(32, description="cases of one step, on all devices together")
     accumulate_batches: Count = Field(1, description="batches whose gradients make one optimiser step")
-    learning_rate: PositiveFloat = 1e-3
-    weight_decay: NonNegativeFloat = 1e-2
-    schedule: Literal["constant", "cosine", "one_cycle"] = "one_cycle"
+    learning_rate: PositiveFloat = Field(1e-3, description="of AdamW; the largest of a schedule")
+    weight_decay: NonNegativeFloat = Field(1e-2, description="of AdamW")
+    schedule: Literal["constant", "cosine", "one_cycle"] = Field("one_cycle", description="of the learning rate")
     class_balance: Literal["none", "weighted_loss", "balanced_sampler"] = Field(
         "none", description="weighting shifts the intercept; see calibration.method and calibration.prior_correction"
     )
@@ -152,9 +156,9 @@ class Training(Section):
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = Field(
         "32-true", description="auto: bf16-mixed where the device computes in bf16, else 32-true"
     )
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: a GPU when there is one")
     devices: Count = Field(1, description="of each node; more than one process is started by torchrun")
-    num_nodes: Count = 1
+    num_nodes: Count = Field(1, description="machines of a distributed training")
     loader_workers: Annotated[NonNegativeInt, Field(le=1024)] = Field(
         0, description="processes that read batches ahead; 0 reads between steps"
     )
@@ -177,11 +181,11 @@ class Training(Section):
 class Range(Section):
     """Values that a search may try for one key: ``choices``, or anything from ``low`` to ``high``."""
 
-    choices: tuple[Any, ...] | None = Field(None, min_length=2, strict=False)
-    low: float | None = None
-    high: float | None = None
+    choices: tuple[Any, ...] | None = Field(None, description="values to choose from", min_length=2, strict=False)
+    low: float | None = Field(None, description="smallest value")
+    high: float | None = Field(None, description="largest value")
     log: bool = Field(default=False, description="try orders of magnitude evenly")
-    integer: bool = False
+    integer: bool = Field(default=False, description="whole numbers alone")
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> Self:
@@ -197,7 +201,7 @@ class Search(Section):
     """What ``malignancy search`` tries; it reads the training and validation splits alone."""
 
     ranges: dict[str, Range] = Field(min_length=1, description="dotted keys of network, training or augmentation")
-    trials: Count = 20
+    trials: Count = Field(20, description="how many settings are tried")
     seeds: tuple[Seed, ...] = Field(
         (0,), min_length=1, description="a trial is judged by its mean over these", strict=False
     )
