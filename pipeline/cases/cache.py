@@ -215,7 +215,7 @@ def _read(path: Path) -> tuple[dict[str, Any], FloatArray]:
 def _input(facts: dict[str, Any], voxels: FloatArray) -> ModelInput:
     return ModelInput(
         voxels=voxels,
-        warnings=tuple(Warning(Code(each["code"]), each["detail"]) for each in facts["warnings"]),
+        warnings=tuple(Warning(Code[each["code"]], each["detail"]) for each in facts["warnings"]),
         measures=facts["measures"],
         image_sha256=facts["image_sha256"],
         shape=tuple(facts["shape"]),
