@@ -64,14 +64,16 @@ class Margin:
         outside = not self.lower <= interval.estimate <= self.upper
         return outside and not interval.contains(self.ideal)
 
-    def faults(self, interval: Interval) -> list[str]:
+    def openness(self, interval: Interval) -> str:
         """Which margins the interval reaches beyond, in words."""
+        if self.excludes(interval):
+            return "lies outside, as one of several may by chance"
         reached = []
         if interval.lower < self.lower:
             reached.append(f"below {self.show(self.lower)}")
         if interval.upper > self.upper:
             reached.append(f"above {self.show(self.upper)}")
-        return reached
+        return f"reaches {' and '.join(reached)}"
 
     @property
     def room(self) -> float:
@@ -127,10 +129,11 @@ class CalibrationOutcome:
     """What may be said of calibration.
 
     Attributes:
-        verdict: ``shown``: every interval lies within its margins. ``refuted``: one lies outside. Else ``not shown``.
+        verdict: ``shown``: every interval lies within its margins. ``refuted``: one, widened as one of three, lies
+            outside. Else ``not shown``.
         reasons: in words, what settles the verdict; for ``not shown`` what is open, and how many patients would decide.
-        in_doubt: titles of quantities whose estimate lies outside its margins while the interval excludes the ideal
-            value: evidence of a fault that matters, though no proof. Those that are refuted are among them.
+        in_doubt: titles of quantities whose estimate lies outside its margins while the interval, widened likewise,
+            excludes the ideal value: evidence of a fault that matters. Those that are refuted are among them.
         needed: patients that would decide; None where the verdict has fallen, or the cases do not allow an estimate.
     """
 
@@ -157,8 +160,9 @@ def calibration_outcome(
     """Compare the intervals of slope, intercept and ICI with their margins.
 
     This is a test of equivalence: a small study shows nothing and refutes nothing, and a large one passes a fault that
-    does not matter. With intervals of 95 % a model whose quantity lies at its margin is shown, or refuted, in at most
-    2.5 % of studies each.
+    does not matter. To be shown, all quantities must agree, which needs no correction: with intervals of 95 % a fault
+    at its margin is shown in at most 2.5 % of studies. To be refuted, one of them is enough; so for that the intervals
+    are widened, each to a level that makes it 2.5 % for all together (Bonferroni).
 
     Args:
         intervals: by name; an absent one is undefined.
@@ -170,8 +174,9 @@ def calibration_outcome(
     """
     margins = (policy or CalibrationPolicy()).margins
     found = {margin: intervals[margin.name] for margin in margins if margin.name in intervals}
-    doubts = tuple(margin.title for margin, interval in found.items() if margin.doubts(interval))
-    refuted = [_refutation(margin, interval) for margin, interval in found.items() if margin.excludes(interval)]
+    wide = {margin: _widened(interval, len(margins), counts.patients) for margin, interval in found.items()}
+    doubts = tuple(margin.title for margin in found if margin.doubts(wide[margin]))
+    refuted = [_refutation(margin, interval) for margin, interval in found.items() if margin.excludes(wide[margin])]
     if refuted:
         return CalibrationOutcome("refuted", tuple(refuted), doubts)
     absent = [undefined[margin.name] for margin in margins if margin.name not in intervals]
@@ -183,10 +188,7 @@ def calibration_outcome(
         )
         return CalibrationOutcome("shown", tuple(within))
     reasons = list(dict.fromkeys(absent))
-    reasons += [
-        f"{margin.words(interval)} reaches {' and '.join(margin.faults(interval))}"
-        for margin, interval in still_open.items()
-    ]
+    reasons += [f"{margin.words(interval)} {margin.openness(interval)}" for margin, interval in still_open.items()]
     if absent:
         return CalibrationOutcome("not shown", tuple(reasons), doubts)
     times = max(_times_as_many(margin, still_open[margin], counts, policy) for margin in still_open)
@@ -195,6 +197,15 @@ def calibration_outcome(
         return CalibrationOutcome("not shown", tuple(reasons), doubts)
     needed = SampleSize(*(_round_up(times * number) for number in (counts.patients, counts.cases, counts.malignant)))
     return CalibrationOutcome("not shown", (*reasons, f"about {needed} would decide"), doubts, needed)
+
+
+def _widened(interval: Interval, looks: int, patients: int) -> Interval:
+    """The interval, so much wider as makes it one of several looks at a study of so many patients (Bonferroni)."""
+    tail, degrees = (1.0 - interval.level) / 2.0, max(patients - 1, 1)
+    times = float(stats.t.isf(tail / looks, degrees) / stats.t.isf(tail, degrees))
+    lower = interval.estimate - times * (interval.estimate - interval.lower)
+    upper = interval.estimate + times * (interval.upper - interval.estimate)
+    return Interval(interval.estimate, lower, upper, 1.0 - 2.0 * tail / looks, interval.method)
 
 
 def _refutation(margin: Margin, interval: Interval) -> str:

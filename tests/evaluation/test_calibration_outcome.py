@@ -59,25 +59,50 @@ def test_odds_within_the_margin_keep_observed_over_expected_within_it_at_any_pre
         ({"calibration_slope": (1.0, 0.8, 1.25)}, "shown"),
         ({"calibration_slope": (1.0, 0.79, 1.25)}, "not shown"),
         ({"calibration_slope": (1.0, 0.8, 1.26)}, "not shown"),
-        ({"calibration_slope": (0.6, 0.4, 0.8)}, "not shown"),
-        ({"calibration_slope": (0.6, 0.4, 0.799)}, "refuted"),
-        ({"calibration_slope": (1.5, 1.25, 1.9)}, "not shown"),
-        ({"calibration_slope": (1.5, 1.251, 1.9)}, "refuted"),
+        ({"calibration_slope": (0.6, 0.4, 0.79)}, "not shown"),  # outside, as one of three may by chance
+        ({"calibration_slope": (0.6, 0.4, 0.75)}, "refuted"),
+        ({"calibration_slope": (1.5, 1.26, 1.9)}, "not shown"),
+        ({"calibration_slope": (1.5, 1.30, 1.9)}, "refuted"),
         ({"calibration_intercept": (0.2, 0.18, 0.22)}, "shown"),  # excludes 0, and does not matter
         ({"calibration_intercept": (0.2, 0.17, 0.23)}, "not shown"),
         ({"calibration_intercept": (-0.2, -0.23, -0.17)}, "not shown"),
-        ({"calibration_intercept": (0.3, 0.224, 0.4)}, "refuted"),
-        ({"calibration_intercept": (-0.3, -0.4, -0.224)}, "refuted"),
+        ({"calibration_intercept": (0.3, 0.24, 0.4)}, "refuted"),
+        ({"calibration_intercept": (-0.3, -0.4, -0.24)}, "refuted"),
         ({"ici": (0.04, 0.03, 0.05)}, "shown"),
         ({"ici": (0.04, 0.03, 0.051)}, "not shown"),
         ({"ici": (0.06, 0.05, 0.07)}, "not shown"),
-        ({"ici": (0.06, 0.0501, 0.07)}, "refuted"),
+        ({"ici": (0.06, 0.053, 0.07)}, "refuted"),
         # One that is refuted decides, whatever the others say.
         ({"calibration_slope": (0.6, 0.4, 0.7), "ici": (0.2, 0.0, 0.4)}, "refuted"),
     ],
 )
 def test_whole_intervals_decide(changed, verdict):
     assert outcome(**changed).verdict == verdict
+
+
+@pytest.mark.parametrize("patients", [4, 101, 10_000])
+@pytest.mark.parametrize(("side", "margin", "ideal"), [(1, 1.25, 1.0), (-1, 0.8, 1.0)])
+def test_one_of_three_is_refuted_and_doubted_at_a_third_of_the_error(patients, side, margin, ideal):
+    counts = SampleSize(patients, patients, 1)
+    usual, third = (stats.t.ppf(1 - 0.025 / looks, patients - 1) for looks in (1, 3))
+    for reach, verdict in ((0.29, "refuted"), (0.31, "not shown")):  # 0.3 away from the margin, in widened half-widths
+        error = reach / third
+        limits = sorted((margin + side * (0.3 - usual * error), margin + side * (0.3 + usual * error)))
+        found = outcome(counts=counts, calibration_slope=(margin + side * 0.3, *limits))
+        assert found.verdict == verdict
+    away = abs(margin + side * 0.3 - ideal)
+    for reach, doubted in ((0.99 * away, True), (1.01 * away, False)):
+        half = reach / third * usual
+        estimate = margin + side * 0.3
+        assert bool(
+            outcome(counts=counts, calibration_slope=(estimate, estimate - half, estimate + half)).in_doubt
+        ) is (doubted)
+
+
+def test_what_lies_outside_by_chance_is_said_so():
+    found = outcome(calibration_slope=(1.5, 1.26, 1.9))
+    assert found.reasons[0] == "slope 1.50 (1.26 to 1.90) lies outside, as one of several may by chance"
+    assert found.needed is not None
 
 
 @pytest.mark.parametrize(
@@ -177,11 +202,11 @@ def test_the_undefined_is_not_shown_with_its_reason():
 @pytest.mark.parametrize(
     ("changed", "doubts"),
     [
-        ({"calibration_slope": (0.79, 0.5, 0.99)}, ("slope",)),
-        ({"calibration_slope": (0.79, 0.5, 1.0)}, ()),
-        ({"calibration_slope": (0.81, 0.7, 0.95)}, ()),  # excludes 1, within what does not matter
-        ({"calibration_slope": (1.26, 1.01, 1.5)}, ("slope",)),
-        ({"calibration_intercept": (0.3, 0.01, 0.6), "ici": (0.06, 0.01, 0.1)}, ("intercept", "ICI")),
+        ({"calibration_slope": (0.79, 0.6, 0.95)}, ("slope",)),
+        ({"calibration_slope": (0.79, 0.6, 0.97)}, ()),  # excludes 1, as one of three may by chance
+        ({"calibration_slope": (0.81, 0.7, 0.9)}, ()),  # excludes 1, within what does not matter
+        ({"calibration_slope": (1.26, 1.06, 1.5)}, ("slope",)),
+        ({"calibration_intercept": (0.3, 0.06, 0.6), "ici": (0.06, 0.02, 0.1)}, ("intercept", "ICI")),
         ({"ici": (0.06, 0.0, 0.1)}, ()),
         ({"calibration_slope": (0.5, 0.4, 0.6)}, ("slope",)),  # refuted
     ],
