@@ -27,7 +27,7 @@ _KNOTS = {3: (0.10, 0.50, 0.90), 4: (0.05, 0.35, 0.65, 0.95), 5: (0.05, 0.275, 0
 _FOUR_KNOTS_FROM, _FIVE_KNOTS_FROM = 50, 200  # cases of the rarer class
 CURVE_STATISTICS = ("ici", "e50", "e90")
 _RIDGE = 0.25  # a prior around perfect calibration, with a standard deviation of 2 in log odds at each knot
-_POSITIONS = 2000  # cases, evenly spaced in order of probability, that stand for more
+_POSITIONS = 1000  # cases, evenly spaced in order of probability, that stand for more
 _METHOD = "patient bootstrap of the curve"
 
 
@@ -103,8 +103,8 @@ def fit_calibration_curve(
     parts = design * (truth - fitted)[:, None]
     scores = np.column_stack([np.bincount(groups, weights=column, minlength=count) for column in parts.T])  # (p, k)
     moves = np.linalg.solve(information, (scores - scores.mean(axis=0)).T).T  # (p, k)
-    resampled = [moves[rng.integers(0, count, count)].sum(axis=0) for _ in range(resamples)]
-    return CalibrationCurve(knots, coefficients, coefficients + np.stack(resampled))
+    draws = (np.bincount(rng.integers(0, count, count), minlength=count) for _ in range(resamples))
+    return CalibrationCurve(knots, coefficients, coefficients + np.stack([drawn @ moves for drawn in draws]))
 
 
 def calibration_distances(

@@ -12,6 +12,7 @@ from pipeline.evaluation.calibration_outcome import (
     CalibrationOutcome,
     CalibrationPolicy,
     SampleSize,
+    _widened,
     calibration_outcome,
 )
 from pipeline.evaluation.gate import _calibration
@@ -180,6 +181,22 @@ def test_a_truth_near_a_margin_needs_what_would_part_it_from_the_margin():
     assert far.needed is None
     assert far.reasons[-1] == "more than 100 times as many patients would be needed to decide"
     assert outcome(calibration_slope=(0.8, 0.75, 0.85)).needed is None
+
+
+@pytest.mark.parametrize("patients", [5, 101])
+def test_a_number_between_one_and_two_times_as_many_is_for_perfect_calibration(patients):
+    # A standard error for which a perfect model needs 1.5 times as many; the estimate is 0.1 from a margin.
+    error = 0.2 / (1.95996 + 1.64485) * np.sqrt(1.5)
+    half = error * stats.t.ppf(0.975, patients - 1)
+    found = outcome(counts=SampleSize(patients, 10_000, 1), calibration_slope=(0.9, 0.9 - half, 0.9 + half))
+    assert found.needed.cases == pytest.approx(15_000, abs=1000)
+
+
+def test_the_interval_of_one_of_three_says_its_level():
+    wide = _widened(Interval(1.0, 0.9, 1.2, 0.95, "sandwich"), 3, 101)
+    times = stats.t.ppf(1 - 0.025 / 3, 100) / stats.t.ppf(0.975, 100)
+    assert (wide.level, wide.method, wide.estimate) == (pytest.approx(1 - 0.05 / 3), "sandwich", 1.0)
+    assert (wide.lower, wide.upper) == pytest.approx((1.0 - 0.1 * times, 1.0 + 0.2 * times))
 
 
 @pytest.mark.parametrize("needed", [99, 100])

@@ -107,12 +107,12 @@ def test_the_null_is_exceeded_in_5_percent_of_studies_of_alike_cases():
 
 @pytest.mark.campaign
 def test_the_null_has_its_size_for_alike_cases():
-    print("\nstudies whose error exceeds the 95th percentile of its null, of 1,000 that are perfectly calibrated")
+    print("\nstudies whose error exceeds the 95th percentile of its null, of 500 that are perfectly calibrated")
     print("| cases | a patient | alike | ECE, case by case | ECE, by patient | cumulative error, by patient |")
     print("|---|---|---|---|---|---|")
     for cases, each, within in ((168, 1, 0.0), (168, 3, 0.5), (168, 3, 0.9), (500, 3, 0.7), (500, 10, 0.5),
                                 (2000, 3, 0.5), (2000, 3, 0.9), (2000, 10, 0.5)):  # fmt: skip
-        found = exceeded(studies=1000, draws=400, patients=cases // each, cases=each, within=within)
+        found = exceeded(studies=500, draws=300, patients=cases // each, cases=each, within=within)
         print(f"| {cases} | {each} | {within} | " + " | ".join(f"{share:.3f}" for share in found) + " |", flush=True)
         assert 0.02 <= found[1] <= 0.08
         assert 0.02 <= found[2] <= 0.08
