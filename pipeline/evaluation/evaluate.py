@@ -74,17 +74,10 @@ def evaluate(
         "log_loss_uncalibrated": lambda: mean_interval(metrics.case_log_losses(labels, uncalibrated), patients),
     }
     intervals, undefined = _settle(asked)
-    distances, no_curve = _attempt(lambda: _curve_distances(labels, probabilities, patients, rng=curve_rng))
-    intervals |= distances or {}
-    undefined |= dict.fromkeys(CURVE_STATISTICS, no_curve) if no_curve else {}
-    shares = _shares(labels == 1, probabilities >= limits)
-    cautions = {
-        name: caution
-        for name, (right, among, _) in shares.items()
-        if name in intervals and (caution := proportion_caution(right[among], patients[among]))
-    }
-    if caution := saturation_caution(labels, probabilities):
-        cautions["calibration_slope"] = caution
+    distances, reasons = _curve_distances(labels, probabilities, patients, rng=curve_rng)
+    intervals |= distances
+    undefined |= reasons
+    cautions = _cautions(labels, probabilities, patients, limits)
     drawn = PatientLabels.of(labels, probabilities, patients)
     null, reason = _attempt(lambda: calibration_error.ece_null(probabilities, drawn, bins=count, rng=null_rng))
     return Evaluation(
@@ -94,7 +87,7 @@ def evaluate(
         n_unlabelled=len(predictions) - len(labelled),
         intervals=intervals,
         undefined=undefined if reason is None else {**undefined, "ece": reason},
-        cautions=cautions,
+        cautions={name: caution for name, caution in cautions.items() if name in intervals},
         patients_unknown=labelled.patients_unknown,
         calibrated=_summary(labels, probabilities, bins=count),
         uncalibrated=_summary(labels, uncalibrated, bins=count),
@@ -190,8 +183,26 @@ def _shares(malignant: BoolArray, positive: BoolArray) -> dict[str, tuple[BoolAr
 
 def _curve_distances(
     labels: IntArray, probabilities: FloatArray, patients: npt.NDArray[np.str_], *, rng: np.random.Generator
-) -> dict[str, Interval]:
-    return calibration_distances(fit_calibration_curve(labels, probabilities, patients, rng=rng), probabilities)
+) -> tuple[dict[str, Interval], dict[str, str]]:
+    """ICI, E50 and E90, or the reason why there is no curve, under each of their names."""
+    curve, reason = _attempt(lambda: fit_calibration_curve(labels, probabilities, patients, rng=rng))
+    if curve is None:
+        return {}, dict.fromkeys(CURVE_STATISTICS, reason or "")
+    return calibration_distances(curve, probabilities), {}
+
+
+def _cautions(
+    labels: IntArray, probabilities: FloatArray, patients: npt.NDArray[np.str_], limits: FloatArray
+) -> dict[str, str]:
+    """Statistics to be read with caution, and why."""
+    shares = _shares(labels == 1, probabilities >= limits)
+    found = {
+        name: proportion_caution(right[among], patients[among])
+        for name, (right, among, _) in shares.items()
+        if among.any()
+    }
+    found["calibration_slope"] = saturation_caution(labels, probabilities)
+    return {name: caution for name, caution in found.items() if caution is not None}
 
 
 def _attempt(compute: Callable[[], _T]) -> tuple[_T | None, str | None]:
