@@ -37,6 +37,7 @@ from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.results import Evaluation
 
 _CURVE_POINTS = 101
+_CURVE_ENDS = (0.02, 0.98)  # quantiles of the probabilities, beyond which few cases bear the curve
 
 
 def evaluation_figures(
@@ -196,7 +197,7 @@ def reliability_figure(
         before = curves.reliability(truth, as_probabilities(uncalibrated, truth), patients, bins=count)
         axes.plot(before.x, before.y, "s-", color=AMBER, lw=1, ms=5, mfc="white", mew=1.4, label="before calibration")
     if curve is not None:
-        smooth = curve.band(np.linspace(values.min(), values.max(), _CURVE_POINTS))
+        smooth = curve.band(np.linspace(*np.quantile(values, _CURVE_ENDS), _CURVE_POINTS))
         axes.plot(smooth.x, smooth.y, color=GREEN, lw=1.8, ls=(0, (5, 1.5)), label="calibration curve", zorder=3)
         label = "its 95 % band over patients"
         axes.fill_between(smooth.x, smooth.lower, smooth.upper, color=GREEN, alpha=0.15, lw=0, label=label, zorder=2)
