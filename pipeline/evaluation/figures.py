@@ -11,13 +11,16 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation import curves
 from pipeline.evaluation.arrays import as_labels, as_probabilities, as_scores
 from pipeline.evaluation.calibration import sigmoid
+from pipeline.evaluation.calibration_curve import CalibrationCurve, fit_calibration_curve
 from pipeline.evaluation.decision_curve import decision_curve
 from pipeline.evaluation.figure_frame import (
     AMBER,
     BLUE,
+    GREEN,
     INK,
     MUTED,
     RIVAL_STYLES,
@@ -32,6 +35,9 @@ from pipeline.evaluation.figure_frame import (
 from pipeline.evaluation.intervals import Interval
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.results import Evaluation
+
+_CURVE_POINTS = 101
+_CURVE_ENDS = (0.02, 0.98)  # quantiles of the probabilities, beyond which few cases bear the curve
 
 
 def evaluation_figures(
@@ -78,6 +84,7 @@ def evaluation_figures(
             labelled.patients,
             caption=caption,
             uncalibrated=sigmoid(labelled.logits),
+            curve=_calibration_curve(labelled, rng=rng),
             bins=evaluation.calibrated.bins,
         ),
         "probability_histogram": histogram_figure(labels, probabilities, caption=caption, threshold=point.threshold),
@@ -85,6 +92,13 @@ def evaluation_figures(
             labels, probabilities, caption=caption, rivals=others, threshold=point.threshold
         ),
     }
+
+
+def _calibration_curve(labelled: Predictions, *, rng: np.random.Generator) -> CalibrationCurve | None:
+    try:
+        return fit_calibration_curve(labelled.labels, labelled.probabilities, labelled.patients, rng=rng)
+    except UndefinedMetricError:  # the report says why beside its ICI
+        return None
 
 
 def roc_figure(
@@ -160,6 +174,7 @@ def reliability_figure(
     *,
     caption: Caption,
     uncalibrated: npt.ArrayLike | None = None,
+    curve: CalibrationCurve | None = None,
     bins: int,
 ) -> Figure:
     """Observed against predicted malignancy in equal-mass bins, with intervals, and where the probabilities lie.
@@ -170,6 +185,7 @@ def reliability_figure(
         patients: patient id of each case, shape (n,).
         caption: model, calibration and cases.
         uncalibrated: bare sigmoid of the logits, shape (n,), drawn beside.
+        curve: smooth calibration curve of the probabilities, drawn with its band; None where it is undefined.
         bins: equal-mass bins, those of the ECE beside it; never more than cases.
     """
     truth = as_labels(labels)
@@ -180,6 +196,11 @@ def reliability_figure(
     if uncalibrated is not None:
         before = curves.reliability(truth, as_probabilities(uncalibrated, truth), patients, bins=count)
         axes.plot(before.x, before.y, "s-", color=AMBER, lw=1, ms=5, mfc="white", mew=1.4, label="before calibration")
+    if curve is not None:
+        smooth = curve.band(np.linspace(*np.quantile(values, _CURVE_ENDS), _CURVE_POINTS))
+        axes.plot(smooth.x, smooth.y, color=GREEN, lw=1.8, ls=(0, (5, 1.5)), label="calibration curve", zorder=3)
+        label = "its 95 % band over patients"
+        axes.fill_between(smooth.x, smooth.lower, smooth.upper, color=GREEN, alpha=0.15, lw=0, label=label, zorder=2)
     after = curves.reliability(truth, values, patients, bins=count)
     reach = np.array([after.y - after.lower, after.upper - after.y])
     label = f"calibrated, 95 % interval ({len(after.x)} equal-mass bins)"

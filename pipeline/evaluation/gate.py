@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.errors import UndefinedMetricError, UsageError
 from pipeline.evaluation.arrays import BoolArray
+from pipeline.evaluation.calibration_outcome import CalibrationOutcome
 from pipeline.evaluation.clustered import mean_difference_interval, paired_proportion_interval
 from pipeline.evaluation.decision import Condition
 from pipeline.evaluation.intervals import Interval, paired_auroc_difference
@@ -194,7 +195,7 @@ def contest(
         _not_inferior(challenger, champion, policy, seed=seed),
         _decides_no_worse("sensitivity", 1, challenger, champion, margin=policy.sensitivity_margin),
         _decides_no_worse("specificity", 0, challenger, champion, margin=policy.specificity_margin),
-        _calibration(challenger.evaluation),
+        _calibration(challenger.evaluation.calibration, champion.evaluation.calibration),
         _subgroups(challenger, champion, columns, policy, seed=seed),
     )
 
@@ -282,12 +283,23 @@ def _positive(contender: Contender) -> BoolArray:
     return predictions.probabilities >= predictions.thresholds(contender.evaluation.operating_point.threshold)
 
 
-def _calibration(evaluation: Evaluation) -> Condition:
-    if evaluation.calibration_holds:
-        finding = "slope, intercept and ECE within their limits on these cases"
-        return Condition("calibration", holds=True, finding=finding)
-    faults = "; ".join(evaluation.calibration_faults)
-    return Condition("calibration", holds=False, finding=f"{faults}; `malignancy recalibrate` refits it on local cases")
+def _calibration(challenger: CalibrationOutcome, champion: CalibrationOutcome) -> Condition:
+    """Whether these cases let the challenger's probabilities be believed, or at least no less than the champion's.
+
+    Where a study is too small to show calibration, asking that it be shown would refuse every model. So it fails when
+    it is refuted, and when it is in doubt and the champion, under the same luck of the sample, is not.
+    """
+    name = "calibration"
+    if challenger.verdict == "shown":
+        return Condition(name, holds=True, finding=str(challenger))
+    remedy = "`malignancy recalibrate` refits it on local cases"
+    if challenger.verdict == "refuted":
+        return Condition(name, holds=False, finding=f"{challenger}; {remedy}")
+    worse = [title for title in challenger.in_doubt if title not in champion.in_doubt]
+    if worse:
+        said = f"in doubt by its {' and '.join(worse)}, where the champion is not"
+        return Condition(name, holds=False, finding=f"{challenger}; {said}; {remedy}")
+    return Condition(name, holds=True, finding=f"{challenger}; no worse than the champion's ({champion.verdict})")
 
 
 def _subgroups(

@@ -36,7 +36,7 @@ def summary_text(trained: Trained, version: RegisteredVersion | None) -> str:
         _table(trained),
         *fold_lines(judgement),
         *findings_lines(judgement.findings),
-        f"calibrated: {_calibration(evaluation)}",
+        f"calibrated: {evaluation.calibration}",
         *(f"calibrator: {note}" for note in judgement.calibration_notes),
         *([] if judgement.is_calibrated else [f"not registered: {NOT_CALIBRATED}"]),
         champion_text(trained.champion),
@@ -61,7 +61,7 @@ def note(trained: Trained) -> str:
         (f"{trained.judged_on.capitalize()}: {evaluation.counts}. Label: {config.data.label_source}."),
         "",
         # First, because MLflow folds long notes: how good, and can its probabilities be believed.
-        f"AUROC {_cell(evaluation, 'auroc')}; calibration {_calibration(evaluation)}.",
+        f"AUROC {_cell(evaluation, 'auroc')}; calibration {evaluation.calibration}.",
         "",
         "| | model | " + " | ".join(other.name for other in trained.judgement.comparisons) + " |",
         "|---|---|" + "---|" * len(trained.judgement.comparisons),
@@ -77,7 +77,7 @@ def note(trained: Trained) -> str:
             f"AUROC gain over the {other.name} ({other.read}): {other.gain or 'undefined'}, by patient.",
         ]
     rows += ["", champion_text(trained.champion)]
-    rows += ["", f"Calibration ({trained.judgement.calibration}): {_calibration(evaluation)}."]
+    rows += ["", f"Calibration ({trained.judgement.calibration}): {evaluation.calibration}."]
     rows += [line for text in trained.judgement.calibration_notes for line in ("", f"Calibrator: {text}.")]
     rows += [line for text in fold_lines(trained.judgement) for line in ("", f"{text}.")]
     rows += ["", f"Operating point: {trained.judgement.operating_point.describe()}."]
@@ -149,10 +149,6 @@ def _number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
 
 
-def _calibration(evaluation: Evaluation) -> str:
-    return "holds" if evaluation.calibration_holds else "does not hold: " + "; ".join(evaluation.calibration_faults)
-
-
 def champion_text(champion: ChampionBeside | str) -> str:
     """A line on how the model stands beside the champion, or why it does not."""
     if isinstance(champion, str):
@@ -166,5 +162,7 @@ def evaluation_text(title: str, evaluation: Evaluation, findings: FindingsEvalua
     rows = [f"{title}: {evaluation.counts}"]
     rows += [f"  {label}: {_cell(evaluation, name)}" for name, label in STATISTIC_NAMES.items()]
     rows += [f"  operating point: {evaluation.decided_at}"]
-    rows += [f"  calibration {_calibration(evaluation)}", *findings_lines(findings)]
+    if "calibration_slope" in evaluation.cautions:
+        rows += [f"  {evaluation.cautions['calibration_slope']}"]
+    rows += [f"  calibrated: {evaluation.calibration}", *findings_lines(findings)]
     return "\n".join(rows)

@@ -13,7 +13,7 @@ from pipeline.evaluation.details import evaluate_details
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.figure_frame import Caption, to_png
 from pipeline.evaluation.figures import evaluation_figures
-from pipeline.evaluation.intervals import paired_auroc_difference
+from pipeline.evaluation.intervals import Interval, paired_auroc_difference
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.prevalence import restate_prevalence
 from pipeline.evaluation.report import Flow, Picture, ReportInputs, Rival, SplitCounts, render_report
@@ -171,8 +171,30 @@ def test_the_same_inputs_give_the_same_page(full):
 def test_failing_calibration_is_said_with_its_reasons(full):
     bare = Predictions.from_frame(frame(2000, temperature=2.5)).with_probabilities(calibrator(1.0).apply)
     html = render_report(replace(full, evaluation=evaluate(bare, operating_point=point(), resamples=20)))
-    assert "Calibration does not hold here" in html
+    assert '<div class="verdict bad"><strong>Calibration is refuted here:</strong>' in html
     assert "overconfident" in html
+
+
+@pytest.mark.parametrize(("reach", "verdict", "style"), [(0.1, "shown", "verdict"), (0.5, "not shown", "verdict open")])
+def test_calibration_that_is_shown_or_open_is_said_so(full, reach, verdict, style):
+    intervals = {
+        **full.evaluation.intervals,
+        "calibration_slope": Interval(1.0, 1.0 - reach, 1.0 + reach),
+        "calibration_intercept": Interval(0.0, -0.1, 0.1),
+        "ici": Interval(0.01, 0.0, 0.03),
+    }
+    html = render_report(replace(full, evaluation=replace(full.evaluation, intervals=intervals)))
+    assert f'<div class="{style}"><strong>Calibration is {verdict} here:</strong>' in html
+    assert f'<tr><th scope="row">Calibration</th><td>{verdict}</td>' in html
+    assert f"slope 1.00 ({1 - reach:.2f} to {1 + reach:.2f})" in html
+
+
+def test_probabilities_of_0_and_1_are_said_with_what_they_do(full):
+    cautions = {"calibration_slope": "2 of 90 probabilities are 0 or 1"}
+    html = render_report(replace(full, evaluation=replace(full.evaluation, cautions=cautions)))
+    assert "<strong>Probabilities of 0 or 1:</strong> 2 of 90 probabilities are 0 or 1." in html
+    assert "may be too narrow" not in html
+    assert "Probabilities of 0 or 1" not in render_report(full)
 
 
 def test_undefined_statistics_are_said_and_never_shown_as_numbers(full):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.workflow.summary import _calibration, _table, fold_lines
+from pipeline.workflow.summary import _table, fold_lines
 
 
 @pytest.mark.parametrize(("pooled", "said"), [(0.93, False), (0.88, False), (0.73, True)])
@@ -40,11 +40,3 @@ def test_the_table_goes_from_the_uncalibrated_to_the_calibrated():
     (ece,) = [line for line in text.splitlines() if "ECE, uncalibrated" in line]
     assert re.findall(r"\S+ to (?!cal)\S+", brier) == ["0.200 to 0.100", "0.300 to 0.250"]
     assert re.findall(r"\S+ to (?!cal)\S+", ece) == ["0.100 to undefined", "0.150 to undefined"]
-
-
-@pytest.mark.parametrize(
-    ("faults", "text"),
-    [((), "holds"), (("slope",), "does not hold: slope"), (("slope", "ECE"), "does not hold: slope; ECE")],
-)
-def test_calibration_holds_without_a_fault_only(faults, text):
-    assert _calibration(SimpleNamespace(calibration_faults=faults, calibration_holds=not faults)) == text
