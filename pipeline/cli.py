@@ -216,7 +216,10 @@ def score(
         float, typer.Option(min=0, max=1, help="Exit 0 up to this share of cases that are not scored.")
     ] = 0.0,
     min_age: Annotated[float, typer.Option(min=0, help="Leave files younger than these seconds for later.")] = 0.0,
-    drift_alert: Annotated[float, typer.Option(min=0, help="Population stability index that is an alert.")] = 0.25,
+    drift_alert: Annotated[
+        float,
+        typer.Option(min=0, help="Population stability index beyond chance that makes a clear shift an alert."),
+    ] = 0.1,
     lesions: LesionSources = None,
     track: Annotated[bool, typer.Option(help="Log the run to MLflow.")] = True,
 ) -> None:
