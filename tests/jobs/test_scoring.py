@@ -332,12 +332,12 @@ def test_drift_is_an_alert_in_the_summary(model, manifest, tmp_path):
     (sentence,) = found["drift_sentences"]
     assert sentence.startswith("the mix of cases has changed: intensity_q50 (index ")
     assert f"  drift: {sentence}" in (tmp_path / "out" / "summary.txt").read_text()
-    assert "name no patient" not in (tmp_path / "out" / "summary.txt").read_text()
+    assert "120 cases name no patient, and each counts as another" in (tmp_path / "out" / "summary.txt").read_text()
     assert score(str(folder), manifest, "calm", "--drift-alert", "50") == 0
     assert (summary("calm")["drift_alerts"], summary("calm")["drift_sentences"]) == ([], [])
 
 
-def test_cases_of_unknown_patients_are_said_beside_a_drift_alert(model, manifest, tmp_path):
+def test_drift_counts_patients_where_the_table_names_them(model, manifest, tmp_path):
     folder = tmp_path / "with-reference"
     shutil.copytree(model, folder)
     description = json.loads((folder / "model.json").read_text())
@@ -347,13 +347,12 @@ def test_cases_of_unknown_patients_are_said_beside_a_drift_alert(model, manifest
     (folder / "model.json").write_text(json.dumps(description))
     write_scans(manifest.parent, 100)
     table_of = pd.read_csv(write_manifest(manifest.parent))
-    table_of["patient_id"] = ""
+    table_of["patient_id"] = [f"patient {number // 4}" for number in range(100)]
     table_of.to_csv(manifest, index=False)
     assert score(str(folder), manifest) == 0
-    assert summary()["drift_unknown_patients"] == 100
-    assert (
-        "  drift: 100 cases name no patient, and each counts as another" in (tmp_path / "out/summary.txt").read_text()
-    )
+    assert summary()["drift_tests"]["intensity_q50"]["patients"] == 25
+    assert summary()["drift_unknown_patients"] == 0
+    assert "name no patient" not in (tmp_path / "out" / "summary.txt").read_text()
 
 
 def test_a_scoring_run_is_in_the_tracking_store_without_a_case_or_path(model, manifest, tmp_path):
