@@ -56,7 +56,9 @@ class Expected:
             probabilities: of the finding, shape (n,); NaN where there is none.
             measures: by name, shape (n,) each.
         """
-        left = log_odds(np.asarray(probabilities, dtype=np.float64)) - self.intercept
+        given = np.asarray(probabilities, dtype=np.float64)
+        left = np.full(given.shape, np.nan)  # a case that was refused has no probability
+        left[~np.isnan(given)] = log_odds(given[~np.isnan(given)]) - self.intercept
         for name, term in self.terms.items():
             values = np.asarray(measures[name], dtype=np.float64) if name in measures else np.full(left.shape, np.nan)
             left = left - term.weight * _standardised(values, term.center, term.scale)

@@ -108,11 +108,13 @@ def _judged(trained: Trained) -> Judged:
         description=description,
         label=description.label,
         flow=trained.cohort.flow(),
+        refused=trained.cohort.refused(trained.splits.of),
         comparisons=judgement.comparisons,
         champion=trained.champion,
         pictures=_pictures(trained),
         histories=[network.history for network in trained.fitted],
         subgroups=config.evaluation.subgroups,
+        prevalence=config.evaluation.prevalence,
         data={
             "manifest": trained.manifest.path.name,
             "modality": config.data.modality,

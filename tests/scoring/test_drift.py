@@ -167,6 +167,8 @@ def test_regression_takes_off_what_the_measures_say():
     found = expected.residuals(1 / (1 + np.exp(-odds)), {"a": np.array([12.0, 10.0, 100.0]), "b": [0.0, 1.0, 0.0]})
     np.testing.assert_allclose(found, [1 - 0.5 - 0.8, -2 - 0.5 + 0.3, 0 - 0.5 - 4 * 0.8])
     assert np.isnan(expected.residuals([0.5], {"a": [1.0]})).all()
+    refused = expected.residuals([np.nan, 0.5], {"a": [10.0, 10.0], "b": [0.0, 0.0]})
+    np.testing.assert_allclose(refused, [np.nan, -0.5])
 
 
 def test_residuals_of_the_reference_are_as_wide_as_those_of_new_cases():
