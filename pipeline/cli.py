@@ -193,16 +193,23 @@ def evaluate(
     pictures: Annotated[
         bool, typer.Option("--pictures", help="Show the most confident mistakes, images of patients, in the report.")
     ] = False,
+    prevalence: Annotated[
+        float | None, typer.Option(help="Share of malignant cases in use: restates net benefit, PPV and NPV for it.")
+    ] = None,
 ) -> None:
     """Judge a model on labelled cases, or judge predictions made before."""
     from pipeline.jobs.evaluate import evaluate_model, evaluate_predictions
 
+    if prevalence is not None and not 0.0 < prevalence < 1.0:
+        raise UsageError(f"evaluate: --prevalence {prevalence:g} is not in (0, 1); give a share, as 0.05")
     if predictions is not None and model is None and manifest is None:
         if pictures:
             raise UsageError("evaluate: --predictions has no images to show; leave --pictures out")
-        evaluate_predictions(predictions, out)
+        evaluate_predictions(predictions, out, prevalence=prevalence)
     elif predictions is None and model is not None and manifest is not None:
-        raise typer.Exit(evaluate_model(model, manifest, out, champion=champion, pictures=pictures))
+        raise typer.Exit(
+            evaluate_model(model, manifest, out, champion=champion, pictures=pictures, prevalence=prevalence)
+        )
     else:
         raise UsageError("evaluate: give MODEL and MANIFEST, or --predictions FILE, not both")
 
@@ -233,7 +240,10 @@ def score(
         float, typer.Option(min=0, max=1, help="Exit 0 up to this share of cases that are not scored.")
     ] = 0.0,
     min_age: Annotated[float, typer.Option(min=0, help="Leave files younger than these seconds for later.")] = 0.0,
-    drift_alert: Annotated[float, typer.Option(min=0, help="Population stability index that is an alert.")] = 0.25,
+    drift_alert: Annotated[
+        float,
+        typer.Option(min=0, help="Population stability index beyond chance that makes a clear shift an alert."),
+    ] = 0.1,
     lesions: LesionSources = None,
     track: Annotated[bool, typer.Option(help="Log the run to MLflow.")] = True,
 ) -> None:

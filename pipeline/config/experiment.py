@@ -76,6 +76,9 @@ class Evaluation(Section):
     champion: bool = Field(
         default=True, description="score the test split with the registered model's champion too, for the report"
     )
+    prevalence: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="share of malignant cases where the model is to be used: restates net benefit and PPV"
+    )
     pictures: bool = Field(
         default=False, description="show the most confident mistakes, images of patients, in the report"
     )

@@ -35,6 +35,14 @@ STATISTICS = ("auroc", "average_precision", "brier_score", "log_loss")
 AT_A_THRESHOLD = ("sensitivity", "specificity", "ppv", "npv")
 
 
+# The one place that says what an interval of an out-of-fold figure is about. Bengio and Grandvalet (2004): no unbiased
+# estimate of what training adds exists; Bayle et al. (2020): what is left out vanishes where learning is stable.
+OUT_OF_FOLD = (
+    "intervals of out-of-fold figures are about these networks on other cases like these; how far other training cases "
+    "would have moved the networks, and the figures with them, is outside the intervals"
+)
+
+
 def patient_bootstrap(
     labels: npt.ArrayLike,
     probabilities: npt.ArrayLike,

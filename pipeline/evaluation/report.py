@@ -16,6 +16,7 @@ from pipeline.evaluation.details import Details
 from pipeline.evaluation.intervals import Interval
 from pipeline.evaluation.multilabel import FindingsEvaluation
 from pipeline.evaluation.prevalence import Restated
+from pipeline.evaluation.refused import NOT_KNOWN, WithRefused
 from pipeline.evaluation.results import Evaluation
 
 STATISTIC_NAMES: Mapping[str, str] = {
@@ -45,8 +46,10 @@ FIGURE_TEXTS: Mapping[str, str] = {
     "probability_histogram": "Where the probabilities of malignant (up) and benign cases (down) lie.",
     "findings": "Each finding by itself: sensitivity against false alarms, and observed against predicted share.",
     "learning_curve": "Loss of each epoch of the training, and of the validation split where one is watched.",
-    "decision_curve": "Worth of acting on the model at each threshold, against acting on all or none; its interval at "
-    "the operating threshold is under all statistics.",
+    "decision_curve": "Worth of acting on the model at each threshold, against acting on all or none; the band is 95 % "
+    "at each threshold by itself, by patient.",
+    "decision_curve_restated": "The same where another share of the cases is malignant, as it was stated: sensitivity "
+    "and false alarms at each threshold are taken to stay as they are, and probabilities are not moved.",
 }
 
 
@@ -123,6 +126,8 @@ class ReportInputs:
         no_champion: why the champion is not among them; blank where it is.
         findings: every finding's evaluation, where there are several.
         details: subgroups, label certainty, patients, refer zone, seeds.
+        intervals_are: what the intervals are about, where that is not plain; blank elsewhere.
+        with_refused: sensitivity and specificity with the refused cases, or why they are not known.
         restated: PPV and NPV at other prevalences.
         pictures: the most confident mistakes.
         data: name and value of what is known about data and labels.
@@ -146,6 +151,8 @@ class ReportInputs:
     no_champion: str = ""
     findings: FindingsEvaluation | None = None
     details: Details = field(default_factory=Details)
+    intervals_are: str = ""
+    with_refused: WithRefused | str = NOT_KNOWN
     restated: tuple[Restated, ...] = ()
     pictures: tuple[Picture, ...] = ()
     data: Mapping[str, str] = field(default_factory=dict)

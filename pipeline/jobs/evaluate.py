@@ -18,9 +18,11 @@ from pipeline.console import one_line
 from pipeline.errors import Code, TableError, UsageError
 from pipeline.evaluation.certainty import RATING_COLUMN, Scale
 from pipeline.evaluation.conformal import ReferZone
+from pipeline.evaluation.intervals import OUT_OF_FOLD
 from pipeline.evaluation.multilabel import evaluate_findings, in_order
 from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point
 from pipeline.evaluation.predictions import Predictions, read_predictions
+from pipeline.evaluation.refused import RefusedCases
 from pipeline.evaluation.report import Flow, Picture, SplitCounts
 from pipeline.evaluation.seeds import seeds_of
 from pipeline.files import atomic_folder
@@ -44,12 +46,18 @@ from pipeline.workflow.labelled import (
 )
 from pipeline.workflow.mistakes import mistake_pictures
 from pipeline.workflow.reporting import Judged, preprocessing_facts, provenance_facts, write_evaluation
-from pipeline.workflow.summary import champion_text, evaluation_text
+from pipeline.workflow.summary import champion_text, evaluation_text, refused_text
 from pipeline.workflow.table_truth import truth_differences
 
 
 def evaluate_model(
-    model_name: str, manifest_path: Path, out: Path, *, champion: bool = True, pictures: bool = False
+    model_name: str,
+    manifest_path: Path,
+    out: Path,
+    *,
+    champion: bool = True,
+    pictures: bool = False,
+    prevalence: float | None = None,
 ) -> int:
     """Score the labelled cases of a manifest and judge the model on them, all together.
 
@@ -61,6 +69,7 @@ def evaluate_model(
         out: new folder.
         champion: judge the registered model's champion on the same cases too.
         pictures: show the most confident mistakes, which are images of patients, in the report.
+        prevalence: share of malignant cases to restate net benefit and predictive values for.
 
     Returns:
         0, or 1 when cases were rejected.
@@ -102,7 +111,16 @@ def evaluate_model(
     cases = [case for case, _ in judged_rows]
     beside = _champion_beside(model_name, model, judged, cases, manifest.root) if champion else "not asked for"
     shown = _pictures(model, scorer, judged.predictions, cases) if pictures else ()
-    judged = replace(judged, champion=beside, pictures=shown, differences=tuple(differences.lines))
+    unread = [each.case for each in scored if not each.usable]
+    refused = RefusedCases([int(case.label or 0) for case in unread], [str(case.patient_id) for case in unread])
+    judged = replace(
+        judged,
+        refused=refused,
+        prevalence=prevalence,
+        champion=beside,
+        pictures=shown,
+        differences=tuple(differences.lines),
+    )
     _write(judged, out, all_predictions=predictions, refer_zone=model.refer_zone)
     print(*differences.lines, sep="\n", end="\n" * bool(differences.lines))
     print(champion_text(beside))
@@ -116,10 +134,15 @@ def evaluate_model(
     return int(len(judged_rows) < len(unseen))
 
 
-def evaluate_predictions(path: Path, out: Path) -> None:
+def evaluate_predictions(path: Path, out: Path, *, prevalence: float | None = None) -> None:
     """Judge the test split of a predictions file, each finding by itself.
 
     The operating points are chosen on its calibration split.
+
+    Args:
+        path: of the predictions.
+        out: new folder.
+        prevalence: share of malignant cases to restate net benefit and predictive values for.
 
     Raises:
         UsageError: when the file cannot be used, or a finding lacks a class in one of the two splits.
@@ -140,6 +163,7 @@ def evaluate_predictions(path: Path, out: Path) -> None:
         # The lowest seed number, not the best: the others are shown as a spread.
         judged_on="test split" if len(seeds) < 2 else f"test split, seed {seeds[0]} of {len(seeds)}",
         all_seeds=predictions.where(split="test", finding=names[0]) if len(seeds) > 1 else None,
+        prevalence=prevalence,
     )
     calibration = first.where(split="calibration", finding=names[0])
     _write(judged, out, all_predictions=predictions, calibration=calibration)
@@ -288,4 +312,7 @@ def _write(
             judged, folder, all_predictions=all_predictions, calibration=calibration, refer_zone=refer_zone
         )
     print(evaluation_text(judged.title, judged.evaluation, judged.findings))
+    print(f"  {refused_text(judged.with_refused)}")
+    if judged.predictions.out_of_fold:
+        print(f"  {OUT_OF_FOLD}")
     print(f"report: {out / 'report.html'}")

@@ -60,7 +60,7 @@ class ScoreOptions:
         max_failure_rate: share of rejected and failed rows, of at least 50 of this run, at which it stops, exit code 3.
         accept_rejects: share of rejected and failed rows up to which the exit code is 0.
         min_age_seconds: files younger than this are left for a later run.
-        drift_alert: population stability index from which ``summary.json`` carries an alert.
+        drift_alert: population stability index, less what chance adds to it, from which a clear shift is an alert.
         lesions: annotation files or folders that lesion centres are taken from.
         track: log the run to MLflow.
     """
@@ -75,7 +75,7 @@ class ScoreOptions:
     max_failure_rate: float = 1.0
     accept_rejects: float = 0.0
     min_age_seconds: float = 0.0
-    drift_alert: float = 0.25
+    drift_alert: float = 0.1
     lesions: tuple[Path, ...] = ()
     track: bool = True
 

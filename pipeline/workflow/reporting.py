@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.conformal import ReferZone
+from pipeline.evaluation.decision_curve import decision_curve
 from pipeline.evaluation.details import Details, evaluate_details
 from pipeline.evaluation.figure_frame import Caption, to_png
 from pipeline.evaluation.figures import evaluation_figures
 from pipeline.evaluation.finding_figures import findings_figure
+from pipeline.evaluation.intervals import OUT_OF_FOLD
 from pipeline.evaluation.learning_curve import Epochs, learning_curve_figure
 from pipeline.evaluation.multilabel import FindingsEvaluation
 from pipeline.evaluation.predictions import Predictions, write_predictions
 from pipeline.evaluation.prevalence import Restated, restate_prevalence
+from pipeline.evaluation.refused import RefusedCases, WithRefused, with_refused
 from pipeline.evaluation.report import Flow, Picture, ReportInputs, Rival, render_report
 from pipeline.evaluation.results import Evaluation
 from pipeline.files import write_json, write_text
@@ -49,7 +53,9 @@ class Judged:
         pictures: the most confident mistakes, where they were asked for.
         histories: each network's epochs, for the learning curve; empty when nothing was trained.
         subgroups: columns, beside the usual ones.
+        prevalence: share of malignant cases where the model is to be used; None where none is stated.
         all_seeds: the same cases under every seed; None when there is one.
+        refused: labelled cases that could not be read; None where that is not known.
         data, preprocessing, provenance: name and value of what is known.
     """
 
@@ -70,10 +76,17 @@ class Judged:
     pictures: tuple[Picture, ...] = ()
     histories: Sequence[Epochs] = ()
     subgroups: Sequence[str] = ()
+    prevalence: float | None = None
     all_seeds: Predictions | None = None
+    refused: RefusedCases | None = None
     data: Mapping[str, str] = field(default_factory=dict)
     preprocessing: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def with_refused(self) -> WithRefused | str:
+        """Sensitivity and specificity with the refused cases, or why they are not known."""
+        return with_refused(self.predictions, self.refused, threshold=self.evaluation.operating_point.threshold)
 
 
 def write_evaluation(
@@ -110,6 +123,9 @@ def write_evaluation(
         **details.to_json(),
         "champion": champion,
         "comparisons": beside,
+        "intervals_are": OUT_OF_FOLD if judged.predictions.out_of_fold else None,
+        "decision_curve": _decision_curves(judged),
+        "refused": refused if isinstance(refused := judged.with_refused, str) else refused.to_json(),
         **several,
     }
     write_json(folder / "evaluation.json", found)
@@ -122,6 +138,7 @@ def write_evaluation(
         judged.evaluation,
         caption=caption,
         rivals={other.name: other.predictions.probabilities for other in judged.comparisons},
+        prevalence=judged.prevalence,
     )
     if judged.findings and (picture := findings_figure(judged.findings, caption=caption)):
         figures["findings"] = picture
@@ -155,7 +172,9 @@ def _report(judged: Judged, details: Details, pictures: Mapping[str, bytes]) -> 
         no_champion=judged.champion if isinstance(judged.champion, str) else "",
         details=details,
         findings=judged.findings,
-        restated=_restated(evaluation),
+        intervals_are=OUT_OF_FOLD if judged.predictions.out_of_fold else "",
+        with_refused=judged.with_refused,
+        restated=_restated(evaluation, judged.prevalence),
         pictures=judged.pictures,
         data=judged.data,
         preprocessing=judged.preprocessing,
@@ -172,11 +191,29 @@ def _rivals(judged: Judged) -> tuple[Rival, ...]:
     return tuple(rivals)
 
 
-def _restated(evaluation: Evaluation) -> tuple[Restated, ...]:
+def _decision_curves(judged: Judged) -> dict[str, Any]:
+    """The curve of these cases, and for the stated prevalence; or why there is none."""
+    cases = judged.predictions.labelled()
+    found: dict[str, Any] = {}
+    for name, prevalence in (("here", None), ("restated", judged.prevalence)):
+        if name == "here" or prevalence is not None:
+            try:
+                curve = decision_curve(
+                    cases.labels, cases.probabilities, patients=cases.patients, prevalence=prevalence
+                )
+                found[name] = curve.to_json()
+            except UndefinedMetricError as error:
+                found[name] = str(error)
+    return found
+
+
+def _restated(evaluation: Evaluation, stated: float | None) -> tuple[Restated, ...]:
+    """At the usual prevalences, and at the stated one first."""
+    prevalences = [*([] if stated is None else [stated]), *(each for each in _PREVALENCES if each != stated)]
     try:
         return tuple(
             restate_prevalence(evaluation["sensitivity"], evaluation["specificity"], prevalence=prevalence)
-            for prevalence in _PREVALENCES
+            for prevalence in prevalences
         )
     except UndefinedMetricError:
         return ()

@@ -8,7 +8,9 @@ import numpy as np
 from rich.table import Table
 
 from pipeline.console import table_text
+from pipeline.evaluation.intervals import OUT_OF_FOLD
 from pipeline.evaluation.multilabel import FindingsEvaluation
+from pipeline.evaluation.refused import WithRefused, with_refused
 from pipeline.evaluation.report import STATISTIC_NAMES
 from pipeline.evaluation.results import Evaluation
 from pipeline.tracking.registry import RegisteredVersion
@@ -41,6 +43,13 @@ def summary_text(trained: Trained, version: RegisteredVersion | None) -> str:
         *([] if judgement.is_calibrated else [f"not registered: {NOT_CALIBRATED}"]),
         champion_text(trained.champion),
         f"operating point: {judgement.operating_point.describe()}",
+        refused_text(
+            with_refused(
+                judgement.of_first("test"),
+                trained.cohort.refused(trained.splits.of),
+                threshold=judgement.operating_point.threshold,
+            )
+        ),
         *([judgement.refer_zone.describe()] if judgement.refer_zone else []),
         (
             f"best epoch {_epochs(trained)}; "
@@ -98,7 +107,7 @@ def fold_lines(judgement: Judgement) -> list[str]:
         return []
     each = ", ".join(f"{value:.3f}" for value in aurocs)
     together = f"the model is all {len(aurocs)} networks together, which these figures do not judge"
-    lines = [f"AUROC within folds: mean {np.mean(aurocs):.3f} ({each}); {together}"]
+    lines = [f"AUROC within folds: mean {np.mean(aurocs):.3f} ({each}); {together}", OUT_OF_FOLD]
     pooled = judgement.evaluation["auroc"].estimate
     if np.mean(aurocs) - pooled > _FOLDS_APART:
         lines.append(
@@ -155,6 +164,11 @@ def champion_text(champion: ChampionBeside | str) -> str:
         return f"Not beside the champion: {champion}."
     theirs = champion.evaluation.intervals.get("auroc", "undefined")
     return f"AUROC gain over the champion: {champion.gain or 'undefined'}, by patient; {champion.note}, AUROC {theirs}."
+
+
+def refused_text(refused: WithRefused | str) -> str:
+    """A line on what the cases that were refused do to sensitivity and specificity, or why that is not known."""
+    return f"refused cases: {refused if isinstance(refused, str) else refused.describe()}"
 
 
 def evaluation_text(title: str, evaluation: Evaluation, findings: FindingsEvaluation | None = None) -> str:

@@ -13,7 +13,13 @@ from pipeline.config.experiment import Config
 from pipeline.evaluation.report import Picture
 from pipeline.files import write_csv
 from pipeline.imaging.envelope import fit_envelope
-from pipeline.scoring.drift import PROBABILITY, Reference, fit_references, references_to_json
+from pipeline.scoring.drift import (
+    PROBABILITY,
+    Reference,
+    fit_probability_references,
+    fit_references,
+    references_to_json,
+)
 from pipeline.scoring.golden import add_golden
 from pipeline.scoring.model_description import LabelMeaning, ModelDescription, PatientHashes
 from pipeline.scoring.model_directory import Member, save_model
@@ -102,11 +108,13 @@ def _judged(trained: Trained) -> Judged:
         description=description,
         label=description.label,
         flow=trained.cohort.flow(),
+        refused=trained.cohort.refused(trained.splits.of),
         comparisons=judgement.comparisons,
         champion=trained.champion,
         pictures=_pictures(trained),
         histories=[network.history for network in trained.fitted],
         subgroups=config.evaluation.subgroups,
+        prevalence=config.evaluation.prevalence,
         data={
             "manifest": trained.manifest.path.name,
             "modality": config.data.modality,
@@ -192,19 +200,25 @@ def _save(learnt: Learnt, dataset_digest: str, run: TrackedRun) -> ModelDescript
             **provenance(config, learnt.manifest, learnt.splits, dataset_digest, run.run_id),
             "calibration": judgement.calibration_to_json(),
         },
-        drift_reference=references_to_json(_drift_references(measures, judgement)),
+        drift_reference=references_to_json(_drift_references(measures, patients["train"], cohort, judgement)),
         refer_zone=judgement.refer_zone,
     )
     add_golden(learnt.folder / "model")
     return description
 
 
-def _drift_references(measures: Sequence[Mapping[str, float]], judgement: Judgement) -> dict[str, Reference]:
+def _drift_references(
+    measures: Sequence[Mapping[str, float]], patients: Sequence[str], cohort: Cohort, judgement: Judgement
+) -> dict[str, Reference]:
     """Measures of the training cases, which the envelope knows too, and probabilities of the calibration cases."""
     names = set.intersection(*(set(case) for case in measures))
-    values = {name: [case[name] for case in measures] for name in names}
+    found = fit_references({name: [case[name] for case in measures] for name in names}, patients)
+    of_case = {each.case.case_id: each.input.measures for each in cohort.usable}
     calibration = judgement.predictions.where(split="calibration")
     for name in judgement.operating_points:
         column = PROBABILITY if name == judgement.first_finding else f"{PROBABILITY}_{name}"
-        values[column] = calibration.where(finding=name).probabilities.tolist()
-    return fit_references(values)
+        cases = calibration.where(finding=name)
+        found |= fit_probability_references(
+            column, cases.probabilities.tolist(), [of_case[each] for each in cases.case_ids], cases.patients.tolist()
+        )
+    return found

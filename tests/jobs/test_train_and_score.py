@@ -63,6 +63,13 @@ def test_held_out_splits_do_their_own_jobs(workspace):
     with open(run_folder(workspace) / "splits.csv") as handle:
         splits = {row["case_id"]: row["split"] for row in csv.DictReader(handle)}
     assert sum(split == "train" for split in splits.values()) == len(description["patients"]["train"])
+    drift = description["drift_reference"]
+    assert (
+        drift["intensity_q50"]["cases"] == drift["intensity_q50"]["patients"] == len(description["patients"]["train"])
+    )
+    expected = drift["probability_given_measures"]["expected"]
+    assert {*expected["terms"]} <= {*drift} - {"probability"}
+    assert drift["probability"]["cases"] == len(description["patients"]["calibration"])
     assert description["label"] == {
         "positive": "malignant",
         "negative": "benign",

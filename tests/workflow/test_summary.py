@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from pipeline.evaluation.intervals import OUT_OF_FOLD
 from pipeline.workflow.summary import _table, fold_lines
 
 
@@ -13,6 +14,7 @@ def test_folds_that_rank_alike_on_different_scales_are_named_with_what_to_do(poo
     judgement = SimpleNamespace(fold_aurocs=(0.96, 0.98), evaluation={"auroc": SimpleNamespace(estimate=pooled)})
     lines = fold_lines(judgement)
     assert lines[0].startswith("AUROC within folds: mean 0.970 (0.960, 0.980); the model is all 2 networks")
+    assert lines[1] == OUT_OF_FOLD
     assert any("costs the pooled AUROC 0.24" in line and "training.min_steps" in line for line in lines) == said
 
 
