@@ -208,7 +208,7 @@ def reliability_figure(
         before = curves.reliability(truth, as_probabilities(uncalibrated, truth), patients, bins=count)
         axes.plot(before.x, before.y, "s-", color=AMBER, lw=1, ms=5, mfc="white", mew=1.4, label="before calibration")
     if curve is not None:
-        first, last = np.quantile(values, _CURVE_ENDS)
+        first, last = (float(end) for end in np.quantile(values, _CURVE_ENDS))
         smooth = curve.band(np.linspace(first, last, _CURVE_POINTS))
         axes.plot(smooth.x, smooth.y, color=GREEN, lw=1.8, ls=(0, (5, 1.5)), label="calibration curve", zorder=3)
         label = "its 95 % band over patients"
