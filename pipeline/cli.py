@@ -318,11 +318,30 @@ def promote(
     on: Annotated[Path, typer.Option(help="Manifest of the locked, labelled cases.")],
     force: Annotated[bool, typer.Option("--force", help="Promote whatever the gate says; needs --reason.")] = False,
     reason: Annotated[str | None, typer.Option(help="Why it is forced; recorded.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML of the gate's limits, as `sensitivity_margin: 0.05`.")
+    ] = None,
+    prevalence: Annotated[
+        float | None,
+        typer.Option(help="Share of malignant cases where the models are used, when the manifest's is another."),
+    ] = None,
 ) -> None:
-    """Let the gate compare a version with the champion, and make it champion when every condition holds."""
+    """Let the gate compare a version with champion and anchor; it becomes champion when every condition holds."""
+    from pipeline.jobs.promote import PromoteOptions
     from pipeline.jobs.promote import promote as job
 
-    raise typer.Exit(job(model, on, force=force, reason=reason))
+    raise typer.Exit(job(model, on, PromoteOptions(force, reason, policy, prevalence)))
+
+
+@app.command()
+def anchor(
+    model: Annotated[str, typer.Argument(help="A registered version: models:/NAME@champion or models:/NAME/3.")],
+    reason: Annotated[str, typer.Option(help="Why; recorded.")],
+) -> None:
+    """Name the version that no challenger may be worse than; the first champion is it until then."""
+    from pipeline.jobs.promote import anchor as job
+
+    job(model, reason=reason)
 
 
 @app.command()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.errors import UsageError
+
+Outcome = Literal["shown", "not shown", "refuted"]
 
 
 @dataclass(frozen=True)
@@ -17,11 +19,25 @@ class Condition:
         name: a few words.
         holds: whether it is shown to hold.
         finding: the value, the limit and, where it does not hold, the way out.
+        outcome: of a statistical claim, which may also be neither shown nor refuted; None for a plain fact.
     """
 
     name: str
     holds: bool
     finding: str
+    outcome: Outcome | None = None
+
+    @classmethod
+    def of(cls, name: str, outcome: Outcome, finding: str) -> Condition:
+        """A statistical claim, which holds where it is shown."""
+        return cls(name, outcome == "shown", finding, outcome)
+
+    @property
+    def verdict(self) -> str:
+        """``yes`` or ``no``, and which no it is."""
+        if self.holds:
+            return "yes"
+        return "no" if self.outcome is None else f"no, {self.outcome}"
 
 
 @dataclass(frozen=True)
@@ -84,5 +100,8 @@ def decision_text(decision: Decision, *, facts: Mapping[str, str]) -> str:
         lines.append(f"\nForced because: {decision.forced_because}")
     lines += ["", *(f"- {name}: {value}" for name, value in facts.items()), "", "| condition | holds | finding |"]
     lines.append("|---|---|---|")
-    lines += [f"| {each.name} | {'yes' if each.holds else '**no**'} | {each.finding} |" for each in decision.conditions]
+    lines += [
+        f"| {each.name} | {each.verdict if each.holds else f'**{each.verdict}**'} | {each.finding} |"
+        for each in decision.conditions
+    ]
     return "\n".join(lines)
