@@ -93,15 +93,26 @@ def decide(conditions: Sequence[Condition], *, forced_because: str | None = None
     return Decision(tuple(conditions), forced_because)
 
 
-def decision_text(decision: Decision, *, facts: Mapping[str, str]) -> str:
-    """Markdown for the model version's page: the verdict, the facts, every condition."""
+def decision_text(decision: Decision, *, facts: Mapping[str, str], most: int | None = None) -> str:
+    """Markdown for the model version's page: the verdict, the facts, every condition.
+
+    Args:
+        decision: made.
+        facts: about it, by name.
+        most: characters; where there would be more, the findings of conditions that hold are left out.
+    """
     lines = [f"**Gate: {decision.verdict}**"]
     if decision.forced_because is not None:
         lines.append(f"\nForced because: {decision.forced_because}")
     lines += ["", *(f"- {name}: {value}" for name, value in facts.items()), "", "| condition | holds | finding |"]
     lines.append("|---|---|---|")
-    lines += [
-        f"| {each.name} | {each.verdict if each.holds else f'**{each.verdict}**'} | {each.finding} |"
-        for each in decision.conditions
-    ]
-    return "\n".join(lines)
+    whole = "\n".join([*lines, *(_row(each, each.finding) for each in decision.conditions)])
+    if most is None or len(whole) <= most:
+        return whole
+    short = "in `decision.md` of the gate's run"
+    return "\n".join([*lines, *(_row(each, short if each.holds else each.finding) for each in decision.conditions)])
+
+
+def _row(condition: Condition, finding: str) -> str:
+    verdict = condition.verdict if condition.holds else f"**{condition.verdict}**"
+    return f"| {condition.name} | {verdict} | {finding} |"

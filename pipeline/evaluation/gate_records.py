@@ -151,7 +151,7 @@ class Look:
         total: chance over all looks, in (0, 1).
         shared: of the patients to be judged, how many were in an earlier look.
 
-    Source: alpha-spending for online tests, Tian & Ramdas, 2021; the sequence as in Foster & Stine, 2008.
+    Source: Tian & Ramdas, 2021 (alpha-spending over tests that come one after another).
     """
 
     number: int

@@ -24,6 +24,8 @@ from pipeline.workflow.labelled import cases_digest, labelled_cases
 from pipeline.workflow.record import headline
 from pipeline.workflow.table_truth import truth_differences
 
+_PAGE = 3900  # characters of a decision that leave room for what training wrote on the version's page
+
 
 @dataclass(frozen=True)
 class PromoteOptions:
@@ -163,15 +165,17 @@ def _record(
     }
     if contest is not None:
         run.metrics(_metrics(contest))
-        both = {
-            "challenger": contest.challenger.evaluation.to_json(),
-            "champion": contest.champion.evaluation.to_json(),
-        }
-        run.json(both, "evaluation.json")
+        judged = {"challenger": contest.challenger, "champion": contest.champion}
+        if contest.anchored is not None and contest.anchored.pair is not None:
+            judged["anchor"] = contest.anchored.pair[1]
+        found = {name: each.evaluation.to_json() for name, each in judged.items()}
+        restated = {name: each.calibration for name, each in judged.items() if each.calibration is not None}
+        found |= {f"{name}_at_prevalence": each.to_json() for name, each in restated.items()}
+        run.json(found, "evaluation.json")
         mine, other = (each.evaluation.intervals.get("auroc") for each in (contest.challenger, contest.champion))
         facts["AUROC"] = f"challenger {mine or 'undefined'}, champion {other or 'undefined'}"
-    text = decision_text(decision, facts=facts)
-    run.text(text, "decision.md")
+    run.text(decision_text(decision, facts=facts), "decision.md")
+    text = decision_text(decision, facts=facts, most=_PAGE)
     record = {"facts": facts, "looks": count, "policy": policy.model_dump(mode="json")}
     run.json({**decision.to_json(), **record}, "decision.json")
     run.tags({"mlflow.note.content": text, "gate.verdict": decision.verdict})

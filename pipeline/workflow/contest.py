@@ -126,8 +126,9 @@ def _anchor(found: promotion.Version | str, others: Sequence[Candidate], config:
 
 
 def _distinct(challenger: Candidate, champion: Candidate, anchor: Candidate | str) -> tuple[Candidate, ...]:
-    third = isinstance(anchor, Candidate) and anchor not in (challenger, champion)
-    return (challenger, champion, anchor) if third and isinstance(anchor, Candidate) else (challenger, champion)
+    if isinstance(anchor, str) or anchor in (challenger, champion):
+        return challenger, champion
+    return challenger, champion, anchor
 
 
 def next_look(

@@ -248,6 +248,15 @@ def test_the_decision_is_a_table_of_markdown():
     ]
 
 
+def test_a_long_decision_is_shortened_where_it_holds():
+    conditions = [Condition("a", holds=True, finding="long " * 50), Condition("b", holds=False, finding="why " * 20)]
+    whole = decision_text(decide(conditions), facts={})
+    assert decision_text(decide(conditions), facts={}, most=len(whole)) == whole
+    short = decision_text(decide(conditions), facts={}, most=len(whole) - 1)
+    assert "| a | yes | in `decision.md` of the gate's run |" in short
+    assert f"| b | **no** | {'why ' * 20} |" in short
+
+
 def test_paired_difference_covers_zero_when_there_is_none():
     rng = np.random.default_rng(0)
     covered = []

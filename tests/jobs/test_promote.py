@@ -93,6 +93,7 @@ def test_good_challenger_is_promoted_and_rollback_restores(registry, promote, ca
     described = client().get_model_version("coded", champion()).description
     assert described.startswith("as trained")
     assert "| no subgroup collapse | yes |" in described
+    assert len(described) < 4900
     assert run(["rollback", "coded"]) == 0
     assert champion() == version_of(registry[1]["champion"])
     assert "to version 1" in tags(registry, "good")["gate.rolled_back"]
