@@ -14,6 +14,8 @@ from pipeline.evaluation.decision import Condition
 from pipeline.evaluation.gate_records import LockedCases, Look
 from pipeline.evaluation.noninferiority import POWER
 
+POWER_NAME = "power"
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -136,10 +138,11 @@ def power_condition(policy: GatePolicy, at: Look, cases: LockedCases, *, referen
         cases: the patients at hand.
         references: models to be compared with, 1 or 2.
     """
-    name = "power"
     malignant, benign = cases.patients_malignant, cases.patients_benign
     if min(malignant, benign) < 2:
-        return Condition(name, holds=policy.least_power == 0.0, finding="none, with fewer than 2 patients of a class")
+        return Condition(
+            POWER_NAME, holds=policy.least_power == 0.0, finding="none, with fewer than 2 patients of a class"
+        )
     found = chances(policy, at, malignant=malignant, benign=benign, references=references)
     says = (
         f"look {at.number} at these patients, at a risk of {at.alpha:.2g}: an equal challenger would pass AUROC, "
@@ -149,14 +152,14 @@ def power_condition(policy: GatePolicy, at: Look, cases: LockedCases, *, referen
         f"scores correlated by {policy.expected_correlation:g})"
     )
     if found.together >= policy.least_power:
-        return Condition(name, holds=True, finding=says)
+        return Condition(POWER_NAME, holds=True, finding=says)
     power = policy.least_power
     wanted = patients_needed(policy, at.first, malignant=malignant, benign=benign, references=references, power=power)
     margins = margins_within_reach(policy, at, malignant=malignant, benign=benign, references=references, power=power)
     shown = ", ".join(f"{np.ceil(1000.0 * margin) / 1000.0:g}" for margin in margins)
     finding = (
-        f"{says}; {power:g} is asked for, so no look is taken. It takes about {wanted[0]:,} patients with malignant "
-        f"and {wanted[1]:,} with benign cases, whom no look has seen; or margins, stated beforehand in a file for "
-        f"--policy, of {shown}; or least_power: 0 there, to look regardless"
+        f"{says}; {power:g} is asked for, so no look is taken unless forced. It takes about {wanted[0]:,} patients "
+        f"with malignant and {wanted[1]:,} with benign cases, whom no look has seen; or margins, stated beforehand in "
+        f"a file for --policy, of {shown}; or least_power: 0 there, to look regardless"
     )
-    return Condition(name, holds=False, finding=finding)
+    return Condition(POWER_NAME, holds=False, finding=finding)

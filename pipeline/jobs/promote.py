@@ -14,6 +14,7 @@ from pipeline.config.gate_policy import GatePolicy
 from pipeline.errors import UndefinedMetricError, UsageError
 from pipeline.evaluation import gate
 from pipeline.evaluation.decision import Condition, Decision, decide, decision_text
+from pipeline.evaluation.gate_power import POWER_NAME
 from pipeline.evaluation.gate_records import Look
 from pipeline.tracking import promotion
 from pipeline.tracking.runs import TrackedRun, open_run
@@ -82,7 +83,8 @@ def promote(model_name: str, manifest_path: Path, options: PromoteOptions) -> in
         conditions = _admission(matchup, policy, at)
         _print(conditions)  # before anything is scored
         contest = None
-        if all(each.holds for each in conditions):
+        # Who forces a look that may not decide wants to see what it says; what else fails makes it meaningless.
+        if all(each.holds or (options.force and each.name == POWER_NAME) for each in conditions):
             contest = hold_contest(matchup, run, config, policy)
             _print(contest.conditions)
             conditions = (*conditions, *contest.conditions)

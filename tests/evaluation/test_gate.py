@@ -96,7 +96,7 @@ def test_a_look_that_could_not_decide_is_not_taken():
     few = replace(COUNTS, patients_malignant=200, patients_benign=200)
     condition = admit(counts=few)["power"]
     assert not condition.holds
-    assert "0.8 is asked for, so no look is taken" in condition.finding
+    assert "0.8 is asked for, so no look is taken unless forced" in condition.finding
     assert admit(counts=few, policy=POLICY.model_copy(update={"least_power": 0.0}))["power"].holds
     # A later look spends less, and a second reference asks for more.
     barely = replace(COUNTS, patients_malignant=2500, patients_benign=4500)
@@ -158,6 +158,14 @@ def test_overconfident_probabilities_fail_calibration_alone(study, champion):
     same_decisions = float(sigmoid(1.6 * logit(0.2)))
     overconfident = contender(study, temperature=1.0, threshold=same_decisions)
     assert failed(compare(overconfident, champion, columns=["site"])) == ["calibration"]
+
+
+def test_calibration_is_judged_at_the_prevalence_of_use_where_there_is_one(study, champion):
+    overconfident = contender(study, temperature=1.0, threshold=float(sigmoid(1.6 * logit(0.2))))
+    restated = replace(overconfident, calibration=champion.evaluation)
+    assert failed(compare(restated, champion, columns=["site"])) == []
+    spoilt = replace(champion, calibration=overconfident.evaluation)
+    assert failed(compare(spoilt, champion, columns=["site"])) == ["calibration"]
 
 
 @pytest.mark.parametrize(("threshold", "what"), [(1e-6, "specificity"), (0.9, "sensitivity")])

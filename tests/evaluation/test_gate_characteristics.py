@@ -56,7 +56,7 @@ def test_table_of_drift():
     print("|---|---|---|---|---|---|")
     for malignant, benign, margin in ((2500, 4500, 0.02), (500, 900, 0.05)):
         for step in (0.0, 0.005, 0.01, 0.02):
-            settings = {"malignant": malignant, "benign": benign, "margin": margin, "chains": 60}
+            settings = {"malignant": malignant, "benign": benign, "margin": margin, "chains": 40}
             free, held = (drift(step, anchored=anchored, **settings) for anchored in (False, True))
             print(
                 f"| {malignant} + {benign}, {margin} | {step} worse |",

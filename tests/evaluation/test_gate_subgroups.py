@@ -1,6 +1,7 @@
 """Collapse in subgroups: found in the right one, seldom where there is none, and said where it cannot be seen."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from studies import frame
@@ -85,6 +86,27 @@ def test_too_few_to_see_the_stated_fall_is_not_judged(study):
     assert "(AUROC)" not in condition.finding
     easier = POLICY.model_copy(update={"subgroup_sensitivity_drop": 0.4})
     assert no_collapse(model, model, ["site"], policy=easier).outcome == "shown"
+
+
+def test_each_statistic_has_its_own_fall(study, champion):
+    rng = np.random.default_rng(0)
+    other = contender(study.assign(logit=study["logit"] + 0.3 * rng.normal(size=len(study))))
+    assert no_collapse(other, champion, ["site"], policy=POLICY).outcome == "shown"
+    for key, what in (("subgroup_auroc_drop", "AUROC"), ("subgroup_sensitivity_drop", "sensitivity")):
+        policy = POLICY.model_copy(update={key: 0.001})
+        condition = no_collapse(other, champion, ["site"], policy=policy)
+        assert condition.outcome == "not shown"
+        assert f"in sensitivity: site north ({what}), site south ({what}), 100 %" in condition.finding
+
+
+def test_whether_a_subgroup_can_be_judged_depends_on_how_many_there_are(study):
+    """16 malignant patients, answered alike by both: enough for one comparison (0.83), not for one of four (0.58)."""
+    alone = study.drop_duplicates("patient_id").groupby(["site", "label"])
+    parts = [part.head(16 if label else 60) for (_, label), part in alone]
+    model = contender(pd.concat(parts, ignore_index=True))
+    condition = no_collapse(model, model, ["site"], policy=POLICY)
+    assert condition.outcome == "not shown"
+    assert "in sensitivity: site north (sensitivity), site south (sensitivity), 100 % of the cases" in condition.finding
 
 
 def test_power_is_that_of_simulated_falls():

@@ -91,6 +91,16 @@ def test_a_claim_says_which_and_what_would_decide(estimate, outcome, says):
         assert "about 119 patients with x (here 100) and 60 patients with y (here 50), whom no" in condition.finding
 
 
+def test_what_would_decide_is_said_of_patients_at_whom_nobody_has_looked():
+    gain = PairedDifference(-0.02, -0.02, 0.02, 99, "made up")
+    said = {
+        number: Claim("n", 0.05, "c", ((100, "patients"),)).judge(lambda: gain, Look(number, 0.05)).finding
+        for number in (1, 5)
+    }
+    wanted = ["about 119 patients (here 100)" in each for each in said.values()]
+    assert wanted == [True, True]
+
+
 def test_what_is_undefined_is_not_shown():
     def undefined():
         raise UndefinedMetricError("too few")
@@ -145,7 +155,6 @@ def test_a_later_look_asks_for_more():
     challenger, champion = contender(with_wrong(1, 3)), contender(BASE)
     by_look = [found(challenger, champion, at=Look(number, 0.05))["sensitivity not worse"] for number in (1, 30)]
     assert [each.outcome for each in by_look] == ["shown", "not shown"]
-    # What would decide is said of patients at whom nobody has looked.
     assert "at 99.99 %" in by_look[1].finding
 
 

@@ -185,10 +185,14 @@ def test_without_a_policy_few_patients_cost_no_look(registry, promote, capsys):
     assert run(["promote", registry[1]["good"], "--on", "manifest.csv"]) == 1
     printed = capsys.readouterr().out
     assert "FAILED  power: look " in printed
-    assert "no look is taken. It takes about " in printed
+    assert "no look is taken unless forced. It takes about " in printed
     assert looks(printed) == before
     assert "policy: the defaults" in printed
     assert champion() == version_of(registry[1]["champion"])
+    assert run(["promote", registry[1]["good"], "--on", "manifest.csv", "--force", "--reason", "a pilot"]) == 0
+    forced = capsys.readouterr().out
+    assert looks(forced) > before
+    assert "AUROC not worse: challenger less champion, paired: " in forced
 
 
 def test_the_policy_is_recorded_and_its_faults_are_said(registry, promote, capsys):
