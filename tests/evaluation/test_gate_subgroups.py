@@ -88,15 +88,27 @@ def test_too_few_to_see_the_stated_fall_is_not_judged(study):
     assert no_collapse(model, model, ["site"], policy=easier).outcome == "shown"
 
 
-def test_each_statistic_has_its_own_fall(study, champion):
+def test_each_statistic_has_its_own_fall(study):
     rng = np.random.default_rng(0)
-    other = contender(study.assign(logit=study["logit"] + 0.3 * rng.normal(size=len(study))))
+    other, champion = (
+        contender(study.assign(logit=study["logit"] + 0.3 * rng.normal(size=len(study)))) for _ in range(2)
+    )
     assert no_collapse(other, champion, ["site"], policy=POLICY).outcome == "shown"
     for key, what in (("subgroup_auroc_drop", "AUROC"), ("subgroup_sensitivity_drop", "sensitivity")):
         policy = POLICY.model_copy(update={key: 0.001})
         condition = no_collapse(other, champion, ["site"], policy=policy)
         assert condition.outcome == "not shown"
         assert f"in sensitivity: site north ({what}), site south ({what}), 100 %" in condition.finding
+
+
+def test_a_collapse_in_a_small_subgroup_is_a_collapse_and_not_too_little_to_say(study):
+    parts = [part.head(12 if label else 30) for label, part in study.drop_duplicates("patient_id").groupby("label")]
+    few = pd.concat(parts, ignore_index=True).assign(site="north")
+    turned = contender(few.assign(logit=-few["logit"] - 3.0))
+    condition = no_collapse(turned, contender(few), ["site"], policy=POLICY)
+    assert condition.outcome == "refuted"
+    assert condition.finding.startswith("site north: AUROC falls, challenger less champion -0.")
+    assert "not judged" not in condition.finding
 
 
 def test_whether_a_subgroup_can_be_judged_depends_on_how_many_there_are(study):

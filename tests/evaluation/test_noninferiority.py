@@ -215,6 +215,15 @@ def test_p_value_agrees_with_the_interval():
     assert PairedDifference(0.0, 0.0, 0.0, 9, "m").p_value_below_zero() == 1.0
 
 
+def test_cases_that_are_copies_add_nothing():
+    rng = np.random.default_rng(4)
+    first, second = rng.random(60) < 0.7, rng.random(60) < 0.8
+    once = paired_proportion(first, second, np.arange(60))
+    thrice = paired_proportion(np.repeat(first, 3), np.repeat(second, 3), np.repeat(np.arange(60), 3))
+    assert (thrice.center, thrice.standard_error) == pytest.approx((once.center, once.standard_error))
+    assert thrice.degrees == once.degrees == 59
+
+
 def test_looks_spend_no_more_than_the_whole_risk():
     assert FIRST.alpha == pytest.approx(0.05 * 6 / np.pi**2)
     assert Look(3, 0.05).alpha == pytest.approx(FIRST.alpha / 9)
