@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from pipeline import __version__
-from pipeline.console import one_line, plain_output
+from pipeline.console import one_line, plain_output, print_summary
 from pipeline.errors import ConfigError, ModelError, PipelineError, TableError, UsageError
 from pipeline.redaction import redact
 
@@ -167,7 +167,11 @@ def train(
     """Train, calibrate, evaluate, track and register a model; the last line names it."""
     from pipeline.jobs.train import train as job
 
-    raise typer.Exit(job(config, overrides or [], folds=folds, resume=resume, profile=profile))
+    result = job(config, overrides or [], folds=folds, resume=resume, profile=profile)
+    if result is not None:
+        print(result.summary)
+        print(f"model: {result.model_uri}")
+        raise typer.Exit(int(bool(result.rejected) or not result.is_calibrated))
 
 
 @app.command()
@@ -260,13 +264,14 @@ def score(
         restart=restart,
         rescore_changed=rescore_changed,
         max_failure_rate=max_failure_rate,
-        accept_rejects=accept_rejects,
         min_age_seconds=min_age,
         drift_alert=drift_alert,
         lesions=tuple(lesions or ()),
         track=track,
     )
-    raise typer.Exit(job(model, source, out, options))
+    result = job(model, source, out, options)
+    print_summary(result.summary_text)
+    raise typer.Exit(int(result.summary["unscored_share"] > accept_rejects))
 
 
 @app.command()
@@ -281,7 +286,9 @@ def check(
     """Look at every case before spending compute; exit 1 when one would be rejected."""
     from pipeline.jobs.check import check as job
 
-    raise typer.Exit(job(source, model_name=model, json_file=json_file, lesions=lesions or ()))
+    result = job(source, model_name=model, json_file=json_file, lesions=lesions or ())
+    print(result.summary)
+    raise typer.Exit(int(bool(result.faults or result.rejected)))
 
 
 @app.command()
