@@ -1,5 +1,6 @@
 """A pipeline for binary malignancy classification of medical images, with calibrated probabilities."""
 
+import importlib
 import sys
 from typing import Any
 
@@ -17,9 +18,7 @@ __all__ = ["LoadedModel", "__version__", "check", "evaluate", "load_model", "sco
 def __getattr__(name: str) -> Any:
     """The functions of ``pipeline.api``, imported when the first of them is asked for."""
     if name in __all__:
-        from pipeline import api
-
-        return getattr(api, name)
+        return getattr(importlib.import_module("pipeline.api"), name)
     raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
 
 
