@@ -243,6 +243,25 @@ def score(
 
 
 @app.command()
+def plan(
+    manifest: Annotated[Path, typer.Argument(help="Labelled cases; no scan is opened.")],
+    config: Annotated[
+        Path | None, typer.Option(help="Take splits, folds, members and covariates from this configuration.")
+    ] = None,
+    auroc: Annotated[float, typer.Option(help="Expected of the model.")] = 0.85,
+    alike: Annotated[
+        float, typer.Option("--within-patient", help="Correlation of two cases of a patient, 0 to 1.")
+    ] = 0.3,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything that was found here.")] = None,
+) -> None:
+    """Say, before any training, what so many cases can train and what their test split can show."""
+    from pipeline.evaluation.expected_precision import Assumed
+    from pipeline.jobs.plan import plan as job
+
+    job(manifest, config_path=config, assumed=Assumed(auroc=auroc, alike=alike), json_file=json_file)
+
+
+@app.command()
 def check(
     source: Annotated[
         Path, typer.Argument(metavar="INPUT", help="A manifest, a folder searched for scans, or one scan.")

@@ -31,6 +31,7 @@ def test_help_imports_nothing_heavy():
         "rollback",
         "recalibrate",
         "lesions",
+        "plan",
     ):
         assert command in done.stdout
 
