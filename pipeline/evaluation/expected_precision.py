@@ -94,15 +94,21 @@ class JudgedSize:
         Raises:
             UndefinedMetricError: when a class is missing.
         """
-        groups = [
+        both, malignant, benign = (
             Counter(patient for patient, label in zip(patients, labels, strict=True) if label in chosen)
             for chosen in ((0, 1), (1,), (0,))
-        ]
-        if not all(groups):
+        )
+        if not malignant or not benign:
             raise UndefinedMetricError("the judged cases are all of one class; label cases of the other")
-        worth = [effective_cases(list(group.values()), alike=alike) for group in groups]
-        counts = [float(len(group)) for group in groups]
-        return cls(*counts, *worth, sum(labels) / len(labels))
+        return cls(
+            patients=len(both),
+            malignant_patients=len(malignant),
+            benign_patients=len(benign),
+            cases=effective_cases(list(both.values()), alike=alike),
+            malignant=effective_cases(list(malignant.values()), alike=alike),
+            benign=effective_cases(list(benign.values()), alike=alike),
+            prevalence=sum(labels) / len(labels),
+        )
 
     def scaled(self, factor: float) -> JudgedSize:
         """So many times as many patients of the same kind."""

@@ -107,7 +107,7 @@ def test_logits_of_an_auroc_have_it_and_are_calibrated():
     labels = np.repeat([1, 0], risk.size)
     area = roc_auc_score(labels, np.tile(found.logits, 2), sample_weight=weights)
     assert area == pytest.approx(0.83, abs=1e-4)
-    with pytest.raises(UsageError, match="auroc: 0.5 is not between 0.5 and 1"):
+    with pytest.raises(UsageError, match=r"auroc: 0\.5 is not between 0.5 and 1"):
         class_separation(0.5)
 
 
@@ -182,7 +182,7 @@ def test_a_gap_of_the_size_said_is_found_in_80_percent_of_studies():
 
 
 def test_what_cannot_be_assumed_is_refused():
-    with pytest.raises(UsageError, match="alike: 1.5"):
+    with pytest.raises(UsageError, match=r"alike: 1\.5"):
         Assumed(alike=1.5)
     with pytest.raises(UsageError, match="sensitivity: 1 is not"):
         Assumed(sensitivity=1.0)
