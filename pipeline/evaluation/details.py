@@ -15,6 +15,7 @@ from pipeline.evaluation.patient_level import by_patient, has_several_cases
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.results import Evaluation
 from pipeline.evaluation.seeds import SeedSpread, spread_over_seeds
+from pipeline.evaluation.subgroup_gaps import Gap, subgroup_gaps
 from pipeline.evaluation.subgroups import SUBGROUP_COLUMNS, Subgroup, evaluate_subgroups, usual_edges
 
 HEADLINE_BAND = ("diameter_mm", "6 to 15")  # where malignancy is in doubt, and the diameter alone says least
@@ -32,6 +33,7 @@ class Details:
         refer: the refer-to-human zone, fitted on the calibration split and judged here beside the threshold.
         seeds: spread over training seeds; empty with one seed.
         missing: reasons, by name.
+        gaps: differences between subgroups and the others, those that enough patients are there for.
     """
 
     subgroups: tuple[Subgroup, ...] = ()
@@ -40,6 +42,7 @@ class Details:
     refer: ReferResult | None = None
     seeds: tuple[SeedSpread, ...] = ()
     missing: dict[str, str] = field(default_factory=dict)
+    gaps: tuple[Gap, ...] = ()
 
     @property
     def headline_band(self) -> Subgroup | None:
@@ -50,6 +53,7 @@ class Details:
         """Plain JSON values."""
         return {
             "subgroups": [each.to_json() for each in self.subgroups],
+            "subgroup_gaps": [each.to_json() for each in self.gaps],
             "label_certainty": [each.to_json() for each in self.certainty],
             "patient_level": None if self.patient is None else self.patient.to_json(),
             "refer_zone": None if self.refer is None else self.refer.to_json(),
@@ -96,6 +100,7 @@ def evaluate_details(
     subgroups = evaluate_subgroups(
         judged, names, operating_point=operating_point, bands=bands, resamples=resamples, seed=seed
     )
+    gaps = subgroup_gaps(judged, names, operating_point=operating_point, bands=bands)
     certainty: tuple[Subgroup, ...] = ()
     if RATING_COLUMN in have.columns:
         certainty = attempt(
@@ -114,7 +119,7 @@ def evaluate_details(
     seeds: tuple[SeedSpread, ...] = ()
     if all_seeds is not None:
         seeds = attempt("spread over seeds", lambda: spread_over_seeds(all_seeds), ())
-    return Details(subgroups, certainty, patient, refer, seeds, missing)
+    return Details(subgroups, certainty, patient, refer, seeds, missing, gaps)
 
 
 def _refer(
