@@ -37,6 +37,7 @@ from pipeline.workflow.labelled import (
     doubted_patients,
     known_images_text,
     predictions_from,
+    reader_columns,
     score_labelled,
     seen_cases,
     seen_images,
@@ -197,6 +198,8 @@ def _judged(
     }
     subgroups = subgroup_columns(manifest, description)
     ratings = [RATING_COLUMN] if RATING_COLUMN in manifest.columns else []
+    readers = reader_columns(manifest, description)
+    ratings += [name for name in (readers.names if readers else ()) if name not in (*subgroups, *ratings)]
     scored = [Scored(*each) for each in judged]
     predictions = predictions_from([*scored, *doubtful], [*subgroups, *ratings])
     every = predictions
@@ -229,6 +232,7 @@ def _judged(
         label=description.label,
         flow=flow,
         subgroups=subgroups,
+        readers=readers,
         preprocessing=preprocessing_facts(description),
         provenance=provenance_facts(description),
     )

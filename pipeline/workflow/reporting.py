@@ -16,6 +16,7 @@ from pipeline.evaluation.learning_curve import Epochs, learning_curve_figure
 from pipeline.evaluation.multilabel import FindingsEvaluation
 from pipeline.evaluation.predictions import Predictions, write_predictions
 from pipeline.evaluation.prevalence import Restated, restate_prevalence
+from pipeline.evaluation.readings import ReaderColumns
 from pipeline.evaluation.report import Flow, Picture, ReportInputs, Rival, render_report
 from pipeline.evaluation.results import Evaluation
 from pipeline.files import write_json, write_text
@@ -49,6 +50,7 @@ class Judged:
         pictures: the most confident mistakes, where they were asked for.
         histories: each network's epochs, for the learning curve; empty when nothing was trained.
         subgroups: columns, beside the usual ones.
+        readers: columns of several readers' ratings; None takes the usual ones.
         all_seeds: the same cases under every seed; None when there is one.
         data, preprocessing, provenance: name and value of what is known.
     """
@@ -70,6 +72,7 @@ class Judged:
     pictures: tuple[Picture, ...] = ()
     histories: Sequence[Epochs] = ()
     subgroups: Sequence[str] = ()
+    readers: ReaderColumns | None = None
     all_seeds: Predictions | None = None
     data: Mapping[str, str] = field(default_factory=dict)
     preprocessing: Mapping[str, str] = field(default_factory=dict)
@@ -101,6 +104,7 @@ def write_evaluation(
         calibration=calibration,
         refer_zone=refer_zone,
         all_seeds=judged.all_seeds,
+        readers=judged.readers,
     )
     champion = judged.champion if isinstance(judged.champion, str) else judged.champion.to_json()
     several = judged.findings.to_json() if judged.findings else {}

@@ -10,6 +10,7 @@ from pipeline.cases.covariates import measure_name
 from pipeline.cases.manifest import Manifest
 from pipeline.cases.splits import Splits
 from pipeline.config.experiment import Config
+from pipeline.evaluation.readings import ReaderColumns
 from pipeline.evaluation.report import Picture
 from pipeline.files import write_csv
 from pipeline.imaging.envelope import fit_envelope
@@ -107,6 +108,9 @@ def _judged(trained: Trained) -> Judged:
         pictures=_pictures(trained),
         histories=[network.history for network in trained.fitted],
         subgroups=config.evaluation.subgroups,
+        readers=ReaderColumns(config.evaluation.readers, config.evaluation.rating_middle)
+        if config.evaluation.readers
+        else None,
         data={
             "manifest": trained.manifest.path.name,
             "modality": config.data.modality,
