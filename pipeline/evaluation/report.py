@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pipeline.evaluation.characteristics import Characteristics
 from pipeline.evaluation.checklist import Item
 from pipeline.evaluation.details import Details
 from pipeline.evaluation.intervals import Interval
@@ -117,6 +118,7 @@ class ReportInputs:
         no_champion: why the champion is not among them; blank where it is.
         findings: every finding's evaluation, where there are several.
         details: subgroups, label certainty, patients, refer zone, seeds.
+        characteristics: who the cases are, by split; None when only their probabilities are known.
         restated: PPV and NPV at other prevalences.
         pictures: the most confident mistakes.
         data: name and value of what is known about data and labels.
@@ -140,6 +142,7 @@ class ReportInputs:
     no_champion: str = ""
     findings: FindingsEvaluation | None = None
     details: Details = field(default_factory=Details)
+    characteristics: Characteristics | None = None
     restated: tuple[Restated, ...] = ()
     pictures: tuple[Picture, ...] = ()
     data: Mapping[str, str] = field(default_factory=dict)

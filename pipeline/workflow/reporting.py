@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import UndefinedMetricError
+from pipeline.evaluation.certainty import RATING_COLUMN
+from pipeline.evaluation.characteristics import Characteristics, characteristics
 from pipeline.evaluation.conformal import ReferZone
 from pipeline.evaluation.details import Details, evaluate_details
 from pipeline.evaluation.figure_frame import Caption, to_png
@@ -19,7 +21,8 @@ from pipeline.evaluation.prevalence import Restated, restate_prevalence
 from pipeline.evaluation.readings import ReaderColumns
 from pipeline.evaluation.report import Flow, Picture, ReportInputs, Rival, render_report
 from pipeline.evaluation.results import Evaluation
-from pipeline.files import write_json, write_text
+from pipeline.evaluation.subgroups import SUBGROUP_COLUMNS
+from pipeline.files import write_csv, write_json, write_text
 from pipeline.scoring.model_description import LabelMeaning, ModelDescription
 from pipeline.workflow.candidates import ChampionBeside
 from pipeline.workflow.compare import Comparison
@@ -50,6 +53,7 @@ class Judged:
         pictures: the most confident mistakes, where they were asked for.
         histories: each network's epochs, for the learning curve; empty when nothing was trained.
         subgroups: columns, beside the usual ones.
+        characteristics: who the cases of each split are; None describes those judged by their subgroup columns.
         readers: columns of several readers' ratings; None takes the usual ones.
         all_seeds: the same cases under every seed; None when there is one.
         data, preprocessing, provenance: name and value of what is known.
@@ -72,6 +76,7 @@ class Judged:
     pictures: tuple[Picture, ...] = ()
     histories: Sequence[Epochs] = ()
     subgroups: Sequence[str] = ()
+    characteristics: Characteristics | None = None
     readers: ReaderColumns | None = None
     all_seeds: Predictions | None = None
     data: Mapping[str, str] = field(default_factory=dict)
@@ -87,7 +92,7 @@ def write_evaluation(
     calibration: Predictions | None = None,
     refer_zone: ReferZone | None = None,
 ) -> None:
-    """Write ``predictions.parquet``, ``evaluation.json``, ``figures`` and ``report.html`` into a folder.
+    """Write ``predictions.parquet``, ``evaluation.json``, ``characteristics.csv``, ``figures`` and ``report.html``.
 
     Args:
         judged: what to write down.
@@ -135,10 +140,26 @@ def write_evaluation(
     (folder / "figures").mkdir(exist_ok=True)
     for name, png in pictures.items():
         (folder / "figures" / f"{name}.png").write_bytes(png)
-    write_text(folder / "report.html", render_report(_report(judged, details, pictures)))
+    described = judged.characteristics or _of_judged(judged)
+    rows = [(row.name, row.value, *row.cells) for row in described.rows]
+    write_csv(folder / "characteristics.csv", ("characteristic", "value", *described.groups), rows)
+    write_text(folder / "report.html", render_report(_report(judged, details, described, pictures)))
 
 
-def _report(judged: Judged, details: Details, pictures: Mapping[str, bytes]) -> ReportInputs:
+def described_columns(configured: Sequence[str], covariates: Sequence[str]) -> list[str]:
+    """Columns that the table of characteristics may show: those that subgroups and covariates use, and the rating."""
+    return list(dict.fromkeys([*covariates, *configured, *SUBGROUP_COLUMNS, RATING_COLUMN]))
+
+
+def _of_judged(judged: Judged) -> Characteristics:
+    covariates = judged.description.covariates if judged.description else ()
+    table = judged.predictions.labelled().frame.assign(split=judged.judged_on)
+    return characteristics(table, described_columns(judged.subgroups, list(covariates)))
+
+
+def _report(
+    judged: Judged, details: Details, described: Characteristics, pictures: Mapping[str, bytes]
+) -> ReportInputs:
     evaluation, label = judged.evaluation, judged.label
     badges = ["research use; not a medical device", "probability of malignancy (1 = malignant)"]
     if label is not None:
@@ -158,6 +179,7 @@ def _report(judged: Judged, details: Details, pictures: Mapping[str, bytes]) -> 
         rivals=_rivals(judged),
         no_champion=judged.champion if isinstance(judged.champion, str) else "",
         details=details,
+        characteristics=described,
         findings=judged.findings,
         restated=_restated(evaluation),
         pictures=judged.pictures,

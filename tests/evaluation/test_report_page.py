@@ -153,7 +153,7 @@ def test_what_was_found_stands_on_the_page(full):
     assert "indeterminate counted malignant" in html
     assert f"Krippendorff's alpha, 1 is perfect and 0 chance) {full.details.readers.alpha}" in html
     assert "a ceiling is for labels that are these readers" in html
-    assert f"site: north, less south</th><td>AUROC</td><td class=\"nowrap\">{full.details.gaps[0].difference}" in html
+    assert f'site: north, less south</th><td>AUROC</td><td class="nowrap">{full.details.gaps[0].difference}' in html
     assert f"{len(full.details.gaps)} comparisons: of so many" in html
     for share in ("referred", "error_of_rest", "sensitivity_of_rest", "specificity_of_rest"):
         assert str(getattr(full.details.refer, share)) in html
