@@ -270,7 +270,7 @@ def test_the_ceiling_of_whole_ratings():
                     f"{halves.expected:.3f} |",
                     flush=True,
                 )
-                assert limit == pytest.approx(truth, abs=0.03 if rounded else 0.006)
+                assert limit == pytest.approx(truth, abs=0.03 if rounded else 0.012)  # 40,000 cases
 
 
 @pytest.mark.campaign
