@@ -176,6 +176,9 @@ def evaluate(
     pictures: Annotated[
         bool, typer.Option("--pictures", help="Show the most confident mistakes, images of patients, in the report.")
     ] = False,
+    readers: Annotated[
+        Path | None, typer.Option(metavar="TABLE", help="Readers' scores of the cases: case_id, reader, score.")
+    ] = None,
 ) -> None:
     """Judge a model on labelled cases, or judge predictions made before."""
     from pipeline.jobs.evaluate import evaluate_model, evaluate_predictions
@@ -183,9 +186,9 @@ def evaluate(
     if predictions is not None and model is None and manifest is None:
         if pictures:
             raise UsageError("evaluate: --predictions has no images to show; leave --pictures out")
-        evaluate_predictions(predictions, out)
+        evaluate_predictions(predictions, out, readers=readers)
     elif predictions is None and model is not None and manifest is not None:
-        raise typer.Exit(evaluate_model(model, manifest, out, champion=champion, pictures=pictures))
+        raise typer.Exit(evaluate_model(model, manifest, out, champion=champion, pictures=pictures, readers=readers))
     else:
         raise UsageError("evaluate: give MODEL and MANIFEST, or --predictions FILE, not both")
 

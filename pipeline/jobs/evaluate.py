@@ -21,6 +21,7 @@ from pipeline.evaluation.conformal import ReferZone
 from pipeline.evaluation.multilabel import evaluate_findings, in_order
 from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point
 from pipeline.evaluation.predictions import Predictions, read_predictions
+from pipeline.evaluation.reader_study import compare_with_readers
 from pipeline.evaluation.report import Flow, Picture, SplitCounts
 from pipeline.evaluation.seeds import seeds_of
 from pipeline.files import atomic_folder
@@ -44,13 +45,20 @@ from pipeline.workflow.labelled import (
     subgroup_columns,
 )
 from pipeline.workflow.mistakes import mistake_pictures
+from pipeline.workflow.reader_table import read_reader_scores
 from pipeline.workflow.reporting import Judged, preprocessing_facts, provenance_facts, write_evaluation
 from pipeline.workflow.summary import champion_text, evaluation_text
 from pipeline.workflow.table_truth import truth_differences
 
 
 def evaluate_model(
-    model_name: str, manifest_path: Path, out: Path, *, champion: bool = True, pictures: bool = False
+    model_name: str,
+    manifest_path: Path,
+    out: Path,
+    *,
+    champion: bool = True,
+    pictures: bool = False,
+    readers: Path | None = None,
 ) -> int:
     """Score the labelled cases of a manifest and judge the model on them, all together.
 
@@ -62,6 +70,7 @@ def evaluate_model(
         out: new folder.
         champion: judge the registered model's champion on the same cases too.
         pictures: show the most confident mistakes, which are images of patients, in the report.
+        readers: table of readers' scores of the same cases, whose average the model is compared with.
 
     Returns:
         0, or 1 when cases were rejected.
@@ -70,6 +79,7 @@ def evaluate_model(
         TableError: when the manifest has a fault, or too few cases are left.
         UsageError: when ``out`` is not a new folder.
     """
+    scores = None if readers is None else read_reader_scores(readers)
     manifest = read_manifest(manifest_path)
     manifest.require_usable()
     model = load_model(model_folder(model_name, Tracking()))
@@ -102,8 +112,9 @@ def evaluate_model(
     judged, predictions = _judged(model, manifest, labelled, unseen, judged_rows, doubtful, findings)
     cases = [case for case, _ in judged_rows]
     beside = _champion_beside(model_name, model, judged, cases, manifest.root) if champion else "not asked for"
+    study = None if scores is None else compare_with_readers(judged.predictions, scores)
     shown = _pictures(model, scorer, judged.predictions, cases) if pictures else ()
-    judged = replace(judged, champion=beside, pictures=shown, differences=tuple(differences.lines))
+    judged = replace(judged, reader_study=study, champion=beside, pictures=shown, differences=tuple(differences.lines))
     _write(judged, out, all_predictions=predictions, refer_zone=model.refer_zone)
     print(*differences.lines, sep="\n", end="\n" * bool(differences.lines))
     print(champion_text(beside))
@@ -117,14 +128,20 @@ def evaluate_model(
     return int(len(judged_rows) < len(unseen))
 
 
-def evaluate_predictions(path: Path, out: Path) -> None:
+def evaluate_predictions(path: Path, out: Path, *, readers: Path | None = None) -> None:
     """Judge the test split of a predictions file, each finding by itself.
 
     The operating points are chosen on its calibration split.
 
+    Args:
+        path: of the predictions.
+        out: new folder.
+        readers: table of readers' scores of the test cases, whose average the model is compared with.
+
     Raises:
         UsageError: when the file cannot be used, or a finding lacks a class in one of the two splits.
     """
+    scores = None if readers is None else read_reader_scores(readers)
     predictions = read_predictions(path)
     seeds = seeds_of(predictions)
     first = predictions.where(seed=seeds[0]) if len(seeds) > 1 else predictions
@@ -142,6 +159,8 @@ def evaluate_predictions(path: Path, out: Path) -> None:
         judged_on="test split" if len(seeds) < 2 else f"test split, seed {seeds[0]} of {len(seeds)}",
         all_seeds=predictions.where(split="test", finding=names[0]) if len(seeds) > 1 else None,
     )
+    if scores is not None:
+        judged = replace(judged, reader_study=compare_with_readers(judged.predictions, scores))
     calibration = first.where(split="calibration", finding=names[0])
     _write(judged, out, all_predictions=predictions, calibration=calibration)
 
@@ -292,4 +311,7 @@ def _write(
             judged, folder, all_predictions=all_predictions, calibration=calibration, refer_zone=refer_zone
         )
     print(evaluation_text(judged.title, judged.evaluation, judged.findings))
+    if judged.reader_study is not None:
+        study = judged.reader_study
+        print(f"  AUROC less that of {len(study.readers)} readers on average: {study.gain}, on {study.n_cases} cases")
     print(f"report: {out / 'report.html'}")

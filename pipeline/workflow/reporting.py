@@ -18,6 +18,7 @@ from pipeline.evaluation.learning_curve import Epochs, learning_curve_figure
 from pipeline.evaluation.multilabel import FindingsEvaluation
 from pipeline.evaluation.predictions import Predictions, write_predictions
 from pipeline.evaluation.prevalence import Restated, restate_prevalence
+from pipeline.evaluation.reader_study import ReaderStudy
 from pipeline.evaluation.readings import ReaderColumns
 from pipeline.evaluation.report import Flow, Picture, ReportInputs, Rival, render_report
 from pipeline.evaluation.results import Evaluation
@@ -53,6 +54,7 @@ class Judged:
         pictures: the most confident mistakes, where they were asked for.
         histories: each network's epochs, for the learning curve; empty when nothing was trained.
         subgroups: columns, beside the usual ones.
+        reader_study: the model beside readers' average; None where no table of their scores was given.
         characteristics: who the cases of each split are; None describes those judged by their subgroup columns.
         readers: columns of several readers' ratings; None takes the usual ones.
         all_seeds: the same cases under every seed; None when there is one.
@@ -76,6 +78,7 @@ class Judged:
     pictures: tuple[Picture, ...] = ()
     histories: Sequence[Epochs] = ()
     subgroups: Sequence[str] = ()
+    reader_study: ReaderStudy | None = None
     characteristics: Characteristics | None = None
     readers: ReaderColumns | None = None
     all_seeds: Predictions | None = None
@@ -119,6 +122,7 @@ def write_evaluation(
         **details.to_json(),
         "champion": champion,
         "comparisons": beside,
+        "reader_study": None if judged.reader_study is None else judged.reader_study.to_json(),
         **several,
     }
     write_json(folder / "evaluation.json", found)
@@ -180,6 +184,7 @@ def _report(
         no_champion=judged.champion if isinstance(judged.champion, str) else "",
         details=details,
         characteristics=described,
+        reader_study=judged.reader_study,
         findings=judged.findings,
         restated=_restated(evaluation),
         pictures=judged.pictures,
