@@ -79,6 +79,12 @@ def test_the_gate_can_be_asked_with_40_patients_of_each_class(tmp_path, tested, 
     assert next(each for each in found["conditions"] if each["name"] == "promotion gate")["holds"] is holds
 
 
+def test_with_folds_no_patient_is_unseen_by_the_model_that_the_gate_is_asked_about(tmp_path):
+    found = planned(write_table(tmp_path, 150))
+    assert found["judging"]["malignant_patients"] == 50
+    assert next(each for each in found["conditions"] if each["name"] == "promotion gate")["holds"] is False
+
+
 def test_a_configuration_brings_its_splits_and_covariates(tmp_path, capsys):
     path = write_table(tmp_path, 400, diameter_mm=lambda number: 5 + number % 9)
     config = tiny_config(path, tmp_path)
