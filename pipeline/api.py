@@ -202,9 +202,10 @@ def evaluate(
         TableError: when the manifest has a fault, or too few cases are left.
         UsageError: when ``out`` is not a new folder.
     """
-    from pipeline.jobs.evaluate import evaluate_model
+    from pipeline.jobs.evaluate import EvaluateOptions, evaluate_model
 
-    return evaluate_model(_name(model), Path(manifest), Path(out), champion=champion, prevalence=prevalence)
+    options = EvaluateOptions(champion=champion, prevalence=prevalence)
+    return evaluate_model(_name(model), Path(manifest), Path(out), options)
 
 
 def _name(model: str | Path | LoadedModel) -> str:

@@ -200,20 +200,25 @@ def evaluate(
     prevalence: Annotated[
         float | None, typer.Option(help="Share of malignant cases in use: restates net benefit, PPV and NPV for it.")
     ] = None,
+    readers: Annotated[
+        Path | None, typer.Option(metavar="TABLE", help="Readers' scores of the cases: case_id, reader, score.")
+    ] = None,
 ) -> None:
     """Judge a model on labelled cases, or judge predictions made before."""
-    from pipeline.jobs.evaluate import evaluate_model, evaluate_predictions
+    from pipeline.jobs.evaluate import EvaluateOptions, evaluate_model, evaluate_predictions
 
     if prevalence is not None and not 0.0 < prevalence < 1.0:
         raise UsageError(f"evaluate: --prevalence {prevalence:g} is not in (0, 1); give a share, as 0.05")
     if predictions is not None and model is None and manifest is None:
         if pictures:
             raise UsageError("evaluate: --predictions has no images to show; leave --pictures out")
-        evaluate_predictions(predictions, out, prevalence=prevalence)
+        print(evaluate_predictions(predictions, out, prevalence=prevalence, readers=readers).summary)
     elif predictions is None and model is not None and manifest is not None:
-        raise typer.Exit(
-            evaluate_model(model, manifest, out, champion=champion, pictures=pictures, prevalence=prevalence)
+        result = evaluate_model(
+            model, manifest, out, EvaluateOptions(champion, pictures, prevalence=prevalence, readers=readers)
         )
+        print(result.summary)
+        raise typer.Exit(int(bool(result.rejected)))
     else:
         raise UsageError("evaluate: give MODEL and MANIFEST, or --predictions FILE, not both")
 
@@ -272,6 +277,25 @@ def score(
     result = job(model, source, out, options)
     print_summary(result.summary_text)
     raise typer.Exit(int(result.summary["unscored_share"] > accept_rejects))
+
+
+@app.command()
+def plan(
+    manifest: Annotated[Path, typer.Argument(help="Labelled cases; no scan is opened.")],
+    config: Annotated[
+        Path | None, typer.Option(help="Take splits, folds, members and covariates from this configuration.")
+    ] = None,
+    auroc: Annotated[float, typer.Option(help="Expected of the model.")] = 0.85,
+    alike: Annotated[
+        float, typer.Option("--within-patient", help="Correlation of two cases of a patient, 0 to 1.")
+    ] = 0.3,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything that was found here.")] = None,
+) -> None:
+    """Say, before any training, what so many cases can train and what their test split can show."""
+    from pipeline.evaluation.expected_precision import Assumed
+    from pipeline.jobs.plan import plan as job
+
+    job(manifest, config_path=config, assumed=Assumed(auroc=auroc, alike=alike), json_file=json_file)
 
 
 @app.command()

@@ -33,6 +33,7 @@ def test_help_imports_nothing_heavy():
         "rollback",
         "recalibrate",
         "lesions",
+        "plan",
     ):
         assert command in done.stdout
 

@@ -73,6 +73,13 @@ class Evaluation(Section):
     subgroups: tuple[str, ...] = Field(
         (), description="columns whose values are judged apart, beside the usual ones", strict=False
     )
+    readers: tuple[str, ...] = Field(
+        (),
+        description="columns of several readers' ratings, or one column that holds them as 5|4|3; rating_1 and on, or "
+        "ratings, by default, where the manifest has them",
+        strict=False,
+    )
+    rating_middle: float = Field(3.0, description="the rating that is neither benign nor malignant")
     champion: bool = Field(
         default=True, description="score the test split with the registered model's champion too, for the report"
     )

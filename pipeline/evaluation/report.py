@@ -11,11 +11,13 @@ from datetime import UTC, datetime
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pipeline.evaluation.characteristics import Characteristics
 from pipeline.evaluation.checklist import Item
 from pipeline.evaluation.details import Details
 from pipeline.evaluation.intervals import Interval
 from pipeline.evaluation.multilabel import FindingsEvaluation
 from pipeline.evaluation.prevalence import Restated
+from pipeline.evaluation.reader_study import ReaderStudy
 from pipeline.evaluation.refused import NOT_KNOWN, WithRefused
 from pipeline.evaluation.results import Evaluation
 
@@ -128,6 +130,8 @@ class ReportInputs:
         details: subgroups, label certainty, patients, refer zone, seeds.
         intervals_are: what the intervals are about, where that is not plain; blank elsewhere.
         with_refused: sensitivity and specificity with the refused cases, or why they are not known.
+        characteristics: who the cases are, by split; None when only their probabilities are known.
+        reader_study: the model beside readers' average, where their scores were given.
         restated: PPV and NPV at other prevalences.
         pictures: the most confident mistakes.
         data: name and value of what is known about data and labels.
@@ -153,6 +157,8 @@ class ReportInputs:
     details: Details = field(default_factory=Details)
     intervals_are: str = ""
     with_refused: WithRefused | str = NOT_KNOWN
+    characteristics: Characteristics | None = None
+    reader_study: ReaderStudy | None = None
     restated: tuple[Restated, ...] = ()
     pictures: tuple[Picture, ...] = ()
     data: Mapping[str, str] = field(default_factory=dict)

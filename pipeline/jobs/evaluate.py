@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +16,19 @@ from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.config.experiment import Tracking
 from pipeline.console import one_line
 from pipeline.errors import Code, TableError, UsageError
+from pipeline.evaluation.calibration_outcome import CalibrationOutcome
 from pipeline.evaluation.certainty import RATING_COLUMN, Scale
 from pipeline.evaluation.conformal import ReferZone
-from pipeline.evaluation.intervals import OUT_OF_FOLD
+from pipeline.evaluation.intervals import OUT_OF_FOLD, Interval
 from pipeline.evaluation.multilabel import evaluate_findings, in_order
 from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point
 from pipeline.evaluation.predictions import Predictions, read_predictions
+from pipeline.evaluation.reader_study import compare_with_readers
 from pipeline.evaluation.refused import RefusedCases
 from pipeline.evaluation.report import Flow, Picture, SplitCounts
+from pipeline.evaluation.results import Evaluation
 from pipeline.evaluation.seeds import seeds_of
-from pipeline.files import atomic_folder
+from pipeline.files import atomic_folder, require_free
 from pipeline.imaging.preprocess import ModelInput
 from pipeline.scoring.engine import score_cases
 from pipeline.scoring.model_directory import Model, load_model
@@ -39,26 +42,71 @@ from pipeline.workflow.labelled import (
     doubted_patients,
     known_images_text,
     predictions_from,
+    reader_columns,
     score_labelled,
     seen_cases,
     seen_images,
     subgroup_columns,
 )
 from pipeline.workflow.mistakes import mistake_pictures
+from pipeline.workflow.reader_table import read_reader_scores
 from pipeline.workflow.reporting import Judged, preprocessing_facts, provenance_facts, write_evaluation
 from pipeline.workflow.summary import champion_text, evaluation_text, refused_text
 from pipeline.workflow.table_truth import truth_differences
 
 
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What is judged beside the model itself.
+
+    Attributes:
+        champion: judge the registered model's champion on the same cases too.
+        pictures: show the most confident mistakes, which are images of patients, in the report.
+        prevalence: share of malignant cases to restate net benefit and predictive values for.
+        readers: table of readers' scores of the same cases, whose average the model is compared with.
+    """
+
+    champion: bool = True
+    pictures: bool = False
+    prevalence: float | None = None
+    readers: Path | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What an evaluation found, and where it stands.
+
+    Attributes:
+        folder: ``report.html``, ``evaluation.json``, ``predictions.parquet`` and figures.
+        evaluation: of the label.
+        rejected: score rows of the cases that got no probability.
+        summary: what the command prints.
+    """
+
+    folder: Path
+    evaluation: Evaluation
+    rejected: tuple[ScoreRow, ...]
+    summary: str
+
+    @property
+    def intervals(self) -> Mapping[str, Interval]:
+        """Statistics with their intervals, as ``intervals["auroc"]``; those that the cases do not define are absent."""
+        return self.evaluation.intervals
+
+    @property
+    def calibration(self) -> CalibrationOutcome:
+        """Whether calibration is shown, not shown or refuted, and why."""
+        return self.evaluation.calibration
+
+    @property
+    def report(self) -> Path:
+        """The page about the model."""
+        return self.folder / "report.html"
+
+
 def evaluate_model(
-    model_name: str,
-    manifest_path: Path,
-    out: Path,
-    *,
-    champion: bool = True,
-    pictures: bool = False,
-    prevalence: float | None = None,
-) -> int:
+    model_name: str, manifest_path: Path, out: Path, options: EvaluateOptions | None = None
+) -> EvaluationResult:
     """Score the labelled cases of a manifest and judge the model on them, all together.
 
     Cases of patients that the model has seen are left out and counted, because a model may not be judged on them.
@@ -67,17 +115,15 @@ def evaluate_model(
         model_name: model directory or MLflow model URI.
         manifest_path: labelled cases.
         out: new folder.
-        champion: judge the registered model's champion on the same cases too.
-        pictures: show the most confident mistakes, which are images of patients, in the report.
-        prevalence: share of malignant cases to restate net benefit and predictive values for.
-
-    Returns:
-        0, or 1 when cases were rejected.
+        options: what is judged besides.
 
     Raises:
         TableError: when the manifest has a fault, or too few cases are left.
         UsageError: when ``out`` is not a new folder.
     """
+    options = options or EvaluateOptions()
+    require_free(out)
+    scores = None if options.readers is None else read_reader_scores(options.readers)
     manifest = read_manifest(manifest_path)
     manifest.require_usable()
     model = load_model(model_folder(model_name, Tracking()))
@@ -109,32 +155,33 @@ def evaluate_model(
     doubtful = [each for each in _score_indeterminate(model, manifest) if each.usable]
     judged, predictions = _judged(model, manifest, labelled, unseen, judged_rows, doubtful, findings)
     cases = [case for case, _ in judged_rows]
-    beside = _champion_beside(model_name, model, judged, cases, manifest.root) if champion else "not asked for"
-    shown = _pictures(model, scorer, judged.predictions, cases) if pictures else ()
+    beside = _champion_beside(model_name, model, judged, cases, manifest.root) if options.champion else "not asked for"
+    study = None if scores is None else compare_with_readers(judged.predictions, scores)
+    shown = _pictures(model, scorer, judged.predictions, cases) if options.pictures else ()
     unread = [each.case for each in scored if not each.usable]
     refused = RefusedCases([int(case.label or 0) for case in unread], [str(case.patient_id) for case in unread])
     judged = replace(
         judged,
         refused=refused,
-        prevalence=prevalence,
+        prevalence=options.prevalence,
+        reader_study=study,
         champion=beside,
         pictures=shown,
         differences=tuple(differences.lines),
     )
-    _write(judged, out, all_predictions=predictions, refer_zone=model.refer_zone)
-    print(*differences.lines, sep="\n", end="\n" * bool(differences.lines))
-    print(champion_text(beside))
-    for case, row in zip(unseen, rows, strict=True):
-        if row.probability is None:
-            print(one_line(f"rejected {case.case_id}: {row.code}: {row.reason}"))
-    print(f"{len(seen) + len(known_images)} cases of patients that the model has seen were left out")
-    for doubt in (known_images_text(known_images), doubted_patients(model.description, labelled)):
-        if doubt:
-            print(f"warning: {doubt}")
-    return int(len(judged_rows) < len(unseen))
+    lines = _write(judged, out, all_predictions=predictions, refer_zone=model.refer_zone)
+    rejected = tuple(row for row in rows if row.probability is None)
+    lines += [*differences.lines, champion_text(beside)]
+    lines += [one_line(f"rejected {row.case_id}: {row.code}: {row.reason}") for row in rejected]
+    lines.append(f"{len(seen) + len(known_images)} cases of patients that the model has seen were left out")
+    doubts = (known_images_text(known_images), doubted_patients(model.description, labelled))
+    lines += [f"warning: {doubt}" for doubt in doubts if doubt]
+    return EvaluationResult(out, judged.evaluation, rejected, "\n".join(lines))
 
 
-def evaluate_predictions(path: Path, out: Path, *, prevalence: float | None = None) -> None:
+def evaluate_predictions(
+    path: Path, out: Path, *, prevalence: float | None = None, readers: Path | None = None
+) -> EvaluationResult:
     """Judge the test split of a predictions file, each finding by itself.
 
     The operating points are chosen on its calibration split.
@@ -143,10 +190,13 @@ def evaluate_predictions(path: Path, out: Path, *, prevalence: float | None = No
         path: of the predictions.
         out: new folder.
         prevalence: share of malignant cases to restate net benefit and predictive values for.
+        readers: table of readers' scores of the test cases, whose average the model is compared with.
 
     Raises:
         UsageError: when the file cannot be used, or a finding lacks a class in one of the two splits.
     """
+    require_free(out)
+    scores = None if readers is None else read_reader_scores(readers)
     predictions = read_predictions(path)
     seeds = seeds_of(predictions)
     first = predictions.where(seed=seeds[0]) if len(seeds) > 1 else predictions
@@ -165,8 +215,11 @@ def evaluate_predictions(path: Path, out: Path, *, prevalence: float | None = No
         all_seeds=predictions.where(split="test", finding=names[0]) if len(seeds) > 1 else None,
         prevalence=prevalence,
     )
+    if scores is not None:
+        judged = replace(judged, reader_study=compare_with_readers(judged.predictions, scores))
     calibration = first.where(split="calibration", finding=names[0])
-    _write(judged, out, all_predictions=predictions, calibration=calibration)
+    lines = _write(judged, out, all_predictions=predictions, calibration=calibration)
+    return EvaluationResult(out, judged.evaluation, (), "\n".join(lines))
 
 
 def _point(predictions: Predictions, finding: str, path: Path) -> OperatingPoint:
@@ -221,6 +274,8 @@ def _judged(
     }
     subgroups = subgroup_columns(manifest, description)
     ratings = [RATING_COLUMN] if RATING_COLUMN in manifest.columns else []
+    readers = reader_columns(manifest, description)
+    ratings += [name for name in (readers.names if readers else ()) if name not in (*subgroups, *ratings)]
     scored = [Scored(*each) for each in judged]
     predictions = predictions_from([*scored, *doubtful], [*subgroups, *ratings])
     every = predictions
@@ -253,6 +308,7 @@ def _judged(
         label=description.label,
         flow=flow,
         subgroups=subgroups,
+        readers=readers,
         preprocessing=preprocessing_facts(description),
         provenance=provenance_facts(description),
     )
@@ -306,13 +362,21 @@ def _write(
     all_predictions: Predictions | None = None,
     calibration: Predictions | None = None,
     refer_zone: ReferZone | None = None,
-) -> None:
+) -> list[str]:
+    """Write the folder, and return what the command prints of it."""
     with atomic_folder(out) as folder:
         write_evaluation(
             judged, folder, all_predictions=all_predictions, calibration=calibration, refer_zone=refer_zone
         )
-    print(evaluation_text(judged.title, judged.evaluation, judged.findings))
-    print(f"  {refused_text(judged.with_refused)}")
+    lines = [
+        evaluation_text(judged.title, judged.evaluation, judged.findings),
+        f"  {refused_text(judged.with_refused)}",
+    ]
     if judged.predictions.out_of_fold:
-        print(f"  {OUT_OF_FOLD}")
-    print(f"report: {out / 'report.html'}")
+        lines.append(f"  {OUT_OF_FOLD}")
+    if judged.reader_study is not None:
+        study = judged.reader_study
+        lines.append(
+            f"  AUROC less that of {len(study.readers)} readers on average: {study.gain}, on {study.n_cases} cases"
+        )
+    return [*lines, f"report: {out / 'report.html'}"]

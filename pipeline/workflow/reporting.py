@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UndefinedMetricError
+from pipeline.evaluation.certainty import RATING_COLUMN
+from pipeline.evaluation.characteristics import Characteristics, characteristics
 from pipeline.evaluation.conformal import ReferZone
 from pipeline.evaluation.decision_curve import decision_curve
 from pipeline.evaluation.details import Details, evaluate_details
@@ -19,10 +21,13 @@ from pipeline.evaluation.learning_curve import Epochs, learning_curve_figure
 from pipeline.evaluation.multilabel import FindingsEvaluation
 from pipeline.evaluation.predictions import Predictions, write_predictions
 from pipeline.evaluation.prevalence import Restated, restate_prevalence
+from pipeline.evaluation.reader_study import ReaderStudy
+from pipeline.evaluation.readings import ReaderColumns
 from pipeline.evaluation.refused import RefusedCases, WithRefused, with_refused
 from pipeline.evaluation.report import Flow, Picture, ReportInputs, Rival, render_report
 from pipeline.evaluation.results import Evaluation
-from pipeline.files import write_json, write_text
+from pipeline.evaluation.subgroups import SUBGROUP_COLUMNS
+from pipeline.files import write_csv, write_json, write_text
 from pipeline.scoring.model_description import LabelMeaning, ModelDescription
 from pipeline.workflow.candidates import ChampionBeside
 from pipeline.workflow.compare import Comparison
@@ -54,6 +59,9 @@ class Judged:
         histories: each network's epochs, for the learning curve; empty when nothing was trained.
         subgroups: columns, beside the usual ones.
         prevalence: share of malignant cases where the model is to be used; None where none is stated.
+        reader_study: the model beside readers' average; None where no table of their scores was given.
+        characteristics: who the cases of each split are; None describes those judged by their subgroup columns.
+        readers: columns of several readers' ratings; None takes the usual ones.
         all_seeds: the same cases under every seed; None when there is one.
         refused: labelled cases that could not be read; None where that is not known.
         data, preprocessing, provenance: name and value of what is known.
@@ -77,6 +85,9 @@ class Judged:
     histories: Sequence[Epochs] = ()
     subgroups: Sequence[str] = ()
     prevalence: float | None = None
+    reader_study: ReaderStudy | None = None
+    characteristics: Characteristics | None = None
+    readers: ReaderColumns | None = None
     all_seeds: Predictions | None = None
     refused: RefusedCases | None = None
     data: Mapping[str, str] = field(default_factory=dict)
@@ -97,7 +108,7 @@ def write_evaluation(
     calibration: Predictions | None = None,
     refer_zone: ReferZone | None = None,
 ) -> None:
-    """Write ``predictions.parquet``, ``evaluation.json``, ``figures`` and ``report.html`` into a folder.
+    """Write ``predictions.parquet``, ``evaluation.json``, ``characteristics.csv``, ``figures`` and ``report.html``.
 
     Args:
         judged: what to write down.
@@ -114,6 +125,7 @@ def write_evaluation(
         calibration=calibration,
         refer_zone=refer_zone,
         all_seeds=judged.all_seeds,
+        readers=judged.readers,
     )
     champion = judged.champion if isinstance(judged.champion, str) else judged.champion.to_json()
     several = judged.findings.to_json() if judged.findings else {}
@@ -126,6 +138,7 @@ def write_evaluation(
         "intervals_are": OUT_OF_FOLD if judged.predictions.out_of_fold else None,
         "decision_curve": _decision_curves(judged),
         "refused": refused if isinstance(refused := judged.with_refused, str) else refused.to_json(),
+        "reader_study": None if judged.reader_study is None else judged.reader_study.to_json(),
         **several,
     }
     write_json(folder / "evaluation.json", found)
@@ -148,10 +161,26 @@ def write_evaluation(
     (folder / "figures").mkdir(exist_ok=True)
     for name, png in pictures.items():
         (folder / "figures" / f"{name}.png").write_bytes(png)
-    write_text(folder / "report.html", render_report(_report(judged, details, pictures)))
+    described = judged.characteristics or _of_judged(judged)
+    rows = [(row.name, row.value, *row.cells) for row in described.rows]
+    write_csv(folder / "characteristics.csv", ("characteristic", "value", *described.groups), rows)
+    write_text(folder / "report.html", render_report(_report(judged, details, described, pictures)))
 
 
-def _report(judged: Judged, details: Details, pictures: Mapping[str, bytes]) -> ReportInputs:
+def described_columns(configured: Sequence[str], covariates: Sequence[str]) -> list[str]:
+    """Columns that the table of characteristics may show: those that subgroups and covariates use, and the rating."""
+    return list(dict.fromkeys([*covariates, *configured, *SUBGROUP_COLUMNS, RATING_COLUMN]))
+
+
+def _of_judged(judged: Judged) -> Characteristics:
+    covariates = judged.description.covariates if judged.description else ()
+    table = judged.predictions.labelled().frame.assign(split=judged.judged_on)
+    return characteristics(table, described_columns(judged.subgroups, list(covariates)))
+
+
+def _report(
+    judged: Judged, details: Details, described: Characteristics, pictures: Mapping[str, bytes]
+) -> ReportInputs:
     evaluation, label = judged.evaluation, judged.label
     badges = ["research use; not a medical device", "probability of malignancy (1 = malignant)"]
     if label is not None:
@@ -171,6 +200,8 @@ def _report(judged: Judged, details: Details, pictures: Mapping[str, bytes]) -> 
         rivals=_rivals(judged),
         no_champion=judged.champion if isinstance(judged.champion, str) else "",
         details=details,
+        characteristics=described,
+        reader_study=judged.reader_study,
         findings=judged.findings,
         intervals_are=OUT_OF_FOLD if judged.predictions.out_of_fold else "",
         with_refused=judged.with_refused,

@@ -10,6 +10,9 @@ from pipeline.cases.covariates import measure_name
 from pipeline.cases.manifest import Manifest
 from pipeline.cases.splits import Splits
 from pipeline.config.experiment import Config
+from pipeline.config.inputs import SPLITS
+from pipeline.evaluation.characteristics import Characteristics, characteristics
+from pipeline.evaluation.readings import ReaderColumns
 from pipeline.evaluation.report import Picture
 from pipeline.files import write_csv
 from pipeline.imaging.envelope import fit_envelope
@@ -26,11 +29,17 @@ from pipeline.scoring.model_directory import Member, save_model
 from pipeline.tracking.runs import TrackedRun
 from pipeline.training.fit import Fitted
 from pipeline.workflow.candidates import ChampionBeside, champion_beside
-from pipeline.workflow.cohort import Cohort
+from pipeline.workflow.cohort import Cohort, extra_frame
 from pipeline.workflow.judge import Judgement
 from pipeline.workflow.mistakes import mistake_pictures
 from pipeline.workflow.provenance import provenance
-from pipeline.workflow.reporting import Judged, preprocessing_facts, provenance_facts, write_evaluation
+from pipeline.workflow.reporting import (
+    Judged,
+    described_columns,
+    preprocessing_facts,
+    provenance_facts,
+    write_evaluation,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +124,10 @@ def _judged(trained: Trained) -> Judged:
         histories=[network.history for network in trained.fitted],
         subgroups=config.evaluation.subgroups,
         prevalence=config.evaluation.prevalence,
+        characteristics=_characteristics(trained),
+        readers=ReaderColumns(config.evaluation.readers, config.evaluation.rating_middle)
+        if config.evaluation.readers
+        else None,
         data={
             "manifest": trained.manifest.path.name,
             "modality": config.data.modality,
@@ -125,6 +138,20 @@ def _judged(trained: Trained) -> Judged:
         preprocessing=preprocessing_facts(description),
         provenance=provenance_facts(description),
     )
+
+
+def _characteristics(trained: Trained) -> Characteristics:
+    """Who the labelled cases of each split are; with folds every case judges and trains, so there is one group."""
+    usable, config = trained.cohort.usable, trained.config
+    wanted = described_columns(config.evaluation.subgroups, list(config.data.covariates))
+    columns = [name for name in wanted if name in trained.manifest.columns]
+    table = extra_frame([each.case for each in usable], columns)
+    folds = bool(trained.judgement.fold_aurocs)
+    table["patient_id"] = [str(each.case.patient_id) for each in usable]
+    table["label"] = [each.case.label for each in usable]
+    table["split"] = ["all folds" if folds else each.split for each in usable]
+    order = sorted(range(len(usable)), key=lambda at: [*SPLITS, "all folds"].index(table["split"][at]))
+    return characteristics(table.iloc[order], columns)
 
 
 def _champion_beside(learnt: Learnt, description: ModelDescription) -> ChampionBeside | str:

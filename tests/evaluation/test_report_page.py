@@ -50,7 +50,8 @@ def rated(n):
 
 @pytest.fixture(scope="module")
 def full():
-    test = Predictions.from_frame(predictions(240, seed=3).frame.assign(mean_malignancy=rated(240)))
+    ratings = ["|".join(map(str, row)) for row in np.random.default_rng(5).integers(1, 6, (240, 3))]
+    test = Predictions.from_frame(predictions(240, seed=3).frame.assign(mean_malignancy=rated(240), ratings=ratings))
     found = evaluate(test, operating_point=point(), resamples=50)
     other = test.with_probabilities(lambda logits: calibrator(3.0).apply(np.round(logits)))
     rng = np.random.default_rng(0)
@@ -120,6 +121,7 @@ def test_the_page_shows_every_section(full):
         "Calibration, before and after",
         "Subgroups",
         "Label certainty",
+        "Readers",
         "By patient",
         "Left to a human",
         "Spread over seeds",
@@ -149,6 +151,10 @@ def test_what_was_found_stands_on_the_page(full):
     assert "E_CHECKSUM" in html
     assert "Lesions of 6 to 15 mm" in html
     assert "indeterminate counted malignant" in html
+    assert f"Krippendorff's alpha, 1 is perfect and 0 chance) {full.details.readers.alpha}" in html
+    assert "a ceiling is for labels that are these readers" in html
+    assert f'site: north, less south</th><td>AUROC</td><td class="nowrap">{full.details.gaps[0].difference}' in html
+    assert f"{len(full.details.gaps)} comparisons: of so many" in html
     for share in ("referred", "error_of_rest", "sensitivity_of_rest", "specificity_of_rest"):
         assert str(getattr(full.details.refer, share)) in html
     assert f"{full.details.seeds[0].standard_deviation:.3f}" in html

@@ -41,6 +41,7 @@ def test_training_leaves_everything_a_reviewer_needs(workspace):
         "report.html",
         "summary.txt",
         "splits.csv",
+        "characteristics.csv",
         "figures",
     }
     summary = (folder / "summary.txt").read_text()
@@ -54,6 +55,16 @@ def test_training_leaves_everything_a_reviewer_needs(workspace):
     ):
         assert words in summary
     assert not list(folder.rglob("*.tmp"))
+
+
+def test_characteristics_are_those_of_each_split(workspace):
+    described = pd.read_csv(run_folder(workspace) / "characteristics.csv", index_col="characteristic")
+    assert [*described.columns] == ["value", "train", "validation", "calibration", "test"]
+    with open(run_folder(workspace) / "splits.csv") as handle:
+        splits = [row["split"] for row in csv.DictReader(handle)]
+    for split in ("train", "test"):
+        assert int(described.loc["cases", split]) == splits.count(split)
+    assert " to " in described.loc["diameter_mm", "train"]
 
 
 def test_held_out_splits_do_their_own_jobs(workspace):
