@@ -86,7 +86,7 @@ def load_model(name: str | Path) -> LoadedModel:
         >>> pipeline.load_model("nowhere")
         Traceback (most recent call last):
             ...
-        pipeline.errors.ModelError: nowhere/model.json: does not exist; name a model directory
+        pipeline.errors.ModelError: nowhere: holds no model.json; give a model directory or an MLflow model URI
     """
     from pipeline.config.experiment import Tracking
     from pipeline.scoring import model_directory
