@@ -120,7 +120,7 @@ class ReportInputs:
         findings: every finding's evaluation, where there are several.
         details: subgroups, label certainty, patients, refer zone, seeds.
         characteristics: who the cases are, by split; None when only their probabilities are known.
-        reader_study: the model beside readers' average, where their scores were given.
+        reader_study: the model beside readers' average, or why that is undefined, where their scores were given.
         restated: PPV and NPV at other prevalences.
         pictures: the most confident mistakes.
         data: name and value of what is known about data and labels.
@@ -145,7 +145,7 @@ class ReportInputs:
     findings: FindingsEvaluation | None = None
     details: Details = field(default_factory=Details)
     characteristics: Characteristics | None = None
-    reader_study: ReaderStudy | None = None
+    reader_study: ReaderStudy | str | None = None
     restated: tuple[Restated, ...] = ()
     pictures: tuple[Picture, ...] = ()
     data: Mapping[str, str] = field(default_factory=dict)

@@ -21,7 +21,6 @@ from pipeline.evaluation.conformal import ReferZone
 from pipeline.evaluation.multilabel import evaluate_findings, in_order
 from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point
 from pipeline.evaluation.predictions import Predictions, read_predictions
-from pipeline.evaluation.reader_study import compare_with_readers
 from pipeline.evaluation.report import Flow, Picture, SplitCounts
 from pipeline.evaluation.seeds import seeds_of
 from pipeline.files import atomic_folder
@@ -45,7 +44,7 @@ from pipeline.workflow.labelled import (
     subgroup_columns,
 )
 from pipeline.workflow.mistakes import mistake_pictures
-from pipeline.workflow.reader_table import read_reader_scores
+from pipeline.workflow.reader_table import read_reader_scores, require_known_cases, study_or_reason
 from pipeline.workflow.reporting import Judged, preprocessing_facts, provenance_facts, write_evaluation
 from pipeline.workflow.summary import champion_text, evaluation_text
 from pipeline.workflow.table_truth import truth_differences
@@ -79,9 +78,9 @@ def evaluate_model(
         TableError: when the manifest has a fault, or too few cases are left.
         UsageError: when ``out`` is not a new folder.
     """
-    scores = None if readers is None else read_reader_scores(readers)
     manifest = read_manifest(manifest_path)
     manifest.require_usable()
+    scores = _reader_scores(readers, [case.case_id for case in manifest.cases], "the manifest")
     model = load_model(model_folder(model_name, Tracking()))
     require_findings(manifest, model.findings)
     labelled = [case for case in manifest.cases if case.label is not None]
@@ -112,7 +111,7 @@ def evaluate_model(
     judged, predictions = _judged(model, manifest, labelled, unseen, judged_rows, doubtful, findings)
     cases = [case for case, _ in judged_rows]
     beside = _champion_beside(model_name, model, judged, cases, manifest.root) if champion else "not asked for"
-    study = None if scores is None else compare_with_readers(judged.predictions, scores)
+    study = study_or_reason(judged.predictions, scores)
     shown = _pictures(model, scorer, judged.predictions, cases) if pictures else ()
     judged = replace(judged, reader_study=study, champion=beside, pictures=shown, differences=tuple(differences.lines))
     _write(judged, out, all_predictions=predictions, refer_zone=model.refer_zone)
@@ -141,8 +140,8 @@ def evaluate_predictions(path: Path, out: Path, *, readers: Path | None = None) 
     Raises:
         UsageError: when the file cannot be used, or a finding lacks a class in one of the two splits.
     """
-    scores = None if readers is None else read_reader_scores(readers)
     predictions = read_predictions(path)
+    scores = _reader_scores(readers, predictions.case_ids.tolist(), "the predictions")
     seeds = seeds_of(predictions)
     first = predictions.where(seed=seeds[0]) if len(seeds) > 1 else predictions
     names = in_order(predictions.frame["finding"].tolist())
@@ -159,8 +158,7 @@ def evaluate_predictions(path: Path, out: Path, *, readers: Path | None = None) 
         judged_on="test split" if len(seeds) < 2 else f"test split, seed {seeds[0]} of {len(seeds)}",
         all_seeds=predictions.where(split="test", finding=names[0]) if len(seeds) > 1 else None,
     )
-    if scores is not None:
-        judged = replace(judged, reader_study=compare_with_readers(judged.predictions, scores))
+    judged = replace(judged, reader_study=study_or_reason(judged.predictions, scores))
     calibration = first.where(split="calibration", finding=names[0])
     _write(judged, out, all_predictions=predictions, calibration=calibration)
 
@@ -298,6 +296,15 @@ def _rating(case: Case) -> float | None:
         return None
 
 
+def _reader_scores(path: Path | None, case_ids: Sequence[str], where: str) -> pd.DataFrame | None:
+    """Readers' scores, every case of which is one of ``case_ids``; None without a table."""
+    if path is None:
+        return None
+    scores = read_reader_scores(path)
+    require_known_cases(scores, case_ids, path, where=where)
+    return scores
+
+
 def _write(
     judged: Judged,
     out: Path,
@@ -311,7 +318,9 @@ def _write(
             judged, folder, all_predictions=all_predictions, calibration=calibration, refer_zone=refer_zone
         )
     print(evaluation_text(judged.title, judged.evaluation, judged.findings))
-    if judged.reader_study is not None:
-        study = judged.reader_study
+    study = judged.reader_study
+    if isinstance(study, str):
+        print(f"  {study}")
+    elif study is not None:
         print(f"  AUROC less that of {len(study.readers)} readers on average: {study.gain}, on {study.n_cases} cases")
     print(f"report: {out / 'report.html'}")

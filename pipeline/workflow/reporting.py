@@ -54,7 +54,7 @@ class Judged:
         pictures: the most confident mistakes, where they were asked for.
         histories: each network's epochs, for the learning curve; empty when nothing was trained.
         subgroups: columns, beside the usual ones.
-        reader_study: the model beside readers' average; None where no table of their scores was given.
+        reader_study: the model beside readers' average, or why that is undefined; None where no table was given.
         characteristics: who the cases of each split are; None describes those judged by their subgroup columns.
         readers: columns of several readers' ratings; None takes the usual ones.
         all_seeds: the same cases under every seed; None when there is one.
@@ -78,7 +78,7 @@ class Judged:
     pictures: tuple[Picture, ...] = ()
     histories: Sequence[Epochs] = ()
     subgroups: Sequence[str] = ()
-    reader_study: ReaderStudy | None = None
+    reader_study: ReaderStudy | str | None = None
     characteristics: Characteristics | None = None
     readers: ReaderColumns | None = None
     all_seeds: Predictions | None = None
@@ -117,12 +117,13 @@ def write_evaluation(
     champion = judged.champion if isinstance(judged.champion, str) else judged.champion.to_json()
     several = judged.findings.to_json() if judged.findings else {}
     beside = {other.name: other.to_json() for other in judged.comparisons}
+    study = judged.reader_study
     found = {
         **judged.evaluation.to_json(),
         **details.to_json(),
         "champion": champion,
         "comparisons": beside,
-        "reader_study": None if judged.reader_study is None else judged.reader_study.to_json(),
+        "reader_study": study.to_json() if isinstance(study, ReaderStudy) else study,
         **several,
     }
     write_json(folder / "evaluation.json", found)
