@@ -12,7 +12,7 @@ from rich.table import Table
 from pipeline.cases.case import Case
 from pipeline.cases.manifest import read_manifest
 from pipeline.cases.plan import Count, Plan, describe_plan, plan_training
-from pipeline.cases.splits import Splits, assign_folds, assign_splits, split_around_fold
+from pipeline.cases.splits import Splits, assign_folds, assign_splits
 from pipeline.config.experiment import Config
 from pipeline.config.inputs import SplitFractions
 from pipeline.console import table_text
@@ -151,7 +151,7 @@ def look_ahead(
         config: of the training; None: none is written yet.
     """
     judging = [case for case in cases if settled.folds or splits.of[case.case_id] == "test"]
-    calibrating = _calibrating(cases, splits, settled, config)
+    calibrating = _calibrating(cases, splits, settled)
     size = JudgedSize.of(
         [str(case.patient_id) for case in judging], [int(case.label or 0) for case in judging], alike=assumed.alike
     )
@@ -176,15 +176,10 @@ def look_ahead(
     )
 
 
-def _calibrating(cases: Sequence[Case], splits: Splits, settled: Plan, config: Config | None) -> list[Case]:
+def _calibrating(cases: Sequence[Case], splits: Splits, settled: Plan) -> list[Case]:
     """Cases that fit the calibrator: a split of their own, or what networks leave out in turn."""
     if settled.folds:
-        spends = settled.members == 1 and config is not None and config.training.early_stopping is not None
-        if not spends:
-            return list(cases)
-        of, seed = [splits.of[case.case_id] for case in cases], config.data.split_seed if config else 0
-        drawn = [split_around_fold(cases, of, fold, seed=seed) for fold in sorted(set(of))]
-        return [case for at, case in enumerate(cases) if any(names[at] == "calibration" for names in drawn)]
+        return list(cases)
     name = "calibration" if settled.members == 1 else "train"
     return [case for case in cases if splits.of[case.case_id] == name]
 

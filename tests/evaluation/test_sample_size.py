@@ -165,6 +165,17 @@ def test_what_riley_asks_for_gives_the_widths_that_riley_asks_for():
     assert found == pytest.approx(drawn, rel=0.15)
 
 
+def test_observed_over_expected_varies_as_in_drawn_studies():
+    rng, distance, ratios = np.random.default_rng(6), class_separation(0.85), []
+    for _ in range(1500):
+        labels = (rng.random(300) < 0.3).astype(int)
+        logits = math.log(3 / 7) - distance**2 / 2 + rng.normal(labels * distance**2, distance)
+        ratios.append(labels.sum() / (1 / (1 + np.exp(-logits))).sum())
+    expected = expected_intervals(independent(90, 210), Assumed())["observed_expected"]
+    assert math.log(expected.upper) == pytest.approx(1.968 * np.std(np.log(ratios)), rel=0.08)
+    assert expected.lower == pytest.approx(1 / expected.upper)
+
+
 def test_a_gap_of_the_size_said_is_found_in_80_percent_of_studies():
     size, assumed = independent(200, 400), Assumed(auroc=0.85, sensitivity=0.8)
     gaps = detectable_gaps(size, assumed, share=0.25)

@@ -179,6 +179,15 @@ def test_a_subgroup_with_few_of_one_class_says_nothing_that_needs_both():
         small.evaluation["auroc"]
 
 
+def test_a_subgroup_of_fewer_than_ten_patients_says_nothing():
+    rows = frame(600, seed=4)
+    rows["site"] = ["few"] * 9 + ["many"] * 591
+    rows["patient_id"] = [f"p{number}" for number in range(600)]
+    made = Predictions.from_frame(rows).with_probabilities(calibrator().apply)
+    few, _ = evaluate_subgroups(made, ["site"], operating_point=point(), resamples=50)
+    assert (few.n_patients, few.evaluation) == (9, None)
+
+
 def test_details_hold_the_gaps():
     details = evaluate_details(TEST, operating_point=point(), columns=["site"], resamples=50)
     assert details.to_json()["subgroup_gaps"][0]["statistic"] == "auroc"
