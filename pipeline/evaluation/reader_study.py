@@ -18,13 +18,14 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from pipeline.errors import UndefinedMetricError, UsageError
+from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation import structural
 from pipeline.evaluation.arrays import FloatArray, as_groups, as_labels, as_scores, require_both_classes
 from pipeline.evaluation.intervals import Interval
 from pipeline.evaluation.predictions import Predictions
 
 _FEWEST_READERS = 2
+_NO_VARIANCE = 1e-12  # what rounding leaves of a variance that is 0
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,13 @@ class ReaderStudy:
         n_patients: of them.
         n_positive: malignant ones.
         left_out: labelled cases that a reader did not score.
+        not_judged: cases that readers scored and that are not judged, as those of another split.
         readers: each reader.
         model: the model's AUROC on these cases.
         average: mean of the readers' AUROCs, readers as a sample.
         gain: the model's AUROC less the readers' mean, readers as a sample.
-        gain_fixed: the same for these readers alone.
+        gain_fixed: the same for these readers alone, on cases like these.
+        gain_fixed_cases: the same for readers like these, on these cases alone.
         degrees_of_freedom: Hillis', of ``gain``.
     """
 
@@ -57,11 +60,13 @@ class ReaderStudy:
     n_patients: int
     n_positive: int
     left_out: int
+    not_judged: int
     readers: tuple[ReaderAuroc, ...]
     model: float
     average: Interval
     gain: Interval
     gain_fixed: Interval
+    gain_fixed_cases: Interval
     degrees_of_freedom: float
 
     def to_json(self) -> dict[str, Any]:
@@ -74,13 +79,15 @@ class PanelMean:
     """Mean of a figure over readers.
 
     Attributes:
-        random: with readers as a sample of all readers.
-        fixed: for these readers alone.
+        random: with readers and cases as samples of all readers and cases.
+        fixed: for these readers alone, cases as a sample.
+        fixed_cases: for these cases alone, readers as a sample; with r - 1 degrees of freedom.
         degrees_of_freedom: of ``random``.
     """
 
     random: Interval
     fixed: Interval
+    fixed_cases: Interval
     degrees_of_freedom: float
 
 
@@ -96,7 +103,8 @@ def panel_mean(values: npt.ArrayLike, covariance: npt.ArrayLike, *, level: float
         UndefinedMetricError: with fewer than two readers, or when nothing varies.
 
     Source: Hillis, 2007, for a single modality: variance (MS(R) + r max(Cov2, 0)) / r with
-    (MS(R) + r max(Cov2, 0))^2 / (MS(R)^2 / (r - 1)) degrees of freedom; fixed readers (Var + (r - 1) max(Cov2, 0)) / r.
+    (MS(R) + r max(Cov2, 0))^2 / (MS(R)^2 / (r - 1)) degrees of freedom; fixed readers (Var + (r - 1) max(Cov2, 0)) / r;
+    fixed cases MS(R) / r.
     """
     figures, over_cases = np.asarray(values, dtype=np.float64), np.asarray(covariance, dtype=np.float64)
     readers = figures.size
@@ -106,16 +114,19 @@ def panel_mean(values: npt.ArrayLike, covariance: npt.ArrayLike, *, level: float
     shared = max(float((over_cases.sum() - np.trace(over_cases)) / (readers * (readers - 1))), 0.0)
     between = float(figures.var(ddof=1))
     whole = between + readers * shared
-    if whole <= 0.0:
+    of_these = own + (readers - 1) * shared
+    if min(whole, of_these) <= _NO_VARIANCE:
         raise UndefinedMetricError("reader study: readers and cases show no spread to measure; give more cases")
     freedom = whole**2 / (between**2 / (readers - 1)) if between > 0.0 else np.inf
     mean, half = float(figures.mean()), (1.0 + level) / 2.0
     far = float(stats.t.ppf(half, freedom)) if np.isfinite(freedom) else float(stats.norm.ppf(half))
     reach = far * float(np.sqrt(whole / readers))
-    fixed = float(stats.norm.ppf(half)) * float(np.sqrt((own + (readers - 1) * shared) / readers))
+    fixed = float(stats.norm.ppf(half)) * float(np.sqrt(of_these / readers))
+    these_cases = float(stats.t.ppf(half, readers - 1)) * float(np.sqrt(between / readers))
     return PanelMean(
         Interval(mean, mean - reach, mean + reach, level, "Obuchowski-Rockette, random readers"),
         Interval(mean, mean - fixed, mean + fixed, level, "Obuchowski-Rockette, fixed readers"),
+        Interval(mean, mean - these_cases, mean + these_cases, level, "Obuchowski-Rockette, fixed cases"),
         float(min(freedom, 1e9)),
     )
 
@@ -146,16 +157,16 @@ def compare_with_readers(predictions: Predictions, scores: pd.DataFrame) -> Read
         scores: index ``case_id``, one column a reader, NaN where a reader did not score.
 
     Raises:
-        UsageError: when no judged case was scored by every reader.
-        UndefinedMetricError: when these cases have one class, or there are fewer than two readers.
+        UndefinedMetricError: when no judged case was scored by every reader, these cases have one class, there are
+            fewer than two readers, or nothing varies.
     """
     labelled = predictions.labelled()
     of_cases = scores.reindex(labelled.case_ids)
     complete = of_cases.notna().all(axis=1).to_numpy()
     if not complete.any():
-        raise UsageError(
-            f"readers: none of the {len(labelled)} judged cases was scored by all {len(scores.columns)} readers; check "
-            "the case ids"
+        raise UndefinedMetricError(
+            f"reader study: none of the {len(labelled)} judged cases was scored by all {len(scores.columns)} readers; "
+            "have them score these cases"
         )
     labels, patients = labelled.labels[complete], labelled.patients[complete]
     columns = [of_cases[name].to_numpy(dtype=np.float64)[complete] for name in of_cases.columns]
@@ -169,6 +180,7 @@ def compare_with_readers(predictions: Predictions, scores: pd.DataFrame) -> Read
         n_patients=int(np.unique(patients).size),
         n_positive=int(labels.sum()),
         left_out=int((~complete).sum()),
+        not_judged=len(set(scores.index) - set(labelled.case_ids.tolist())),
         readers=tuple(
             ReaderAuroc(str(name), float(area), float(aurocs[0] - area))
             for name, area in zip(of_cases.columns, aurocs[1:], strict=True)
@@ -177,5 +189,6 @@ def compare_with_readers(predictions: Predictions, scores: pd.DataFrame) -> Read
         average=average.random,
         gain=gain.random,
         gain_fixed=gain.fixed,
+        gain_fixed_cases=gain.fixed_cases,
         degrees_of_freedom=gain.degrees_of_freedom,
     )

@@ -131,7 +131,7 @@ class ReportInputs:
         intervals_are: what the intervals are about, where that is not plain; blank elsewhere.
         with_refused: sensitivity and specificity with the refused cases, or why they are not known.
         characteristics: who the cases are, by split; None when only their probabilities are known.
-        reader_study: the model beside readers' average, where their scores were given.
+        reader_study: the model beside readers' average, or why that is undefined, where their scores were given.
         restated: PPV and NPV at other prevalences.
         pictures: the most confident mistakes.
         data: name and value of what is known about data and labels.
@@ -158,7 +158,7 @@ class ReportInputs:
     intervals_are: str = ""
     with_refused: WithRefused | str = NOT_KNOWN
     characteristics: Characteristics | None = None
-    reader_study: ReaderStudy | None = None
+    reader_study: ReaderStudy | str | None = None
     restated: tuple[Restated, ...] = ()
     pictures: tuple[Picture, ...] = ()
     data: Mapping[str, str] = field(default_factory=dict)

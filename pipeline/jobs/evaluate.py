@@ -23,7 +23,6 @@ from pipeline.evaluation.intervals import OUT_OF_FOLD, Interval
 from pipeline.evaluation.multilabel import evaluate_findings, in_order
 from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point
 from pipeline.evaluation.predictions import Predictions, read_predictions
-from pipeline.evaluation.reader_study import compare_with_readers
 from pipeline.evaluation.refused import RefusedCases
 from pipeline.evaluation.report import Flow, Picture, SplitCounts
 from pipeline.evaluation.results import Evaluation
@@ -49,7 +48,7 @@ from pipeline.workflow.labelled import (
     subgroup_columns,
 )
 from pipeline.workflow.mistakes import mistake_pictures
-from pipeline.workflow.reader_table import read_reader_scores
+from pipeline.workflow.reader_table import read_reader_scores, require_known_cases, study_or_reason
 from pipeline.workflow.reporting import Judged, preprocessing_facts, provenance_facts, write_evaluation
 from pipeline.workflow.summary import champion_text, evaluation_text, refused_text
 from pipeline.workflow.table_truth import truth_differences
@@ -123,9 +122,9 @@ def evaluate_model(
     """
     options = options or EvaluateOptions()
     require_free(out)
-    scores = None if options.readers is None else read_reader_scores(options.readers)
     manifest = read_manifest(manifest_path)
     manifest.require_usable()
+    scores = _reader_scores(options.readers, [case.case_id for case in manifest.cases], "the manifest")
     model = load_model(model_folder(model_name, Tracking()))
     require_findings(manifest, model.findings)
     labelled = [case for case in manifest.cases if case.label is not None]
@@ -156,7 +155,7 @@ def evaluate_model(
     judged, predictions = _judged(model, manifest, labelled, unseen, judged_rows, doubtful, findings)
     cases = [case for case, _ in judged_rows]
     beside = _champion_beside(model_name, model, judged, cases, manifest.root) if options.champion else "not asked for"
-    study = None if scores is None else compare_with_readers(judged.predictions, scores)
+    study = study_or_reason(judged.predictions, scores)
     shown = _pictures(model, scorer, judged.predictions, cases) if options.pictures else ()
     unread = [each.case for each in scored if not each.usable]
     refused = RefusedCases([int(case.label or 0) for case in unread], [str(case.patient_id) for case in unread])
@@ -196,8 +195,8 @@ def evaluate_predictions(
         UsageError: when the file cannot be used, or a finding lacks a class in one of the two splits.
     """
     require_free(out)
-    scores = None if readers is None else read_reader_scores(readers)
     predictions = read_predictions(path)
+    scores = _reader_scores(readers, predictions.case_ids.tolist(), "the predictions")
     seeds = seeds_of(predictions)
     first = predictions.where(seed=seeds[0]) if len(seeds) > 1 else predictions
     names = in_order(predictions.frame["finding"].tolist())
@@ -215,8 +214,7 @@ def evaluate_predictions(
         all_seeds=predictions.where(split="test", finding=names[0]) if len(seeds) > 1 else None,
         prevalence=prevalence,
     )
-    if scores is not None:
-        judged = replace(judged, reader_study=compare_with_readers(judged.predictions, scores))
+    judged = replace(judged, reader_study=study_or_reason(judged.predictions, scores))
     calibration = first.where(split="calibration", finding=names[0])
     lines = _write(judged, out, all_predictions=predictions, calibration=calibration)
     return EvaluationResult(out, judged.evaluation, (), "\n".join(lines))
@@ -355,6 +353,15 @@ def _rating(case: Case) -> float | None:
         return None
 
 
+def _reader_scores(path: Path | None, case_ids: Sequence[str], where: str) -> pd.DataFrame | None:
+    """Readers' scores, every case of which is one of ``case_ids``; None without a table."""
+    if path is None:
+        return None
+    scores = read_reader_scores(path)
+    require_known_cases(scores, case_ids, path, where=where)
+    return scores
+
+
 def _write(
     judged: Judged,
     out: Path,
@@ -368,14 +375,14 @@ def _write(
         write_evaluation(
             judged, folder, all_predictions=all_predictions, calibration=calibration, refer_zone=refer_zone
         )
-    lines = [
-        evaluation_text(judged.title, judged.evaluation, judged.findings),
-        f"  {refused_text(judged.with_refused)}",
-    ]
+    lines = [evaluation_text(judged.title, judged.evaluation, judged.findings)]
+    lines.append(f"  {refused_text(judged.with_refused)}")
     if judged.predictions.out_of_fold:
         lines.append(f"  {OUT_OF_FOLD}")
-    if judged.reader_study is not None:
-        study = judged.reader_study
+    study = judged.reader_study
+    if isinstance(study, str):
+        lines.append(f"  {study}")
+    elif study is not None:
         lines.append(
             f"  AUROC less that of {len(study.readers)} readers on average: {study.gain}, on {study.n_cases} cases"
         )

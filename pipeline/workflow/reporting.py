@@ -59,7 +59,7 @@ class Judged:
         histories: each network's epochs, for the learning curve; empty when nothing was trained.
         subgroups: columns, beside the usual ones.
         prevalence: share of malignant cases where the model is to be used; None where none is stated.
-        reader_study: the model beside readers' average; None where no table of their scores was given.
+        reader_study: the model beside readers' average, or why that is undefined; None where no table was given.
         characteristics: who the cases of each split are; None describes those judged by their subgroup columns.
         readers: columns of several readers' ratings; None takes the usual ones.
         all_seeds: the same cases under every seed; None when there is one.
@@ -85,7 +85,7 @@ class Judged:
     histories: Sequence[Epochs] = ()
     subgroups: Sequence[str] = ()
     prevalence: float | None = None
-    reader_study: ReaderStudy | None = None
+    reader_study: ReaderStudy | str | None = None
     characteristics: Characteristics | None = None
     readers: ReaderColumns | None = None
     all_seeds: Predictions | None = None
@@ -130,6 +130,7 @@ def write_evaluation(
     champion = judged.champion if isinstance(judged.champion, str) else judged.champion.to_json()
     several = judged.findings.to_json() if judged.findings else {}
     beside = {other.name: other.to_json() for other in judged.comparisons}
+    study = judged.reader_study
     found = {
         **judged.evaluation.to_json(),
         **details.to_json(),
@@ -138,7 +139,7 @@ def write_evaluation(
         "intervals_are": OUT_OF_FOLD if judged.predictions.out_of_fold else None,
         "decision_curve": _decision_curves(judged),
         "refused": refused if isinstance(refused := judged.with_refused, str) else refused.to_json(),
-        "reader_study": None if judged.reader_study is None else judged.reader_study.to_json(),
+        "reader_study": study.to_json() if isinstance(study, ReaderStudy) else study,
         **several,
     }
     write_json(folder / "evaluation.json", found)
