@@ -40,15 +40,16 @@ from pipeline.config.experiment import Config
 from pipeline.config.file import load_config
 from pipeline.evaluation.metrics import auroc
 from pipeline.evaluation.predictions import Predictions, write_predictions
+from pipeline.training.fit import Fitted
 from pipeline.training.tracker import NullTracker
 from pipeline.workflow.calibrate import evaluate_as_configured
 from pipeline.workflow.cohort import Cohort, prepare_cohort
 from pipeline.workflow.compare import Comparison, compare
 from pipeline.workflow.experiment import resolve_columns
 from pipeline.workflow.findings_text import findings_lines
-from pipeline.workflow.folds import around_fold, fold_names, pool_judgements
+from pipeline.workflow.folds import fold_names, fold_parts, judge_folds
 from pipeline.workflow.judge import Judgement
-from pipeline.workflow.learn import learn
+from pipeline.workflow.learn import fit_members
 
 
 def main() -> None:
@@ -101,19 +102,20 @@ def run_seed(cohort: Cohort, config: Config, out: Path | None, processes: int) -
     """Train every fold with one seed and judge the pooled out-of-fold probabilities."""
     folds, threads = fold_names(cohort), max(1, torch.get_num_threads() // processes)
     with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
-        pooled = pool_judgements(list(pool.map(run_fold, repeat(cohort), folds, repeat(config))), config)
+        learnt = dict(zip(folds, pool.map(run_fold, repeat(cohort), folds, repeat(config)), strict=True))
+    pooled = judge_folds(cohort, learnt, config)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_predictions(pooled.predictions, out / f"predictions-seed{config.seed}.parquet")
     return pooled
 
 
-def run_fold(cohort: Cohort, fold: str, config: Config) -> Judgement:
-    """Train on all folds but one and judge that one."""
+def run_fold(cohort: Cohort, fold: str, config: Config) -> tuple[Fitted, ...]:
+    """Train on all folds but one."""
     with tempfile.TemporaryDirectory() as folder:
-        _, judgement = learn(around_fold(cohort, fold, config), config, Path(folder), NullTracker())
-    print(f"seed {config.seed} {fold}: AUROC {judgement.evaluation['auroc']}", flush=True)
-    return judgement
+        fitted = fit_members(fold_parts(cohort, fold, config), config, Path(folder), NullTracker())
+    print(f"seed {config.seed} {fold}: trained", flush=True)
+    return fitted
 
 
 def report(judged: Mapping[str, Judgement], config: Config, cohort: Cohort, also: str | None) -> None:

@@ -72,7 +72,7 @@ def run(file: str, overrides: list[str]) -> dict[str, object]:
     cohort = prepare_cohort(manifest, splits.of, config)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        fitted = fit_members(cohort, config, Path(folder), NullTracker())
+        fitted = fit_members(member_parts(cohort, config), config, Path(folder), NullTracker())
         seconds = time.perf_counter() - started
     judgement = judge_members(cohort, fitted, config)
     parts = member_parts(cohort, config)

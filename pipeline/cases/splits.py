@@ -22,6 +22,9 @@ from pipeline.files import sha256_json
 _FOLDS = 20  # shares are honoured to 1/20
 JOINED_SPLITS = ("train", "test")  # for several members
 _PARTS = 8  # of what is not the test fold
+AGREEMENT = "agreement"  # a network's name for cases that another one has left out too
+_SET_ASIDE = 16  # one patient in so many
+_FEWEST_TO_SET_ASIDE = 8  # patients of a class
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,52 @@ def assign_folds(manifest: Manifest, folds: int, *, seed: int) -> Splits:
     return Splits(of=of, source="folds", digest=sha256_json(of))
 
 
-def split_around_fold(cases: Sequence[Case], fold_of: Sequence[str], fold: str, *, seed: int) -> list[str]:
-    """Split of each case when one fold is the test split: of the others' patients, 1/8 validate and 1/8 calibrate."""
-    rest = [index for index, name in enumerate(fold_of) if name != fold]
-    names = ["test"] * len(cases)
-    for index, part in zip(rest, patient_folds([cases[index] for index in rest], _PARTS, seed=seed), strict=True):
-        names[index] = {0: "validation", 1: "calibration"}.get(part, "train")
+def split_around_fold(
+    cases: Sequence[Case], fold_of: Sequence[str], fold: str, *, validated: bool, seed: int
+) -> list[str]:
+    """Split of each case when one fold is the test split.
+
+    Args:
+        cases: labelled.
+        fold_of: the fold of each.
+        fold: that is the test split.
+        validated: whether 1/8 of the other folds' patients are the validation split; no network is trained on them.
+        seed: of the drawing.
+    """
+    names = ["test" if name == fold else "train" for name in fold_of]
+    if validated:
+        rest = [index for index, name in enumerate(names) if name == "train"]
+        for index, part in zip(rest, patient_folds([cases[index] for index in rest], _PARTS, seed=seed), strict=True):
+            names[index] = "validation" if part == 0 else "train"
     return names
+
+
+def set_aside(cases: Sequence[Case], names: Sequence[str], *, seed: Sequence[int]) -> list[str]:
+    """The same splits, in which one in sixteen of the training patients of each class is in ``agreement`` instead.
+
+    The network of these splits is not trained on them, and neither was the one that left them out before: how much two
+    such networks differ tells how much the mean of all differs from a single one. A class of fewer than 8 training
+    patients gives none of them.
+
+    Args:
+        cases: labelled.
+        names: split of each.
+        seed: of the drawing, another one for each network.
+    """
+    malignant: dict[str | None, bool] = {}
+    for case, name in zip(cases, names, strict=True):
+        if name == "train":
+            malignant[case.patient_id] = malignant.get(case.patient_id, False) or case.label == 1
+    rng = np.random.default_rng(np.random.SeedSequence(tuple(seed)))
+    taken: set[str | None] = set()
+    for wanted in (False, True):
+        patients = sorted(str(patient) for patient, value in malignant.items() if value == wanted)
+        if len(patients) >= _FEWEST_TO_SET_ASIDE:
+            taken.update(rng.choice(patients, max(1, round(len(patients) / _SET_ASIDE)), replace=False).tolist())
+    return [
+        AGREEMENT if name == "train" and case.patient_id in taken else name
+        for case, name in zip(cases, names, strict=True)
+    ]
 
 
 def join_development(splits: Sequence[str]) -> list[str]:
@@ -75,7 +117,7 @@ def join_development(splits: Sequence[str]) -> list[str]:
 def leave_out_parts(cases: Sequence[Case], splits: Sequence[str], members: int, *, seed: int) -> list[list[str]]:
     """For each member, splits in which one part of the training patients is the calibration split instead.
 
-    Every training case is left out by exactly one member.
+    Every training case calibrates for exactly one member, and some are set aside by another one too (``set_aside``).
 
     Raises:
         UsageError: when a class has fewer training patients than members.
@@ -95,7 +137,7 @@ def leave_out_parts(cases: Sequence[Case], splits: Sequence[str], members: int, 
         names = list(splits)
         for index, part in zip(training, parts, strict=True):
             names[index] = "calibration" if part == member else "train"
-        left_out.append(names)
+        left_out.append(set_aside(cases, names, seed=(seed, member)))
     return left_out
 
 

@@ -254,8 +254,12 @@ def calibrated(member: Member, logits: NDArray[np.float64]) -> NDArray[np.float6
 def combine(members: Sequence[Member], logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probabilities (B, F) of logits (M, B, F).
 
-    They are the mean of calibrated logits, or, with an isotonic member, of calibrated probabilities.
+    They are the mean of calibrated logits, or, with an isotonic member, of calibrated probabilities. Members with one
+    calibrator were calibrated together, for the mean of their logits.
     """
+    first = members[0]
+    if all(member.calibrators == first.calibrators for member in members):
+        return calibrated(first, logits.mean(axis=0))
     if _averages_probabilities(members):
         return np.asarray(np.mean([calibrated(*pair) for pair in zip(members, logits, strict=True)], axis=0))
     pairs = zip(members, logits, strict=True)

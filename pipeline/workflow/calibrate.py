@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,11 +17,13 @@ from pipeline.config.inputs import MALIGNANT
 from pipeline.errors import CalibrationError, UsageError
 from pipeline.evaluation.calibration_ladder import CalibrationFit, fit_with_fallback
 from pipeline.evaluation.conformal import ReferZone, fit_refer_zone
+from pipeline.evaluation.ensemble_mean import MeanLogits, as_mean_of
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point, needed_cases
 from pipeline.evaluation.predictions import FOLD_COLUMNS, Predictions
 from pipeline.evaluation.results import Evaluation
 from pipeline.workflow.cohort import Usable, extra_frame
+from pipeline.workflow.held_out import HeldOut
 
 LogitArray = NDArray[np.float64]
 
@@ -164,6 +167,28 @@ def calibrate_findings(
         fit, points[name] = calibrate(logits[known, column], truth, config, prior_offset=prior_offset)
         fits.append(fit)
     return tuple(fits), points
+
+
+def of_mean(said: HeldOut, at: Sequence[int], labels: LogitArray) -> tuple[MeanLogits, ...]:
+    """Logits of the cases that calibrate as the mean of all networks would have them, finding by finding.
+
+    Args:
+        said: by networks that had left the cases out, single ones.
+        at: M places of those that calibrate.
+        labels: (M, F) of them, NaN where unknown; those cases keep their logits.
+    """
+    means = []
+    for column, truth in enumerate(labels.T):
+        logits, known = said.logits[list(at), column], np.isfinite(truth)
+        mean = as_mean_of(said.networks, logits[known], truth[known].astype(np.int64), said.pairs[:, :, column])
+        logits[known] = mean.logits
+        means.append(replace(mean, logits=logits))
+    return tuple(means)
+
+
+def stack_logits(means: Sequence[MeanLogits]) -> LogitArray:
+    """Logits (M, F) of all findings."""
+    return np.stack([mean.logits for mean in means], axis=1)
 
 
 def predictions_of(

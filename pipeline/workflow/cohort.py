@@ -61,6 +61,11 @@ class Cohort:
         """The usable cases of one split."""
         return [each for each in self.usable if each.split == split]
 
+    def with_splits(self, names: Sequence[str]) -> Cohort:
+        """The same cases, each usable one in another split."""
+        pairs = zip(self.usable, names, strict=True)
+        return replace(self, usable=tuple(replace(each, split=name) for each, name in pairs))
+
     def training(self) -> list[Usable]:
         """What the weights are fitted on: the training split, and partly labelled cases of patients in no other split.
 

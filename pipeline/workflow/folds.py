@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from pipeline.cases.findings import finding_labels
-from pipeline.cases.splits import split_around_fold
+from pipeline.cases.splits import set_aside, split_around_fold
 from pipeline.config.experiment import Config
 from pipeline.evaluation.metrics import auroc
-from pipeline.evaluation.multilabel import evaluate_findings
-from pipeline.evaluation.operating_points import OperatingPoint
-from pipeline.evaluation.predictions import Predictions
 from pipeline.tracking.runs import TrackedRun, open_run
 from pipeline.training.fit import Fitted
-from pipeline.workflow.calibrate import fold_limits, operating_point_as_configured, refer_zone, with_fold_limits
 from pipeline.workflow.cohort import Cohort
+from pipeline.workflow.held_out import out_of_fold_logits
 from pipeline.workflow.judge import Judgement
-from pipeline.workflow.learn import fit_members, held_out_logits, learn, require_can_calibrate
-from pipeline.workflow.out_of_fold import judge_out_of_fold, pool_comparisons, stack
+from pipeline.workflow.learn import fit_members, require_can_calibrate
+from pipeline.workflow.out_of_fold import judge_out_of_fold
 from pipeline.workflow.run_folder import RunRecord, read_record
 
 
@@ -48,50 +44,32 @@ def learn_folds(
         tags: of each child.
         profile: print and track where the time of each fold goes.
     """
-    parts = {fold: around_fold(cohort, fold, config) for fold in fold_names(cohort)}
-    runs = _FoldRuns(run, config, folder, name, tags)
-    if is_cross_fitted(config):
-        return _learn_cross_fitted(cohort, parts, config, runs, profile=profile)
-    outcomes: list[tuple[tuple[Fitted, ...], Judgement]] = []
-    members = config.training.member_count
-    each_fold = _without_refer_zone(config)  # a fold's calibration split may be too small for what all of them can do
-    for fold, part in parts.items():
-        with runs.open(fold) as child:
-            after, total = len(outcomes) * members, len(parts) * members
-            fitted, judgement = learn(part, each_fold, folder / fold, child, after=after, total=total, profile=profile)
-            child.metrics(judgement.evaluation.metrics("test_") | judgement.findings.metrics("test_"))
-        outcomes.append((fitted, judgement))
-    networks = tuple(network for fitted, _ in outcomes for network in fitted)
-    return networks, pool_judgements([judgement for _, judgement in outcomes], config)
-
-
-def is_cross_fitted(config: Config) -> bool:
-    """Whether each fold is calibrated on what the networks of the others say of their own cases.
-
-    So no case is spent on validation or calibration: each trains all networks but one, and is judged by that one.
-    """
-    return config.training.member_count == 1 and config.training.early_stopping is None
-
-
-def _learn_cross_fitted(
-    cohort: Cohort, parts: Mapping[str, Cohort], config: Config, runs: _FoldRuns, *, profile: bool
-) -> tuple[tuple[Fitted, ...], Judgement]:
     usable = cohort.usable
     require_can_calibrate(usable, range(len(usable)), config)
-    logits = np.full((len(usable), len(config.data.findings)), np.nan)
-    networks: list[Fitted] = []
-    for fold, part in parts.items():
+    labels = finding_labels([case.case for case in usable], config.data.findings)[:, 0]
+    names, members = fold_names(cohort), config.training.member_count
+    runs = _FoldRuns(run, config, folder, name, tags)
+    learnt: dict[str, tuple[Fitted, ...]] = {}
+    for fold in names:
         with runs.open(fold) as child:
-            (fitted,) = fit_members(
-                part, config, runs.folder / fold, child, after=len(networks), total=len(parts), profile=profile
+            parts, after = fold_parts(cohort, fold, config), len(learnt) * members
+            learnt[fold] = fit_members(
+                parts, config, folder / fold, child, after=after, total=len(names) * members, profile=profile
             )
-            tested = np.array([case.split == "test" for case in part.usable])
-            logits[tested] = held_out_logits([part], [fitted.network], config)[tested]
-            labels = finding_labels([case.case for case in usable], config.data.findings)[tested, 0]
-            child.metrics({"test_auroc": auroc(labels, logits[tested, 0])})
-        networks.append(fitted)
-    offset = float(np.mean([fitted.prior_offset for fitted in networks]))
-    return tuple(networks), judge_out_of_fold(list(parts.values()), logits, config, prior_offset=offset)
+            networks = [fitted.network for fitted in learnt[fold]]
+            logits = out_of_fold_logits(parts[:1], [networks], config).logits[:, 0]
+            tested = np.isfinite(logits)
+            child.metrics({"test_auroc": auroc(labels[tested], logits[tested])})
+    return tuple(fitted for of_fold in learnt.values() for fitted in of_fold), judge_folds(cohort, learnt, config)
+
+
+def judge_folds(cohort: Cohort, learnt: Mapping[str, Sequence[Fitted]], config: Config) -> Judgement:
+    """Judge all cases by the networks of their fold, which are given by its name."""
+    seen = [fold_parts(cohort, fold, config)[0] for fold in learnt]
+    said = out_of_fold_logits(seen, [[fitted.network for fitted in of_fold] for of_fold in learnt.values()], config)
+    offset = float(np.mean([fitted.prior_offset for of_fold in learnt.values() for fitted in of_fold]))
+    parts = [around_fold(cohort, fold, config) for fold in learnt]
+    return judge_out_of_fold(parts, said, config, prior_offset=offset)
 
 
 @dataclass(frozen=True)
@@ -125,74 +103,26 @@ class _FoldRuns:
             yield child
 
 
-def _without_refer_zone(config: Config) -> Config:
-    return config.model_copy(
-        update={"operating_point": config.operating_point.model_copy(update={"refer_coverage": None})}
-    )
-
-
 def fold_names(cohort: Cohort) -> list[str]:
     """The folds of a cohort, in order."""
     return sorted({each.split for each in cohort.usable})
 
 
 def around_fold(cohort: Cohort, fold: str, config: Config) -> Cohort:
-    """The same cases with four splits, the fold being the test split; only training beside it where none other is used.
+    """The same cases with the fold as test split, and the others' for training.
 
-    Several members calibrate on what each leaves out. A single network that does not stop early watches nothing, and
-    is calibrated on what the networks of the other folds say of their cases.
+    No case is spent on calibration: what the networks of the other folds say of their own cases calibrates. Only early
+    stopping has a validation split of its own.
     """
-    folds = [case.split for case in cohort.usable]
-    if config.training.member_count > 1 or is_cross_fitted(config):
-        names = ["test" if name == fold else "train" for name in folds]
-    else:
-        names = split_around_fold([case.case for case in cohort.usable], folds, fold, seed=config.data.split_seed)
-    return replace(
-        cohort, usable=tuple(replace(each, split=name) for each, name in zip(cohort.usable, names, strict=True))
-    )
+    cases, folds = zip(*((each.case, each.split) for each in cohort.usable), strict=True)
+    validated = config.training.early_stopping is not None
+    return cohort.with_splits(split_around_fold(cases, folds, fold, validated=validated, seed=config.data.split_seed))
 
 
-def _points(calibration: Predictions, config: Config) -> dict[str, OperatingPoint]:
-    """By finding, on the cases where it is known."""
-    known = {name: calibration.where(finding=name).labelled() for name in config.data.findings}
-    return {
-        name: operating_point_as_configured(each.labels, each.probabilities, config) for name, each in known.items()
-    }
-
-
-def pool_judgements(judgements: Sequence[Judgement], config: Config) -> Judgement:
-    """One judgement of all test cases; each fold was calibrated before, so that probabilities may be pooled.
-
-    Each finding's threshold is chosen on the calibration cases of all folds, each case once. What decides the test
-    cases of a fold (``FOLD_COLUMNS`` of the predictions) is chosen on those of them that are not among these, by the
-    fold's own networks where it calibrated on them, and else by those of another fold.
-    """
-    tests = [each.predictions.where(split="test") for each in judgements]
-    of_folds = [each.predictions.where(split="calibration") for each in judgements]
-    calibration = stack(of_folds, once=True)
-    points = _points(calibration, config)
-    first = config.data.findings[0]
-    limits = []
-    for fold, judged in enumerate(tests):
-        others = stack([of_folds[fold], *of_folds[:fold], *of_folds[fold + 1 :]], once=True)
-        others = Predictions(others.frame[~others.frame["case_id"].isin(judged.case_ids)].reset_index(drop=True))
-        known = others.where(finding=first)
-        limits.append(fold_limits(known.labels, known.probabilities, _points(others, config), config))
-    test = with_fold_limits(stack(tests), limits)
-    calibrated = calibration.where(finding=first)
-    settings = config.evaluation
-    return Judgement(
-        calibrations=tuple(fits for judgement in judgements for fits in judgement.calibrations),
-        covariates=tuple(term for each in judgements for term in each.covariates),
-        operating_points=points,
-        predictions=Predictions.from_frame(pd.concat([calibration.frame, test.frame], ignore_index=True)),
-        findings=evaluate_findings(test, points, resamples=settings.resamples, seed=config.seed),
-        comparisons=pool_comparisons(
-            [judgement.comparisons for judgement in judgements], test.where(finding=first), points[first], config
-        ),
-        prevalence_at_calibration=float(calibrated.labels.mean()),
-        refer_zone=refer_zone(calibrated.labels, calibrated.probabilities, config),
-        fold_aurocs=tuple(
-            auroc(part.labels, part.probabilities) for part in (each.of_first("test") for each in judgements)
-        ),
-    )
+def fold_parts(cohort: Cohort, fold: str, config: Config) -> list[Cohort]:
+    """The cohort as the networks of a fold see it: all alike, a few training cases being set aside (``set_aside``)."""
+    part = around_fold(cohort, fold, config)
+    cases, names = zip(*((each.case, each.split) for each in part.usable), strict=True)
+    number = int(fold.rsplit("-", 1)[-1])
+    aside = part.with_splits(set_aside(cases, names, seed=(config.data.split_seed, number)))
+    return [aside] * config.training.member_count

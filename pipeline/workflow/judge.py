@@ -14,14 +14,23 @@ from pipeline.evaluation.calibration_ladder import CalibrationFit
 from pipeline.evaluation.certainty import RATING_COLUMN
 from pipeline.evaluation.conformal import ReferZone
 from pipeline.evaluation.covariates import CovariateTerm, fit_covariate_term
+from pipeline.evaluation.ensemble_mean import MeanLogits
 from pipeline.evaluation.multilabel import FindingsEvaluation, evaluate_findings
 from pipeline.evaluation.operating_points import OperatingPoint
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.results import Evaluation
 from pipeline.evaluation.subgroups import SUBGROUP_COLUMNS
-from pipeline.workflow.calibrate import LogitArray, calibrate_findings, calibration_rows, predictions_of, refer_zone
+from pipeline.workflow.calibrate import (
+    calibrate_findings,
+    calibration_rows,
+    of_mean,
+    predictions_of,
+    refer_zone,
+    stack_logits,
+)
 from pipeline.workflow.cohort import Usable, covariate_values
 from pipeline.workflow.compare import Comparison, comparisons
+from pipeline.workflow.held_out import HeldOut
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +38,9 @@ class Judgement:
     """Everything that is known of a model after training.
 
     Attributes:
-        calibrations: fitted on the calibration split; for each network, one a finding.
-        covariates: what they add to each network's logits, fitted on the calibration split.
+        calibrations: one a finding, of all networks' mean logit, fitted on the calibration split.
+        covariates: what they add to every network's logits, fitted on the calibration split.
+        means: one a finding, how the logits that calibrate were made those of the mean of all networks.
         operating_points: by finding, chosen on the calibration split.
         predictions: of the validation, calibration and test splits, all findings.
         findings: the test split's evaluation, finding by finding.
@@ -40,8 +50,9 @@ class Judgement:
         fold_aurocs: within each fold, when every case was judged by the network of its fold; of the first finding.
     """
 
-    calibrations: tuple[tuple[CalibrationFit, ...], ...]
-    covariates: tuple[CovariateTerm, ...]
+    calibrations: tuple[CalibrationFit, ...]
+    covariates: CovariateTerm
+    means: tuple[MeanLogits, ...]
     operating_points: Mapping[str, OperatingPoint]
     predictions: Predictions
     findings: FindingsEvaluation
@@ -68,33 +79,28 @@ class Judgement:
     @property
     def calibration(self) -> str:
         """How the first finding was calibrated, in a few words."""
-        terms = [line for term in self.covariates for line in term.describe()]
-        return "; ".join(dict.fromkeys([*terms, *(fits[0].describe() for fits in self.calibrations)]))
+        parts = [*self.covariates.describe(), self.calibrations[0].describe(), self.means[0].describe()]
+        return "; ".join(part for part in parts if part)
 
     @property
     def calibration_notes(self) -> tuple[str, ...]:
         """Which findings have another calibrator than the configured one, and why; empty when none has."""
         named = len(self.operating_points) > 1
-        notes = [
+        return tuple(
             (f"{finding}: " if named else "") + f"{fit.describe()}, because {'; '.join(fit.reasons)}"
-            for fits in self.calibrations
-            for finding, fit in zip(self.operating_points, fits, strict=True)
+            for finding, fit in zip(self.operating_points, self.calibrations, strict=True)
             if fit.reasons
-        ]
-        return tuple(dict.fromkeys(notes))
+        )
 
     @property
     def is_calibrated(self) -> bool:
         """Whether every finding has a calibrator; a model without one is not registered."""
-        return all(fit.is_calibrated for fits in self.calibrations for fit in fits)
+        return all(fit.is_calibrated for fit in self.calibrations)
 
-    def calibration_to_json(self) -> dict[str, list[dict[str, Any]]]:
-        """By finding: method asked for, method fitted and the reasons, each once, for ``model.json``."""
-        by_finding: dict[str, list[dict[str, Any]]] = {}
-        for finding, *fits in zip(self.operating_points, *self.calibrations, strict=True):
-            records = [fit.to_json() for fit in fits]
-            by_finding[finding] = [record for at, record in enumerate(records) if record not in records[:at]]
-        return by_finding
+    def calibration_to_json(self) -> dict[str, dict[str, Any]]:
+        """By finding: method asked for, method fitted and the reasons, and for which mean, for ``model.json``."""
+        fitted = zip(self.operating_points, self.calibrations, self.means, strict=True)
+        return {finding: {**fit.to_json(), "mean": mean.to_json()} for finding, fit, mean in fitted}
 
     def of_first(self, split: str) -> Predictions:
         """Predictions of one split and the first finding."""
@@ -108,12 +114,12 @@ def used_columns(config: Config, *, available: Collection[str] = ()) -> list[str
     return list(dict.fromkeys([*settings.baseline_columns, *settings.oracle_columns, *settings.subgroups, *usual]))
 
 
-def judge(usable: Sequence[Usable], logits: LogitArray, config: Config, *, prior_offset: float) -> Judgement:
+def judge(usable: Sequence[Usable], said: HeldOut, config: Config, *, prior_offset: float) -> Judgement:
     """Add covariates, calibrate, choose thresholds, judge, and compare with regressions on the same cases.
 
     Args:
         usable: cases of all splits; what trained the only network only feeds the comparisons.
-        logits: (N, F) of ``usable``, by networks that were not trained on them; NaN where there is none.
+        said: of ``usable``, by networks that were not trained on them.
         config: the experiment.
         prior_offset: what class balancing added to the logits.
     """
@@ -122,6 +128,9 @@ def judge(usable: Sequence[Usable], logits: LogitArray, config: Config, *, prior
     labels = finding_labels(cases, findings)  # (N, F)
     at = calibration_rows(usable)
     values = covariate_values(usable, config)
+    means = of_mean(said, at, labels[at])
+    logits = said.logits.copy()
+    logits[at] = stack_logits(means)
     term = fit_covariate_term(logits[at], labels[at], values[at], config.data.covariates)
     logits = logits + term.logits(values)
     fits, points = calibrate_findings(logits[at], labels[at], config, prior_offset=prior_offset)
@@ -139,8 +148,9 @@ def judge(usable: Sequence[Usable], logits: LogitArray, config: Config, *, prior
     )
     test = predictions.where(split="test")
     return Judgement(
-        calibrations=(fits,) * config.training.member_count,
-        covariates=(term,) * config.training.member_count,
+        calibrations=fits,
+        covariates=term,
+        means=means,
         operating_points=points,
         predictions=predictions,
         findings=evaluate_findings(test, points, resamples=config.evaluation.resamples, seed=config.seed),

@@ -15,32 +15,35 @@ from pipeline.evaluation.multilabel import evaluate_findings
 from pipeline.evaluation.operating_points import OperatingPoint
 from pipeline.evaluation.predictions import Predictions
 from pipeline.workflow.calibrate import (
-    LogitArray,
     calibrate_findings,
     fold_limits,
+    of_mean,
     predictions_of,
     refer_zone,
+    stack_logits,
     with_fold_limits,
 )
 from pipeline.workflow.cohort import Cohort, covariate_values
 from pipeline.workflow.compare import Comparison, compare, comparisons
+from pipeline.workflow.held_out import HeldOut
 from pipeline.workflow.judge import Judgement, used_columns
 
 
-def judge_out_of_fold(parts: Sequence[Cohort], logits: LogitArray, config: Config, *, prior_offset: float) -> Judgement:
+def judge_out_of_fold(parts: Sequence[Cohort], said: HeldOut, config: Config, *, prior_offset: float) -> Judgement:
     """Calibrate and judge the networks of all folds together (cross-fitting).
 
     The probability that judges a case comes from a calibrator (and covariates' weights) fitted on the cases of the
     other folds, and so do the threshold and the refer zone that decide it (``FOLD_COLUMNS`` of the predictions), so
-    that nothing that is judged was fitted to it. The model gets what is fitted on all of them.
+    that nothing that is judged was fitted to it: one fold's networks are judged, and calibrated by one fold's. The
+    model, whose logit is the mean of all folds', gets what is fitted on all cases for that mean.
 
     Args:
         parts: the same cases for each fold, its own being the test split.
-        logits: (N, F), each case by the network of its fold.
+        said: each case by the networks of its fold.
         config: the experiment.
         prior_offset: what class balancing added to the logits, on average.
     """
-    usable, findings = parts[0].usable, config.data.findings
+    usable, findings, logits = parts[0].usable, config.data.findings, said.logits
     cases = [case.case for case in usable]
     labels, values = finding_labels(cases, findings), covariate_values(usable, config)
     fold_of = np.empty(len(usable), int)
@@ -58,8 +61,10 @@ def judge_out_of_fold(parts: Sequence[Cohort], logits: LogitArray, config: Confi
         probabilities[tested] = np.stack(
             [fit.calibrator.apply(column) for fit, column in zip(fits, shifted[tested].T, strict=True)], axis=1
         )
-    term = fit_covariate_term(logits, labels, values, config.data.covariates)
-    final = logits + term.logits(values)
+    means = of_mean(said, range(len(usable)), labels)
+    steadied = stack_logits(means)
+    term = fit_covariate_term(steadied, labels, values, config.data.covariates)
+    final = steadied + term.logits(values)
     fits, points = calibrate_findings(final, labels, config, prior_offset=prior_offset)
     calibrated = np.stack([fit.calibrator.apply(column) for fit, column in zip(fits, final.T, strict=True)], axis=1)
     columns = used_columns(config, available=cases[0].extra)
@@ -75,8 +80,9 @@ def judge_out_of_fold(parts: Sequence[Cohort], logits: LogitArray, config: Confi
     first = test.where(finding=findings[0])
     of_fold = [Predictions.from_frame(first.frame[first.frame["fold"] == fold]) for fold in range(len(parts))]
     return Judgement(
-        calibrations=(fits,) * len(parts),
-        covariates=(term,) * len(parts),
+        calibrations=fits,
+        covariates=term,
+        means=means,
         operating_points=points,
         predictions=predictions,
         findings=evaluate_findings(test, points, resamples=config.evaluation.resamples, seed=config.seed),
@@ -99,13 +105,7 @@ def pool_comparisons(
     thresholds = test.frame.set_index("case_id")["fold_threshold"]
     pooled = []
     for same in zip(*of_folds, strict=True):
-        rows = stack([other.predictions for other in same]).frame
+        rows = pd.concat([other.predictions.frame.assign(fold=fold) for fold, other in enumerate(same)])
         decided = Predictions.from_frame(rows.assign(fold_threshold=thresholds.loc[rows["case_id"]].to_numpy()))
         pooled.append(compare(same[0].name, same[0].columns, test, decided, point, config))
     return tuple(pooled)
-
-
-def stack(parts: Sequence[Predictions], *, once: bool = False) -> Predictions:
-    """The folds' predictions, one below the other; optionally only the first of each case and finding."""
-    frame = pd.concat([part.frame.assign(fold=fold) for fold, part in enumerate(parts)], ignore_index=True)
-    return Predictions.from_frame(frame.drop_duplicates(["case_id", "finding"]) if once else frame)

@@ -174,8 +174,8 @@ def _save(learnt: Learnt, dataset_digest: str, run: TrackedRun) -> ModelDescript
     description = save_model(
         learnt.folder / "model",
         [
-            Member(network.network, tuple(fit.calibrator for fit in fits), term)
-            for network, fits, term in zip(fitted, judgement.calibrations, judgement.covariates, strict=True)
+            Member(network.network, tuple(fit.calibrator for fit in judgement.calibrations), judgement.covariates)
+            for network in fitted
         ],
         name=config.name,
         network=config.network,

@@ -28,7 +28,7 @@ from pipeline.training.tracker import NullTracker
 from pipeline.workflow.cohort import Cohort, prepare_cohort, require_both_classes
 from pipeline.workflow.compare import require_regressions
 from pipeline.workflow.experiment import Experiment
-from pipeline.workflow.folds import around_fold, fold_names, is_cross_fitted, learn_folds
+from pipeline.workflow.folds import around_fold, fold_names, fold_parts, learn_folds
 from pipeline.workflow.learn import case_tensors, fit_members, learn, member_parts
 from pipeline.workflow.record import record_model, record_start
 from pipeline.workflow.run_folder import SUMMARY, RunRecord, find_run, new_folder
@@ -142,8 +142,8 @@ def _follow(experiment: Experiment, group: Processes) -> None:
     """What the other processes of a training do: the steps, and nothing that anyone sees."""
     folder = group.from_first(Path()) / "checkpoints"  # comes when the first process has read, and cached, every scan
     cohort = prepare_cohort(experiment.manifest, experiment.splits.of, experiment.config)
-    for fold, part in _parts(cohort, experiment).items():
-        fit_members(part, experiment.config, folder / fold, NullTracker())
+    for fold, parts in _network_parts(cohort, experiment).items():
+        fit_members(parts, experiment.config, folder / fold, NullTracker())
 
 
 def _parts(cohort: Cohort, experiment: Experiment) -> dict[str, Cohort]:
@@ -153,14 +153,23 @@ def _parts(cohort: Cohort, experiment: Experiment) -> dict[str, Cohort]:
     return {fold: around_fold(cohort, fold, experiment.config) for fold in fold_names(cohort)}
 
 
+def _network_parts(cohort: Cohort, experiment: Experiment) -> dict[str, list[Cohort]]:
+    """The cohort as each network of each fold sees it; without folds itself, under no name."""
+    config = experiment.config
+    if not experiment.folds:
+        return {"": member_parts(cohort, config)}
+    return {fold: fold_parts(cohort, fold, config) for fold in fold_names(cohort)}
+
+
 def _read_cases(experiment: Experiment) -> Cohort:
     """Read every labelled case, name the rejected ones, and refuse what they leave when a class is missing."""
     config, manifest = experiment.config, experiment.manifest
     cohort = prepare_cohort(manifest, experiment.splits.of, config)
     for case, error in cohort.rejected:
         print(one_line(f"rejected {case.case_id}: {error.code}: {error.reason}"), file=sys.stderr)
-    joined = config.training.member_count > 1 or (experiment.folds and is_cross_fitted(config))
-    splits = JOINED_SPLITS if joined else SPLITS
+    splits: tuple[str, ...] = SPLITS
+    if config.training.member_count > 1 or experiment.folds:
+        splits = ("train", "validation", "test") if config.training.early_stopping else JOINED_SPLITS
     parts = _parts(cohort, experiment).values() if cohort.usable else [cohort]
     for part in parts:
         require_both_classes(part, manifest, config.data.findings, splits=splits)
@@ -170,9 +179,10 @@ def _read_cases(experiment: Experiment) -> Cohort:
 def _require_learnable(cohort: Cohort, experiment: Experiment) -> None:
     """Refuse, before the first epoch, targets and regressions that would stop a later fold or the judging."""
     config = experiment.config
+    for parts in _network_parts(cohort, experiment).values():
+        for part in parts:
+            case_tensors(part, "train", config)
     for part in _parts(cohort, experiment).values():
-        for member in member_parts(part, config):
-            case_tensors(member, "train", config)
         require_regressions(part.usable, config)
 
 

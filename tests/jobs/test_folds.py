@@ -11,6 +11,7 @@ from mlflow.tracking import MlflowClient
 from pipeline.cli import run
 from pipeline.evaluation.predictions import read_predictions
 from pipeline.scoring.model_description import read_description
+from pipeline.scoring.model_directory import load_model
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +54,11 @@ def test_the_model_is_all_networks_and_knows_all_patients(finished):
 def test_it_scores_as_an_ensemble_of_calibrated_members(finished, cohort_manifest, tmp_path):
     assert run(["score", str(finished / "model"), str(cohort_manifest), "--out", str(tmp_path / "out")]) == 0
     rows = pd.read_parquet(tmp_path / "out" / "scores.parquet")
-    members = rows[[f"probability_member_{number}" for number in (1, 2, 3)]].to_numpy()
-    np.testing.assert_allclose(rows["probability"], members.mean(axis=1), atol=1e-9)  # isotonic: of probabilities
+    calibrator, *others = (member.calibrators[0] for member in load_model(finished / "model").members)
+    assert others == [calibrator] * 2
+    np.testing.assert_allclose(rows["probability"], calibrator.apply(rows["logit"]), atol=1e-9)  # of the mean logit
+    members = rows[[f"probability_member_{number}" for number in (1, 2, 3)]]
+    assert (members.nunique(axis=1) > 1).any()
     assert (np.ptp(members, axis=1) > 0).any()
 
 

@@ -4,7 +4,6 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 from cohorts import tiny_config
 
@@ -12,12 +11,11 @@ from pipeline.cases.case import Case
 from pipeline.cases.covariates import measure_name
 from pipeline.config.experiment import Config
 from pipeline.errors import UsageError
-from pipeline.evaluation.predictions import Predictions
 from pipeline.imaging.preprocess import ModelInput
 from pipeline.workflow import folds, learn
 from pipeline.workflow.cohort import Cohort, Usable
-from pipeline.workflow.folds import learn_folds, pool_judgements
-from pipeline.workflow.out_of_fold import stack
+from pipeline.workflow.folds import learn_folds
+from pipeline.workflow.held_out import HeldOut
 
 
 @pytest.fixture
@@ -69,18 +67,19 @@ def trained(monkeypatch):
     def train(*_, **__):
         return (SimpleNamespace(network=0, prior_offset=next(offsets)),)
 
-    def judge(parts, logits, config, *, prior_offset):
-        told.update(prior_offset=prior_offset, logits=logits)
+    def judge(parts, said, config, *, prior_offset):
+        told.update(prior_offset=prior_offset, logits=said.logits)
         return "judged"
 
     monkeypatch.setattr(folds._FoldRuns, "open", no_run)
     monkeypatch.setattr(folds, "fit_members", train)
-    monkeypatch.setattr(folds, "held_out_logits", lambda parts, *_: np.arange(24.0)[:, None])
+    said = HeldOut(np.arange(24.0)[:, None], np.empty((0, 2, 1)), 3)
+    monkeypatch.setattr(folds, "out_of_fold_logits", lambda *_: said)
     monkeypatch.setattr(folds, "judge_out_of_fold", judge)
     return told
 
 
-FOLDS = [f"fold_{number % 3}" for number in range(24)]
+FOLDS = [f"fold-{number % 3}" for number in range(24)]
 
 
 def test_cross_fitting_takes_the_mean_prior_offset_of_the_folds_networks(config, trained, tmp_path):
@@ -114,43 +113,3 @@ def test_what_the_calibration_cases_cannot_bear_is_refused_before_training(confi
         learn_folds(cohort(FOLDS), change(config), tmp_path, Run(), name="n", tags={})
     with pytest.raises(UsageError, match=says):
         learn.learn(cohort(["calibration"] * 24), change(config), tmp_path, Run())
-
-
-def predictions(rows):
-    """Case, split, label and probability each."""
-    frame = pd.DataFrame(rows, columns=["case_id", "split", "label", "probability"])
-    return Predictions.from_frame(frame.assign(patient_id=frame["case_id"], logit=0.0, finding="malignant"))
-
-
-def test_stacked_predictions_hold_each_case_of_each_fold_or_each_case_once():
-    first = predictions([("a", "calibration", 0, 0.1), ("b", "calibration", 1, 0.8)])
-    second = predictions([("b", "calibration", 1, 0.6), ("c", "calibration", 0, 0.2)])
-    twice, once = stack([first, second]).frame, stack([first, second], once=True).frame
-    assert list(zip(twice["case_id"], twice["fold"], strict=True)) == [("a", 0), ("b", 0), ("b", 1), ("c", 1)]
-    assert list(zip(once["case_id"], once["probability"], strict=True)) == [("a", 0.1), ("b", 0.8), ("c", 0.2)]
-
-
-def test_pooled_thresholds_and_prevalence_count_a_calibration_case_of_several_folds_once(config, monkeypatch):
-    monkeypatch.setattr(folds, "evaluate_findings", lambda *_, **__: None)
-    rng = np.random.default_rng(0)
-
-    def judgement(fold):
-        # The 40 benign cases calibrate every fold, the 20 malignant ones a fold of their own or another.
-        shared = [(f"benign-{number}", "calibration", 0, number / 100) for number in range(40)]
-        own = [(f"malignant-{fold}-{number}", "calibration", 1, 0.3 + number / 20) for number in range(10)]
-        test = [(f"test-{fold}-{number}", "test", number % 2, float(rng.random())) for number in range(8)]
-        made = predictions([*shared, *own, *test])
-        return SimpleNamespace(
-            predictions=made,
-            calibrations=(),
-            covariates=(),
-            comparisons=(),
-            of_first=lambda split: made.where(split=split),
-        )
-
-    pooled = pool_judgements([judgement(0), judgement(1)], config)
-    assert pooled.prevalence_at_calibration == pytest.approx(20 / 60)
-    point = pooled.operating_points["malignant"]
-    assert (point.n_positive, point.n_negative) == (20, 40)
-    assert pooled.predictions.frame.groupby("split").size().to_dict() == {"calibration": 60, "test": 16}
-    assert len(pooled.fold_aurocs) == 2

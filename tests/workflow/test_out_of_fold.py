@@ -17,8 +17,7 @@ from pipeline.evaluation.predictions import FOLD_COLUMNS
 from pipeline.imaging.preprocess import ModelInput
 from pipeline.workflow.calibrate import calibrate_findings
 from pipeline.workflow.cohort import Cohort, Usable
-from pipeline.workflow.folds import is_cross_fitted, pool_judgements
-from pipeline.workflow.judge import judge
+from pipeline.workflow.held_out import HeldOut
 from pipeline.workflow.out_of_fold import judge_out_of_fold
 
 FOLD = np.arange(360) % 3
@@ -49,13 +48,10 @@ def cases_of(labels, diameters):
     return usable
 
 
-def without_zone(config):
-    return config.model_copy(
-        update={"operating_point": config.operating_point.model_copy(update={"refer_coverage": None})}
-    )
+NO_PAIRS = np.empty((0, 2, 1))
 
 
-def judged(labels, logits, diameters, config):
+def judged(labels, logits, diameters, config, *, pairs=NO_PAIRS):
     """What judges the cases, and what is fitted on all of them."""
     usable = cases_of(labels, diameters)
     parts = [
@@ -69,7 +65,7 @@ def judged(labels, logits, diameters, config):
         )
         for fold in range(3)
     ]
-    judgement = judge_out_of_fold(parts, logits, config, prior_offset=0.0)
+    judgement = judge_out_of_fold(parts, HeldOut(logits, pairs, networks=3), config, prior_offset=0.0)
     frame = judgement.predictions.frame
     return judgement, frame[frame["split"] == "test"], frame[frame["split"] == "calibration"]
 
@@ -147,30 +143,6 @@ def test_too_few_cases_in_the_other_folds_judge_no_zone(study, config):
         judge_refer_zone(judgement.refer_zone, judgement.of_first("test"), threshold=0.5)
 
 
-def test_pooled_folds_are_decided_by_what_others_chose(study, config):
-    labels, logits, diameters = study
-
-    def pooled(labels):
-        cohort = cases_of(labels, diameters)
-        judgements = []
-        for fold in range(3):
-            splits = [{0: "test", 1: "calibration", 2: "train"}[(own - fold) % 3] for own in FOLD]
-            usable = [replace(each, split=split) for each, split in zip(cohort, splits, strict=True)]
-            said = np.where(np.array(splits)[:, None] == "train", np.nan, logits + 0.1 * fold)
-            judgements.append(judge(usable, said, without_zone(config), prior_offset=0.0))
-        judgement = pool_judgements(judgements, config)
-        return judgement, judgement.of_first("test").frame.sort_values("case_id")
-
-    judgement, tests = pooled(labels)
-    _, others = pooled(np.where(FOLD == 0, 1 - labels, labels))
-    own = FOLD == 0
-    # Fold 2 calibrated on fold 0, and what it said of fold 1 does not decide fold 0.
-    np.testing.assert_array_equal(tests["fold_threshold"].to_numpy()[own], others["fold_threshold"].to_numpy()[own])
-    assert tests["fold_threshold"].nunique() == 3
-    positive = tests["probability"] >= tests["fold_threshold"]
-    assert judgement.evaluation.confusion.true_positive == (positive & (tests["label"] == 1)).sum()
-
-
 def test_logits_of_a_fold_have_the_term_that_the_others_fitted(study, config):
     labels, logits, diameters = study
     _, tests, _ = judged(labels, logits, diameters, config)
@@ -183,16 +155,26 @@ def test_what_the_model_is_calibrated_on_is_of_no_fold(study, config):
     judgement, tests, calibration = judged(*study, config)
     assert tests["fold"].tolist() == FOLD.tolist()
     assert calibration["fold"].isna().all()
-    (fit,), *_ = judgement.calibrations
+    (fit,) = judgement.calibrations
     np.testing.assert_allclose(calibration["probability"], fit.calibrator.apply(calibration["logit"]))
     zone, chances = judgement.refer_zone, set(calibration["probability"])
     assert {zone.malignant_from, zone.benign_to} <= chances
 
 
-@pytest.mark.parametrize(
-    ("members", "early_stopping", "expected"), [(1, None, True), (1, {"patience": 2}, False), (3, None, False)]
-)
-def test_a_single_network_that_watches_nothing_is_cross_fitted(tmp_path, members, early_stopping, expected):
-    training = {"members": members, "early_stopping": early_stopping}
-    tree = tiny_config(tmp_path / "manifest.csv", tmp_path, training=training)
-    assert is_cross_fitted(Config.model_validate(tree)) == expected
+def test_the_model_is_calibrated_for_the_mean_of_the_folds_and_the_cases_are_judged_by_single_ones(study, config):
+    labels, logits, diameters = study
+    rng = np.random.default_rng(1)
+    seen = rng.normal(2 * (rng.random(120) < 0.5) - 1, 1.5)[:, None]
+    pairs = (seen + rng.normal(0.0, 1.3, (120, 2)))[:, :, None]
+    alone, judged_alone, calibrates_alone = judged(labels, logits, diameters, config)
+    mean, judged_mean, calibrates_mean = judged(labels, logits, diameters, config, pairs=pairs)
+    np.testing.assert_array_equal(judged_alone["probability"], judged_mean["probability"])
+    assert alone.means[0].factor == 1.0
+    assert "0 cases were left out by two networks" in alone.calibration
+    assert 0.7 < mean.means[0].factor < 0.95
+    spread = [frame["logit"].groupby(frame["label"]).std() for frame in (calibrates_mean, calibrates_alone)]
+    assert (spread[0] < spread[1]).all()
+    assert mean.calibrations[0].calibrator != alone.calibrations[0].calibrator
+    assert mean.operating_point.threshold != alone.operating_point.threshold
+    assert mean.covariates != alone.covariates
+    assert mean.calibration_to_json()["malignant"]["mean"]["pairs"] == 120
