@@ -2,8 +2,8 @@
 
 The *distance* is the population stability index, less what chance alone adds to it. The *test* is Pearson's, of which
 the index is an approximation: both have the same limit without a shift (the index over 1/N + 1/M is chi-square with
-bins - 1 degrees of freedom), but the index's logarithm gives two to four times the false alarms that it states where a
-bin expects few cases, and Pearson's statistic does not. Cases of one patient are alike, so the statistic is divided by
+bins - 1 degrees of freedom), but the index's logarithm gives twice the false alarms that it states where a bin
+expects few cases, and Pearson's statistic does not. Cases of one patient are alike, so the statistic is divided by
 the design effect that both samples show between their patients (Rao and Scott's second-order correction, as an F).
 
 Source: Yurdakul & Naranjo, Statistical properties of the population stability index, J. Risk Model Validation, 2020;

@@ -100,6 +100,15 @@ def test_alert_needs_a_shift_that_is_clear_and_large():
     assert drift_of(of_many, patients(3000), {"mean": values + 0.4}).alerts == ("mean",)
 
 
+def test_limit_of_an_alert_is_on_what_lies_beyond_chance():
+    values = np.random.default_rng(3).normal(size=200)
+    references, moved = reference(values), {"mean": values[:150] + 0.8}
+    shift = drift_of(references, patients(150), moved).shifts["mean"]
+    assert shift.index - shift.effect > 0.05
+    assert drift_of(references, patients(150), moved, least_effect=shift.effect).alerts == ("mean",)
+    assert drift_of(references, patients(150), moved, least_effect=(shift.effect + shift.index) / 2).alerts == ()
+
+
 def test_alert_is_at_one_in_a_hundred_over_all_that_is_tested():
     values = np.random.default_rng(4).normal(size=(400, 4))
     names = ("a", "b", "c", "d")

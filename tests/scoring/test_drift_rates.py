@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 from drift_studies import draw_cases, drift_of, fit_to
+from scipy import stats
+
+from pipeline.scoring.stability import BinShares, measure_shift
 
 GIVEN = "probability_given_measures"
 REFERENCES = {"200 + 100": (200, 100, 2), "2,000 + 1,000": (2000, 1000, 1)}
@@ -37,6 +40,36 @@ def test_shift_of_the_scores_is_an_alert_of_the_scores_alone():
 
 def test_hundred_thousand_cases_shifted_by_two_fifths_of_a_standard_deviation_are_an_alert():
     assert rates(3, (2000, 1000, 1), 100_000, 1, runs=1, mix=0.4)[:2].tolist() == [1.0, 1.0]
+
+
+def false_alarms(rng, patients, cases, *, runs):
+    """Shares of runs with p below 0.01, by the index and by Pearson's statistic, both over the design effect."""
+    below = np.zeros(2)
+    for _ in range(runs):
+        samples = []
+        for count, each in ((200, 1), (patients, cases)):
+            of_patient = np.repeat(rng.normal(size=count), each)
+            samples.append(np.sqrt(0.5) * (of_patient + rng.normal(size=count * each)))
+        edges = np.quantile(samples[0], np.arange(1, 10) / 10)
+        parts = [
+            BinShares.of(np.searchsorted(edges, values), np.repeat(np.arange(count), each), count=10)
+            for values, (count, each) in zip(samples, ((200, 1), (patients, cases)), strict=True)
+        ]
+        found = measure_shift(*parts)
+        by_chance = found.index - found.effect if found.effect > 0 else None
+        ratio = found.statistic if by_chance is None else found.index / by_chance
+        below += [stats.f.sf(ratio, *found.degrees) < 0.01, found.p_value < 0.01]
+    return below / runs
+
+
+@pytest.mark.campaign
+def test_campaign_of_the_index_against_pearsons_statistic():
+    print("\n| cases | index | Pearson |\n|---|---|---|")
+    rng = np.random.default_rng(0)
+    for patients, cases in ((34, 3), (100, 1), (300, 3)):
+        index, pearson = false_alarms(rng, patients, cases, runs=4000)
+        print(f"| {patients} x {cases} | {index:.3f} | {pearson:.3f} |", flush=True)
+        assert pearson < 0.01 + 3 * np.sqrt(0.01 * 0.99 / 4000)
 
 
 @pytest.mark.campaign
