@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from pipeline.evaluation.operating_points import OperatingPoint
     from pipeline.jobs.check import CheckResult
-    from pipeline.jobs.evaluate import EvaluationResult
     from pipeline.jobs.score import ScoringResult
     from pipeline.scoring.model_directory import Model
+    from pipeline.workflow.evaluation_result import EvaluationResult
     from pipeline.workflow.training import TrainingResult
 
 

@@ -205,7 +205,8 @@ def evaluate(
     ] = None,
 ) -> None:
     """Judge a model on labelled cases, or judge predictions made before."""
-    from pipeline.jobs.evaluate import EvaluateOptions, evaluate_model, evaluate_predictions
+    from pipeline.jobs.evaluate import EvaluateOptions, evaluate_model
+    from pipeline.jobs.evaluate_predictions import evaluate_predictions
 
     if prevalence is not None and not 0.0 < prevalence < 1.0:
         raise UsageError(f"evaluate: --prevalence {prevalence:g} is not in (0, 1); give a share, as 0.05")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,23 +11,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.cases.case import Case
-from pipeline.cases.findings import class_names, finding_labels, require_both_values, require_findings
+from pipeline.cases.findings import finding_labels, require_both_values, require_findings
 from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.config.experiment import Tracking
 from pipeline.console import one_line
-from pipeline.errors import Code, TableError, UsageError
-from pipeline.evaluation.calibration_outcome import CalibrationOutcome
+from pipeline.errors import Code, TableError
 from pipeline.evaluation.certainty import RATING_COLUMN, Scale
-from pipeline.evaluation.conformal import ReferZone
-from pipeline.evaluation.intervals import OUT_OF_FOLD, Interval
-from pipeline.evaluation.multilabel import evaluate_findings, in_order
-from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point
-from pipeline.evaluation.predictions import Predictions, read_predictions
+from pipeline.evaluation.multilabel import evaluate_findings
+from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.refused import RefusedCases
 from pipeline.evaluation.report import Flow, Picture, SplitCounts
-from pipeline.evaluation.results import Evaluation
-from pipeline.evaluation.seeds import seeds_of
-from pipeline.files import atomic_folder, require_free
+from pipeline.files import require_free
 from pipeline.imaging.preprocess import ModelInput
 from pipeline.scoring.engine import score_cases
 from pipeline.scoring.model_directory import Model, load_model
@@ -36,6 +30,7 @@ from pipeline.scoring.scorer import Scorer
 from pipeline.tracking.promotion import registered_name
 from pipeline.tracking.registry import model_folder
 from pipeline.workflow.candidates import ChampionBeside, champion_beside
+from pipeline.workflow.evaluation_result import EvaluationResult, write_result
 from pipeline.workflow.labelled import (
     Scored,
     doubted_patients,
@@ -48,9 +43,9 @@ from pipeline.workflow.labelled import (
     subgroup_columns,
 )
 from pipeline.workflow.mistakes import mistake_pictures
-from pipeline.workflow.reader_table import read_reader_scores, require_known_cases, study_or_reason
-from pipeline.workflow.reporting import Judged, preprocessing_facts, provenance_facts, write_evaluation
-from pipeline.workflow.summary import champion_text, evaluation_text, refused_text
+from pipeline.workflow.reader_table import reader_scores, study_or_reason
+from pipeline.workflow.reporting import Judged, preprocessing_facts, provenance_facts
+from pipeline.workflow.summary import champion_text
 from pipeline.workflow.table_truth import truth_differences
 
 
@@ -69,38 +64,6 @@ class EvaluateOptions:
     pictures: bool = False
     prevalence: float | None = None
     readers: Path | None = None
-
-
-@dataclass(frozen=True)
-class EvaluationResult:
-    """What an evaluation found, and where it stands.
-
-    Attributes:
-        folder: ``report.html``, ``evaluation.json``, ``predictions.parquet`` and figures.
-        evaluation: of the label.
-        rejected: score rows of the cases that got no probability.
-        summary: what the command prints.
-    """
-
-    folder: Path
-    evaluation: Evaluation
-    rejected: tuple[ScoreRow, ...]
-    summary: str
-
-    @property
-    def intervals(self) -> Mapping[str, Interval]:
-        """Statistics with their intervals, as ``intervals["auroc"]``; those that the cases do not define are absent."""
-        return self.evaluation.intervals
-
-    @property
-    def calibration(self) -> CalibrationOutcome:
-        """Whether calibration is shown, not shown or refuted, and why."""
-        return self.evaluation.calibration
-
-    @property
-    def report(self) -> Path:
-        """The page about the model."""
-        return self.folder / "report.html"
 
 
 def evaluate_model(
@@ -124,7 +87,7 @@ def evaluate_model(
     require_free(out)
     manifest = read_manifest(manifest_path)
     manifest.require_usable()
-    scores = _reader_scores(options.readers, [case.case_id for case in manifest.cases], "the manifest")
+    scores = reader_scores(options.readers, [case.case_id for case in manifest.cases], "the manifest")
     model = load_model(model_folder(model_name, Tracking()))
     require_findings(manifest, model.findings)
     labelled = [case for case in manifest.cases if case.label is not None]
@@ -168,7 +131,7 @@ def evaluate_model(
         pictures=shown,
         differences=tuple(differences.lines),
     )
-    lines = _write(judged, out, all_predictions=predictions, refer_zone=model.refer_zone)
+    lines = write_result(judged, out, all_predictions=predictions, refer_zone=model.refer_zone)
     rejected = tuple(row for row in rows if row.probability is None)
     lines += [*differences.lines, champion_text(beside)]
     lines += [one_line(f"rejected {row.case_id}: {row.code}: {row.reason}") for row in rejected]
@@ -176,67 +139,6 @@ def evaluate_model(
     doubts = (known_images_text(known_images), doubted_patients(model.description, labelled))
     lines += [f"warning: {doubt}" for doubt in doubts if doubt]
     return EvaluationResult(out, judged.evaluation, rejected, "\n".join(lines))
-
-
-def evaluate_predictions(
-    path: Path, out: Path, *, prevalence: float | None = None, readers: Path | None = None
-) -> EvaluationResult:
-    """Judge the test split of a predictions file, each finding by itself.
-
-    The operating points are chosen on its calibration split.
-
-    Args:
-        path: of the predictions.
-        out: new folder.
-        prevalence: share of malignant cases to restate net benefit and predictive values for.
-        readers: table of readers' scores of the test cases, whose average the model is compared with.
-
-    Raises:
-        UsageError: when the file cannot be used, or a finding lacks a class in one of the two splits.
-    """
-    require_free(out)
-    predictions = read_predictions(path)
-    scores = _reader_scores(readers, predictions.case_ids.tolist(), "the predictions")
-    seeds = seeds_of(predictions)
-    first = predictions.where(seed=seeds[0]) if len(seeds) > 1 else predictions
-    names = in_order(predictions.frame["finding"].tolist())
-    points = {name: _point(first.where(finding=name), name, path) for name in names}
-    findings = evaluate_findings(first.where(split="test"), points)
-    judged = Judged(
-        title=path.name,
-        model="predictions of unnamed origin",
-        calibration="as given",
-        predictions=first.where(split="test", finding=names[0]),
-        evaluation=findings.first,
-        findings=findings,
-        # The lowest seed number, not the best: the others are shown as a spread.
-        judged_on="test split" if len(seeds) < 2 else f"test split, seed {seeds[0]} of {len(seeds)}",
-        all_seeds=predictions.where(split="test", finding=names[0]) if len(seeds) > 1 else None,
-        prevalence=prevalence,
-    )
-    judged = replace(judged, reader_study=study_or_reason(judged.predictions, scores))
-    calibration = first.where(split="calibration", finding=names[0])
-    lines = _write(judged, out, all_predictions=predictions, calibration=calibration)
-    return EvaluationResult(out, judged.evaluation, (), "\n".join(lines))
-
-
-def _point(predictions: Predictions, finding: str, path: Path) -> OperatingPoint:
-    """The threshold of one finding; both splits must have both classes, or there is nothing to choose or judge."""
-    positive, negative = class_names(finding)
-    calibration, test = (predictions.where(split=name).labelled() for name in ("calibration", "test"))
-    if not len(calibration) or not len(test):
-        raise UsageError(
-            f"{path}: has {len(calibration)} labelled calibration and {len(test)} labelled test rows of finding "
-            f"{finding!r}; a threshold is chosen on the one and judged on the other, so both are needed"
-        )
-    for name, split in (("calibration", calibration), ("test", test)):
-        present = int(split.labels.sum())
-        if present in (0, len(split)):
-            raise UsageError(
-                f"{path}: split {name!r} has {len(split) - present} {negative} and {present} {positive} rows; each "
-                "split needs both; add cases, or leave the finding out"
-            )
-    return choose_operating_point(calibration.labels, calibration.probabilities, rule="sensitivity", target=0.95)
 
 
 def _known(model: Model, manifest: Manifest, cases: Sequence[Case]) -> tuple[str, ...]:
@@ -351,39 +253,3 @@ def _rating(case: Case) -> float | None:
         return float(case.extra[RATING_COLUMN])
     except ValueError:
         return None
-
-
-def _reader_scores(path: Path | None, case_ids: Sequence[str], where: str) -> pd.DataFrame | None:
-    """Readers' scores, every case of which is one of ``case_ids``; None without a table."""
-    if path is None:
-        return None
-    scores = read_reader_scores(path)
-    require_known_cases(scores, case_ids, path, where=where)
-    return scores
-
-
-def _write(
-    judged: Judged,
-    out: Path,
-    *,
-    all_predictions: Predictions | None = None,
-    calibration: Predictions | None = None,
-    refer_zone: ReferZone | None = None,
-) -> list[str]:
-    """Write the folder, and return what the command prints of it."""
-    with atomic_folder(out) as folder:
-        write_evaluation(
-            judged, folder, all_predictions=all_predictions, calibration=calibration, refer_zone=refer_zone
-        )
-    lines = [evaluation_text(judged.title, judged.evaluation, judged.findings)]
-    lines.append(f"  {refused_text(judged.with_refused)}")
-    if judged.predictions.out_of_fold:
-        lines.append(f"  {OUT_OF_FOLD}")
-    study = judged.reader_study
-    if isinstance(study, str):
-        lines.append(f"  {study}")
-    elif study is not None:
-        lines.append(
-            f"  AUROC less that of {len(study.readers)} readers on average: {study.gain}, on {study.n_cases} cases"
-        )
-    return [*lines, f"report: {out / 'report.html'}"]

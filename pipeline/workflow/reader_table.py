@@ -5,7 +5,7 @@ Errors name rows and columns, never what a cell holds: a cell out of place may b
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +83,15 @@ def require_known_cases(scores: pd.DataFrame, known: Collection[str], path: Path
             path,
             f"{int(unknown.sum())} of {len(scores)} case ids are not in {where}; write them as they are there",
         )
+
+
+def reader_scores(path: Path | None, case_ids: Sequence[str], where: str) -> pd.DataFrame | None:
+    """Readers' scores, every case of which is one of ``case_ids``; None without a table."""
+    if path is None:
+        return None
+    scores = read_reader_scores(path)
+    require_known_cases(scores, case_ids, path, where=where)
+    return scores
 
 
 def study_or_reason(predictions: Predictions, scores: pd.DataFrame | None) -> ReaderStudy | str | None:

@@ -9,7 +9,7 @@ from studies import calibrator, frame
 
 from pipeline.evaluation.characteristics import HIDDEN, characteristics
 from pipeline.evaluation.predictions import Predictions, write_predictions
-from pipeline.jobs.evaluate import evaluate_predictions
+from pipeline.jobs.evaluate_predictions import evaluate_predictions
 
 
 def table(**columns):

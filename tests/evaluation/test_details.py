@@ -19,7 +19,7 @@ from pipeline.evaluation.patient_labels import PatientLabels
 from pipeline.evaluation.patient_level import by_patient
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.seeds import spread_over_seeds
-from pipeline.jobs.evaluate import evaluate_predictions
+from pipeline.jobs.evaluate_predictions import evaluate_predictions
 
 
 def rated(n=400, **settings):

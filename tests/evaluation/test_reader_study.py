@@ -16,7 +16,7 @@ from pipeline.errors import TableError, UndefinedMetricError
 from pipeline.evaluation.intervals import paired_auroc_difference_analytic
 from pipeline.evaluation.predictions import Predictions, write_predictions
 from pipeline.evaluation.reader_study import auroc_covariance, compare_with_readers, panel_mean
-from pipeline.jobs.evaluate import evaluate_predictions
+from pipeline.jobs.evaluate_predictions import evaluate_predictions
 from pipeline.workflow.reader_table import read_reader_scores
 
 # Ratings of 69 patients without and 45 with aortic dissection by five readers (Van Dyke et al., 1993), of spin-echo MRI
