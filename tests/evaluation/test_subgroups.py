@@ -52,12 +52,13 @@ def test_missing_values_are_a_group_of_their_own():
     assert list(partition(pd.Series([1.0, None, 2.0], name="grade"))) == ["1", "2", "(missing)"]
 
 
-def test_a_small_group_gets_counts_and_no_numbers():
+def test_a_group_of_few_patients_of_each_class_keeps_what_all_of_them_define():
     rows = frame(500, seed=6).assign(site=["tiny"] * 12 + ["large"] * 488)
     made = Predictions.from_frame(rows).with_probabilities(calibrator().apply)
     large, tiny = evaluate_subgroups(made, ["site"], operating_point=point(), resamples=50)
     assert large.evaluation is not None
-    assert tiny.evaluation is None
+    assert tiny.evaluation is not None
+    assert set(tiny.evaluation.intervals) == {"observed_expected"}  # 12 patients, 5 of them with malignant cases
     assert tiny.n_cases == 12
     assert "too few patients to say" in tiny.too_few
 
