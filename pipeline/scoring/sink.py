@@ -195,6 +195,11 @@ class Sink:
             table = table.append_column(_MEASURE + name, values)
         return table
 
+    def forget_empty(self) -> None:
+        """Give up a run that scored nothing: where no row is committed, another model may use the folder."""
+        if not self._committed and not self._waiting:
+            (self._parts / RUN).unlink(missing_ok=True)
+
     def leave_out(self, case_ids: Iterable[str]) -> None:
         """Keep these cases' rows in the parts, but out of the tables."""
         self._left_out = frozenset(case_ids)

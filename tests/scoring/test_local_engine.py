@@ -13,7 +13,7 @@ import pytest
 from tiny_models import cases_of, write_model, write_scans
 
 from pipeline.cases.case import Case
-from pipeline.errors import UnfinishedError
+from pipeline.errors import ModelError, UnfinishedError
 from pipeline.scoring.engine import score_cases
 from pipeline.scoring.local import score_in_processes
 from pipeline.scoring.model_directory import load_model
@@ -110,7 +110,7 @@ def test_a_killed_worker_loses_and_repeats_nothing(model, cases, expected):
 def test_a_model_that_does_not_load_ends_the_run_with_its_reason(model, cases, tmp_path):
     setup = ScorerSetup((model,))
     stamp = setup.build().stamp
-    with pytest.raises(UnfinishedError, match=r"a worker cannot start: ModelError: .*nowhere"):
+    with pytest.raises(ModelError, match=r"nowhere: holds no model.json"):
         list(score_in_processes(ScorerSetup((tmp_path / "nowhere",)), cases, stamp, workers=1))
 
 
