@@ -17,10 +17,12 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
-# Of MONAI's optional imports those that take long, or that import such a package themselves.
+# Of MONAI's optional imports those that take long, or that import such a package themselves. SciPy is named by its
+# parts: nibabel imports the whole, which imports none of them.
 OPTIONAL_PACKAGES = (
     "PIL",
     "batchgenerators",
+    "bs4",
     "clearml",
     "cucim",
     "cupy",
@@ -44,7 +46,15 @@ OPTIONAL_PACKAGES = (
     "pydicom",
     "pynvml",
     "requests",
-    "scipy",
+    "scipy.interpolate",
+    "scipy.linalg",
+    "scipy.ndimage",
+    "scipy.optimize",
+    "scipy.signal",
+    "scipy.sparse",
+    "scipy.spatial",
+    "scipy.special",
+    "scipy.stats",
     "skimage",
     "sklearn",
     "tensorboard",

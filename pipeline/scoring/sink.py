@@ -107,6 +107,7 @@ class Sink:
 
     def __init__(self, folder: Path, header: RunHeader, *, findings: Sequence[str] = (), restart: bool = False) -> None:
         require_own(folder)
+        pa.array([])  # the first one imports pandas: now, while workers start, not when rows wait to be written
         self.folder, self._parts, self._header, self._findings = folder, folder / PARTS, header, findings
         if restart and (self._parts / RUN).exists():
             self._parts.rename(folder / f"{PARTS}-before-{now().replace(':', '')}-{time.monotonic_ns()}")
