@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -197,7 +198,7 @@ class WaitingPath:
         self.other = other
 
     def is_dir(self):
-        while not os.path.exists(self.other):
+        while not Path(self.other).exists():
             time.sleep(0.02)
         raise FileNotFoundError(self.other)
 
