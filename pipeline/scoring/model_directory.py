@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pipeline.config.inputs import MALIGNANT, Modality, Preprocessing
 from pipeline.config.training import Network
@@ -189,7 +190,7 @@ def _network_bytes(folder: Path, description: ModelDescription) -> int:
         ModelError: when no such network can be made.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Undrawn():
             network = _network(description)
         return sum(value.numel() * value.element_size() for value in network.state_dict().values())
     except (RuntimeError, ValueError, TypeError, OverflowError) as error:
@@ -197,6 +198,16 @@ def _network_bytes(folder: Path, description: ModelDescription) -> int:
             f"{folder / JSON_NAME}: network: none can be made of it ({str(error).splitlines()[0][:200]}); "
             "the file is damaged"
         ) from None
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves weights undrawn: tensors without memory have no values, and torch imports SymPy to draw normal ones."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Return the tensor as it is in place of drawing values into it; call anything else."""
+        return args[0] if func in (Tensor.normal_, Tensor.uniform_) else func(*args, **(kwargs or {}))
 
 
 def _network(description: ModelDescription) -> nn.Module:
