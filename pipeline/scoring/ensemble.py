@@ -43,7 +43,7 @@ class Ensemble:
             [OperatingPoint.from_json(dict(point)).threshold for point in model.operating_points]
             for model, _ in members
         ]
-        return cls(tuple(descriptions), _mean_thresholds(calibrators, thresholds))
+        return cls(tuple(descriptions), mean_thresholds(calibrators, thresholds))
 
     @property
     def threshold(self) -> float:
@@ -110,10 +110,15 @@ def averages_probabilities(calibrators: Iterable[Sequence[Calibrator]]) -> bool:
     return any(calibrator.method == "isotonic" for member in calibrators for calibrator in member)
 
 
-def _mean_thresholds(
+def mean_thresholds(
     calibrators: Sequence[Sequence[Calibrator]], thresholds: Sequence[Sequence[float]]
 ) -> tuple[float, ...]:
-    """For each finding the members' thresholds, averaged on the scale on which their scores are."""
+    """For each finding the members' thresholds, averaged on the scale on which their scores are.
+
+    Args:
+        calibrators: for each member, one for each finding.
+        thresholds: likewise.
+    """
     means = []
     for of_members in zip(*thresholds, strict=True):
         if len(set(of_members)) == 1:

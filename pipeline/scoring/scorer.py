@@ -21,7 +21,7 @@ from pipeline.evaluation.calibrator import Calibrator, sigmoid
 from pipeline.evaluation.conformal import Decision, ReferZone, decide
 from pipeline.imaging.preprocess import ModelInput
 from pipeline.scoring.backends import Backend, build_predict
-from pipeline.scoring.ensemble import Ensemble, averages_probabilities
+from pipeline.scoring.ensemble import Ensemble, averages_probabilities, mean_thresholds
 from pipeline.scoring.model_directory import Member, Model
 from pipeline.scoring.rows import FindingScore, ScoreRow, first_code, identity, now, refusal
 
@@ -72,7 +72,9 @@ class Scorer:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         shape = (1, *self._preprocessing.size)
         self._predict = [build_predict(each.network, backend, shape=shape, device=device) for each in self._members]
-        self._thresholds, self.threshold = ensemble.thresholds, ensemble.threshold
+        points = [[point.threshold for point in model.operating_points] for model in models for _ in model.members]
+        self._thresholds = mean_thresholds([member.calibrators for member in self._members], points)
+        self.threshold = self._thresholds[0]
         self._refer_zone = models[0].refer_zone  # of several models none has one
         self.stamp = ensemble.stamp(backend)
 

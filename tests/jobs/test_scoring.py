@@ -308,6 +308,7 @@ def test_damaged_golden_scans_are_one_line_and_the_models_fault(model, manifest,
     assert error.startswith(f"malignancy: {folder}/golden/{name}: ")
     assert "copy the model directory again" in error
     assert len(error.splitlines()) == 1
+    assert score(model, manifest) == 0  # no row was written, so the folder is still anyone's
 
 
 def test_drift_is_an_alert_in_the_summary(model, manifest, tmp_path):
