@@ -91,5 +91,5 @@ bench: setup-dev ## Benchmarks that need nothing but this repository
 ablation: setup-dev $(DEMO)/data/manifest.csv ## Sigmoid, softmax and hidden activations, on identical splits and seeds
 	$(BIN)/python benchmarks/ablation.py
 
-notebooks: setup-dev ## Execute the notebooks
-	$(BIN)/pytest -q --nbmake notebooks
+notebooks: setup-dev ## Run the notebooks and store their outputs
+	$(BIN)/python tools/run_notebooks.py

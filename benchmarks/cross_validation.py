@@ -159,7 +159,7 @@ def row(judgement: Judgement) -> list[str]:
         str(found["calibration_slope"]),
         str(found["calibration_intercept"]),
         f"{found.ece:.3f} ({found.null.p95:.3f})",
-        "yes" if found.calibration_holds else "; ".join(found.calibration_faults),
+        str(found.calibration),
     ]
 
 
@@ -169,10 +169,10 @@ def report_ensemble(console: Console, judgements: Sequence[Judgement], config: C
     odds = np.mean([logit(test["probability"].to_numpy()) for test in tests], axis=0)
     mean = Predictions.from_frame(tests[0].assign(logit=odds, probability=expit(odds), seed=None))
     found = evaluate_as_configured(mean, judgements[0].operating_point, config)
-    holds = "holds" if found.calibration_holds else "; ".join(found.calibration_faults)
     console.print(f"mean of the {len(judgements)} seeds: AUROC {found['auroc']}, Brier {found['brier_score']}")
     console.print(
-        f"  slope {found['calibration_slope']}, ECE {found.ece:.3f} ({found.null.p95:.3f}), calibration {holds}"
+        f"  slope {found['calibration_slope']}, ECE {found.ece:.3f} ({found.null.p95:.3f}), "
+        f"calibration {found.calibration}"
     )
     for other in judgements[0].comparisons:
         ordered = Predictions.from_frame(other.predictions.frame.sort_values("case_id"))
@@ -193,7 +193,7 @@ def figures(judgements: Sequence[Judgement]) -> dict[str, object]:
         "auroc": aurocs,
         "brier_score": [judgement.evaluation["brier_score"].estimate for judgement in judgements],
         "ece": [judgement.evaluation.ece for judgement in judgements],
-        "calibration_holds": [judgement.evaluation.calibration_holds for judgement in judgements],
+        "calibration": [judgement.evaluation.calibration.verdict for judgement in judgements],
         "gain": {
             each.name: [same.gain.to_json() for judgement in judgements for same in judgement.comparisons
                         if same.name == each.name and same.gain is not None]

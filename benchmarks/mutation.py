@@ -33,8 +33,15 @@ ROOMS: dict[str, dict[str, str]] = {
     "statistics": {
         "evaluation/arrays": "evaluation/test_metrics evaluation/test_intervals evaluation/test_predictions",
         "evaluation/calibration": "evaluation/test_calibration evaluation/test_calibration_ladder",
-        "evaluation/calibration_error": "evaluation/test_metrics evaluation/test_details",
+        "evaluation/calibration_curve": "evaluation/test_calibration_curve",
+        "evaluation/calibration_error": (
+            "evaluation/test_metrics evaluation/test_details evaluation/test_patient_labels"
+        ),
         "evaluation/calibration_ladder": "evaluation/test_calibration_ladder",
+        "evaluation/calibration_outcome": "evaluation/test_calibration_outcome",
+        "evaluation/clustered_ratios": "evaluation/test_clustered_ratios",
+        "evaluation/patient_labels": "evaluation/test_patient_labels",
+        "evaluation/saturation": "evaluation/test_saturation",
         "evaluation/clustered": "evaluation/test_intervals evaluation/test_gate evaluation/test_evaluate_predictions",
         "evaluation/conformal": "evaluation/test_conformal",
         "evaluation/covariates": "evaluation/test_covariate_term",

@@ -1,6 +1,8 @@
 """A pipeline for binary malignancy classification of medical images, with calibrated probabilities."""
 
+import importlib
 import sys
+from typing import Any
 
 if sys.platform == "win32":
     raise ImportError("malignancy-pipeline runs on Linux and macOS; on Windows, use it in WSL")
@@ -10,3 +12,15 @@ from pipeline.machine import ensure_user_name
 ensure_user_name()  # before anything imports torch
 
 __version__ = "0.1.0"
+__all__ = ["LoadedModel", "__version__", "check", "evaluate", "load_model", "score", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """The functions of ``pipeline.api``, imported when the first of them is asked for."""
+    if name in __all__:
+        return getattr(importlib.import_module("pipeline.api"), name)
+    raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from pipeline import __version__
-from pipeline.console import one_line, plain_output
+from pipeline.console import one_line, plain_output, print_summary
 from pipeline.errors import ConfigError, ModelError, PipelineError, TableError, UsageError
 from pipeline.imaging.lean_monai import install as install_lean_monai
 from pipeline.redaction import redact
@@ -168,7 +168,11 @@ def train(
     """Train, calibrate, evaluate, track and register a model; the last line names it."""
     from pipeline.jobs.train import train as job
 
-    raise typer.Exit(job(config, overrides or [], folds=folds, resume=resume, profile=profile))
+    result = job(config, overrides or [], folds=folds, resume=resume, profile=profile)
+    if result is not None:
+        print(result.summary)
+        print(f"model: {result.model_uri}")
+        raise typer.Exit(int(bool(result.rejected) or not result.is_calibrated))
 
 
 @app.command()
@@ -194,16 +198,29 @@ def evaluate(
     pictures: Annotated[
         bool, typer.Option("--pictures", help="Show the most confident mistakes, images of patients, in the report.")
     ] = False,
+    prevalence: Annotated[
+        float | None, typer.Option(help="Share of malignant cases in use: restates net benefit, PPV and NPV for it.")
+    ] = None,
+    readers: Annotated[
+        Path | None, typer.Option(metavar="TABLE", help="Readers' scores of the cases: case_id, reader, score.")
+    ] = None,
 ) -> None:
     """Judge a model on labelled cases, or judge predictions made before."""
-    from pipeline.jobs.evaluate import evaluate_model, evaluate_predictions
+    from pipeline.jobs.evaluate import EvaluateOptions, evaluate_model
+    from pipeline.jobs.evaluate_predictions import evaluate_predictions
 
+    if prevalence is not None and not 0.0 < prevalence < 1.0:
+        raise UsageError(f"evaluate: --prevalence {prevalence:g} is not in (0, 1); give a share, as 0.05")
     if predictions is not None and model is None and manifest is None:
         if pictures:
             raise UsageError("evaluate: --predictions has no images to show; leave --pictures out")
-        evaluate_predictions(predictions, out)
+        print(evaluate_predictions(predictions, out, prevalence=prevalence, readers=readers).summary)
     elif predictions is None and model is not None and manifest is not None:
-        raise typer.Exit(evaluate_model(model, manifest, out, champion=champion, pictures=pictures))
+        result = evaluate_model(
+            model, manifest, out, EvaluateOptions(champion, pictures, prevalence=prevalence, readers=readers)
+        )
+        print(result.summary)
+        raise typer.Exit(int(bool(result.rejected)))
     else:
         raise UsageError("evaluate: give MODEL and MANIFEST, or --predictions FILE, not both")
 
@@ -234,7 +251,10 @@ def score(
         float, typer.Option(min=0, max=1, help="Exit 0 up to this share of cases that are not scored.")
     ] = 0.0,
     min_age: Annotated[float, typer.Option(min=0, help="Leave files younger than these seconds for later.")] = 0.0,
-    drift_alert: Annotated[float, typer.Option(min=0, help="Population stability index that is an alert.")] = 0.25,
+    drift_alert: Annotated[
+        float,
+        typer.Option(min=0, help="Population stability index beyond chance that makes a clear shift an alert."),
+    ] = 0.1,
     lesions: LesionSources = None,
     track: Annotated[bool, typer.Option(help="Log the run to MLflow.")] = True,
 ) -> None:
@@ -255,13 +275,33 @@ def score(
         restart=restart,
         rescore_changed=rescore_changed,
         max_failure_rate=max_failure_rate,
-        accept_rejects=accept_rejects,
         min_age_seconds=min_age,
         drift_alert=drift_alert,
         lesions=tuple(lesions or ()),
         track=track,
     )
-    raise typer.Exit(job(model, source, out, options))
+    result = job(model, source, out, options)
+    print_summary(result.summary_text)
+    raise typer.Exit(int(result.summary["unscored_share"] > accept_rejects))
+
+
+@app.command()
+def plan(
+    manifest: Annotated[Path, typer.Argument(help="Labelled cases; no scan is opened.")],
+    config: Annotated[
+        Path | None, typer.Option(help="Take splits, folds, members and covariates from this configuration.")
+    ] = None,
+    auroc: Annotated[float, typer.Option(help="Expected of the model.")] = 0.85,
+    alike: Annotated[
+        float, typer.Option("--within-patient", help="Correlation of two cases of a patient, 0 to 1.")
+    ] = 0.3,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything that was found here.")] = None,
+) -> None:
+    """Say, before any training, what so many cases can train and what their test split can show."""
+    from pipeline.evaluation.expected_precision import Assumed
+    from pipeline.jobs.plan import plan as job
+
+    job(manifest, config_path=config, assumed=Assumed(auroc=auroc, alike=alike), json_file=json_file)
 
 
 @app.command()
@@ -276,7 +316,9 @@ def check(
     """Look at every case before spending compute; exit 1 when one would be rejected."""
     from pipeline.jobs.check import check as job
 
-    raise typer.Exit(job(source, model_name=model, json_file=json_file, lesions=lesions or ()))
+    result = job(source, model_name=model, json_file=json_file, lesions=lesions or ())
+    print(result.summary)
+    raise typer.Exit(int(bool(result.faults or result.rejected)))
 
 
 @app.command()
@@ -340,11 +382,30 @@ def promote(
     on: Annotated[Path, typer.Option(help="Manifest of the locked, labelled cases.")],
     force: Annotated[bool, typer.Option("--force", help="Promote whatever the gate says; needs --reason.")] = False,
     reason: Annotated[str | None, typer.Option(help="Why it is forced; recorded.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML of the gate's limits, as `sensitivity_margin: 0.05`.")
+    ] = None,
+    prevalence: Annotated[
+        float | None,
+        typer.Option(help="Share of malignant cases where the models are used, when the manifest's is another."),
+    ] = None,
 ) -> None:
-    """Let the gate compare a version with the champion, and make it champion when every condition holds."""
+    """Let the gate compare a version with champion and anchor; it becomes champion when every condition holds."""
+    from pipeline.jobs.promote import PromoteOptions
     from pipeline.jobs.promote import promote as job
 
-    raise typer.Exit(job(model, on, force=force, reason=reason))
+    raise typer.Exit(job(model, on, PromoteOptions(force, reason, policy, prevalence)))
+
+
+@app.command()
+def anchor(
+    model: Annotated[str, typer.Argument(help="A registered version: models:/NAME@champion or models:/NAME/3.")],
+    reason: Annotated[str, typer.Option(help="Why; recorded.")],
+) -> None:
+    """Name the version that no challenger may be worse than; the first champion is it until then."""
+    from pipeline.jobs.promote import anchor as job
+
+    job(model, reason=reason)
 
 
 @app.command()

@@ -7,6 +7,7 @@ written in Python (``\x1b``). A stream that cannot show a character shows its co
 from __future__ import annotations
 
 import io
+import os
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -94,3 +95,11 @@ def plain_output() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = before
+
+
+def print_summary(text: str) -> None:
+    """Print; ignore a closed stdout, because what the text is about is on disk."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -116,6 +116,16 @@ def _taken(path: Path) -> FileExistsError:
     return FileExistsError(f"{path}: exists already and is not overwritten; move it away, or choose another name")
 
 
+def require_free(path: Path) -> None:
+    """Refuse a name for a new folder that is taken; a job asks before its work, and ``atomic_folder`` again after it.
+
+    Raises:
+        FileExistsError: when ``path`` exists and is not an empty folder.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FileExistsError(f"{path} exists and is not an empty folder; choose another name or remove it")
+
+
 @contextmanager
 def atomic_folder(path: Path, *, private: bool = True) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``path`` when the block ends without an error.
@@ -127,8 +137,7 @@ def atomic_folder(path: Path, *, private: bool = True) -> Iterator[Path]:
     Raises:
         FileExistsError: when ``path`` exists and is not an empty folder.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise FileExistsError(f"{path} exists and is not an empty folder; choose another name or remove it")
+    require_free(path)
     temporary = _temporary(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary.mkdir(mode=_PRIVATE_FOLDER if private else 0o777)

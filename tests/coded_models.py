@@ -82,15 +82,22 @@ def save_coded(
     images=(),
     refer_zone=None,
     threshold=0.2,
+    shift=0.0,
     provenance=None,
     **label,
 ):
     """A model directory with a coded network."""
-    threshold = float(sigmoid(logit(threshold) / temperature))  # the same decisions, whatever the temperature
+    # The same decisions, whatever the temperature and the shift of the log odds.
+    threshold = float(sigmoid(logit(threshold) / temperature + shift))
     point = OperatingPoint(threshold, "sensitivity", 0.9, None, 50, 50, 0.9, 0.6)
     return save_model(
         folder,
-        [Member(CodedNetwork(north, south), (Calibrator("temperature", {"temperature": temperature}),))],
+        [
+            Member(
+                CodedNetwork(north, south),
+                (Calibrator("temperature", {"temperature": temperature}, -shift * temperature),),
+            )
+        ],
         name="coded",
         network=NETWORK,
         preprocessing=label.pop("preprocessing", PREPROCESSING),

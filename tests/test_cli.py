@@ -35,6 +35,7 @@ def test_help_imports_nothing_heavy():
         "rollback",
         "recalibrate",
         "lesions",
+        "plan",
     ):
         assert command in done.stdout
 

@@ -73,8 +73,18 @@ class Evaluation(Section):
     subgroups: tuple[str, ...] = Field(
         (), description="columns whose values are judged apart, beside the usual ones", strict=False
     )
+    readers: tuple[str, ...] = Field(
+        (),
+        description="columns of several readers' ratings, or one column that holds them as 5|4|3; rating_1 and on, or "
+        "ratings, by default, where the manifest has them",
+        strict=False,
+    )
+    rating_middle: float = Field(3.0, description="the rating that is neither benign nor malignant")
     champion: bool = Field(
         default=True, description="score the test split with the registered model's champion too, for the report"
+    )
+    prevalence: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="share of malignant cases where the model is to be used: restates net benefit and PPV"
     )
     pictures: bool = Field(
         default=False, description="show the most confident mistakes, images of patients, in the report"

@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.config.experiment import Config
+from pipeline.config.gate_policy import GatePolicy
 from pipeline.config.plain_yaml import parse_yaml
 from pipeline.errors import ConfigError
 
@@ -51,6 +52,18 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         here = "data.lesions" in named
         found["lesions"] = tuple(_locate(path, source, current_first=here) for source in config.data.lesions)
     return config.model_copy(update={"data": config.data.model_copy(update=found)})
+
+
+def load_gate_policy(path: Path) -> GatePolicy:
+    """Read and check a file of the gate's limits.
+
+    Raises:
+        ConfigError: with one line for each mistake.
+    """
+    try:
+        return GatePolicy.model_validate(_read_yaml(path))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(path, problem) for problem in error.errors())) from None
 
 
 def _locate(path: Path, named: Path, *, current_first: bool) -> Path:

@@ -13,6 +13,7 @@ from scipy import stats
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import FloatArray, IntArray, as_labels, as_probabilities
+from pipeline.evaluation.patient_labels import PatientLabels
 
 
 def expected_calibration_error(labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, bins: int = 15) -> float:
@@ -58,6 +59,7 @@ class EceNull:
     Attributes:
         bins: equal-mass bins.
         draws: label sets drawn from the probabilities.
+        alike: how alike a patient's labels were drawn, 0 to 1 (``PatientLabels``).
         mean: of the drawn ECEs.
         median: of the drawn ECEs.
         p95: 95th percentile of the drawn ECEs.
@@ -65,19 +67,20 @@ class EceNull:
 
     bins: int
     draws: int
+    alike: float
     mean: float
     median: float
     p95: float
 
 
-def ece_null(probabilities: npt.ArrayLike, *, rng: np.random.Generator, bins: int = 15, draws: int = 1000) -> EceNull:
-    """Distribution of the ECE when labels are drawn from the probabilities themselves, case by case.
-
-    Cases of one patient are drawn independently; where a patient's cases agree more than their probabilities
-    say, the true null is a little wider.
+def ece_null(
+    probabilities: npt.ArrayLike, labels: PatientLabels, *, rng: np.random.Generator, bins: int = 15, draws: int = 1000
+) -> EceNull:
+    """Distribution of the ECE when labels are drawn from the probabilities themselves, a patient's cases together.
 
     Args:
         probabilities: in [0, 1], shape (n,).
+        labels: how alike those of a patient are drawn.
         rng: source of the draws.
         bins: equal-mass bins, as for the ECE beside it.
         draws: label sets.
@@ -88,18 +91,19 @@ def ece_null(probabilities: npt.ArrayLike, *, rng: np.random.Generator, bins: in
     values = as_probabilities(probabilities)
     members = equal_mass_bins(values, bins=bins)
     order = np.argsort(members, kind="stable")
-    members, values = members[order], values[order]
+    members, ordered = members[order], values[order]
     starts = np.flatnonzero(np.r_[True, np.diff(members) > 0])
-    expected = np.add.reduceat(values, starts)
+    expected = np.add.reduceat(ordered, starts)
     found = np.empty(draws)
     step = max(1, 4_000_000 // values.size)
     for first in range(0, draws, step):
-        drawn = rng.random((min(step, draws - first), values.size)) < values  # (draws in step, n)
-        observed = np.add.reduceat(drawn, starts, axis=1, dtype=np.float64)
+        drawn = labels.draw(values, rows=min(step, draws - first), rng=rng)  # (draws in step, n)
+        observed = np.add.reduceat(drawn[:, order], starts, axis=1, dtype=np.float64)
         found[first : first + len(drawn)] = np.abs(observed - expected).sum(axis=1) / values.size
     return EceNull(
         bins=bins,
         draws=draws,
+        alike=labels.alike,
         mean=float(found.mean()),
         median=float(np.median(found)),
         p95=float(np.quantile(found, 0.95)),
@@ -124,24 +128,29 @@ def cumulative_calibration_error(labels: npt.ArrayLike, probabilities: npt.Array
     return float(np.ptp(drift) / truth.size)
 
 
-def cumulative_null_p95(probabilities: npt.ArrayLike, *, rng: np.random.Generator, draws: int = 500) -> float:
+def cumulative_null_p95(
+    probabilities: npt.ArrayLike, labels: PatientLabels, *, rng: np.random.Generator, draws: int = 500
+) -> float:
     """95th percentile of ``cumulative_calibration_error`` when labels are drawn from the probabilities themselves.
 
     Args:
         probabilities: in [0, 1], shape (n,).
+        labels: how alike those of a patient are drawn.
         rng: source of the draws.
         draws: label sets.
 
     Raises:
         UndefinedMetricError: with a probability outside [0, 1].
     """
-    values = np.sort(as_probabilities(probabilities))
-    ends = np.r_[np.flatnonzero(np.diff(values) > 0.0), values.size - 1]
+    values = as_probabilities(probabilities)
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    ends = np.r_[np.flatnonzero(np.diff(ordered) > 0.0), values.size - 1]
     found = np.empty(draws)
     step = max(1, 2_000_000 // values.size)
     for first in range(0, draws, step):
-        drawn = rng.random((min(step, draws - first), values.size)) < values  # (draws in step, n)
-        drift = np.cumsum(drawn - values, axis=1)[:, ends]
+        drawn = labels.draw(values, rows=min(step, draws - first), rng=rng)  # (draws in step, n)
+        drift = np.cumsum(drawn[:, order] - ordered, axis=1)[:, ends]
         found[first : first + len(drawn)] = np.maximum(drift.max(axis=1), 0.0) - np.minimum(drift.min(axis=1), 0.0)
     return float(np.quantile(found / values.size, 0.95))
 

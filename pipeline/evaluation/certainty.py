@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 
 from pipeline.errors import UsageError
-from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.operating_points import OperatingPoint
 from pipeline.evaluation.predictions import Predictions
-from pipeline.evaluation.subgroups import Subgroup, too_few_patients
+from pipeline.evaluation.subgroups import Subgroup, judge_subgroup
 
 RATING_COLUMN = "mean_malignancy"  # mean of readers' ratings, 1 (surely benign) to 5 (surely malignant)
 NEAR = 1.0  # rating points from the middle within which a label is near to it
@@ -75,21 +74,13 @@ def evaluate_by_certainty(
     parts[f"under {NEAR:g} from the middle"] = frame[sure & (distance < NEAR)]
     parts[f"{NEAR:g} or more from the middle"] = frame[sure & (distance >= NEAR)]
     return tuple(
-        _judge(name, Predictions(part.reset_index(drop=True)), operating_point, resamples=resamples, seed=seed)
+        judge_subgroup(
+            ("label certainty", name),
+            Predictions(part.reset_index(drop=True)),
+            operating_point=operating_point,
+            resamples=resamples,
+            seed=seed,
+        )
         for name, part in parts.items()
         if len(part)
-    )
-
-
-def _judge(name: str, part: Predictions, point: OperatingPoint, *, resamples: int, seed: int) -> Subgroup:
-    too_few = too_few_patients(part)
-    judged = None if too_few else evaluate(part, operating_point=point, resamples=resamples, seed=seed)
-    return Subgroup(
-        column="label certainty",
-        value=name,
-        n_cases=len(part),
-        n_patients=int(np.unique(part.patients).size),
-        n_positive=int(part.labels.sum()),
-        evaluation=judged,
-        too_few=too_few,
     )

@@ -11,6 +11,7 @@ from pipeline.evaluation.arrays import FloatArray, IntArray, as_groups, as_label
 from pipeline.evaluation.calibration import sigmoid
 from pipeline.evaluation.intervals import Interval
 from pipeline.evaluation.metrics import log_odds
+from pipeline.evaluation.paired_difference import paired_proportion
 from pipeline.evaluation.recalibration import fit_recalibration
 
 SHOWN_FROM_PATIENTS = 8  # the smallest study in which the coverage of a proportion's interval was simulated
@@ -133,38 +134,12 @@ def mean_difference_interval(
 def paired_proportion_interval(
     first: npt.ArrayLike, second: npt.ArrayLike, patients: npt.ArrayLike, *, level: float = 0.95
 ) -> Interval:
-    """Share of cases that are 1 in ``first`` less that in ``second``, paired by case, clustered by patient.
-
-    Two patients of average size are added, half of one in each cell of the two-by-two table of pairs, as Agresti and
-    Min add two pairs: otherwise a few cases on which the two happen to agree would be taken for certainty. The
-    estimate is the plain difference.
-
-    Args:
-        first: 0 or 1, shape (n,).
-        second: 0 or 1 of the same cases, shape (n,).
-        patients: patient id of each case, shape (n,).
-        level: confidence level.
+    """Share of cases that are 1 in ``first`` less that in ``second``; see ``paired_proportion``.
 
     Raises:
         UndefinedMetricError: with no case, fewer than two patients, or a value other than 0 and 1.
-
-    Source: Agresti & Min, 2005 (independent pairs); the sums over patients as for any mean of clusters.
     """
-    differences = (as_labels(first) - as_labels(second)).astype(np.float64)
-    groups = as_groups(patients, differences.astype(np.int64))
-    count = int(groups.max()) + 1
-    if count < 2:
-        raise UndefinedMetricError("interval of a paired difference: 1 patient; expected at least 2")
-    size = differences.size / count
-    cases = differences.size + 2.0 * size
-    center = float(differences.sum()) / cases
-    sums = np.bincount(groups, weights=differences - center, minlength=count)
-    added = 0.5 * size**2 * ((1.0 - center) ** 2 + (1.0 + center) ** 2 + 2.0 * center**2)
-    variance = count / (count - 1) * (float(sums @ sums) + added) / cases**2
-    reach = float(stats.t.ppf((1.0 + level) / 2.0, count - 1)) * float(np.sqrt(variance))
-    estimate = float(differences.mean())
-    lower, upper = min(max(center - reach, -1.0), estimate), max(min(center + reach, 1.0), estimate)
-    return Interval(estimate, lower, upper, level, "Agresti-Min, patient-clustered, paired")
+    return paired_proportion(first, second, patients).interval(level=level)
 
 
 def _mean_variance(values: FloatArray, groups: IntArray) -> float:

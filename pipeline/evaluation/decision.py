@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.errors import UsageError
+
+Outcome = Literal["shown", "not shown", "refuted"]
 
 
 @dataclass(frozen=True)
@@ -17,11 +19,25 @@ class Condition:
         name: a few words.
         holds: whether it is shown to hold.
         finding: the value, the limit and, where it does not hold, the way out.
+        outcome: of a statistical claim, which may also be neither shown nor refuted; None for a plain fact.
     """
 
     name: str
     holds: bool
     finding: str
+    outcome: Outcome | None = None
+
+    @classmethod
+    def of(cls, name: str, outcome: Outcome, finding: str) -> Condition:
+        """A statistical claim, which holds where it is shown."""
+        return cls(name, outcome == "shown", finding, outcome)
+
+    @property
+    def verdict(self) -> str:
+        """``yes`` or ``no``, and which no it is."""
+        if self.holds:
+            return "yes"
+        return "no" if self.outcome is None else f"no, {self.outcome}"
 
 
 @dataclass(frozen=True)
@@ -77,12 +93,26 @@ def decide(conditions: Sequence[Condition], *, forced_because: str | None = None
     return Decision(tuple(conditions), forced_because)
 
 
-def decision_text(decision: Decision, *, facts: Mapping[str, str]) -> str:
-    """Markdown for the model version's page: the verdict, the facts, every condition."""
+def decision_text(decision: Decision, *, facts: Mapping[str, str], most: int | None = None) -> str:
+    """Markdown for the model version's page: the verdict, the facts, every condition.
+
+    Args:
+        decision: made.
+        facts: about it, by name.
+        most: characters; where there would be more, the findings of conditions that hold are left out.
+    """
     lines = [f"**Gate: {decision.verdict}**"]
     if decision.forced_because is not None:
         lines.append(f"\nForced because: {decision.forced_because}")
     lines += ["", *(f"- {name}: {value}" for name, value in facts.items()), "", "| condition | holds | finding |"]
     lines.append("|---|---|---|")
-    lines += [f"| {each.name} | {'yes' if each.holds else '**no**'} | {each.finding} |" for each in decision.conditions]
-    return "\n".join(lines)
+    whole = "\n".join([*lines, *(_row(each, each.finding) for each in decision.conditions)])
+    if most is None or len(whole) <= most:
+        return whole
+    short = "in `decision.md` of the gate's run"
+    return "\n".join([*lines, *(_row(each, short if each.holds else each.finding) for each in decision.conditions)])
+
+
+def _row(condition: Condition, finding: str) -> str:
+    verdict = condition.verdict if condition.holds else f"**{condition.verdict}**"
+    return f"| {condition.name} | {verdict} | {finding} |"

@@ -13,8 +13,11 @@ from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.operating_points import OperatingPoint
 from pipeline.evaluation.patient_level import by_patient, has_several_cases
 from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.readers import ReadersEvaluation, evaluate_readers
+from pipeline.evaluation.readings import ReaderColumns, usual_reader_columns
 from pipeline.evaluation.results import Evaluation
 from pipeline.evaluation.seeds import SeedSpread, spread_over_seeds
+from pipeline.evaluation.subgroup_gaps import Gap, subgroup_gaps
 from pipeline.evaluation.subgroups import SUBGROUP_COLUMNS, Subgroup, evaluate_subgroups, usual_edges
 
 HEADLINE_BAND = ("diameter_mm", "6 to 15")  # where malignancy is in doubt, and the diameter alone says least
@@ -32,6 +35,8 @@ class Details:
         refer: the refer-to-human zone, fitted on the calibration split and judged here beside the threshold.
         seeds: spread over training seeds; empty with one seed.
         missing: reasons, by name.
+        gaps: differences between subgroups and the others, those that enough patients are there for.
+        readers: agreement of several readers, and the ceiling of their labels; None without their ratings.
     """
 
     subgroups: tuple[Subgroup, ...] = ()
@@ -40,6 +45,8 @@ class Details:
     refer: ReferResult | None = None
     seeds: tuple[SeedSpread, ...] = ()
     missing: dict[str, str] = field(default_factory=dict)
+    gaps: tuple[Gap, ...] = ()
+    readers: ReadersEvaluation | None = None
 
     @property
     def headline_band(self) -> Subgroup | None:
@@ -50,7 +57,9 @@ class Details:
         """Plain JSON values."""
         return {
             "subgroups": [each.to_json() for each in self.subgroups],
+            "subgroup_gaps": [each.to_json() for each in self.gaps],
             "label_certainty": [each.to_json() for each in self.certainty],
+            "readers": None if self.readers is None else self.readers.to_json(),
             "patient_level": None if self.patient is None else self.patient.to_json(),
             "refer_zone": None if self.refer is None else self.refer.to_json(),
             "seeds": [each.to_json() for each in self.seeds],
@@ -66,6 +75,7 @@ def evaluate_details(
     calibration: Predictions | None = None,
     refer_zone: ReferZone | None = None,
     all_seeds: Predictions | None = None,
+    readers: ReaderColumns | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Details:
@@ -78,6 +88,7 @@ def evaluate_details(
         calibration: calibration split's predictions, for the refer zone; None when they are not at hand.
         refer_zone: the model's own; None fits one of 90 % coverage on ``calibration``.
         all_seeds: the judged cases under every seed; None when there is one.
+        readers: columns of several readers' ratings; None takes the usual ones, where there are any.
         resamples: patient-level bootstrap samples.
         seed: of the bootstraps.
     """
@@ -96,12 +107,19 @@ def evaluate_details(
     subgroups = evaluate_subgroups(
         judged, names, operating_point=operating_point, bands=bands, resamples=resamples, seed=seed
     )
+    gaps = subgroup_gaps(judged, names, operating_point=operating_point, bands=bands)
     certainty: tuple[Subgroup, ...] = ()
     if RATING_COLUMN in have.columns:
         certainty = attempt(
             "label certainty",
             lambda: evaluate_by_certainty(judged, operating_point=operating_point, resamples=resamples, seed=seed),
             (),
+        )
+    columns_of_readers = readers or ReaderColumns(usual_reader_columns([*map(str, have.columns)]))
+    of_readers: ReadersEvaluation | None = None
+    if columns_of_readers.names:
+        of_readers = attempt(
+            "readers", lambda: evaluate_readers(judged, columns_of_readers, resamples=resamples, seed=seed), None
         )
     patient: Evaluation | None = None
     if has_several_cases(judged):
@@ -114,7 +132,7 @@ def evaluate_details(
     seeds: tuple[SeedSpread, ...] = ()
     if all_seeds is not None:
         seeds = attempt("spread over seeds", lambda: spread_over_seeds(all_seeds), ())
-    return Details(subgroups, certainty, patient, refer, seeds, missing)
+    return Details(subgroups, certainty, patient, refer, seeds, missing, gaps, of_readers)
 
 
 def _refer(

@@ -12,6 +12,7 @@ from pipeline.errors import UndefinedMetricError, UsageError
 from pipeline.evaluation import calibration_error, metrics
 from pipeline.evaluation.arrays import BoolArray, FloatArray, IntArray
 from pipeline.evaluation.calibration import Calibrator, sigmoid
+from pipeline.evaluation.calibration_curve import CURVE_STATISTICS, calibration_distances, fit_calibration_curve
 from pipeline.evaluation.clustered import (
     calibration_intercept_interval,
     calibration_slope_interval,
@@ -19,11 +20,14 @@ from pipeline.evaluation.clustered import (
     proportion_caution,
     proportion_interval,
 )
+from pipeline.evaluation.clustered_ratios import observed_expected_interval, scaled_brier_interval
 from pipeline.evaluation.decision_curve import net_benefit_interval
 from pipeline.evaluation.intervals import Interval, auroc_interval, average_precision_interval
 from pipeline.evaluation.operating_points import OperatingPoint
+from pipeline.evaluation.patient_labels import PatientLabels
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.results import CalibrationSummary, Evaluation
+from pipeline.evaluation.saturation import saturation_caution
 
 __all__ = ["Evaluation", "default_bins", "evaluate"]
 
@@ -61,7 +65,7 @@ def evaluate(
     probabilities = _probabilities(labelled, calibrator)
     labels, patients = labelled.labels, labelled.patients
     count = bins if bins is not None else default_bins(labels.size)
-    null_rng, bootstrap_rng, drift_rng = (np.random.default_rng([seed, stream]) for stream in (0, 1, 2))
+    null_rng, bootstrap_rng, drift_rng, curve_rng = (np.random.default_rng([seed, stream]) for stream in (0, 1, 2, 4))
     limits = labelled.thresholds(operating_point.threshold)
     uncalibrated = sigmoid(labelled.logits)
     asked = {
@@ -70,13 +74,12 @@ def evaluate(
         "log_loss_uncalibrated": lambda: mean_interval(metrics.case_log_losses(labels, uncalibrated), patients),
     }
     intervals, undefined = _settle(asked)
-    shares = _shares(labels == 1, probabilities >= limits)
-    cautions = {
-        name: caution
-        for name, (right, among, _) in shares.items()
-        if name in intervals and (caution := proportion_caution(right[among], patients[among]))
-    }
-    null, reason = _attempt(lambda: calibration_error.ece_null(probabilities, bins=count, rng=null_rng))
+    distances, reasons = _curve_distances(labels, probabilities, patients, rng=curve_rng)
+    intervals |= distances
+    undefined |= reasons
+    cautions = _cautions(labels, probabilities, patients, limits)
+    drawn = PatientLabels.of(labels, probabilities, patients)
+    null, reason = _attempt(lambda: calibration_error.ece_null(probabilities, drawn, bins=count, rng=null_rng))
     return Evaluation(
         n_cases=labels.size,
         n_patients=int(np.unique(patients).size),
@@ -84,12 +87,12 @@ def evaluate(
         n_unlabelled=len(predictions) - len(labelled),
         intervals=intervals,
         undefined=undefined if reason is None else {**undefined, "ece": reason},
-        cautions=cautions,
+        cautions={name: caution for name, caution in cautions.items() if name in intervals},
         patients_unknown=labelled.patients_unknown,
         calibrated=_summary(labels, probabilities, bins=count),
         uncalibrated=_summary(labels, uncalibrated, bins=count),
         null=null,
-        cumulative_null_p95=calibration_error.cumulative_null_p95(probabilities, rng=drift_rng),
+        cumulative_null_p95=calibration_error.cumulative_null_p95(probabilities, drawn, rng=drift_rng),
         confusion=metrics.confusion(labels, probabilities, limits),
         operating_point=operating_point,
         fold_thresholds=(float(limits.min()), float(limits.max())) if labelled.decided_by_fold else None,
@@ -155,9 +158,11 @@ def _intervals(
             labels, probabilities, patients, rng=rng, resamples=resamples
         ),
         "brier_score": lambda: mean_interval((probabilities - labels) ** 2, patients, largest=1.0),
+        "scaled_brier_score": lambda: scaled_brier_interval(labels, probabilities, patients),
         "log_loss": lambda: mean_interval(losses, patients),
         "calibration_slope": lambda: calibration_slope_interval(labels, probabilities, patients),
         "calibration_intercept": lambda: calibration_intercept_interval(labels, probabilities, patients),
+        "observed_expected": lambda: observed_expected_interval(labels, probabilities, patients),
         "sensitivity": lambda: share("sensitivity", "sensitivity"),
         "specificity": lambda: share("specificity", "specificity"),
         "ppv": lambda: share("ppv", "PPV"),
@@ -174,6 +179,30 @@ def _shares(malignant: BoolArray, positive: BoolArray) -> dict[str, tuple[BoolAr
         "ppv": (malignant, positive, "no case is called positive at this threshold"),
         "npv": (~malignant, ~positive, "no case is called negative at this threshold"),
     }
+
+
+def _curve_distances(
+    labels: IntArray, probabilities: FloatArray, patients: npt.NDArray[np.str_], *, rng: np.random.Generator
+) -> tuple[dict[str, Interval], dict[str, str]]:
+    """ICI, E50 and E90, or the reason why there is no curve, under each of their names."""
+    curve, reason = _attempt(lambda: fit_calibration_curve(labels, probabilities, patients, rng=rng))
+    if curve is None:
+        return {}, dict.fromkeys(CURVE_STATISTICS, reason or "")
+    return calibration_distances(curve, probabilities), {}
+
+
+def _cautions(
+    labels: IntArray, probabilities: FloatArray, patients: npt.NDArray[np.str_], limits: FloatArray
+) -> dict[str, str]:
+    """Statistics to be read with caution, and why."""
+    shares = _shares(labels == 1, probabilities >= limits)
+    found = {
+        name: proportion_caution(right[among], patients[among])
+        for name, (right, among, _) in shares.items()
+        if among.any()
+    }
+    found["calibration_slope"] = saturation_caution(labels, probabilities)
+    return {name: caution for name, caution in found.items() if caution is not None}
 
 
 def _attempt(compute: Callable[[], _T]) -> tuple[_T | None, str | None]:

@@ -11,13 +11,16 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation import curves
 from pipeline.evaluation.arrays import as_labels, as_probabilities, as_scores
 from pipeline.evaluation.calibration import sigmoid
+from pipeline.evaluation.calibration_curve import CalibrationCurve, fit_calibration_curve
 from pipeline.evaluation.decision_curve import decision_curve
 from pipeline.evaluation.figure_frame import (
     AMBER,
     BLUE,
+    GREEN,
     INK,
     MUTED,
     RIVAL_STYLES,
@@ -33,6 +36,9 @@ from pipeline.evaluation.intervals import Interval
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.results import Evaluation
 
+_CURVE_POINTS = 101
+_CURVE_ENDS = (0.02, 0.98)  # quantiles of the probabilities, beyond which few cases bear the curve
+
 
 def evaluation_figures(
     predictions: Predictions,
@@ -40,6 +46,7 @@ def evaluation_figures(
     *,
     caption: Caption,
     rivals: Mapping[str, npt.ArrayLike] | None = None,
+    prevalence: float | None = None,
     seed: int = 0,
 ) -> dict[str, Figure]:
     """All figures of an evaluation by name, for the labelled rows it judged; none where there is one class only.
@@ -49,6 +56,7 @@ def evaluation_figures(
         evaluation: what was found.
         caption: said on every figure.
         rivals: probabilities of other models on the labelled rows, in order, by name; drawn beside the model.
+        prevalence: to restate the decision curve for, in a figure of its own; None for none.
         seed: of the bands.
     """
     labelled = predictions.labelled()
@@ -78,13 +86,30 @@ def evaluation_figures(
             labelled.patients,
             caption=caption,
             uncalibrated=sigmoid(labelled.logits),
+            curve=_calibration_curve(labelled, rng=rng),
             bins=evaluation.calibrated.bins,
         ),
         "probability_histogram": histogram_figure(labels, probabilities, caption=caption, threshold=point.threshold),
-        "decision_curve": decision_curve_figure(
-            labels, probabilities, caption=caption, rivals=others, threshold=point.threshold
-        ),
+    } | {
+        name: decision_curve_figure(
+            labels,
+            probabilities,
+            caption=caption,
+            patients=labelled.patients,
+            rivals=others,
+            threshold=point.threshold,
+            prevalence=share,
+        )
+        for name, share in (("decision_curve", None), ("decision_curve_restated", prevalence))
+        if share is not None or name == "decision_curve"
     }
+
+
+def _calibration_curve(labelled: Predictions, *, rng: np.random.Generator) -> CalibrationCurve | None:
+    try:
+        return fit_calibration_curve(labelled.labels, labelled.probabilities, labelled.patients, rng=rng)
+    except UndefinedMetricError:  # the report says why beside its ICI
+        return None
 
 
 def roc_figure(
@@ -160,6 +185,7 @@ def reliability_figure(
     *,
     caption: Caption,
     uncalibrated: npt.ArrayLike | None = None,
+    curve: CalibrationCurve | None = None,
     bins: int,
 ) -> Figure:
     """Observed against predicted malignancy in equal-mass bins, with intervals, and where the probabilities lie.
@@ -170,6 +196,7 @@ def reliability_figure(
         patients: patient id of each case, shape (n,).
         caption: model, calibration and cases.
         uncalibrated: bare sigmoid of the logits, shape (n,), drawn beside.
+        curve: smooth calibration curve of the probabilities, drawn with its band; None where it is undefined.
         bins: equal-mass bins, those of the ECE beside it; never more than cases.
     """
     truth = as_labels(labels)
@@ -180,6 +207,12 @@ def reliability_figure(
     if uncalibrated is not None:
         before = curves.reliability(truth, as_probabilities(uncalibrated, truth), patients, bins=count)
         axes.plot(before.x, before.y, "s-", color=AMBER, lw=1, ms=5, mfc="white", mew=1.4, label="before calibration")
+    if curve is not None:
+        first, last = (float(end) for end in np.quantile(values, _CURVE_ENDS))
+        smooth = curve.band(np.linspace(first, last, _CURVE_POINTS))
+        axes.plot(smooth.x, smooth.y, color=GREEN, lw=1.8, ls=(0, (5, 1.5)), label="calibration curve", zorder=3)
+        label = "its 95 % band over patients"
+        axes.fill_between(smooth.x, smooth.lower, smooth.upper, color=GREEN, alpha=0.15, lw=0, label=label, zorder=2)
     after = curves.reliability(truth, values, patients, bins=count)
     reach = np.array([after.y - after.lower, after.upper - after.y])
     label = f"calibrated, 95 % interval ({len(after.x)} equal-mass bins)"
@@ -228,22 +261,38 @@ def decision_curve_figure(
     probabilities: npt.ArrayLike,
     *,
     caption: Caption,
+    patients: npt.ArrayLike | None = None,
     rivals: Mapping[str, npt.ArrayLike] | None = None,
     threshold: float | None = None,
+    prevalence: float | None = None,
 ) -> Figure:
-    """Net benefit against treating all and treating none."""
+    """Net benefit against treating all and treating none, with pointwise limits of two patients and more.
+
+    Args:
+        labels: 0 or 1, shape (n,).
+        probabilities: of the model, shape (n,).
+        caption: of the figure.
+        patients: patient id of each case, shape (n,), for the limits.
+        rivals: probabilities of other models on the same cases, by name.
+        threshold: the operating point's.
+        prevalence: to restate the curves for; None for that of the cases.
+    """
     truth = as_labels(labels)
-    figure, axes = new_frame("Decision curve", caption)
-    curve = decision_curve(truth, probabilities)
+    at = "" if prevalence is None else f" where {100 * prevalence:g} % are malignant"
+    figure, axes = new_frame(f"Decision curve{at}", caption)
+    several = patients is not None and np.unique(np.asarray(patients)).size > 1
+    curve = decision_curve(truth, probabilities, patients=patients if several else None, prevalence=prevalence)
+    if curve.lower is not None and curve.upper is not None:
+        axes.fill_between(curve.thresholds, curve.lower, curve.upper, color=BLUE, alpha=0.15, lw=0)
     axes.plot(curve.thresholds, curve.model, color=BLUE, lw=2.2, label="model", zorder=4)
     for (name, other), (color, dashes) in zip((rivals or {}).items(), RIVAL_STYLES, strict=False):
-        beside = decision_curve(truth, other)
+        beside = decision_curve(truth, other, prevalence=prevalence)
         axes.plot(beside.thresholds, beside.model, color=color, lw=1.6, ls=dashes, label=name)
     axes.plot(curve.thresholds, curve.treat_all, color=MUTED, lw=1.4, ls=(0, (2, 3)), label="treat all")
     axes.axhline(0.0, color=INK, lw=1.1, label="treat none")
     if threshold is not None:
         axes.axvline(threshold, color=INK, lw=1.0, ls=(0, (4, 2)), label=f"threshold {threshold:.3g}")
-    highest = float(truth.mean())
+    highest = float(truth.mean()) if prevalence is None else prevalence
     axes.set_ylim(-0.25 * highest, 1.12 * highest)
     axes.set_xlim(0.0, 1.0)
     axes.set_xlabel("Threshold probability of malignancy", color=INK)

@@ -9,8 +9,6 @@ sandwich). ``evaluate`` uses the ones that the coverage simulation in the tests 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,44 +27,20 @@ from pipeline.evaluation.arrays import (
 )
 from pipeline.evaluation.calibration import sigmoid
 from pipeline.evaluation.calibration_error import equal_mass_bins
+from pipeline.evaluation.interval import Interval as Interval
 from pipeline.evaluation.metrics import case_log_losses
+from pipeline.evaluation.paired_difference import paired_auroc
 
 STATISTICS = ("auroc", "average_precision", "brier_score", "log_loss")
 AT_A_THRESHOLD = ("sensitivity", "specificity", "ppv", "npv")
 
 
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with its confidence interval.
-
-    Attributes:
-        estimate: on all cases.
-        lower: lower confidence limit.
-        upper: upper confidence limit.
-        level: confidence level, in (0, 1).
-        method: how the limits were found, in a few words.
-    """
-
-    estimate: float
-    lower: float
-    upper: float
-    level: float = 0.95
-    method: str = ""
-
-    def __post_init__(self) -> None:
-        if not np.isfinite([self.estimate, self.lower, self.upper]).all() or self.lower > self.upper:
-            raise UndefinedMetricError(f"interval: {self.estimate} ({self.lower} to {self.upper}) is not an interval")
-
-    def __str__(self) -> str:
-        return f"{self.estimate:.3f} ({self.lower:.3f} to {self.upper:.3f})"
-
-    def contains(self, value: float) -> bool:
-        """Whether the value lies between the limits."""
-        return self.lower <= value <= self.upper
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
+# The one place that says what an interval of an out-of-fold figure is about. Bengio and Grandvalet (2004): no unbiased
+# estimate of what training adds exists; Bayle et al. (2020): what is left out vanishes where learning is stable.
+OUT_OF_FOLD = (
+    "intervals of out-of-fold figures are about these networks on other cases like these; how far other training cases "
+    "would have moved the networks, and the figures with them, is outside the intervals"
+)
 
 
 def patient_bootstrap(
@@ -296,12 +270,4 @@ def paired_auroc_difference_analytic(
     Raises:
         UndefinedMetricError: with one class, or fewer than two patients with malignant or with benign cases.
     """
-    truth = as_labels(labels)
-    groups = as_groups(patients, truth)
-    require_both_classes(truth, what="AUROC")
-    first, second = (structural.components(truth, as_scores(each, truth), groups) for each in (scores_a, scores_b))
-    both = structural.covariance(truth, groups, first, first) + structural.covariance(truth, groups, second, second)
-    variance = max(both - 2.0 * structural.covariance(truth, groups, first, second), 0.0)
-    reach = _reach(_smaller_class(truth, groups), level) * float(np.sqrt(variance))
-    estimate = first.auroc - second.auroc
-    return Interval(estimate, max(estimate - reach, -1.0), min(estimate + reach, 1.0), level, "Obuchowski, paired")
+    return paired_auroc(labels, scores_a, scores_b, patients).interval(level=level)

@@ -158,6 +158,11 @@ class Predictions:
         return np.where(np.isnan(own), chosen, own)
 
     @property
+    def out_of_fold(self) -> bool:
+        """Whether several networks said this, each of cases of the fold that it was not trained on."""
+        return bool(self.frame["fold"].nunique() > 1)
+
+    @property
     def decided_by_fold(self) -> bool:
         """Whether a row has a threshold of its fold."""
         return "fold_threshold" in self.frame.columns and bool(self.frame["fold_threshold"].notna().any())

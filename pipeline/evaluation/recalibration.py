@@ -45,34 +45,55 @@ def fit_recalibration(odds: FloatArray, labels: IntArray, *, fixed_slope: bool) 
     # Log odds may span hundreds; Newton sees them centred and on a scale of one.
     center, scale = float(odds.mean()), float(odds.std())
     design = np.column_stack([np.ones(odds.size), (odds - center) / scale])  # (n, 2)
-    beta = _newton(design, labels)
+    beta = fit_logistic(design, labels, what="calibration slope")
     slope = float(beta[1]) / scale
     return Recalibration(intercept=float(beta[0]) - slope * center, slope=slope)
 
 
-def _newton(design: FloatArray, labels: IntArray) -> FloatArray:
-    """Coefficients (k,) of a logistic regression of ``labels`` (n,) on ``design`` (n, k); steps halve where needed."""
-    beta = np.zeros(design.shape[1])
+def fit_logistic(
+    design: FloatArray, labels: IntArray, *, what: str, start: FloatArray | None = None, ridge: float = 0.0
+) -> FloatArray:
+    """Coefficients of a logistic regression, by Newton's method with steps halved where needed.
+
+    Args:
+        design: columns of about one scale, with an intercept among what they span, shape (n, k).
+        labels: 0 or 1, shape (n,).
+        what: is being fitted, for messages.
+        start: coefficients to start from, shape (k,); default 0.
+        ridge: half of this times the squared distance from ``start`` is added to the negative log likelihood.
+
+    Returns:
+        Shape (k,).
+
+    Raises:
+        UndefinedMetricError: when the fit does not settle, as the classes are almost separated.
+    """
+    origin = np.zeros(design.shape[1]) if start is None else start.astype(np.float64)
     signs = 2.0 * labels - 1.0
-    loss = float(np.logaddexp(0.0, -signs * (design @ beta)).sum())
+
+    def loss_at(beta: FloatArray) -> float:
+        away = beta - origin
+        return float(np.logaddexp(0.0, -signs * (design @ beta)).sum() + 0.5 * ridge * (away @ away))
+
+    beta, loss = origin, loss_at(origin)
     for _ in range(_STEPS):
         fitted = sigmoid(design @ beta)
-        gradient = design.T @ (labels - fitted)
-        information = (design * (fitted * (1.0 - fitted))[:, None]).T @ design
+        gradient = design.T @ (labels - fitted) - ridge * (beta - origin)
+        information = (design * (fitted * (1.0 - fitted))[:, None]).T @ design + ridge * np.eye(beta.size)
         try:
             step = np.linalg.solve(information, gradient)
         except np.linalg.LinAlgError:
             break
         size = 1.0
-        new = float(np.logaddexp(0.0, -signs * (design @ (beta + step))).sum())
+        new = loss_at(beta + step)
         while new > loss + 1e-9 and size > 1e-6:
             size /= 2.0
-            new = float(np.logaddexp(0.0, -signs * (design @ (beta + size * step))).sum())
+            new = loss_at(beta + size * step)
         beta, loss = beta + size * step, new
         if float(np.abs(step).max()) * size < _CLOSE:
             return beta
     raise UndefinedMetricError(
-        f"calibration slope: the fit on {labels.size} cases did not settle: the classes are almost separated; add cases"
+        f"{what}: the fit on {labels.size} cases did not settle: the classes are almost separated; add cases"
     )
 
 

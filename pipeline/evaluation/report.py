@@ -11,20 +11,28 @@ from datetime import UTC, datetime
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pipeline.evaluation.characteristics import Characteristics
 from pipeline.evaluation.checklist import Item
 from pipeline.evaluation.details import Details
 from pipeline.evaluation.intervals import Interval
 from pipeline.evaluation.multilabel import FindingsEvaluation
 from pipeline.evaluation.prevalence import Restated
+from pipeline.evaluation.reader_study import ReaderStudy
+from pipeline.evaluation.refused import NOT_KNOWN, WithRefused
 from pipeline.evaluation.results import Evaluation
 
 STATISTIC_NAMES: Mapping[str, str] = {
     "auroc": "AUROC",
     "average_precision": "Average precision",
     "brier_score": "Brier score",
+    "scaled_brier_score": "Scaled Brier score",
     "log_loss": "Log loss",
     "calibration_slope": "Calibration slope",
     "calibration_intercept": "Calibration in the large (intercept)",
+    "observed_expected": "Observed over expected (O:E)",
+    "ici": "ICI, mean distance of the calibration curve",
+    "e50": "E50, its median",
+    "e90": "E90, its 90th percentile",
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
     "ppv": "PPV",
@@ -35,12 +43,15 @@ _SECTION = re.compile(r"<h2>(.*?)</h2>")
 FIGURE_TEXTS: Mapping[str, str] = {
     "roc": "Sensitivity against false alarms over all thresholds; the shaded band is pointwise, by patient.",
     "precision_recall": "How many of the called are malignant, as more of the malignant are called.",
-    "reliability": "Observed against predicted share in equal-mass bins, before and after calibration.",
+    "reliability": "Observed against predicted share: a smooth curve (restricted cubic splines) with a pointwise 95 % "
+    "band, by patient, and equal-mass bins, before and after calibration.",
     "probability_histogram": "Where the probabilities of malignant (up) and benign cases (down) lie.",
     "findings": "Each finding by itself: sensitivity against false alarms, and observed against predicted share.",
     "learning_curve": "Loss of each epoch of the training, and of the validation split where one is watched.",
-    "decision_curve": "Worth of acting on the model at each threshold, against acting on all or none; its interval at "
-    "the operating threshold is under all statistics.",
+    "decision_curve": "Worth of acting on the model at each threshold, against acting on all or none; the band is 95 % "
+    "at each threshold by itself, by patient.",
+    "decision_curve_restated": "The same where another share of the cases is malignant, as it was stated: sensitivity "
+    "and false alarms at each threshold are taken to stay as they are, and probabilities are not moved.",
 }
 
 
@@ -117,6 +128,10 @@ class ReportInputs:
         no_champion: why the champion is not among them; blank where it is.
         findings: every finding's evaluation, where there are several.
         details: subgroups, label certainty, patients, refer zone, seeds.
+        intervals_are: what the intervals are about, where that is not plain; blank elsewhere.
+        with_refused: sensitivity and specificity with the refused cases, or why they are not known.
+        characteristics: who the cases are, by split; None when only their probabilities are known.
+        reader_study: the model beside readers' average, or why that is undefined, where their scores were given.
         restated: PPV and NPV at other prevalences.
         pictures: the most confident mistakes.
         data: name and value of what is known about data and labels.
@@ -140,6 +155,10 @@ class ReportInputs:
     no_champion: str = ""
     findings: FindingsEvaluation | None = None
     details: Details = field(default_factory=Details)
+    intervals_are: str = ""
+    with_refused: WithRefused | str = NOT_KNOWN
+    characteristics: Characteristics | None = None
+    reader_study: ReaderStudy | str | None = None
     restated: tuple[Restated, ...] = ()
     pictures: tuple[Picture, ...] = ()
     data: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What an evaluation found: frozen numbers, and whether they let one say that calibration holds."""
+"""What an evaluation found: frozen numbers, and what they let one say of calibration."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from typing import Any
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.calibration_error import EceNull
+from pipeline.evaluation.calibration_outcome import (
+    REFUTED,
+    SHOWN,
+    CalibrationOutcome,
+    SampleSize,
+    calibration_outcome,
+)
 from pipeline.evaluation.intervals import Interval
 from pipeline.evaluation.metrics import Confusion
 from pipeline.evaluation.operating_points import OperatingPoint
-
-SLOPE_LIMITS = (0.8, 1.25)
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,14 @@ class Evaluation:
         n_patients: patients they come from.
         n_positive: malignant cases.
         n_unlabelled: rows left out because they have no label.
-        intervals: ``auroc``, ``average_precision``, ``brier_score``, ``log_loss``, ``calibration_slope``,
-            ``calibration_intercept``, ``sensitivity``, ``specificity``, ``ppv``, ``npv``, ``net_benefit`` (at the
-            operating threshold), ``brier_score_uncalibrated``, ``log_loss_uncalibrated``: those the cases define.
+        intervals: ``auroc``, ``average_precision``, ``brier_score``, ``scaled_brier_score``, ``log_loss``,
+            ``calibration_slope``, ``calibration_intercept``, ``observed_expected`` (O:E), ``ici``, ``e50``, ``e90``
+            (distance of the calibration curve from the diagonal), ``sensitivity``, ``specificity``, ``ppv``, ``npv``,
+            ``net_benefit`` (at the operating threshold), ``brier_score_uncalibrated``, ``log_loss_uncalibrated``:
+            those the cases define.
         undefined: the others, with the reason.
         cautions: of the statistics whose interval may be too narrow here, why: the cases lie below the range in which
-            it has been shown to hold.
+            it has been shown to hold. Of ``calibration_slope``: how many probabilities are 0 or 1, and what they do.
         patients_unknown: whether every case's patient id is its case id, so that intervals are by case.
         calibrated: of the probability column.
         uncalibrated: of the bare sigmoid of the logit, beside it.
@@ -115,36 +122,10 @@ class Evaluation:
         return self.calibrated.ece
 
     @property
-    def calibration_holds(self) -> bool:
-        """Slope within 0.8-1.25, intercept's interval contains 0, ECE below the 95th percentile of its null."""
-        return not self.calibration_faults
-
-    @property
-    def calibration_faults(self) -> tuple[str, ...]:
-        """Why calibration does not hold, in words; empty when it does."""
-        faults = []
-        slope, intercept = self.intervals.get("calibration_slope"), self.intervals.get("calibration_intercept")
-        low, high = SLOPE_LIMITS
-        if slope is None:
-            faults.append(self.undefined["calibration_slope"])
-        elif not low <= slope.estimate <= high:
-            sense = "overconfident" if slope.estimate < low else "underconfident"
-            faults.append(f"slope {slope.estimate:.2f} is outside {low:g} to {high:g} ({sense})")
-        if intercept is None:
-            faults.append(self.undefined["calibration_intercept"])
-        elif not intercept.contains(0.0):
-            sense = "too low" if intercept.estimate > 0 else "too high"
-            faults.append(
-                f"intercept {intercept.estimate:+.2f} ({intercept.lower:+.2f} to {intercept.upper:+.2f}) "
-                f"excludes 0 (probabilities are {sense} on average)"
-            )
-        if self.ece is None or self.null is None:
-            faults.append(self.undefined["ece"])
-        elif self.ece >= self.null.p95:
-            faults.append(
-                f"ECE {self.ece:.3f} is not below {self.null.p95:.3f}, the 95th percentile for perfect calibration"
-            )
-        return tuple(faults)
+    def calibration(self) -> CalibrationOutcome:
+        """Whether calibration is shown, not shown or refuted on these cases, and why."""
+        counts = SampleSize(self.n_patients, self.n_cases, self.n_positive)
+        return calibration_outcome(self.intervals, self.undefined, counts)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -162,8 +143,7 @@ class Evaluation:
             "confusion": asdict(self.confusion),
             "operating_point": self.operating_point.to_json(),
             "fold_thresholds": None if self.fold_thresholds is None else list(self.fold_thresholds),
-            "calibration_holds": self.calibration_holds,
-            "calibration_faults": list(self.calibration_faults),
+            "calibration_outcome": self.calibration.to_json(),
         }
 
     def metrics(self, prefix: str = "test_") -> dict[str, float]:
@@ -179,7 +159,8 @@ class Evaluation:
             "miscalibration": self.calibrated.miscalibration,
             "cumulative_error": self.calibrated.cumulative_error,
             "cumulative_error_null_p95": self.cumulative_null_p95,
-            "calibration_holds": float(self.calibration_holds),
+            "calibration_shown": float(self.calibration.verdict == SHOWN),
+            "calibration_refuted": float(self.calibration.verdict == REFUTED),
         }
         for name, interval in self.intervals.items():
             flat |= {name: interval.estimate, f"{name}_lower": interval.lower, f"{name}_upper": interval.upper}

@@ -78,7 +78,7 @@ def covariance(labels: IntArray, groups: IntArray, first: Components, second: Co
     return own + other + patients / (patients - 1) / (n_positive * n_negative) * crossed
 
 
-def exponential_variance(auroc: float, n_positive: int, n_negative: int) -> float:
+def exponential_variance(auroc: float, n_positive: float, n_negative: float) -> float:
     """Variance of an AUROC under exponential scores, from its value alone; used where the cases show no spread.
 
     Source: Hanley & McNeil, 1982, as in method 5 of Newcombe, 2006 (Statistics in Medicine 25:559).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +19,9 @@ from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.results import Evaluation
 
 _FEW = 10  # patients of a class below which a subgroup is too small to say
+# What needs patients of one class alone, or of either; everything else needs both.
+_OF_ONE_CLASS = {"sensitivity": "malignant", "specificity": "benign"}
+_OF_ANY_CLASS = ("observed_expected",)
 _MANY = 10  # distinct numbers above which a column is parted into bands
 MISSING = "(missing)"
 # Columns that are subgroups wherever a manifest has them, and the edges of those that are numbers: 6-15 mm is where a
@@ -37,8 +40,8 @@ class Subgroup:
         n_cases: labelled cases in it.
         n_patients: patients they come from.
         n_positive: malignant cases.
-        evaluation: None where the subgroup is too small to say.
-        too_few: why it is too small, in words; None where it is not.
+        evaluation: of what so many patients can say, the rest being undefined with a reason; None where it is nothing.
+        too_few: why something cannot be said, in words; None where all can.
     """
 
     column: str
@@ -90,33 +93,82 @@ def evaluate_subgroups(
     for column in columns:
         for value, members in partition(labelled.extra[column], edges=(bands or {}).get(column)).items():
             part = Predictions(labelled.frame[members].reset_index(drop=True))
-            too_few = too_few_patients(part)
-            judged = None
-            if too_few is None:
-                judged = evaluate(
-                    part, operating_point=operating_point, calibrator=calibrator, resamples=resamples, seed=seed
-                )
             found.append(
-                Subgroup(
-                    column=column,
-                    value=value,
-                    n_cases=len(part),
-                    n_patients=int(np.unique(part.patients).size),
-                    n_positive=int(part.labels.sum()),
-                    evaluation=judged,
-                    too_few=too_few,
+                judge_subgroup(
+                    (column, value),
+                    part,
+                    operating_point=operating_point,
+                    calibrator=calibrator,
+                    resamples=resamples,
+                    seed=seed,
                 )
             )
     return tuple(found)
 
 
+def judge_subgroup(
+    name: tuple[str, str],
+    part: Predictions,
+    *,
+    operating_point: OperatingPoint,
+    calibrator: Calibrator | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Subgroup:
+    """Judge labelled cases as one subgroup: everything, or what their patients are enough for.
+
+    Sensitivity needs 10 patients with malignant cases, specificity 10 with benign ones, O:E 10 of any; whatever
+    compares the classes needs 10 of each. So a subgroup of malignant cases alone still has its sensitivity.
+
+    Args:
+        name: column and value.
+        part: its labelled cases, at least one.
+        operating_point: as for ``evaluate``.
+        calibrator: as for ``evaluate``.
+        resamples: as for ``evaluate``.
+        seed: as for ``evaluate``.
+    """
+    too_few, patients = too_few_patients(part), patients_of_classes(part)
+    everyone = int(np.unique(part.patients).size)
+    judged: Evaluation | None = None
+    if everyone >= _FEW:
+        judged = evaluate(part, operating_point=operating_point, calibrator=calibrator, resamples=resamples, seed=seed)
+        if too_few is not None:
+            judged = _sayable(judged, patients, too_few)
+    return Subgroup(
+        column=name[0],
+        value=name[1],
+        n_cases=len(part),
+        n_patients=everyone,
+        n_positive=int(part.labels.sum()),
+        evaluation=judged if judged is not None and judged.intervals else None,
+        too_few=too_few,
+    )
+
+
+def _sayable(judged: Evaluation, patients: Mapping[str, int], too_few: str) -> Evaluation:
+    """The evaluation without the statistics that so many patients of each class cannot give."""
+    kept = {
+        name: interval
+        for name, interval in judged.intervals.items()
+        if name in _OF_ANY_CLASS or patients.get(_OF_ONE_CLASS.get(name, ""), 0) >= _FEW
+    }
+    left_out = {name: f"{name}: {too_few}" for name in judged.intervals if name not in kept}
+    return replace(judged, intervals=kept, undefined={**judged.undefined, **left_out})
+
+
+def patients_of_classes(part: Predictions) -> dict[str, int]:
+    """Patients with ``malignant`` and with ``benign`` cases, among labelled ones."""
+    malignant = part.labels == 1
+    return {
+        name: int(np.unique(part.patients[mask]).size)
+        for name, mask in (("malignant", malignant), ("benign", ~malignant))
+    }
+
+
 def too_few_patients(part: Predictions) -> str | None:
     """Why labelled cases are too few to judge a subgroup on, in words; None when they are enough."""
-    malignant = part.labels == 1
-    counts = {
-        name: np.unique(part.patients[mask]).size for name, mask in (("malignant", malignant), ("benign", ~malignant))
-    }
-    scarce = [f"{count} with {name} cases" for name, count in counts.items() if count < _FEW]
+    scarce = [f"{count} with {name} cases" for name, count in patients_of_classes(part).items() if count < _FEW]
     return f"too few patients to say: {' and '.join(scarce)}, at least {_FEW} needed" if scarce else None
 
 

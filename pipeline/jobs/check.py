@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,8 +40,16 @@ _SHOWN, _SHOWN_OK = 20, 5  # lines printed; --json has all
 
 
 @dataclass(frozen=True)
-class Preflight:
-    """Everything that a check found."""
+class CheckResult:
+    """What a check found.
+
+    Attributes:
+        findings: one a case: what it is, and what is wrong or odd about it.
+        faults: of the table as a whole.
+        notes: about the cases together, in words.
+        balance: cases by label, for each split and each site or scanner.
+        skipped: files that are no scans, by suffix.
+    """
 
     findings: tuple[Finding, ...]
     faults: tuple[TableError, ...]
@@ -50,22 +58,31 @@ class Preflight:
     skipped: dict[str, int]
 
     @property
-    def rejected(self) -> int:
-        """Cases that would get no probability."""
-        return sum(finding.error is not None for finding in self.findings)
+    def rejected(self) -> tuple[Finding, ...]:
+        """Cases that would get no probability, with the error of each."""
+        return tuple(finding for finding in self.findings if finding.error is not None)
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """Cases that would be scored and flagged, with the warnings of each."""
+        return tuple(finding for finding in self.findings if finding.error is None and finding.warnings)
+
+    @property
+    def summary(self) -> str:
+        """What the command prints: odd cases first, a line each; the counts last."""
+        return "\n".join(_lines(self))
 
 
-def check(source: Path, *, model_name: str | None, json_file: Path | None, lesions: Sequence[Path] = ()) -> int:
-    """Look at every case of a manifest, folder or scan, and print what a person reads in ten seconds.
+def check(
+    source: Path, *, model_name: str | None = None, json_file: Path | None = None, lesions: Sequence[Path] = ()
+) -> CheckResult:
+    """Look at every case of a manifest, folder or scan.
 
     Args:
         source: the manifest, folder or scan.
         model_name: whose preprocessing and envelope are asked as well.
         json_file: where everything goes that was found.
         lesions: annotation files or folders that lesion centres are taken from.
-
-    Returns:
-        1 when the table has a fault or a case would be rejected, else 0.
 
     Raises:
         UsageError: when there is no such input, or ``json_file`` is a file that no check wrote.
@@ -86,7 +103,7 @@ def check(source: Path, *, model_name: str | None, json_file: Path | None, lesio
             located = locate(inputs, lesions)
             inputs, found = located_inputs(inputs, located), list(report_lines(located))
     except TableError as error:
-        preflight = Preflight((), (error,), (), {}, {})
+        result = CheckResult((), (error,), (), {}, {})
     else:
         findings = duplicates(list(_inspect(inputs, model_name)))
         conflict = conflicting_labels(source, findings)
@@ -95,12 +112,11 @@ def check(source: Path, *, model_name: str | None, json_file: Path | None, lesio
         trap = swapped_signs([finding.case for finding in findings], root=inputs.root)
         if trap is not None:
             faults = (*faults, TableError(Code.E_ROI_OUTSIDE, source, trap))
-        preflight = _preflight(inputs, findings, faults, labelled=source.suffix.lower() in TABLE_SUFFIXES)
-        preflight = replace(preflight, notes=(*preflight.notes, *found))
+        result = _result_of(inputs, findings, faults, labelled=source.suffix.lower() in TABLE_SUFFIXES)
+        result = replace(result, notes=(*result.notes, *found))
     if json_file is not None:
-        write_json(json_file, _json(preflight))
-    _print(preflight)
-    return int(bool(preflight.faults or preflight.rejected))
+        write_json(json_file, _json(result))
+    return result
 
 
 def _require_free(json_file: Path) -> None:
@@ -141,7 +157,9 @@ def _inspect(inputs: Inputs, model_name: str | None) -> Iterable[Finding]:
         yield finding_of(case, outcome)
 
 
-def _preflight(inputs: Inputs, findings: list[Finding], faults: tuple[TableError, ...], *, labelled: bool) -> Preflight:
+def _result_of(
+    inputs: Inputs, findings: list[Finding], faults: tuple[TableError, ...], *, labelled: bool
+) -> CheckResult:
     notes = [*leaks(findings), *unusual(findings)]
     if inputs.repeated_rows:
         notes.append(f"{Code.W_DUPLICATE_ROW}: {inputs.repeated_rows} rows repeat an earlier one and count once")
@@ -155,7 +173,7 @@ def _preflight(inputs: Inputs, findings: list[Finding], faults: tuple[TableError
         unlabelled = sum(case.label is None for case in cases)
         if unlabelled:
             notes.append(f"{Code.W_UNLABELLED}: {unlabelled} cases have no label: counted, never trained on")
-    return Preflight(tuple(findings), faults, tuple(notes), balance, dict(inputs.skipped))
+    return CheckResult(tuple(findings), faults, tuple(notes), balance, dict(inputs.skipped))
 
 
 def _row(finding: Finding) -> dict[str, Any]:
@@ -174,37 +192,36 @@ def _row(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _json(preflight: Preflight) -> dict[str, Any]:
+def _json(result: CheckResult) -> dict[str, Any]:
     return {
-        "cases": [_row(finding) for finding in preflight.findings],
-        "counts": dict(Counter(finding.status for finding in preflight.findings)),
-        "codes": dict(Counter(_row(finding)["code"] for finding in preflight.findings if finding.status != "ok")),
-        "table_faults": [{"code": str(fault.code), "reason": fault.reason} for fault in preflight.faults],
-        "notes": list(preflight.notes),
-        "label_balance": preflight.balance,
-        "skipped_files": preflight.skipped,
+        "cases": [_row(finding) for finding in result.findings],
+        "counts": dict(Counter(finding.status for finding in result.findings)),
+        "codes": dict(Counter(_row(finding)["code"] for finding in result.findings if finding.status != "ok")),
+        "table_faults": [{"code": str(fault.code), "reason": fault.reason} for fault in result.faults],
+        "notes": list(result.notes),
+        "label_balance": result.balance,
+        "skipped_files": result.skipped,
     }
 
 
-def _print(preflight: Preflight) -> None:
-    """Odd cases first, a line each; the counts last, where the eye ends."""
-    odd = [finding for finding in preflight.findings if finding.status != "ok"]
-    shown = sorted(odd, key=lambda finding: finding.status != "rejected")[:_SHOWN] or preflight.findings[:_SHOWN_OK]
+def _lines(result: CheckResult) -> Iterator[str]:
+    odd = [finding for finding in result.findings if finding.status != "ok"]
+    shown = sorted(odd, key=lambda finding: finding.status != "rejected")[:_SHOWN] or result.findings[:_SHOWN_OK]
     for finding in shown:
-        print(one_line(_line(finding)))
+        yield one_line(_line(finding))
     if len(odd) > _SHOWN:
-        print(f"... and {len(odd) - _SHOWN} more; --json FILE has all")
-    for column, groups in preflight.balance.items():
+        yield f"... and {len(odd) - _SHOWN} more; --json FILE has all"
+    for column, groups in result.balance.items():
         for group, counts in sorted(groups.items()):
             numbers = ", ".join(f"{counts[name]} {name}" for name in ("malignant", "benign", "unlabelled"))
-            print(f"{column} {group}: {numbers}")
-    for line in (*(f"{fault.code}: {fault.reason}" for fault in preflight.faults), *preflight.notes):
-        print(line)
-    counts = Counter(finding.status for finding in preflight.findings)
-    print(
-        f"{len(preflight.findings)} cases: {counts['ok']} ok, {counts['flagged']} flagged, "
-        f"{counts['rejected']} rejected; {len(preflight.faults)} table faults; "
-        f"{sum(preflight.skipped.values())} files skipped as no scans"
+            yield f"{column} {group}: {numbers}"
+    yield from (f"{fault.code}: {fault.reason}" for fault in result.faults)
+    yield from result.notes
+    counts = Counter(finding.status for finding in result.findings)
+    yield (
+        f"{len(result.findings)} cases: {counts['ok']} ok, {counts['flagged']} flagged, "
+        f"{counts['rejected']} rejected; {len(result.faults)} table faults; "
+        f"{sum(result.skipped.values())} files skipped as no scans"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +11,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.cases.case import Case
-from pipeline.cases.findings import class_names, finding_labels, require_both_values, require_findings
+from pipeline.cases.findings import finding_labels, require_both_values, require_findings
 from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.config.experiment import Tracking
 from pipeline.console import one_line
-from pipeline.errors import Code, TableError, UsageError
+from pipeline.errors import Code, TableError
 from pipeline.evaluation.certainty import RATING_COLUMN, Scale
-from pipeline.evaluation.conformal import ReferZone
-from pipeline.evaluation.multilabel import evaluate_findings, in_order
-from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point
-from pipeline.evaluation.predictions import Predictions, read_predictions
+from pipeline.evaluation.multilabel import evaluate_findings
+from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.refused import RefusedCases
 from pipeline.evaluation.report import Flow, Picture, SplitCounts
-from pipeline.evaluation.seeds import seeds_of
-from pipeline.files import atomic_folder
+from pipeline.files import require_free
 from pipeline.imaging.preprocess import ModelInput
 from pipeline.scoring.engine import score_cases
 from pipeline.scoring.model_directory import Model, load_model
@@ -32,25 +30,45 @@ from pipeline.scoring.scorer import Scorer
 from pipeline.tracking.promotion import registered_name
 from pipeline.tracking.registry import model_folder
 from pipeline.workflow.candidates import ChampionBeside, champion_beside
+from pipeline.workflow.evaluation_result import EvaluationResult, write_result
 from pipeline.workflow.labelled import (
     Scored,
     doubted_patients,
     known_images_text,
     predictions_from,
+    reader_columns,
     score_labelled,
     seen_cases,
     seen_images,
     subgroup_columns,
 )
 from pipeline.workflow.mistakes import mistake_pictures
-from pipeline.workflow.reporting import Judged, preprocessing_facts, provenance_facts, write_evaluation
-from pipeline.workflow.summary import champion_text, evaluation_text
+from pipeline.workflow.reader_table import reader_scores, study_or_reason
+from pipeline.workflow.reporting import Judged, preprocessing_facts, provenance_facts
+from pipeline.workflow.summary import champion_text
 from pipeline.workflow.table_truth import truth_differences
 
 
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What is judged beside the model itself.
+
+    Attributes:
+        champion: judge the registered model's champion on the same cases too.
+        pictures: show the most confident mistakes, which are images of patients, in the report.
+        prevalence: share of malignant cases to restate net benefit and predictive values for.
+        readers: table of readers' scores of the same cases, whose average the model is compared with.
+    """
+
+    champion: bool = True
+    pictures: bool = False
+    prevalence: float | None = None
+    readers: Path | None = None
+
+
 def evaluate_model(
-    model_name: str, manifest_path: Path, out: Path, *, champion: bool = True, pictures: bool = False
-) -> int:
+    model_name: str, manifest_path: Path, out: Path, options: EvaluateOptions | None = None
+) -> EvaluationResult:
     """Score the labelled cases of a manifest and judge the model on them, all together.
 
     Cases of patients that the model has seen are left out and counted, because a model may not be judged on them.
@@ -59,18 +77,17 @@ def evaluate_model(
         model_name: model directory or MLflow model URI.
         manifest_path: labelled cases.
         out: new folder.
-        champion: judge the registered model's champion on the same cases too.
-        pictures: show the most confident mistakes, which are images of patients, in the report.
-
-    Returns:
-        0, or 1 when cases were rejected.
+        options: what is judged besides.
 
     Raises:
         TableError: when the manifest has a fault, or too few cases are left.
         UsageError: when ``out`` is not a new folder.
     """
+    options = options or EvaluateOptions()
+    require_free(out)
     manifest = read_manifest(manifest_path)
     manifest.require_usable()
+    scores = reader_scores(options.readers, [case.case_id for case in manifest.cases], "the manifest")
     model = load_model(model_folder(model_name, Tracking()))
     require_findings(manifest, model.findings)
     labelled = [case for case in manifest.cases if case.label is not None]
@@ -100,68 +117,28 @@ def evaluate_model(
     doubtful = [each for each in _score_indeterminate(model, manifest) if each.usable]
     judged, predictions = _judged(model, manifest, labelled, unseen, judged_rows, doubtful, findings)
     cases = [case for case, _ in judged_rows]
-    beside = _champion_beside(model_name, model, judged, cases, manifest.root) if champion else "not asked for"
-    shown = _pictures(model, scorer, judged.predictions, cases) if pictures else ()
-    judged = replace(judged, champion=beside, pictures=shown, differences=tuple(differences.lines))
-    _write(judged, out, all_predictions=predictions, refer_zone=model.refer_zone)
-    print(*differences.lines, sep="\n", end="\n" * bool(differences.lines))
-    print(champion_text(beside))
-    for case, row in zip(unseen, rows, strict=True):
-        if row.probability is None:
-            print(one_line(f"rejected {case.case_id}: {row.code}: {row.reason}"))
-    print(f"{len(seen) + len(known_images)} cases of patients that the model has seen were left out")
-    for doubt in (known_images_text(known_images), doubted_patients(model.description, labelled)):
-        if doubt:
-            print(f"warning: {doubt}")
-    return int(len(judged_rows) < len(unseen))
-
-
-def evaluate_predictions(path: Path, out: Path) -> None:
-    """Judge the test split of a predictions file, each finding by itself.
-
-    The operating points are chosen on its calibration split.
-
-    Raises:
-        UsageError: when the file cannot be used, or a finding lacks a class in one of the two splits.
-    """
-    predictions = read_predictions(path)
-    seeds = seeds_of(predictions)
-    first = predictions.where(seed=seeds[0]) if len(seeds) > 1 else predictions
-    names = in_order(predictions.frame["finding"].tolist())
-    points = {name: _point(first.where(finding=name), name, path) for name in names}
-    findings = evaluate_findings(first.where(split="test"), points)
-    judged = Judged(
-        title=path.name,
-        model="predictions of unnamed origin",
-        calibration="as given",
-        predictions=first.where(split="test", finding=names[0]),
-        evaluation=findings.first,
-        findings=findings,
-        # The lowest seed number, not the best: the others are shown as a spread.
-        judged_on="test split" if len(seeds) < 2 else f"test split, seed {seeds[0]} of {len(seeds)}",
-        all_seeds=predictions.where(split="test", finding=names[0]) if len(seeds) > 1 else None,
+    beside = _champion_beside(model_name, model, judged, cases, manifest.root) if options.champion else "not asked for"
+    study = study_or_reason(judged.predictions, scores)
+    shown = _pictures(model, scorer, judged.predictions, cases) if options.pictures else ()
+    unread = [each.case for each in scored if not each.usable]
+    refused = RefusedCases([int(case.label or 0) for case in unread], [str(case.patient_id) for case in unread])
+    judged = replace(
+        judged,
+        refused=refused,
+        prevalence=options.prevalence,
+        reader_study=study,
+        champion=beside,
+        pictures=shown,
+        differences=tuple(differences.lines),
     )
-    calibration = first.where(split="calibration", finding=names[0])
-    _write(judged, out, all_predictions=predictions, calibration=calibration)
-
-
-def _point(predictions: Predictions, finding: str, path: Path) -> OperatingPoint:
-    """The threshold of one finding; both splits must have both classes, or there is nothing to choose or judge."""
-    positive, negative = class_names(finding)
-    calibration, test = (predictions.where(split=name).labelled() for name in ("calibration", "test"))
-    if not len(calibration) or not len(test):
-        raise UsageError(
-            f"{path}: has {len(calibration)} labelled calibration and {len(test)} labelled test rows of finding "
-            f"{finding!r}; a threshold is chosen on the one and judged on the other, so both are needed"
-        )
-    for name, split in (("calibration", calibration), ("test", test)):
-        present = int(split.labels.sum())
-        if present in (0, len(split)):
-            raise UsageError(
-                f"{path}: split {name!r} has {len(split) - present} {negative} and {present} {positive} rows; each "
-                "split needs both; add cases, or leave the finding out"
-            )
-    return choose_operating_point(calibration.labels, calibration.probabilities, rule="sensitivity", target=0.95)
+    lines = write_result(judged, out, all_predictions=predictions, refer_zone=model.refer_zone)
+    rejected = tuple(row for row in rows if row.probability is None)
+    lines += [*differences.lines, champion_text(beside)]
+    lines += [one_line(f"rejected {row.case_id}: {row.code}: {row.reason}") for row in rejected]
+    lines.append(f"{len(seen) + len(known_images)} cases of patients that the model has seen were left out")
+    doubts = (known_images_text(known_images), doubted_patients(model.description, labelled))
+    lines += [f"warning: {doubt}" for doubt in doubts if doubt]
+    return EvaluationResult(out, judged.evaluation, rejected, "\n".join(lines))
 
 
 def _known(model: Model, manifest: Manifest, cases: Sequence[Case]) -> tuple[str, ...]:
@@ -197,6 +174,8 @@ def _judged(
     }
     subgroups = subgroup_columns(manifest, description)
     ratings = [RATING_COLUMN] if RATING_COLUMN in manifest.columns else []
+    readers = reader_columns(manifest, description)
+    ratings += [name for name in (readers.names if readers else ()) if name not in (*subgroups, *ratings)]
     scored = [Scored(*each) for each in judged]
     predictions = predictions_from([*scored, *doubtful], [*subgroups, *ratings])
     every = predictions
@@ -229,6 +208,7 @@ def _judged(
         label=description.label,
         flow=flow,
         subgroups=subgroups,
+        readers=readers,
         preprocessing=preprocessing_facts(description),
         provenance=provenance_facts(description),
     )
@@ -273,19 +253,3 @@ def _rating(case: Case) -> float | None:
         return float(case.extra[RATING_COLUMN])
     except ValueError:
         return None
-
-
-def _write(
-    judged: Judged,
-    out: Path,
-    *,
-    all_predictions: Predictions | None = None,
-    calibration: Predictions | None = None,
-    refer_zone: ReferZone | None = None,
-) -> None:
-    with atomic_folder(out) as folder:
-        write_evaluation(
-            judged, folder, all_predictions=all_predictions, calibration=calibration, refer_zone=refer_zone
-        )
-    print(evaluation_text(judged.title, judged.evaluation, judged.findings))
-    print(f"report: {out / 'report.html'}")

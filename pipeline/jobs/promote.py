@@ -1,4 +1,4 @@
-"""``malignancy promote`` and ``malignancy rollback``: who is champion, decided by the gate and written down."""
+"""``malignancy promote``, ``anchor`` and ``rollback``: who is champion, decided by the gate and written down."""
 
 from __future__ import annotations
 
@@ -7,59 +7,45 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
-from pipeline.cases.case import Case
-from pipeline.cases.manifest import Manifest, read_manifest
+from pipeline.cases.manifest import read_manifest
 from pipeline.config.experiment import Tracking
-from pipeline.errors import ModelError, UndefinedMetricError, UsageError
+from pipeline.config.file import load_gate_policy
+from pipeline.config.gate_policy import GatePolicy
+from pipeline.errors import UndefinedMetricError, UsageError
 from pipeline.evaluation import gate
 from pipeline.evaluation.decision import Condition, Decision, decide, decision_text
+from pipeline.evaluation.gate_power import POWER_NAME
+from pipeline.evaluation.gate_records import Look
 from pipeline.tracking import promotion
-from pipeline.tracking.registry import CHAMPION
 from pipeline.tracking.runs import TrackedRun, open_run
-from pipeline.tracking.store import experiment_id, open_store
-from pipeline.workflow.candidates import Candidate, contender, load_candidate
-from pipeline.workflow.labelled import (
-    Scored,
-    cases_digest,
-    doubted_patients,
-    labelled_cases,
-    manifest_record,
-    patients_by_class,
-    score_labelled,
-    seen_cases,
-    seen_images,
-    subgroup_columns,
-)
+from pipeline.tracking.store import open_store
+from pipeline.workflow.candidates import Candidate
+from pipeline.workflow.contest import Contest, Matchup, hold_contest, match_up, next_look
+from pipeline.workflow.labelled import cases_digest, labelled_cases
 from pipeline.workflow.record import headline
 from pipeline.workflow.table_truth import truth_differences
 
-_PARITY_CASES = 8  # scored again through the registered MLflow model
+_PAGE = 3900  # characters of a decision that leave room for what training wrote on the version's page
 
 
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """Challenger and champion, and the cases that they are to be judged on."""
+@dataclass(frozen=True)
+class PromoteOptions:
+    """How to promote.
 
-    challenger: Candidate
-    champion: Candidate
-    manifest: Manifest
-    unseen: tuple[Case, ...]
-    counts: gate.LockedCases
+    Attributes:
+        force: whatever the gate says.
+        reason: why; recorded.
+        policy: file of the gate's limits; the defaults without one.
+        prevalence: share of malignant cases where the models will be used; the policy's without one.
+    """
 
-
-@dataclass(frozen=True, eq=False)
-class Contest:
-    """Both models' answers on the cases that both scored."""
-
-    challenger: gate.Contender
-    champion: gate.Contender
-    conditions: tuple[Condition, ...]
+    force: bool = False
+    reason: str | None = None
+    policy: Path | None = None
+    prevalence: float | None = None
 
 
-def promote(model_name: str, manifest_path: Path, *, force: bool = False, reason: str | None = None) -> int:
+def promote(model_name: str, manifest_path: Path, options: PromoteOptions) -> int:
     """Ask the gate, write its decision to the model version, and move ``champion`` when it may move.
 
     Returns:
@@ -67,42 +53,87 @@ def promote(model_name: str, manifest_path: Path, *, force: bool = False, reason
 
     Raises:
         UsageError: when force and reason do not come together, or the version is the champion already.
+        ConfigError: when the policy has a fault.
         ModelError: when a version does not exist.
         TableError: when the manifest has a fault.
     """
-    if force != bool(reason and reason.strip()):
+    if options.force != bool(options.reason and options.reason.strip()):
         raise UsageError(
             "promote: --force and --reason TEXT belong together: a forced promotion needs a reason, which is recorded"
         )
+    policy = _policy(options)
     manifest = read_manifest(manifest_path)
     manifest.require_usable()
     config = Tracking(experiment=promotion.GATE_EXPERIMENT)
-    pair = _pair(model_name, manifest, config)
-    label = pair.challenger.model.description.label
+    matchup = match_up(model_name, manifest, config)
+    label = matchup.challenger.model.description.label
     differences = truth_differences(manifest.facts, label_source=label.source, intensities=label.intensities)
-    if differences.intensities and not force:
+    if differences.intensities and not options.force:
         raise UsageError(
             f"{manifest.path}: {differences.intensities}; a gate on cases of another kind says nothing: give cases "
             "like the model's, or --force with a reason"
         )
-    policy = gate.GatePolicy()
-    version = pair.challenger.version
-    tags = {"kind": "gate", "model_version": version.uri, "champion_version": pair.champion.version.uri}
-    tags["training_run"] = version.run_id
+    version = matchup.challenger.version
+    tags = {"kind": "gate", "model_version": version.uri, "champion_version": matchup.champion.version.uri}
+    tags |= {"training_run": version.run_id, "anchor_version": _anchor_text(matchup)}
     if differences.lines:
         tags["cases_differ"] = "; ".join(differences.lines)
     with open_run(config, name=f"gate: {version} on {manifest.path.name}", tags=tags) as run:
-        conditions = gate.admission(pair.challenger.standing(), pair.champion.standing(), pair.counts, policy=policy)
+        at = next_look(matchup, run, config, policy)
+        conditions = _admission(matchup, policy, at)
+        _print(conditions)  # before anything is scored
         contest = None
-        if all(each.holds for each in conditions):
-            contest = _contest(pair, policy, run)
+        # Who forces a look that may not decide wants to see what it says; what else fails makes it meaningless.
+        if all(each.holds or (options.force and each.name == POWER_NAME) for each in conditions):
+            contest = hold_contest(matchup, run, config, policy)
+            _print(contest.conditions)
             conditions = (*conditions, *contest.conditions)
-        decision = decide(conditions, forced_because=reason)
-        _record(run, pair, decision, contest, config)
+        decision = decide(conditions, forced_because=options.reason)
+        _record(run, matchup, decision, contest, policy=policy, at=contest.at if contest else at)
         if decision.promoted:
-            promotion.move_champion(run.store, version, from_version=pair.champion.version)
+            promotion.move_champion(run.store, version, from_version=matchup.champion.version)
     print(*differences.lines, f"{version}: {decision.verdict}", sep="\n")
     return int(not decision.promoted)
+
+
+def _policy(options: PromoteOptions) -> GatePolicy:
+    policy = GatePolicy() if options.policy is None else load_gate_policy(options.policy)
+    if options.prevalence is None:
+        return policy
+    if not 0.0 < options.prevalence < 1.0:
+        raise UsageError(f"promote: --prevalence {options.prevalence:g} is not between 0 and 1")
+    return policy.model_copy(update={"prevalence": options.prevalence})
+
+
+def _admission(matchup: Matchup, policy: GatePolicy, at: Look) -> tuple[Condition, ...]:
+    anchor = matchup.anchor
+    return gate.admission(
+        matchup.challenger.standing(),
+        matchup.champion.standing(),
+        matchup.counts,
+        anchor=anchor.standing() if isinstance(anchor, Candidate) else anchor,
+        policy=policy,
+        at=at,
+    )
+
+
+def _anchor_text(matchup: Matchup) -> str:
+    return matchup.anchor.version.uri if isinstance(matchup.anchor, Candidate) else "none"
+
+
+def anchor(model_name: str, *, reason: str) -> None:
+    """Make a version the one that every challenger is compared with besides the champion; a person's decision.
+
+    Raises:
+        UsageError: when the reason is blank.
+        ModelError: when there is no such version.
+    """
+    if not reason.strip():
+        raise UsageError("anchor: --reason is blank; say why in words: the drift allowed so far is allowed once more")
+    store = open_store(Tracking())
+    version = promotion.find_version(store, model_name)
+    promotion.set_anchor(store, version, reason=reason, at=_now())
+    print(f"{version} is the anchor: every challenger must be no worse than it, too")
 
 
 def rollback(name: str) -> None:
@@ -117,125 +148,59 @@ def rollback(name: str) -> None:
     print(f"{restored} is champion again; {down} steps down")
 
 
-def _pair(model_name: str, manifest: Manifest, config: Tracking) -> Pair:
-    store = open_store(config)
-    version = promotion.find_version(store, model_name)
-    holder = promotion.find_version(store, f"models:/{version.name}@{CHAMPION}")
-    if holder.version == version.version:
-        raise UsageError(f"{version}: is the champion already; name another version, as models:/{version.name}/VERSION")
-    challenger, champion = (load_candidate(each, config) for each in (version, holder))
-    cases = labelled_cases(manifest)
-    seen = [seen_cases(each.model.description, cases) for each in (challenger, champion)]
-    unseen = tuple(case for case in cases if case.case_id not in seen[0] | seen[1])
-    doubts = [doubted_patients(each.model.description, cases) for each in (challenger, champion)]
-    malignant, benign = patients_by_class(unseen)
-    counts = gate.LockedCases(
-        labelled=len(cases),
-        seen_by_challenger=len(seen[0]),
-        seen_by_champion=len(seen[1]),
-        unseen=len(unseen),
-        patients_malignant=malignant,
-        patients_benign=benign,
-        doubt=doubts[0] or doubts[1],
-    )
-    return Pair(challenger, champion, manifest, unseen, counts)
-
-
-def _contest(pair: Pair, policy: gate.GatePolicy, run: TrackedRun) -> Contest:
-    """Score the cases with both models, count the look, compare."""
-    root = pair.manifest.root
-    answers = [score_labelled(each.model, pair.unseen, root=root) for each in (pair.challenger, pair.champion)]
-    both = [(mine, other) for mine, other in zip(*answers, strict=True) if mine.usable and other.usable]
-    lost = sum(other.usable and not mine.usable for mine, other in zip(*answers, strict=True))
-    if len({mine.case.label for mine, _ in both}) < 2:
-        raise UsageError(
-            f"{pair.manifest.path}: of {len(pair.unseen)} cases that neither model has seen, {len(both)} can be scored "
-            "by both, without both classes among them; `malignancy check` says why the others are rejected"
-        )
-    columns = subgroup_columns(pair.manifest, pair.challenger.model.description, pair.champion.model.description)
-    promotion.mark_look(run, cases_digest(labelled_cases(pair.manifest)))
-    challenger, champion = (
-        contender(scored, columns, candidate.model.operating_point)
-        for candidate, scored in zip((pair.challenger, pair.champion), zip(*both, strict=True), strict=True)
-    )
-    known_images = [
-        seen_images(candidate.model.description, scored)
-        for candidate, scored in zip((pair.challenger, pair.champion), answers, strict=True)
-    ]
-    conditions = gate.contest(
-        challenger,
-        champion,
-        policy=policy,
-        lost=lost,
-        known_images=len(set.union(*known_images)),
-        parity=_parity(pair.challenger, [mine for mine, _ in both], root),
-        columns=columns,
-    )
-    return Contest(challenger, champion, conditions)
-
-
-def _parity(candidate: Candidate, scored: Sequence[Scored], root: Path) -> gate.Parity:
-    """The command's probabilities beside the registered MLflow model's, on a few cases over the whole range."""
-    ordered = sorted(scored, key=lambda each: each.row.probability or 0.0)
-    places = np.unique(np.linspace(0, len(ordered) - 1, _PARITY_CASES).astype(int))
-    chosen = [ordered[place] for place in places]
-    try:
-        answered = promotion.registered_probabilities(
-            candidate.version,
-            pd.DataFrame([manifest_record(each.case, candidate.model.description) for each in chosen]),
-            root=root,
-        )
-    except ModelError as error:
-        return gate.Parity(None, str(error))
-    if not np.isfinite(answered).all():
-        return gate.Parity(None, "the registered MLflow model rejects cases that the command scores")
-    expected = np.array([each.row.probability for each in chosen], dtype=np.float64)
-    return gate.Parity(float(np.abs(answered - expected).max()))
-
-
-def _record(run: TrackedRun, pair: Pair, decision: Decision, contest: Contest | None, config: Tracking) -> None:
-    """Write the decision to the gate's run and to the model version, and print it."""
-    digest = cases_digest(labelled_cases(pair.manifest))
-    count = promotion.looks(run.store, experiment_id(run.store, config), digest)
+def _record(
+    run: TrackedRun, matchup: Matchup, decision: Decision, contest: Contest | None, *, policy: GatePolicy, at: Look
+) -> None:
+    """Write the decision to the gate's run and to the model version, and print the facts."""
+    count = at.number if contest else at.number - 1
+    shared = f"; {at.shared} of its {len(matchup.patients)} patients were in an earlier look" if at.shared else ""
+    digest = cases_digest(labelled_cases(matchup.manifest))
     facts = {
-        "champion at that time": str(pair.champion.version),
-        "judged on": f"{pair.manifest.path.name}, labelled cases {digest[:16]}",
-        "looks at these locked cases so far": f"{count}" + ("" if contest else " (this decision needed none)"),
+        "champion at that time": str(matchup.champion.version),
+        "anchor": _anchor_text(matchup),
+        "judged on": f"{matchup.manifest.path.name}, labelled cases {digest[:16]}",
+        "looks at these patients so far": f"{count}{'' if contest else ' (this decision needed none)'}{shared}",
+        "risk of this look": f"{at.alpha:.2g} of {policy.alpha:g} over all looks at these patients",
+        "policy": policy.describe(),
         "gate run": run.run_id,
         "decided at": _now(),
     }
     if contest is not None:
         run.metrics(_metrics(contest))
-        both = {
-            "challenger": contest.challenger.evaluation.to_json(),
-            "champion": contest.champion.evaluation.to_json(),
-        }
-        run.json(both, "evaluation.json")
+        judged = {"challenger": contest.challenger, "champion": contest.champion}
+        if contest.anchored is not None and contest.anchored.pair is not None:
+            judged["anchor"] = contest.anchored.pair[1]
+        found = {name: each.evaluation.to_json() for name, each in judged.items()}
+        restated = {name: each.calibration for name, each in judged.items() if each.calibration is not None}
+        found |= {f"{name}_at_prevalence": each.to_json() for name, each in restated.items()}
+        run.json(found, "evaluation.json")
         mine, other = (each.evaluation.intervals.get("auroc") for each in (contest.challenger, contest.champion))
         facts["AUROC"] = f"challenger {mine or 'undefined'}, champion {other or 'undefined'}"
-    text = decision_text(decision, facts=facts)
-    run.text(text, "decision.md")
-    run.json({**decision.to_json(), "facts": facts, "looks": count}, "decision.json")
+    run.text(decision_text(decision, facts=facts), "decision.md")
+    text = decision_text(decision, facts=facts, most=_PAGE)
+    record = {"facts": facts, "looks": count, "policy": policy.model_dump(mode="json")}
+    run.json({**decision.to_json(), **record}, "decision.json")
     run.tags({"mlflow.note.content": text, "gate.verdict": decision.verdict})
     tags = {
         "gate.verdict": decision.verdict,
         "gate.reasons": decision.reasons,
         "gate.on": facts["judged on"],
         "gate.looks": str(count),
+        "gate.anchor": facts["anchor"],
+        "gate.policy": facts["policy"],
         "gate.run": run.run_id,
         "gate.at": facts["decided at"],
     }
     if decision.forced_because is not None:
         tags["gate.forced_because"] = decision.forced_because
-    promotion.write_decision(run.store, pair.challenger.version, tags=tags, text=text)
-    _print(decision, facts)
-
-
-def _print(decision: Decision, facts: dict[str, str]) -> None:
-    for each in decision.conditions:
-        print(f"{'holds ' if each.holds else 'FAILED'}  {each.name}: {each.finding}")
+    promotion.write_decision(run.store, matchup.challenger.version, tags=tags, text=text)
     for name, value in facts.items():
         print(f"{name}: {value}")
+
+
+def _print(conditions: Sequence[Condition]) -> None:
+    for each in conditions:
+        print(f"{'holds ' if each.holds else 'FAILED'}  {each.name}: {each.finding}", flush=True)
 
 
 def _metrics(contest: Contest) -> dict[str, float]:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pipeline.cases.findings import class_names, require_findings
@@ -16,7 +17,9 @@ from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.config.experiment import Tracking
 from pipeline.console import one_line
 from pipeline.errors import UsageError
-from pipeline.scoring.drift import PROBABILITY
+from pipeline.evaluation.calibration import sigmoid
+from pipeline.evaluation.metrics import log_odds
+from pipeline.scoring.drift import GIVEN_MEASURES, PROBABILITY, fit_probability_references, references_to_json
 from pipeline.scoring.golden import add_golden
 from pipeline.scoring.model_description import LabelMeaning, ModelDescription, PatientHashes
 from pipeline.scoring.model_directory import Member, Model, load_model, save_model
@@ -193,11 +196,35 @@ def _save(
             )
         ),
         provenance={**public_values(old.provenance), "recalibration": _provenance(model, refits, manifest, run)},
-        drift_reference={name: each for name, each in old.drift_reference.items() if not name.startswith(PROBABILITY)},
+        drift_reference=_drift_reference(old, refits, usable),
         refer_zone=first.refer_zone,
     )
     add_golden(folder)
     return description
+
+
+def _drift_reference(old: ModelDescription, refits: Mapping[str, Refit], usable: Sequence[Scored]) -> dict[str, Any]:
+    """The measures' references as they were; of refitted probabilities new ones, on the local cases.
+
+    A refit adds its shift to every case's log odds, so the new probability of a case is had from its row.
+    """
+    kept = dict(old.drift_reference)
+    for place, name in enumerate(old.findings):
+        if name not in refits:
+            continue
+        column = PROBABILITY if place == 0 else f"{PROBABILITY}_{name}"
+        for stored in (column, column + GIVEN_MEASURES):
+            kept.pop(stored, None)
+        scores = [each.row.findings[place] if each.row.findings else each.row for each in usable]
+        before = np.array([each.probability for each in scores], dtype=np.float64)
+        found = fit_probability_references(
+            column,
+            sigmoid(log_odds(before) + refits[name].shift).tolist(),
+            [each.row.measures for each in usable],
+            [str(each.case.patient_id) for each in usable],
+        )
+        kept |= references_to_json(found)
+    return kept
 
 
 def _label(old: ModelDescription, manifest: Manifest) -> LabelMeaning:

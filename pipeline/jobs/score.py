@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.cases.case import Case
 from pipeline.cases.inputs import Arrived, Inputs, read_inputs
@@ -37,6 +37,9 @@ from pipeline.tracking.scoring_runs import load_in_background, record_scoring
 from pipeline.workflow.resumption import compare
 from pipeline.workflow.scoring_summary import ScoringRun, summarise, summary_text
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _TOO_EARLY = 50  # rows before which a failure rate says nothing
 
 
@@ -53,9 +56,8 @@ class ScoreOptions:
         restart: set aside the rows that the output folder holds.
         rescore_changed: score inputs again that have changed since they were scored, instead of refusing.
         max_failure_rate: share of rejected and failed rows, of at least 50 of this run, at which it stops, exit code 3.
-        accept_rejects: share of rejected and failed rows up to which the exit code is 0.
         min_age_seconds: files younger than this are left for a later run.
-        drift_alert: population stability index from which ``summary.json`` carries an alert.
+        drift_alert: population stability index, less what chance adds to it, from which a clear shift is an alert.
         lesions: annotation files or folders that lesion centres are taken from.
         track: log the run to MLflow.
     """
@@ -68,29 +70,48 @@ class ScoreOptions:
     restart: bool = False
     rescore_changed: bool = False
     max_failure_rate: float = 1.0
-    accept_rejects: float = 0.0
     min_age_seconds: float = 0.0
-    drift_alert: float = 0.25
+    drift_alert: float = 0.1
     lesions: tuple[Path, ...] = ()
     track: bool = True
 
 
-def score(model_names: str, source: str, out: Path, options: ScoreOptions) -> int:
+@dataclass(frozen=True)
+class ScoringResult:
+    """What a scoring run left in its output folder.
+
+    Attributes:
+        folder: the output folder.
+        summary: counts by status and code, throughput, drift: what ``summary.json`` holds.
+        summary_text: the same in words, as the command prints it.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+    summary_text: str
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """Score rows, one an input, those of earlier runs into the folder among them."""
+        import pandas as pd
+
+        return pd.read_parquet(self.folder / "scores.parquet")
+
+
+def score(model_names: str, source: str, out: Path, options: ScoreOptions | None = None) -> ScoringResult:
     """Score an input into an output folder, going on where an earlier run into it ended.
 
     Args:
         model_names: one model, or several joined by commas as an ensemble.
         source: manifest, folder, scan or URL.
         out: output folder; made when missing.
-        options: how.
-
-    Returns:
-        0, or 1 when more cases were rejected or failed than are accepted.
+        options: how; as the command does by default.
 
     Raises:
         UsageError: when the folder holds rows of another model or source, or inputs have changed.
         UnfinishedError: when too many cases failed, or golden scans drifted.
     """
+    options = options or ScoreOptions()
     inputs = read_inputs(source)
     folders = _model_folders(model_names)
     models = Ensemble.of([verify_model(folder) for folder in folders])
@@ -138,9 +159,9 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions) -> in
         write_text(out / "summary.txt", text + "\n")
         write_json(out / "summary.json", summary)
         if options.track:
-            write_json(out / "summary.json", summary | {"mlflow_run": record_scoring(summary)})
-    _say(text)
-    return int(summary["unscored_share"] > options.accept_rejects)
+            summary |= {"mlflow_run": record_scoring(summary)}
+            write_json(out / "summary.json", summary)
+    return ScoringResult(out, summary, text)
 
 
 def _located(inputs: Inputs, sources: tuple[Path, ...], model: ModelDescription) -> Inputs:
@@ -198,14 +219,6 @@ def _saying_what_a_full_disk_keeps(out: Path) -> Iterator[None]:
         raise UnfinishedError(
             f"{out}: the disk is full; rows committed before are kept: free some space and run the same command again"
         ) from error
-
-
-def _say(text: str) -> None:
-    """Print; ignore a closed stdout, since the rows are on disk."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _setup(folders: tuple[Path, ...], inputs: Inputs, options: ScoreOptions) -> ScorerSetup:

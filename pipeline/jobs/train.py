@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.workflow.experiment import read_experiment
+
+if TYPE_CHECKING:
+    from pipeline.workflow.training import TrainingResult
 
 
 def train(
@@ -16,8 +20,8 @@ def train(
     folds: int | None = None,
     resume: str | None = None,
     profile: bool = False,
-) -> int:
-    """Train as configured and print what came of it; the last line is ``model: <URI>``.
+) -> TrainingResult | None:
+    """Train as configured.
 
     What the table can bear is judged and printed before torch is imported and a scan is read.
 
@@ -30,16 +34,11 @@ def train(
         profile: print and track where the time of the training goes.
 
     Returns:
-        0, or 1 when cases were rejected or no calibrator could be fitted.
+        What came of it; None in the processes of a distributed training that only take part in its steps.
     """
     experiment = read_experiment(config_path, overrides, folds=folds)
     if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, the first one speaks
         print("\n".join(experiment.describe()), flush=True)
     from pipeline.workflow.training import run_training
 
-    result = run_training(experiment, resume=resume, profile=profile)
-    if result is None:
-        return 0
-    print(result.summary)
-    print(f"model: {result.model_uri}")
-    return int(bool(result.rejected) or not result.is_calibrated)
+    return run_training(experiment, resume=resume, profile=profile)

@@ -1,4 +1,4 @@
-"""What the promotion gate reads from and writes to the registry: versions, looks, decisions, the champion."""
+"""What the promotion gate reads from and writes to the registry: versions, anchor, decisions, the champion."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ModelError, UsageError
+from pipeline.redaction import redact
 from pipeline.tracking.faults import store_faults, store_reason
-from pipeline.tracking.registry import CHAMPION, no_champion
-from pipeline.tracking.runs import TrackedRun
+from pipeline.tracking.registry import ANCHOR, CHAMPION, no_champion
 from pipeline.tracking.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
 
 GATE_EXPERIMENT = "malignancy-gate"
-_LOOK, _LOCKED = "gate.look", "gate.locked_cases"
 _PREVIOUS = "gate.previous_champion"
 _SECTION = "\n\n---\n"  # parts what training wrote from the gate's latest decision
 _LIMIT = 4900  # characters of a tag or description that every backend stores (PostgreSQL refuses above 5,000)
@@ -93,22 +92,27 @@ def registered_name(model: str) -> str | None:
     return parts["name"] if parts else None
 
 
-def looks(store: Store, experiment: str, locked_digest: str) -> int:
-    """How often the locked cases have been looked at by the gate, in deleted runs too."""
-    from mlflow.entities import ViewType
+def find_anchor(store: Store, name: str) -> Version | str:
+    """The fixed version that every challenger of a name is compared with, or why there is none.
 
-    found, token = 0, None
-    wanted = f"tags.`{_LOOK}` = 'yes' and tags.`{_LOCKED}` = '{locked_digest}'"
-    while True:
-        page = store.client.search_runs([experiment], wanted, run_view_type=ViewType.ALL, page_token=token)
-        found, token = found + len(page), page.token
-        if not token:
-            return found
+    It is the one with the alias ``anchor``: the first champion gets it and keeps it until a person gives it to another.
+    A name whose first champion was made before there were anchors has its version 1.
+    """
+    number = store.client.get_registered_model(name).aliases.get(ANCHOR)
+    try:
+        return find_version(store, f"models:/{name}/{number or 1}")
+    except ModelError:
+        lost = f"version {number}, the anchor of {name}," if number else f"version 1, the first champion of {name},"
+        return f"{lost} was deleted"
 
 
-def mark_look(run: TrackedRun, locked_digest: str) -> None:
-    """Count a look, before it is taken: one that crashes half-way has been taken."""
-    run.tags({_LOOK: "yes", _LOCKED: locked_digest})
+def set_anchor(store: Store, version: Version, *, reason: str, at: str) -> None:
+    """Make a version the anchor; reason, time and the anchor before are noted on it."""
+    before = find_anchor(store, version.name)
+    tags = {"gate.anchor_because": reason, "gate.anchor_since": at, "gate.anchor_before": str(before)}
+    for name, value in tags.items():
+        store.client.set_model_version_tag(version.name, version.version, name, redact(value)[:_LIMIT])
+    store.client.set_registered_model_alias(version.name, ANCHOR, version.version)
 
 
 def write_decision(store: Store, version: Version, *, tags: Mapping[str, str], text: str) -> None:

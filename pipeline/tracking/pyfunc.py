@@ -13,11 +13,8 @@ from typing import Any
 import mlflow
 import pandas as pd
 
-from pipeline.cases.case import case_from_record
-from pipeline.scoring.engine import score_cases
+from pipeline.scoring.frames import score_frame
 from pipeline.scoring.model_directory import load_model
-from pipeline.scoring.rows import rows_table
-from pipeline.scoring.scorer import Scorer
 
 
 class MalignancyModel(mlflow.pyfunc.PythonModel):
@@ -30,20 +27,7 @@ class MalignancyModel(mlflow.pyfunc.PythonModel):
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """One row for each row of the input, in order."""
-        cases = [
-            case_from_record({str(name): _text(value) for name, value in record.items()}, row=row, root=self._root)
-            for row, record in enumerate(model_input.to_dict("records"), start=1)
-        ]
-        scorer = Scorer(self._model, root=self._root)
-        rows = list(score_cases(scorer, cases))
-        table = rows_table(rows, members=scorer.member_columns, findings=scorer.finding_columns)
-        frame: pd.DataFrame = table.to_pandas()
-        return frame
-
-
-def _text(value: Any) -> str:
-    """A cell as the manifest would hold it; missing is blank."""
-    return "" if pd.isna(value) else str(value)
+        return score_frame(self._model, model_input, root=self._root)
 
 
 mlflow.models.set_model(MalignancyModel())

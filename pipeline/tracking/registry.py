@@ -23,7 +23,7 @@ from pipeline.tracking.store import open_store
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
-CHAMPION, CHALLENGER = "champion", "challenger"
+CHAMPION, CHALLENGER, ANCHOR = "champion", "challenger", "anchor"
 _RUNTIME = (
     "isal",
     "jinja2",
@@ -146,7 +146,7 @@ def _signature(input_example: Mapping[str, Any], columns: tuple[str, ...]) -> Mo
 
 
 def register(run: TrackedRun, *, name: str, description: str, tags: Mapping[str, str]) -> RegisteredVersion:
-    """Register a logged model; it becomes ``challenger``, and the first version of a name ``champion`` too.
+    """Register a logged model; it becomes ``challenger``, the first version of a name ``champion`` and ``anchor``.
 
     A name that had versions before never gets its champion this way: the gate alone decides about that.
     """
@@ -172,6 +172,7 @@ def register(run: TrackedRun, *, name: str, description: str, tags: Mapping[str,
     if str(version.version) != "1":  # numbers are not given twice: others of this name were there, and may be deleted
         return RegisteredVersion(name, str(version.version), CHALLENGER, has_champion=False)
     client.set_registered_model_alias(name, CHAMPION, version.version)
+    client.set_registered_model_alias(name, ANCHOR, version.version)
     return RegisteredVersion(name, str(version.version), CHAMPION)
 
 

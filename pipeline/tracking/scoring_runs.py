@@ -62,6 +62,7 @@ def record_scoring(summary: Mapping[str, Any]) -> str | None:
     config = Tracking(experiment=_EXPERIMENT)
     tags = {name: str(summary[name]) for name in _TAGS if summary[name]} | {"kind": "scoring"}
     tags["drift_alerts"] = ", ".join(summary["drift_alerts"]) or "none"
+    tags["drift"] = "; ".join(summary["drift_sentences"]) or "none"
     name = f"score {summary['model']} {summary['ended_at'][:16]}"
     opened = False
     try:
@@ -81,7 +82,10 @@ def record_scoring(summary: Mapping[str, Any]) -> str | None:
 def _metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     values = {name: float(summary[name]) for name in _METRICS}
     values |= {f"code_{code}": float(count) for code, count in summary["codes"].items()}
-    return values | {f"drift_{name}": float(value) for name, value in summary["drift"].items()}
+    values |= {f"drift_{name}": float(value) for name, value in summary["drift"].items()}
+    for name, test in summary["drift_tests"].items():
+        values |= {f"drift_effect_{name}": float(test["effect"]), f"drift_p_{name}": float(test["p_adjusted"])}
+    return values
 
 
 def _leave(config: Tracking, run: FinishedRun) -> None:
@@ -103,13 +107,13 @@ def _figure(summary: Mapping[str, Any]) -> bytes:
     edges = np.linspace(0, 1, len(counts) + 1)
     left.bar(edges[:-1], counts, width=edges[1], align="edge", color="0.5", edgecolor="white")
     left.set(xlabel="probability of malignancy", ylabel="cases", title=summary["model"], xlim=(0, 1))
-    drift = summary["drift"]
-    right.barh(
-        list(drift), list(drift.values()), color=["C3" if name in summary["drift_alerts"] else "0.5" for name in drift]
-    )
-    right.set(xlabel="population stability index against the model's own cases")
-    if not drift:
-        right.text(0.5, 0.5, "fewer than 100 cases, or no reference", ha="center", transform=right.transAxes)
+    tests = summary["drift_tests"]
+    colours = ["C3" if test["alert"] else "0.5" for test in tests.values()]
+    right.barh(list(tests), [test["index"] for test in tests.values()], color="none", edgecolor="0.5", height=0.8)
+    right.barh(list(tests), [test["effect"] for test in tests.values()], color=colours, height=0.5)
+    right.set(xlabel="population stability index against the model's own cases\n(filled: beyond chance; red: alert)")
+    if not tests:
+        right.text(0.5, 0.5, "too few cases or patients, or no reference", ha="center", transform=right.transAxes)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()

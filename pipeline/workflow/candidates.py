@@ -12,9 +12,11 @@ from pipeline.config.experiment import Tracking
 from pipeline.errors import ModelError, PipelineError, UndefinedMetricError
 from pipeline.evaluation import gate
 from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.gate_records import Contender, Standing
 from pipeline.evaluation.intervals import Interval
 from pipeline.evaluation.operating_points import OperatingPoint
 from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.prevalence import adjust_prevalence
 from pipeline.evaluation.results import Evaluation
 from pipeline.scoring.model_description import ModelDescription
 from pipeline.scoring.model_directory import Model, load_model
@@ -31,14 +33,14 @@ class Candidate:
     version: promotion.Version
     model: Model
 
-    def standing(self) -> gate.Standing:
+    def standing(self) -> Standing:
         """What the gate must know of it."""
         return standing_of(self.model.description, str(self.version))
 
 
-def standing_of(description: ModelDescription, name: str) -> gate.Standing:
+def standing_of(description: ModelDescription, name: str) -> Standing:
     """What decides whether two models answer the same question."""
-    return gate.Standing(
+    return Standing(
         name=name,
         label_source=description.label.source,
         intensities=description.label.intensities,
@@ -56,10 +58,27 @@ def load_candidate(version: promotion.Version, config: Tracking) -> Candidate:
     return Candidate(version, load_model(model_folder(version.uri, config)))
 
 
-def contender(scored: Sequence[Scored], columns: Sequence[str], point: OperatingPoint) -> gate.Contender:
-    """A model's answers on cases that it scored, judged at its own operating point."""
-    predictions = predictions_from(scored, columns)
-    return gate.Contender(predictions, evaluate(predictions, operating_point=point))
+def contender(
+    scored: Sequence[Scored], columns: Sequence[str], model: Model, *, prevalence: float | None = None
+) -> Contender:
+    """A model's answers on cases that it scored, judged at its own operating point.
+
+    Args:
+        scored: labelled cases, of both classes where there is a prevalence.
+        columns: subgroup columns.
+        model: that scored them.
+        prevalence: share of malignant cases for which the model is calibrated; None where it is that of these cases.
+    """
+    predictions, point = predictions_from(scored, columns), model.operating_point
+    restated = None
+    if prevalence is not None:
+        # The offset of the log odds is exact if benign and malignant cases look as they do where the model is used.
+        share = float(predictions.labels.mean())
+        probabilities = adjust_prevalence(predictions.probabilities, calibrated_at=prevalence, wanted=share)
+        restated = evaluate(
+            Predictions.from_frame(predictions.frame.assign(probability=probabilities)), operating_point=point
+        )
+    return Contender(predictions, evaluate(predictions, operating_point=point), model.refer_zone, restated)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,18 +167,18 @@ def champion_beside(
     if len({theirs.case.label for _, theirs in shared}) < 2:
         return f"{counts}; what is left has not both classes"
     mine = Predictions(judged.frame.iloc[[row for row, _ in shared]].reset_index(drop=True))
-    other = contender([theirs for _, theirs in shared], (), champion.model.operating_point)
+    other = contender([theirs for _, theirs in shared], (), champion.model)
     own = evaluate(mine, operating_point=point)
     return ChampionBeside(
         champion=str(version),
         note=counts,
         evaluation=other.evaluation,
         model=own if len(shared) < len(cases) else None,
-        gain=_gain(gate.Contender(mine, own), other),
+        gain=_gain(Contender(mine, own), other),
     )
 
 
-def _gain(model: gate.Contender, champion: gate.Contender) -> Interval | None:
+def _gain(model: Contender, champion: Contender) -> Interval | None:
     try:
         return gate.auroc_gain(model, champion)
     except UndefinedMetricError:

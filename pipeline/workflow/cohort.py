@@ -23,6 +23,7 @@ from pipeline.config.experiment import Config
 from pipeline.config.inputs import MALIGNANT, SPLITS
 from pipeline.config.training import Auxiliary, SoftLabels
 from pipeline.errors import CaseError, Code, ConfigError
+from pipeline.evaluation.refused import RefusedCases
 from pipeline.evaluation.report import Flow, SplitCounts
 from pipeline.files import sha256_json
 from pipeline.imaging.preprocess import ModelInput
@@ -76,6 +77,17 @@ class Cohort:
         """The partly labelled among them."""
         held_out = {each.case.patient_id for each in self.usable if each.split != "train"}
         return [each for each in self.partly if each.case.patient_id not in held_out]
+
+    def refused(self, split_of: Mapping[str, str]) -> RefusedCases:
+        """Labelled cases that would have been judged, had they been read.
+
+        Args:
+            split_of: split by case_id; those of ``test``, or of any fold, are judged.
+        """
+        fitted_on = ("train", "validation", "calibration")
+        rejected = [case for case, _ in self.rejected if case.label is not None]
+        cases = [case for case in rejected if split_of.get(case.case_id, "train") not in fitted_on]
+        return RefusedCases([int(case.label or 0) for case in cases], [str(case.patient_id) for case in cases])
 
     def flow(self) -> Flow:
         """Where the given rows went."""

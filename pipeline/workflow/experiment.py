@@ -20,6 +20,7 @@ from pipeline.errors import ConfigError
 from pipeline.files import sha256_json
 from pipeline.workflow.table_truth import TruthDifferences, truth_differences
 
+_COLUMN_KEYS = ("baseline_columns", "oracle_columns", "subgroups", "readers")
 DIAMETER = "diameter_mm"  # the baseline that a reader asks for
 
 
@@ -164,7 +165,7 @@ def resolve_columns(config: Config, manifest: Manifest) -> Config:
         ConfigError: when it names a column that the manifest lacks, with the key and the column.
     """
     settings, soft = config.evaluation, config.training.soft_labels
-    named = {f"evaluation.{key}": getattr(settings, key) for key in ("baseline_columns", "oracle_columns", "subgroups")}
+    named = {f"evaluation.{key}": getattr(settings, key) for key in _COLUMN_KEYS}
     named["training.soft_labels.column"] = (soft.column,) if soft else ()
     named["training.auxiliary.columns"] = tuple(config.training.auxiliary.columns) if config.training.auxiliary else ()
     named["data.covariates"] = tuple(config.data.covariates)

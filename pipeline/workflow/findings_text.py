@@ -48,7 +48,7 @@ def _rows(findings: FindingsEvaluation | None) -> list[list[str]]:
                 str(each.n_positive),
                 *(str(each.intervals.get(key, "undefined")) for key in ("auroc", "brier_score")),
                 ece,
-                "holds" if each.calibration_holds else "does not hold: " + "; ".join(each.calibration_faults),
+                str(each.calibration),
                 each.operating_point.describe(positive=positive, negative=negative),
             ]
         )

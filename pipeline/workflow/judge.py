@@ -18,6 +18,7 @@ from pipeline.evaluation.ensemble_mean import MeanLogits
 from pipeline.evaluation.multilabel import FindingsEvaluation, evaluate_findings
 from pipeline.evaluation.operating_points import OperatingPoint
 from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.readings import usual_reader_columns
 from pipeline.evaluation.results import Evaluation
 from pipeline.evaluation.subgroups import SUBGROUP_COLUMNS
 from pipeline.workflow.calibrate import (
@@ -111,6 +112,7 @@ def used_columns(config: Config, *, available: Collection[str] = ()) -> list[str
     """Extra columns that evaluation uses, each once: the configured ones, and the usual ones that there are."""
     settings = config.evaluation
     usual = [name for name in (*SUBGROUP_COLUMNS, RATING_COLUMN) if name in available]
+    usual += settings.readers or usual_reader_columns(list(available))
     return list(dict.fromkeys([*settings.baseline_columns, *settings.oracle_columns, *settings.subgroups, *usual]))
 
 

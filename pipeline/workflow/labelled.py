@@ -13,6 +13,7 @@ from pipeline.cases.case import CENTER_COLUMNS, Case
 from pipeline.cases.manifest import Manifest
 from pipeline.config.inputs import MALIGNANT
 from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.readings import MIDDLE, ReaderColumns, usual_reader_columns
 from pipeline.evaluation.subgroups import SUBGROUP_COLUMNS
 from pipeline.files import sha256_json
 from pipeline.scoring.engine import score_cases
@@ -114,6 +115,14 @@ def subgroup_columns(manifest: Manifest, *descriptions: ModelDescription) -> lis
         evaluation = (description.provenance.get("config") or {}).get("evaluation") or {}
         configured += evaluation.get("subgroups") or []
     return [name for name in dict.fromkeys([*configured, *SUBGROUP_COLUMNS]) if name in manifest.columns]
+
+
+def reader_columns(manifest: Manifest, description: ModelDescription) -> ReaderColumns | None:
+    """Columns of several readers' ratings: those of the model's configuration, else the usual ones; None without."""
+    configured = (description.provenance.get("config") or {}).get("evaluation") or {}
+    names = [name for name in configured.get("readers") or () if name in manifest.columns]
+    found = tuple(names) or usual_reader_columns(manifest.columns)
+    return ReaderColumns(found, float(configured.get("rating_middle", MIDDLE))) if found else None
 
 
 def cases_digest(cases: Sequence[Case]) -> str:

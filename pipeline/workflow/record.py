@@ -103,5 +103,5 @@ def _version_tags(trained: Trained) -> dict[str, str]:
         "input_contract": description.input_contract,
         "model_digest": description.digests.model,
         "dataset_sha256": trained.dataset_digest,
-        "calibration_holds": str(trained.judgement.evaluation.calibration_holds).lower(),
+        "calibration_outcome": trained.judgement.evaluation.calibration.verdict,
     }

@@ -5,20 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import UndefinedMetricError
+from pipeline.evaluation.certainty import RATING_COLUMN
+from pipeline.evaluation.characteristics import Characteristics, characteristics
 from pipeline.evaluation.conformal import ReferZone
+from pipeline.evaluation.decision_curve import decision_curve
 from pipeline.evaluation.details import Details, evaluate_details
 from pipeline.evaluation.figure_frame import Caption, to_png
 from pipeline.evaluation.figures import evaluation_figures
 from pipeline.evaluation.finding_figures import findings_figure
+from pipeline.evaluation.intervals import OUT_OF_FOLD
 from pipeline.evaluation.learning_curve import Epochs, learning_curve_figure
 from pipeline.evaluation.multilabel import FindingsEvaluation
 from pipeline.evaluation.predictions import Predictions, write_predictions
 from pipeline.evaluation.prevalence import Restated, restate_prevalence
+from pipeline.evaluation.reader_study import ReaderStudy
+from pipeline.evaluation.readings import ReaderColumns
+from pipeline.evaluation.refused import RefusedCases, WithRefused, with_refused
 from pipeline.evaluation.report import Flow, Picture, ReportInputs, Rival, render_report
 from pipeline.evaluation.results import Evaluation
-from pipeline.files import write_json, write_text
+from pipeline.evaluation.subgroups import SUBGROUP_COLUMNS
+from pipeline.files import write_csv, write_json, write_text
 from pipeline.scoring.model_description import LabelMeaning, ModelDescription
 from pipeline.workflow.candidates import ChampionBeside
 from pipeline.workflow.compare import Comparison
@@ -49,7 +58,12 @@ class Judged:
         pictures: the most confident mistakes, where they were asked for.
         histories: each network's epochs, for the learning curve; empty when nothing was trained.
         subgroups: columns, beside the usual ones.
+        prevalence: share of malignant cases where the model is to be used; None where none is stated.
+        reader_study: the model beside readers' average, or why that is undefined; None where no table was given.
+        characteristics: who the cases of each split are; None describes those judged by their subgroup columns.
+        readers: columns of several readers' ratings; None takes the usual ones.
         all_seeds: the same cases under every seed; None when there is one.
+        refused: labelled cases that could not be read; None where that is not known.
         data, preprocessing, provenance: name and value of what is known.
     """
 
@@ -70,10 +84,20 @@ class Judged:
     pictures: tuple[Picture, ...] = ()
     histories: Sequence[Epochs] = ()
     subgroups: Sequence[str] = ()
+    prevalence: float | None = None
+    reader_study: ReaderStudy | str | None = None
+    characteristics: Characteristics | None = None
+    readers: ReaderColumns | None = None
     all_seeds: Predictions | None = None
+    refused: RefusedCases | None = None
     data: Mapping[str, str] = field(default_factory=dict)
     preprocessing: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def with_refused(self) -> WithRefused | str:
+        """Sensitivity and specificity with the refused cases, or why they are not known."""
+        return with_refused(self.predictions, self.refused, threshold=self.evaluation.operating_point.threshold)
 
 
 def write_evaluation(
@@ -84,7 +108,7 @@ def write_evaluation(
     calibration: Predictions | None = None,
     refer_zone: ReferZone | None = None,
 ) -> None:
-    """Write ``predictions.parquet``, ``evaluation.json``, ``figures`` and ``report.html`` into a folder.
+    """Write ``predictions.parquet``, ``evaluation.json``, ``characteristics.csv``, ``figures`` and ``report.html``.
 
     Args:
         judged: what to write down.
@@ -101,15 +125,21 @@ def write_evaluation(
         calibration=calibration,
         refer_zone=refer_zone,
         all_seeds=judged.all_seeds,
+        readers=judged.readers,
     )
     champion = judged.champion if isinstance(judged.champion, str) else judged.champion.to_json()
     several = judged.findings.to_json() if judged.findings else {}
     beside = {other.name: other.to_json() for other in judged.comparisons}
+    study = judged.reader_study
     found = {
         **judged.evaluation.to_json(),
         **details.to_json(),
         "champion": champion,
         "comparisons": beside,
+        "intervals_are": OUT_OF_FOLD if judged.predictions.out_of_fold else None,
+        "decision_curve": _decision_curves(judged),
+        "refused": refused if isinstance(refused := judged.with_refused, str) else refused.to_json(),
+        "reader_study": study.to_json() if isinstance(study, ReaderStudy) else study,
         **several,
     }
     write_json(folder / "evaluation.json", found)
@@ -122,6 +152,7 @@ def write_evaluation(
         judged.evaluation,
         caption=caption,
         rivals={other.name: other.predictions.probabilities for other in judged.comparisons},
+        prevalence=judged.prevalence,
     )
     if judged.findings and (picture := findings_figure(judged.findings, caption=caption)):
         figures["findings"] = picture
@@ -131,10 +162,26 @@ def write_evaluation(
     (folder / "figures").mkdir(exist_ok=True)
     for name, png in pictures.items():
         (folder / "figures" / f"{name}.png").write_bytes(png)
-    write_text(folder / "report.html", render_report(_report(judged, details, pictures)))
+    described = judged.characteristics or _of_judged(judged)
+    rows = [(row.name, row.value, *row.cells) for row in described.rows]
+    write_csv(folder / "characteristics.csv", ("characteristic", "value", *described.groups), rows)
+    write_text(folder / "report.html", render_report(_report(judged, details, described, pictures)))
 
 
-def _report(judged: Judged, details: Details, pictures: Mapping[str, bytes]) -> ReportInputs:
+def described_columns(configured: Sequence[str], covariates: Sequence[str]) -> list[str]:
+    """Columns that the table of characteristics may show: those that subgroups and covariates use, and the rating."""
+    return list(dict.fromkeys([*covariates, *configured, *SUBGROUP_COLUMNS, RATING_COLUMN]))
+
+
+def _of_judged(judged: Judged) -> Characteristics:
+    covariates = judged.description.covariates if judged.description else ()
+    table = judged.predictions.labelled().frame.assign(split=judged.judged_on)
+    return characteristics(table, described_columns(judged.subgroups, list(covariates)))
+
+
+def _report(
+    judged: Judged, details: Details, described: Characteristics, pictures: Mapping[str, bytes]
+) -> ReportInputs:
     evaluation, label = judged.evaluation, judged.label
     badges = ["research use; not a medical device", "probability of malignancy (1 = malignant)"]
     if label is not None:
@@ -154,8 +201,12 @@ def _report(judged: Judged, details: Details, pictures: Mapping[str, bytes]) -> 
         rivals=_rivals(judged),
         no_champion=judged.champion if isinstance(judged.champion, str) else "",
         details=details,
+        characteristics=described,
+        reader_study=judged.reader_study,
         findings=judged.findings,
-        restated=_restated(evaluation),
+        intervals_are=OUT_OF_FOLD if judged.predictions.out_of_fold else "",
+        with_refused=judged.with_refused,
+        restated=_restated(evaluation, judged.prevalence),
         pictures=judged.pictures,
         data=judged.data,
         preprocessing=judged.preprocessing,
@@ -172,11 +223,29 @@ def _rivals(judged: Judged) -> tuple[Rival, ...]:
     return tuple(rivals)
 
 
-def _restated(evaluation: Evaluation) -> tuple[Restated, ...]:
+def _decision_curves(judged: Judged) -> dict[str, Any]:
+    """The curve of these cases, and for the stated prevalence; or why there is none."""
+    cases = judged.predictions.labelled()
+    found: dict[str, Any] = {}
+    for name, prevalence in (("here", None), ("restated", judged.prevalence)):
+        if name == "here" or prevalence is not None:
+            try:
+                curve = decision_curve(
+                    cases.labels, cases.probabilities, patients=cases.patients, prevalence=prevalence
+                )
+                found[name] = curve.to_json()
+            except UndefinedMetricError as error:
+                found[name] = str(error)
+    return found
+
+
+def _restated(evaluation: Evaluation, stated: float | None) -> tuple[Restated, ...]:
+    """At the usual prevalences, and at the stated one first."""
+    prevalences = [*([] if stated is None else [stated]), *(each for each in _PREVALENCES if each != stated)]
     try:
         return tuple(
             restate_prevalence(evaluation["sensitivity"], evaluation["specificity"], prevalence=prevalence)
-            for prevalence in _PREVALENCES
+            for prevalence in prevalences
         )
     except UndefinedMetricError:
         return ()

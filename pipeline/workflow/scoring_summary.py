@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipeline.cases.inputs import Inputs
 from pipeline.console import one_line
 from pipeline.evaluation.calibrator import Calibrator
-from pipeline.scoring.drift import PROBABILITY, DriftMeter, references_from_json
+from pipeline.scoring.drift import PROBABILITY, Drift, DriftMeter, Reference, references_from_json
 from pipeline.scoring.model_description import ModelDescription
 from pipeline.scoring.rows import STATUSES, Stamp, now
 from pipeline.scoring.sink import Counts, measures_of
@@ -53,9 +53,9 @@ def summarise(run: ScoringRun, tables: Iterable[pa.Table], *, drift_alert: float
     Args:
         run: that ended.
         tables: committed rows with their measures (`pipeline.scoring.sink.Sink.tables`).
-        drift_alert: population stability index from which there is an alert.
+        drift_alert: population stability index, less what chance adds to it, from which a clear shift is an alert.
     """
-    meter = DriftMeter(references_from_json(run.descriptions[0].drift_reference))
+    meter = DriftMeter(_references(run.descriptions))
     histogram = np.zeros(_HISTOGRAM_BINS, np.int64)
     first: list[dict[str, Any]] = []
     decisions: Counter[str] = Counter()
@@ -63,14 +63,12 @@ def summarise(run: ScoringRun, tables: Iterable[pa.Table], *, drift_alert: float
         probabilities = [value for value in table.column("probability").to_pylist() if value is not None]
         histogram += np.histogram(probabilities, bins=_HISTOGRAM_BINS, range=(0.0, 1.0))[0]
         decisions.update(value for value in table.column("decision").to_pylist() if value is not None)
-        for name in (name for name in table.column_names if name.startswith(PROBABILITY)):
-            meter.add(name, table.column(name).to_pylist())
-        for name, values in measures_of(table).items():
-            meter.add(name, values)
+        columns = {name: table.column(name).to_pylist() for name in table.column_names if name.startswith(PROBABILITY)}
+        meter.add(table.column("patient_id").to_pylist(), {**columns, **measures_of(table)})
         if len(first) < _SHOWN:
             names = ["case_id", "status", "code", "probability", "decision"]
             first += table.select(names).slice(0, _SHOWN - len(first)).to_pylist()
-    drift = meter.indices()
+    drift = meter.drift(least_effect=drift_alert)
     new = sum(run.new.values())
     unscored = run.counts.statuses.get("rejected", 0) + run.counts.statuses.get("failed", 0)
     label = run.descriptions[0].label
@@ -100,8 +98,8 @@ def summarise(run: ScoringRun, tables: Iterable[pa.Table], *, drift_alert: float
             run.inputs.facts, label_source=label.source, intensities=label.intensities
         ).intensities,
         "probability_histogram": histogram.tolist(),
-        "drift": {name: round(value, 4) for name, value in drift.items()},
-        "drift_alerts": sorted(name for name, value in drift.items() if value >= drift_alert),
+        **_drift_to_json(drift),
+        "drift_unknown_patients": meter.unknown_patients,
         "first_rows": first,
     }
 
@@ -121,10 +119,12 @@ def summary_text(run: ScoringRun, summary: Mapping[str, Any], out: Path) -> str:
     if summary["decisions"]:
         lines.append("  " + ", ".join(f"{count} {name}" for name, count in summary["decisions"].items()))
     lines += [f"  {code}: {count}" for code, count in summary["codes"].items()]
-    lines += [
-        f"  drift: {name} differs from the model's own cases (population stability index {summary['drift'][name]:.2f})"
-        for name in summary["drift_alerts"]
-    ]
+    lines += [f"  drift: {sentence}" for sentence in summary["drift_sentences"]]
+    if summary["drift_alerts"] and summary["drift_unknown_patients"]:
+        lines.append(
+            f"  drift: {summary['drift_unknown_patients']} cases name no patient, and each counts as another; "
+            "where a patient has several, chance does more than the test knows of"
+        )
     calibrators = ", ".join(
         dict.fromkeys(_calibrator(member.calibrator) for each in run.descriptions for member in each.members)
     )
@@ -142,6 +142,45 @@ def summary_text(run: ScoringRun, summary: Mapping[str, Any], out: Path) -> str:
         lines.append(f"  {row['case_id']}: {shown} ({row['status']})")
     lines.append(f"rows: {out / 'scores.parquet'}, {out / 'scores.csv'}")
     return "\n".join(map(one_line, lines))
+
+
+def _references(descriptions: Sequence[ModelDescription]) -> dict[str, Reference]:
+    """What the cases are held against; of several models the first one's measures alone.
+
+    Its probabilities are its own, and the rows hold the mean of all.
+    """
+    description = descriptions[0]
+    stored = description.drift_reference
+    if len(descriptions) > 1:
+        stored = {name: each for name, each in stored.items() if not name.startswith(PROBABILITY)}
+    # For models that were saved before references said how many cases they are of.
+    train, calibration = len(description.patients.train), len(description.patients.calibration)
+    patients = {name: calibration or train if name.startswith(PROBABILITY) else train for name in stored}
+    return references_from_json(stored, patients=patients)
+
+
+def _drift_to_json(drift: Drift) -> dict[str, Any]:
+    """Indices by name, the test of each, and what has changed in words."""
+    return {
+        "drift": {name: round(shift.index, 4) for name, shift in drift.shifts.items()},
+        "drift_alerts": list(drift.alerts),
+        "drift_tests": {
+            name: {
+                "index": shift.index,
+                "effect": shift.effect,
+                "statistic": shift.statistic,
+                "degrees_of_freedom": list(shift.degrees),
+                "p_value": shift.p_value,
+                "p_adjusted": drift.adjusted[name],
+                "cases": shift.cases,
+                "patients": shift.patients,
+                "alert": name in drift.alerts,
+            }
+            for name, shift in drift.shifts.items()
+        },
+        "drift_untested": dict(drift.untested),
+        "drift_sentences": drift.sentences(),
+    }
 
 
 def _calibrator(value: dict[str, Any]) -> str:

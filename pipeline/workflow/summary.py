@@ -8,7 +8,9 @@ import numpy as np
 from rich.table import Table
 
 from pipeline.console import table_text
+from pipeline.evaluation.intervals import OUT_OF_FOLD
 from pipeline.evaluation.multilabel import FindingsEvaluation
+from pipeline.evaluation.refused import WithRefused, with_refused
 from pipeline.evaluation.report import STATISTIC_NAMES
 from pipeline.evaluation.results import Evaluation
 from pipeline.tracking.registry import RegisteredVersion
@@ -36,11 +38,18 @@ def summary_text(trained: Trained, version: RegisteredVersion | None) -> str:
         _table(trained),
         *fold_lines(judgement),
         *findings_lines(judgement.findings),
-        f"calibrated: {_calibration(evaluation)}",
+        f"calibrated: {evaluation.calibration}",
         *(f"calibrator: {note}" for note in judgement.calibration_notes),
         *([] if judgement.is_calibrated else [f"not registered: {NOT_CALIBRATED}"]),
         champion_text(trained.champion),
         f"operating point: {judgement.operating_point.describe()}",
+        refused_text(
+            with_refused(
+                judgement.of_first("test"),
+                trained.cohort.refused(trained.splits.of),
+                threshold=judgement.operating_point.threshold,
+            )
+        ),
         *([judgement.refer_zone.describe()] if judgement.refer_zone else []),
         (
             f"best epoch {_epochs(trained)}; "
@@ -61,7 +70,7 @@ def note(trained: Trained) -> str:
         (f"{trained.judged_on.capitalize()}: {evaluation.counts}. Label: {config.data.label_source}."),
         "",
         # First, because MLflow folds long notes: how good, and can its probabilities be believed.
-        f"AUROC {_cell(evaluation, 'auroc')}; calibration {_calibration(evaluation)}.",
+        f"AUROC {_cell(evaluation, 'auroc')}; calibration {evaluation.calibration}.",
         "",
         "| | model | " + " | ".join(other.name for other in trained.judgement.comparisons) + " |",
         "|---|---|" + "---|" * len(trained.judgement.comparisons),
@@ -77,7 +86,7 @@ def note(trained: Trained) -> str:
             f"AUROC gain over the {other.name} ({other.read}): {other.gain or 'undefined'}, by patient.",
         ]
     rows += ["", champion_text(trained.champion)]
-    rows += ["", f"Calibration ({trained.judgement.calibration}): {_calibration(evaluation)}."]
+    rows += ["", f"Calibration ({trained.judgement.calibration}): {evaluation.calibration}."]
     rows += [line for text in trained.judgement.calibration_notes for line in ("", f"Calibrator: {text}.")]
     rows += [line for text in fold_lines(trained.judgement) for line in ("", f"{text}.")]
     rows += ["", f"Operating point: {trained.judgement.operating_point.describe()}."]
@@ -98,7 +107,7 @@ def fold_lines(judgement: Judgement) -> list[str]:
         return []
     each = ", ".join(f"{value:.3f}" for value in aurocs)
     together = f"the model is all {len(aurocs)} networks together, which these figures do not judge"
-    lines = [f"AUROC within folds: mean {np.mean(aurocs):.3f} ({each}); {together}"]
+    lines = [f"AUROC within folds: mean {np.mean(aurocs):.3f} ({each}); {together}", OUT_OF_FOLD]
     pooled = judgement.evaluation["auroc"].estimate
     if np.mean(aurocs) - pooled > _FOLDS_APART:
         lines.append(
@@ -149,10 +158,6 @@ def _number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
 
 
-def _calibration(evaluation: Evaluation) -> str:
-    return "holds" if evaluation.calibration_holds else "does not hold: " + "; ".join(evaluation.calibration_faults)
-
-
 def champion_text(champion: ChampionBeside | str) -> str:
     """A line on how the model stands beside the champion, or why it does not."""
     if isinstance(champion, str):
@@ -161,10 +166,17 @@ def champion_text(champion: ChampionBeside | str) -> str:
     return f"AUROC gain over the champion: {champion.gain or 'undefined'}, by patient; {champion.note}, AUROC {theirs}."
 
 
+def refused_text(refused: WithRefused | str) -> str:
+    """A line on what the cases that were refused do to sensitivity and specificity, or why that is not known."""
+    return f"refused cases: {refused if isinstance(refused, str) else refused.describe()}"
+
+
 def evaluation_text(title: str, evaluation: Evaluation, findings: FindingsEvaluation | None = None) -> str:
     """What ``malignancy evaluate`` prints."""
     rows = [f"{title}: {evaluation.counts}"]
     rows += [f"  {label}: {_cell(evaluation, name)}" for name, label in STATISTIC_NAMES.items()]
     rows += [f"  operating point: {evaluation.decided_at}"]
-    rows += [f"  calibration {_calibration(evaluation)}", *findings_lines(findings)]
+    if "calibration_slope" in evaluation.cautions:
+        rows += [f"  {evaluation.cautions['calibration_slope']}"]
+    rows += [f"  calibrated: {evaluation.calibration}", *findings_lines(findings)]
     return "\n".join(rows)

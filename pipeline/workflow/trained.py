@@ -10,21 +10,36 @@ from pipeline.cases.covariates import measure_name
 from pipeline.cases.manifest import Manifest
 from pipeline.cases.splits import Splits
 from pipeline.config.experiment import Config
+from pipeline.config.inputs import SPLITS
+from pipeline.evaluation.characteristics import Characteristics, characteristics
+from pipeline.evaluation.readings import ReaderColumns
 from pipeline.evaluation.report import Picture
 from pipeline.files import write_csv
 from pipeline.imaging.envelope import fit_envelope
-from pipeline.scoring.drift import PROBABILITY, Reference, fit_references, references_to_json
+from pipeline.scoring.drift import (
+    PROBABILITY,
+    Reference,
+    fit_probability_references,
+    fit_references,
+    references_to_json,
+)
 from pipeline.scoring.golden import add_golden
 from pipeline.scoring.model_description import LabelMeaning, ModelDescription, PatientHashes
 from pipeline.scoring.model_directory import Member, save_model
 from pipeline.tracking.runs import TrackedRun
 from pipeline.training.fit import Fitted
 from pipeline.workflow.candidates import ChampionBeside, champion_beside
-from pipeline.workflow.cohort import Cohort
+from pipeline.workflow.cohort import Cohort, extra_frame
 from pipeline.workflow.judge import Judgement
 from pipeline.workflow.mistakes import mistake_pictures
 from pipeline.workflow.provenance import provenance
-from pipeline.workflow.reporting import Judged, preprocessing_facts, provenance_facts, write_evaluation
+from pipeline.workflow.reporting import (
+    Judged,
+    described_columns,
+    preprocessing_facts,
+    provenance_facts,
+    write_evaluation,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +117,17 @@ def _judged(trained: Trained) -> Judged:
         description=description,
         label=description.label,
         flow=trained.cohort.flow(),
+        refused=trained.cohort.refused(trained.splits.of),
         comparisons=judgement.comparisons,
         champion=trained.champion,
         pictures=_pictures(trained),
         histories=[network.history for network in trained.fitted],
         subgroups=config.evaluation.subgroups,
+        prevalence=config.evaluation.prevalence,
+        characteristics=_characteristics(trained),
+        readers=ReaderColumns(config.evaluation.readers, config.evaluation.rating_middle)
+        if config.evaluation.readers
+        else None,
         data={
             "manifest": trained.manifest.path.name,
             "modality": config.data.modality,
@@ -117,6 +138,20 @@ def _judged(trained: Trained) -> Judged:
         preprocessing=preprocessing_facts(description),
         provenance=provenance_facts(description),
     )
+
+
+def _characteristics(trained: Trained) -> Characteristics:
+    """Who the labelled cases of each split are; with folds every case judges and trains, so there is one group."""
+    usable, config = trained.cohort.usable, trained.config
+    wanted = described_columns(config.evaluation.subgroups, list(config.data.covariates))
+    columns = [name for name in wanted if name in trained.manifest.columns]
+    table = extra_frame([each.case for each in usable], columns)
+    folds = bool(trained.judgement.fold_aurocs)
+    table["patient_id"] = [str(each.case.patient_id) for each in usable]
+    table["label"] = [each.case.label for each in usable]
+    table["split"] = ["all folds" if folds else each.split for each in usable]
+    order = sorted(range(len(usable)), key=lambda at: [*SPLITS, "all folds"].index(table["split"][at]))
+    return characteristics(table.iloc[order], columns)
 
 
 def _champion_beside(learnt: Learnt, description: ModelDescription) -> ChampionBeside | str:
@@ -192,19 +227,25 @@ def _save(learnt: Learnt, dataset_digest: str, run: TrackedRun) -> ModelDescript
             **provenance(config, learnt.manifest, learnt.splits, dataset_digest, run.run_id),
             "calibration": judgement.calibration_to_json(),
         },
-        drift_reference=references_to_json(_drift_references(measures, judgement)),
+        drift_reference=references_to_json(_drift_references(measures, patients["train"], cohort, judgement)),
         refer_zone=judgement.refer_zone,
     )
     add_golden(learnt.folder / "model")
     return description
 
 
-def _drift_references(measures: Sequence[Mapping[str, float]], judgement: Judgement) -> dict[str, Reference]:
+def _drift_references(
+    measures: Sequence[Mapping[str, float]], patients: Sequence[str], cohort: Cohort, judgement: Judgement
+) -> dict[str, Reference]:
     """Measures of the training cases, which the envelope knows too, and probabilities of the calibration cases."""
     names = set.intersection(*(set(case) for case in measures))
-    values = {name: [case[name] for case in measures] for name in names}
+    found = fit_references({name: [case[name] for case in measures] for name in names}, patients)
+    of_case = {each.case.case_id: each.input.measures for each in cohort.usable}
     calibration = judgement.predictions.where(split="calibration")
     for name in judgement.operating_points:
         column = PROBABILITY if name == judgement.first_finding else f"{PROBABILITY}_{name}"
-        values[column] = calibration.where(finding=name).probabilities.tolist()
-    return fit_references(values)
+        cases = calibration.where(finding=name)
+        found |= fit_probability_references(
+            column, cases.probabilities.tolist(), [of_case[each] for each in cases.case_ids], cases.patients.tolist()
+        )
+    return found

@@ -15,10 +15,11 @@ from pipeline.evaluation.decision_curve import net_benefit
 from pipeline.evaluation.details import evaluate_details
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.intervals import auroc_interval
+from pipeline.evaluation.patient_labels import PatientLabels
 from pipeline.evaluation.patient_level import by_patient
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.seeds import spread_over_seeds
-from pipeline.jobs.evaluate import evaluate_predictions
+from pipeline.jobs.evaluate_predictions import evaluate_predictions
 
 
 def rated(n=400, **settings):
@@ -125,7 +126,7 @@ def test_cumulative_error_exceeds_its_null_in_5_percent_of_calibrated_studies_an
     above, biased = [], []
     for _ in range(300):
         values = rng.random(150)
-        limit = calibration_error.cumulative_null_p95(values, rng=rng, draws=300)
+        limit = calibration_error.cumulative_null_p95(values, PatientLabels(np.arange(150), 0.0), rng=rng, draws=300)
         drawn = rng.random(150)
         above.append(calibration_error.cumulative_calibration_error(drawn < values, values) > limit)
         biased.append(calibration_error.cumulative_calibration_error(drawn < values**2, values) > limit)

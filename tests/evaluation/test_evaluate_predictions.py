@@ -1,5 +1,4 @@
 import json
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +11,7 @@ from studies import calibrator, frame, point, predictions
 from pipeline.errors import UndefinedMetricError, UsageError
 from pipeline.evaluation import calibration_error, metrics
 from pipeline.evaluation.calibration import sigmoid
+from pipeline.evaluation.calibration_outcome import SampleSize, calibration_outcome
 from pipeline.evaluation.evaluate import default_bins, evaluate
 from pipeline.evaluation.intervals import Interval
 from pipeline.evaluation.predictions import Predictions
@@ -38,17 +38,45 @@ def test_the_uncalibrated_stand_beside():
     assert FOUND.calibrated.log_loss < FOUND.uncalibrated.log_loss
 
 
-def test_calibrated_probabilities_hold_and_distorted_ones_do_not():
-    honest = evaluate(predictions(2000, seed=4), operating_point=point(), resamples=100)
-    assert honest.calibration_holds, honest.calibration_faults
+def test_calibrated_probabilities_are_shown_and_distorted_ones_refuted():
+    honest = evaluate(predictions(4000, seed=4), operating_point=point(), resamples=100)
+    assert honest.calibration.verdict == "shown", honest.calibration
     bare = Predictions.from_frame(frame(2000, seed=4, temperature=2.5)).with_probabilities(sigmoid)
     distorted = evaluate(bare, operating_point=point(), resamples=100)
-    assert not distorted.calibration_holds
-    assert "overconfident" in distorted.calibration_faults[0]
-    assert any("ECE" in fault for fault in distorted.calibration_faults)
-    low = TEST.with_probabilities(lambda logits: sigmoid(calibrator().calibrated_logit(logits) - 1.0))
-    faults = evaluate(low, operating_point=point(), resamples=100).calibration_faults
-    assert any("too low on average" in fault for fault in faults)
+    assert distorted.calibration.verdict == "refuted"
+    assert "overconfident" in distorted.calibration.reasons[0]
+    low = predictions(2000, seed=4).with_probabilities(
+        lambda logits: sigmoid(calibrator().calibrated_logit(logits) - 1.0)
+    )
+    reasons = evaluate(low, operating_point=point(), resamples=100).calibration.reasons
+    assert any("too low on average" in reason for reason in reasons)
+
+
+def test_the_outcome_is_that_of_these_intervals_and_counts():
+    counts = SampleSize(FOUND.n_patients, FOUND.n_cases, FOUND.n_positive)
+    assert FOUND.calibration == calibration_outcome(FOUND.intervals, FOUND.undefined, counts)
+    assert FOUND.to_json()["calibration_outcome"] == FOUND.calibration.to_json()
+    assert FOUND.calibration.verdict == "not shown"
+
+
+@pytest.mark.parametrize(
+    ("slope", "verdict"),
+    [((1.0, 0.9, 1.1), "shown"), ((1.0, 0.5, 1.5), "not shown"), ((0.5, 0.4, 0.6), "refuted")],
+)
+def test_flat_metrics_say_what_is_shown_and_what_is_refuted(slope, verdict):
+    intervals = {
+        **FOUND.intervals,
+        "calibration_slope": Interval(*slope),
+        "calibration_intercept": Interval(0.0, -0.1, 0.1),
+        "ici": Interval(0.01, 0.0, 0.02),
+    }
+    found = replace(FOUND, intervals=intervals)
+    assert found.calibration.verdict == verdict
+    flat = found.metrics()
+    assert (flat["test_calibration_shown"], flat["test_calibration_refuted"]) == (
+        float(verdict == "shown"),
+        float(verdict == "refuted"),
+    )
 
 
 def test_the_calibrator_fills_missing_probabilities_and_must_agree_with_given_ones():
@@ -80,7 +108,7 @@ def test_unlabelled_rows_are_counted_and_change_nothing():
 def test_flat_metrics_have_plain_names_and_finite_values():
     flat = FOUND.metrics()
     assert flat["test_auroc_lower"] < flat["test_auroc"] < flat["test_auroc_upper"]
-    assert {"test_ece", "test_ece_null_p95", "test_brier_score_uncalibrated", "test_calibration_holds"} <= set(flat)
+    assert {"test_ece", "test_ece_null_p95", "test_brier_score_uncalibrated", "test_calibration_shown"} <= set(flat)
     assert all(isinstance(value, float) and np.isfinite(value) for value in flat.values())
     assert set(FOUND.metrics("fold0_")) == {name.replace("test_", "fold0_", 1) for name in flat}
 
@@ -91,59 +119,15 @@ def test_an_evaluation_is_plain_json():
     assert value["operating_point"]["threshold"] == 0.2
 
 
-@pytest.mark.parametrize(
-    ("name", "estimate", "lower", "upper", "fault"),
-    [
-        ("calibration_slope", 0.79, 0.5, 1.1, r"slope 0\.79 is outside 0\.8 to 1\.25 \(overconfident\)"),
-        ("calibration_slope", 1.26, 0.9, 1.6, r"slope 1\.26 is outside 0\.8 to 1\.25 \(underconfident\)"),
-        ("calibration_intercept", 0.2, 0.01, 0.4, r"intercept \+0\.20 .* excludes 0 \(probabilities are too low"),
-        ("calibration_intercept", -0.2, -0.4, -0.01, r"intercept -0\.20 .* excludes 0 \(probabilities are too high"),
-    ],
-)
-def test_one_fault_is_enough_for_calibration_not_to_hold(name, estimate, lower, upper, fault):
-    holds = well_calibrated()
-    assert holds.calibration_holds
-    found = replace(holds, intervals={**holds.intervals, name: Interval(estimate, lower, upper)})
-    (only,) = found.calibration_faults
-    assert re.match(fault, only)
-    assert not found.calibration_holds
-    assert found.metrics()["test_calibration_holds"] == 0.0
-
-
-@pytest.mark.parametrize(("ece", "holds"), [(0.049, True), (0.05, False)])
-def test_an_ece_at_its_95th_percentile_does_not_hold(ece, holds):
-    found = well_calibrated(ece=ece)
-    assert found.calibration_holds == holds
-    assert all("the 95th percentile for perfect calibration" in fault for fault in found.calibration_faults)
-
-
-@pytest.mark.parametrize(("slope", "lower"), [(0.8, -0.1), (1.25, 0.0)])
-def test_limits_of_calibration_belong_to_what_holds(slope, lower):
-    intervals = {
-        "calibration_slope": Interval(slope, 0.7, 1.4),
-        "calibration_intercept": Interval(0.1, lower, 0.3),
-    }
-    assert replace(well_calibrated(), intervals=intervals).calibration_holds
-
-
-def well_calibrated(*, ece=0.01):
-    intervals = {
-        **FOUND.intervals,
-        "calibration_slope": Interval(1.0, 0.9, 1.1),
-        "calibration_intercept": Interval(0.0, -0.1, 0.1),
-    }
-    null = replace(FOUND.null, p95=0.05)
-    return replace(FOUND, intervals=intervals, calibrated=replace(FOUND.calibrated, ece=ece), null=null)
-
-
 def test_the_undefined_is_named_and_the_rest_still_judged():
     benign = Predictions.from_frame(frame(40).assign(label=0)).with_probabilities(calibrator().apply)
     found = evaluate(benign, operating_point=point(), resamples=50)
-    assert {"auroc", "average_precision", "calibration_slope", "calibration_intercept", "sensitivity"} <= set(
+    assert {"auroc", "average_precision", "calibration_slope", "calibration_intercept", "ici", "sensitivity"} <= set(
         found.undefined
     )
     assert {"brier_score", "log_loss", "specificity"} <= set(found.intervals)
-    assert not found.calibration_holds
+    assert found.calibration.verdict == "not shown"
+    assert found.undefined["ici"].startswith("calibration curve: all 40 cases are benign")
     with pytest.raises(UndefinedMetricError, match="all 40 cases are benign"):
         _ = found["auroc"]
     with pytest.raises(UndefinedMetricError, match="not a statistic"):
@@ -162,8 +146,8 @@ def test_no_study_is_too_small_to_be_judged_honestly(seed, n, sure):
     )
     json.dumps(found.to_json(), allow_nan=False)
     assert all(found.undefined.values())
-    assert len(found.intervals) + len(set(found.undefined) - {"ece"}) == 13
-    assert isinstance(found.calibration_faults, tuple)
+    assert len(found.intervals) + len(set(found.undefined) - {"ece"}) == 18
+    assert found.calibration.reasons
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from studies import calibrator, frame, point, predictions
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation import curves, metrics
+from pipeline.evaluation.calibration_curve import fit_calibration_curve
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.figure_frame import Caption, to_png
 from pipeline.evaluation.figures import evaluation_figures, roc_figure
@@ -63,6 +64,26 @@ def test_the_reliability_figure_has_the_bins_of_the_ece_and_hides_none(figures):
     (legend,) = figure.legends
     below = legend.get_window_extent().y1
     assert all(below <= axes.get_tightbbox().y0 for axes in figure.axes)
+
+
+def test_the_reliability_figure_draws_the_calibration_curve_with_its_band(figures):
+    (line,) = [each for each in figures["reliability"].axes[0].lines if each.get_label() == "calibration curve"]
+    (band,) = [each for each in figures["reliability"].axes[0].collections if "band over patients" in each.get_label()]
+    x, y = line.get_xdata(), line.get_ydata()
+    assert (x[0], x[-1]) == pytest.approx(tuple(np.quantile(TEST.probabilities, [0.02, 0.98])))
+    curve = fit_calibration_curve(TEST.labels, TEST.probabilities, TEST.patients, rng=np.random.default_rng(0))
+    np.testing.assert_allclose(y, curve.at(x))
+    edge = band.get_paths()[0].vertices
+    assert edge[:, 1].min() < y.min()
+    assert edge[:, 1].max() > y.max()
+
+
+def test_equal_probabilities_have_a_figure_without_a_curve():
+    same = Predictions.from_frame(frame(40, seed=2).assign(logit=0.3)).with_probabilities(calibrator().apply)
+    found = evaluate(same, operating_point=point(), resamples=20)
+    drawn = evaluation_figures(same, found, caption=CAPTION)["reliability"]
+    assert found.undefined["ici"] == "calibration curve: all 40 probabilities are equal, so it is undefined"
+    assert "calibration curve" not in words(drawn)
 
 
 def test_one_class_has_no_figures():

@@ -3,6 +3,7 @@ import re
 
 import numpy as np
 import pytest
+import statsmodels.api as api
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -236,8 +237,41 @@ def test_with_one_case_a_patient_a_mean_is_students_on_the_log_scale(patients):
     assert (found.lower, found.upper) == pytest.approx((losses.mean() * np.exp(-reach), losses.mean() * np.exp(reach)))
 
 
+def test_means_have_the_clustered_error_of_statsmodels_least_squares():
+    values, groups = (PROBABILITIES - LABELS) ** 2, as_groups(PATIENTS, LABELS)
+    count = groups.max() + 1
+    clusters = {"groups": groups, "use_correction": False}
+    fit = api.OLS(values, np.ones(values.size)).fit(cov_type="cluster", cov_kwds=clusters)
+    reach = stats.t.ppf(0.975, count - 1) * np.sqrt(count / (count - 1)) * fit.bse[0]
+    found = mean_difference_interval(values, PATIENTS)
+    assert (found.lower, found.upper) == pytest.approx((fit.params[0] - reach, fit.params[0] + reach))
+    losses = mean_interval(values, PATIENTS)
+    assert np.log(losses.upper / losses.estimate) == pytest.approx(reach / fit.params[0])
+    assert np.log(losses.estimate / losses.lower) == pytest.approx(reach / fit.params[0])
+
+
+def test_resamples_without_a_class_leave_the_bootstraps_error_as_it_is():
+    # Two malignant patients of eight: a tenth of the resamples have none, and a value of 0 for them would widen it.
+    labels, scores = np.array([1, 0, 0, 0, 0, 1, 0, 0]), np.array([0.9, 0.2, 0.4, 0.1, 0.3, 0.35, 0.6, 0.5])
+    patients = np.arange(8)
+    ranking = resampling.Ranking.of(labels, scores)
+    statistics = {
+        "auroc": resampling.auroc_statistic(ranking),
+        "average_precision": resampling.average_precision_statistic(ranking),
+    }
+    found = resampling.replicates(patients, statistics, resamples=400, rng=np.random.default_rng(0))
+    none = np.concatenate(
+        [
+            block @ labels == 0
+            for block in resampling.patient_weights(patients, resamples=400, rng=np.random.default_rng(0))
+        ]
+    )
+    assert none.sum() > 20
+    for values in found.values():
+        np.testing.assert_array_equal(np.isnan(values), none)
+
+
 def test_calibration_intervals_are_those_of_statsmodels_clustered_logit():
-    api = pytest.importorskip("statsmodels.api")
     chosen = np.isin(PATIENTS, np.unique(PATIENTS)[:20])
     labels, probabilities, patients = LABELS[chosen], PROBABILITIES[chosen], PATIENTS[chosen]
     groups, odds = as_groups(patients, labels), np.log(probabilities / (1 - probabilities))

@@ -13,9 +13,11 @@ from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation import metrics
 from pipeline.evaluation.calibration import sigmoid
 from pipeline.evaluation.calibration_error import brier_decomposition, ece_null, expected_calibration_error
+from pipeline.evaluation.patient_labels import PatientLabels
 
 CASES = predictions(200, seed=5)
 LABELS, PROBABILITIES = CASES.labels, CASES.probabilities
+ALONE = PatientLabels(np.arange(200), 0.0)
 
 
 def slow_auroc(labels, scores):
@@ -74,7 +76,7 @@ def test_ece_without_ties_is_the_definition_over_equal_bins():
 
 def test_ece_null_contains_the_ece_of_labels_drawn_from_the_probabilities():
     rng = np.random.default_rng(0)
-    null = ece_null(PROBABILITIES, bins=13, draws=4000, rng=rng)
+    null = ece_null(PROBABILITIES, ALONE, bins=13, draws=4000, rng=rng)
     drawn = [
         expected_calibration_error((rng.random(LABELS.size) < PROBABILITIES).astype(int), PROBABILITIES, bins=13)
         for _ in range(1000)
@@ -86,7 +88,7 @@ def test_ece_null_contains_the_ece_of_labels_drawn_from_the_probabilities():
 
 
 def test_the_same_generator_gives_the_same_null():
-    first, second = (ece_null(PROBABILITIES, rng=np.random.default_rng(4), draws=200) for _ in range(2))
+    first, second = (ece_null(PROBABILITIES, ALONE, rng=np.random.default_rng(4), draws=200) for _ in range(2))
     assert first == second
 
 

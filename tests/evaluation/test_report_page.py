@@ -13,7 +13,7 @@ from pipeline.evaluation.details import evaluate_details
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.figure_frame import Caption, to_png
 from pipeline.evaluation.figures import evaluation_figures
-from pipeline.evaluation.intervals import paired_auroc_difference
+from pipeline.evaluation.intervals import Interval, paired_auroc_difference
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.prevalence import restate_prevalence
 from pipeline.evaluation.report import Flow, Picture, ReportInputs, Rival, SplitCounts, render_report
@@ -50,7 +50,8 @@ def rated(n):
 
 @pytest.fixture(scope="module")
 def full():
-    test = Predictions.from_frame(predictions(240, seed=3).frame.assign(mean_malignancy=rated(240)))
+    ratings = ["|".join(map(str, row)) for row in np.random.default_rng(5).integers(1, 6, (240, 3))]
+    test = Predictions.from_frame(predictions(240, seed=3).frame.assign(mean_malignancy=rated(240), ratings=ratings))
     found = evaluate(test, operating_point=point(), resamples=50)
     other = test.with_probabilities(lambda logits: calibrator(3.0).apply(np.round(logits)))
     rng = np.random.default_rng(0)
@@ -120,6 +121,7 @@ def test_the_page_shows_every_section(full):
         "Calibration, before and after",
         "Subgroups",
         "Label certainty",
+        "Readers",
         "By patient",
         "Left to a human",
         "Spread over seeds",
@@ -149,6 +151,10 @@ def test_what_was_found_stands_on_the_page(full):
     assert "E_CHECKSUM" in html
     assert "Lesions of 6 to 15 mm" in html
     assert "indeterminate counted malignant" in html
+    assert f"Krippendorff's alpha, 1 is perfect and 0 chance) {full.details.readers.alpha}" in html
+    assert "a ceiling is for labels that are these readers" in html
+    assert f'site: north, less south</th><td>AUROC</td><td class="nowrap">{full.details.gaps[0].difference}' in html
+    assert f"{len(full.details.gaps)} comparisons: of so many" in html
     for share in ("referred", "error_of_rest", "sensitivity_of_rest", "specificity_of_rest"):
         assert str(getattr(full.details.refer, share)) in html
     assert f"{full.details.seeds[0].standard_deviation:.3f}" in html
@@ -171,8 +177,30 @@ def test_the_same_inputs_give_the_same_page(full):
 def test_failing_calibration_is_said_with_its_reasons(full):
     bare = Predictions.from_frame(frame(2000, temperature=2.5)).with_probabilities(calibrator(1.0).apply)
     html = render_report(replace(full, evaluation=evaluate(bare, operating_point=point(), resamples=20)))
-    assert "Calibration does not hold here" in html
+    assert '<div class="verdict bad"><strong>Calibration is refuted here:</strong>' in html
     assert "overconfident" in html
+
+
+@pytest.mark.parametrize(("reach", "verdict", "style"), [(0.1, "shown", "verdict"), (0.5, "not shown", "verdict open")])
+def test_calibration_that_is_shown_or_open_is_said_so(full, reach, verdict, style):
+    intervals = {
+        **full.evaluation.intervals,
+        "calibration_slope": Interval(1.0, 1.0 - reach, 1.0 + reach),
+        "calibration_intercept": Interval(0.0, -0.1, 0.1),
+        "ici": Interval(0.01, 0.0, 0.03),
+    }
+    html = render_report(replace(full, evaluation=replace(full.evaluation, intervals=intervals)))
+    assert f'<div class="{style}"><strong>Calibration is {verdict} here:</strong>' in html
+    assert f'<tr><th scope="row">Calibration</th><td>{verdict}</td>' in html
+    assert f"slope 1.00 ({1 - reach:.2f} to {1 + reach:.2f})" in html
+
+
+def test_probabilities_of_0_and_1_are_said_with_what_they_do(full):
+    cautions = {"calibration_slope": "2 of 90 probabilities are 0 or 1"}
+    html = render_report(replace(full, evaluation=replace(full.evaluation, cautions=cautions)))
+    assert "<strong>Probabilities of 0 or 1:</strong> 2 of 90 probabilities are 0 or 1." in html
+    assert "may be too narrow" not in html
+    assert "Probabilities of 0 or 1" not in render_report(full)
 
 
 def test_undefined_statistics_are_said_and_never_shown_as_numbers(full):

@@ -17,6 +17,8 @@ from pipeline.cases.manifest import read_manifest
 from pipeline.cli import run
 from pipeline.config.experiment import Tracking
 from pipeline.evaluation.conformal import ReferZone
+from pipeline.evaluation.decision_curve import decision_curve
+from pipeline.evaluation.intervals import OUT_OF_FOLD
 from pipeline.evaluation.predictions import Predictions
 from pipeline.files import sha256_file
 from pipeline.scoring.engine import score_cases
@@ -61,6 +63,72 @@ def test_the_report_refers_the_cases_that_the_rows_refer(tmp_path, monkeypatch):
     assert found["n_cases"] == len(rows) == 120
     assert found["referred"]["estimate"] == pytest.approx(np.mean(referred))
     assert found["referred"]["estimate"] > np.mean((values > 0.4) & (values < 0.5))  # the zone alone
+
+
+def test_refused_cases_are_counted_beside_the_headline(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    use_coded_networks(monkeypatch)
+    write_pictures(tmp_path, patients=60)
+    table = pd.read_csv("manifest.csv", dtype=str).set_index("case_id")
+    broken = [*table.index[table["label"] == "1"][:3], *table.index[table["label"] == "0"][:2]]
+    for image in table.loc[broken, "image"]:
+        (tmp_path / image).write_bytes(b"no picture")
+    save_coded(tmp_path / "model")
+    assert run(["evaluate", "model", "manifest.csv", "--out", "out"]) == 1
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    refused, counts = found["refused"], found["confusion"]
+    assert (refused["cases"], refused["malignant"], refused["patients"]) == (5, 3, 5)
+    malignant = counts["true_positive"] + counts["false_negative"] + 3
+    assert refused["as_mistakes"]["sensitivity"]["estimate"] == pytest.approx(counts["true_positive"] / malignant)
+    assert refused["as_positive"]["sensitivity"]["estimate"] == pytest.approx((counts["true_positive"] + 3) / malignant)
+    assert "refused cases: 5 labelled cases refused, 3 malignant: as mistakes" in capsys.readouterr().out
+    assert run(["evaluate", "--predictions", "out/predictions.parquet", "--out", "again"]) == 2  # no calibration split
+    frame = pd.read_parquet("out/predictions.parquet")
+    others = frame.assign(split="calibration", patient_id="other " + frame["patient_id"])
+    pd.concat([frame, others]).to_parquet("both.parquet")
+    assert run(["evaluate", "--predictions", "both.parquet", "--out", "again"]) == 0
+    found = json.loads((tmp_path / "again" / "evaluation.json").read_text())
+    assert "is not known" in found["refused"]
+    assert found["intervals_are"] is None
+    printed = capsys.readouterr().out
+    assert "refused cases: predictions hold the cases that were scored" in printed
+    assert OUT_OF_FOLD not in printed
+
+
+def test_stated_prevalence_restates_the_decision_curve(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    use_coded_networks(monkeypatch)
+    write_pictures(tmp_path, patients=60)
+    save_coded(tmp_path / "model")
+    assert run(["evaluate", "model", "manifest.csv", "--out", "out", "--prevalence", "0.07"]) == 0
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())["decision_curve"]
+    frame = pd.read_parquet("out/predictions.parquet")
+    for name, prevalence in (("here", None), ("restated", 0.07)):
+        curve = decision_curve(
+            frame["label"], frame["probability"], patients=frame["patient_id"], prevalence=prevalence
+        )
+        assert found[name] == curve.to_json()
+    assert (tmp_path / "out" / "figures" / "decision_curve_restated.png").stat().st_size > 10_000
+    assert '<th scope="row">7.0 %</th>' in (tmp_path / "out" / "report.html").read_text()
+    assert run(["evaluate", "model", "manifest.csv", "--out", "two", "--prevalence", "7"]) == 2
+    assert "--prevalence 7 is not in (0, 1); give a share, as 0.05" in capsys.readouterr().err
+
+
+def test_out_of_fold_intervals_say_what_they_leave_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rng, labels = np.random.default_rng(0), np.arange(240) % 2
+    frame = pd.DataFrame({"case_id": [f"c{number}" for number in range(240)], "label": labels})
+    frame["logit"] = rng.normal(labels * 2 - 1, 1)
+    frame["probability"] = 1 / (1 + np.exp(-frame["logit"]))
+    frame["patient_id"], frame["split"] = "of " + frame["case_id"], ["test"] * 120 + ["calibration"] * 120
+    frame["fold"] = [number // 2 % 2 if number < 120 else None for number in range(240)]
+    frame.to_parquet("folds.parquet")
+    assert run(["evaluate", "--predictions", "folds.parquet", "--out", "out", "--prevalence", "0.3"]) == 0
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert found["intervals_are"] == OUT_OF_FOLD
+    assert found["decision_curve"]["restated"]["prevalence"] == 0.3
+    assert OUT_OF_FOLD in capsys.readouterr().out
+    assert f"I{OUT_OF_FOLD[1:]}." in (tmp_path / "out" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("spelling", ["{}.0", "0{}", "{}.00"])

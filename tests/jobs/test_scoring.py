@@ -20,6 +20,7 @@ from tiny_models import write_manifest, write_model, write_scans
 
 from pipeline.cli import run
 from pipeline.scoring import sink
+from pipeline.scoring.drift import fit_references, references_to_json
 from pipeline.scoring.local import score_in_processes
 
 
@@ -314,15 +315,44 @@ def test_drift_is_an_alert_in_the_summary(model, manifest, tmp_path):
     folder = tmp_path / "with-reference"
     shutil.copytree(model, folder)
     description = json.loads((folder / "model.json").read_text())
-    description["drift_reference"] = {
-        "intensity_q50": [[-1000.0, -990.0], [0.3, 0.3, 0.4]],
-        "probability": [[0.5], [0.5, 0.5]],
-    }
+    values = np.linspace(-1000, -990, 60).tolist()
+    references = fit_references({"intensity_q50": values}, [str(each) for each in values])
+    description["drift_reference"] = references_to_json(references) | {"probability": [[0.5], [0.5, 0.5]]}
     (folder / "model.json").write_text(json.dumps(description))
     write_scans(manifest.parent, 120)
     assert score(str(folder), write_manifest(manifest.parent)) == 0
-    assert "intensity_q50" in summary()["drift_alerts"]
-    assert summary()["drift"]["intensity_q50"] > 0.25
+    found = summary()
+    assert found["drift_alerts"] == ["intensity_q50"]
+    assert found["drift"]["intensity_q50"] > 0.25
+    test = found["drift_tests"]["intensity_q50"]
+    assert 0.1 < test["effect"] < test["index"]
+    assert (test["cases"], test["patients"], test["alert"]) == (120, 120, True)
+    assert test["p_value"] == test["p_adjusted"] < 0.001
+    assert found["drift_untested"] == {"probability": "1 patients in the reference; expected at least 10"}
+    (sentence,) = found["drift_sentences"]
+    assert sentence.startswith("the mix of cases has changed: intensity_q50 (index ")
+    assert f"  drift: {sentence}" in (tmp_path / "out" / "summary.txt").read_text()
+    assert "120 cases name no patient, and each counts as another" in (tmp_path / "out" / "summary.txt").read_text()
+    assert score(str(folder), manifest, "calm", "--drift-alert", "50") == 0
+    assert (summary("calm")["drift_alerts"], summary("calm")["drift_sentences"]) == ([], [])
+
+
+def test_drift_counts_patients_where_the_table_names_them(model, manifest, tmp_path):
+    folder = tmp_path / "with-reference"
+    shutil.copytree(model, folder)
+    description = json.loads((folder / "model.json").read_text())
+    values = np.linspace(-1000, -990, 60).tolist()
+    references = fit_references({"intensity_q50": values}, [str(each) for each in values])
+    description["drift_reference"] = references_to_json(references)
+    (folder / "model.json").write_text(json.dumps(description))
+    write_scans(manifest.parent, 100)
+    table_of = pd.read_csv(write_manifest(manifest.parent))
+    table_of["patient_id"] = [f"patient {number // 4}" for number in range(100)]
+    table_of.to_csv(manifest, index=False)
+    assert score(str(folder), manifest) == 0
+    assert summary()["drift_tests"]["intensity_q50"]["patients"] == 25
+    assert summary()["drift_unknown_patients"] == 0
+    assert "name no patient" not in (tmp_path / "out" / "summary.txt").read_text()
 
 
 def test_a_scoring_run_is_in_the_tracking_store_without_a_case_or_path(model, manifest, tmp_path):

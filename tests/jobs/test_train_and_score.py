@@ -41,6 +41,7 @@ def test_training_leaves_everything_a_reviewer_needs(workspace):
         "report.html",
         "summary.txt",
         "splits.csv",
+        "characteristics.csv",
         "figures",
     }
     summary = (folder / "summary.txt").read_text()
@@ -56,6 +57,16 @@ def test_training_leaves_everything_a_reviewer_needs(workspace):
     assert not list(folder.rglob("*.tmp"))
 
 
+def test_characteristics_are_those_of_each_split(workspace):
+    described = pd.read_csv(run_folder(workspace) / "characteristics.csv", index_col="characteristic")
+    assert [*described.columns] == ["value", "train", "validation", "calibration", "test"]
+    with open(run_folder(workspace) / "splits.csv") as handle:
+        splits = [row["split"] for row in csv.DictReader(handle)]
+    for split in ("train", "test"):
+        assert int(described.loc["cases", split]) == splits.count(split)
+    assert " to " in described.loc["diameter_mm", "train"]
+
+
 def test_held_out_splits_do_their_own_jobs(workspace):
     predictions = read_predictions(run_folder(workspace) / "predictions.parquet")
     assert set(predictions.frame["split"]) == {"validation", "calibration", "test"}
@@ -63,6 +74,13 @@ def test_held_out_splits_do_their_own_jobs(workspace):
     with open(run_folder(workspace) / "splits.csv") as handle:
         splits = {row["case_id"]: row["split"] for row in csv.DictReader(handle)}
     assert sum(split == "train" for split in splits.values()) == len(description["patients"]["train"])
+    drift = description["drift_reference"]
+    assert (
+        drift["intensity_q50"]["cases"] == drift["intensity_q50"]["patients"] == len(description["patients"]["train"])
+    )
+    expected = drift["probability_given_measures"]["expected"]
+    assert {*expected["terms"]} <= {*drift} - {"probability"}
+    assert drift["probability"]["cases"] == len(description["patients"]["calibration"])
     assert description["label"] == {
         "positive": "malignant",
         "negative": "benign",

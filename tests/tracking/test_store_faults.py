@@ -28,6 +28,8 @@ SUMMARY = {
     "ended_at": "2026-01-01T00:00:00+00:00",
     "drift_alerts": [],
     "drift": {"probability": 0.125},
+    "drift_tests": {"probability": {"index": 0.125, "effect": 0.0625, "p_adjusted": 0.25, "alert": False}},
+    "drift_sentences": [],
     "codes": {"E_FORMAT": 2},
     "probability_histogram": [1, 2, 3],
     "cases": 6,
@@ -191,6 +193,9 @@ def test_record_of_a_scoring_waits_for_a_store_that_is_away_and_is_made_once(pro
     assert (made.info.status, made.info.run_name) == ("FINISHED", "score m@0123 2026-01-01T00:00")
     assert made.data.metrics["code_E_FORMAT"] == 2
     assert made.data.metrics["drift_probability"] == 0.125
+    assert made.data.metrics["drift_effect_probability"] == 0.0625
+    assert made.data.metrics["drift_p_probability"] == 0.25
+    assert (made.data.tags["drift_alerts"], made.data.tags["drift"]) == ("none", "none")
     assert made.data.tags["label_source"] == "histology"
     assert list(spool_folder(Tracking()).iterdir()) == []
 

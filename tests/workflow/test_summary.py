@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.workflow.summary import _calibration, _table, fold_lines
+from pipeline.evaluation.intervals import OUT_OF_FOLD
+from pipeline.workflow.summary import _table, fold_lines
 
 
 @pytest.mark.parametrize(("pooled", "said"), [(0.93, False), (0.88, False), (0.73, True)])
@@ -13,6 +14,7 @@ def test_folds_that_rank_alike_on_different_scales_are_named_with_what_to_do(poo
     judgement = SimpleNamespace(fold_aurocs=(0.96, 0.98), evaluation={"auroc": SimpleNamespace(estimate=pooled)})
     lines = fold_lines(judgement)
     assert lines[0].startswith("AUROC within folds: mean 0.970 (0.960, 0.980); the model is all 2 networks")
+    assert lines[1] == OUT_OF_FOLD
     assert any("costs the pooled AUROC 0.24" in line and "training.min_steps" in line for line in lines) == said
 
 
@@ -40,11 +42,3 @@ def test_the_table_goes_from_the_uncalibrated_to_the_calibrated():
     (ece,) = [line for line in text.splitlines() if "ECE, uncalibrated" in line]
     assert re.findall(r"\S+ to (?!cal)\S+", brier) == ["0.200 to 0.100", "0.300 to 0.250"]
     assert re.findall(r"\S+ to (?!cal)\S+", ece) == ["0.100 to undefined", "0.150 to undefined"]
-
-
-@pytest.mark.parametrize(
-    ("faults", "text"),
-    [((), "holds"), (("slope",), "does not hold: slope"), (("slope", "ECE"), "does not hold: slope; ECE")],
-)
-def test_calibration_holds_without_a_fault_only(faults, text):
-    assert _calibration(SimpleNamespace(calibration_faults=faults, calibration_holds=not faults)) == text

@@ -1,0 +1,221 @@
+"""The Python interface: what ``import pipeline`` offers, each function the command of the same name.
+
+Functions return results; wrong usage, a damaged model or a table that cannot be used raises an exception of
+``pipeline.errors``. Nothing heavy is imported before a function is called.
+
+Research use; not a medical device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline.evaluation.operating_points import OperatingPoint
+    from pipeline.jobs.check import CheckResult
+    from pipeline.jobs.score import ScoringResult
+    from pipeline.scoring.model_directory import Model
+    from pipeline.workflow.evaluation_result import EvaluationResult
+    from pipeline.workflow.training import TrainingResult
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model in memory.
+
+    Attributes:
+        name: as it was asked for: a model directory or an MLflow model URI.
+        model: its networks, calibrators and description.
+    """
+
+    name: str
+    model: Model
+
+    @property
+    def contract(self) -> str:
+        """What a case must be, in words: modality, region, spacing and columns."""
+        return self.model.description.input_contract
+
+    @property
+    def thresholds(self) -> dict[str, OperatingPoint]:
+        """By finding, the threshold and the rule that chose it; the label is called ``malignant``."""
+        return dict(zip(self.model.findings, self.model.operating_points, strict=True))
+
+    def predict(
+        self, cases: pd.DataFrame | str | Path | Sequence[str | Path], *, root: str | Path = "."
+    ) -> pd.DataFrame:
+        """Score cases in this process.
+
+        Args:
+            cases: a DataFrame of manifest columns (``image``; for lesion models ``center_x_mm``, ``center_y_mm``,
+                ``center_z_mm`` and ``coordinate_system``; covariates), or paths of scans, folders or manifests.
+            root: of a DataFrame: the folder that relative paths start from, and that no image may leave.
+
+        Returns:
+            Score rows, one a case, always: ``probability`` in [0, 1], ``decision``, or ``code`` and ``reason`` of what
+            is wrong.
+
+        Raises:
+            UsageError: for a DataFrame without ``image``, or a path that does not exist.
+        """
+        import pandas as pd
+
+        from pipeline.scoring.frames import score_frame, score_paths
+
+        if isinstance(cases, pd.DataFrame):
+            return score_frame(self.model, cases, root=Path(root).resolve())
+        return score_paths(self.model, [cases] if isinstance(cases, str | Path) else cases)
+
+
+def load_model(name: str | Path) -> LoadedModel:
+    """Load a model and verify every digest in it.
+
+    Args:
+        name: a model directory, or an MLflow model URI as ``models:/malignancy@champion``.
+
+    Raises:
+        ModelError: when there is none, or it is damaged.
+
+    Example:
+        >>> import pipeline
+        >>> pipeline.load_model("nowhere")
+        Traceback (most recent call last):
+            ...
+        pipeline.errors.ModelError: nowhere: holds no model.json; give a model directory or an MLflow model URI
+    """
+    from pipeline.config.experiment import Tracking
+    from pipeline.scoring import model_directory
+    from pipeline.tracking.registry import model_folder
+
+    return LoadedModel(str(name), model_directory.load_model(model_folder(str(name), Tracking())))
+
+
+def train(
+    config: str | Path,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    *,
+    folds: int | None = None,
+    resume: str | None = None,
+) -> TrainingResult:
+    """Train, calibrate, judge, track and register a model.
+
+    Args:
+        config: the configuration, a YAML file.
+        overrides: values by dotted key, as ``{"training.max_epochs": 8}``, or texts as ``"training.max_epochs=8"``.
+        folds: of cross-validation by patient; None does as ``training.folds`` says.
+        resume: folder or MLflow id of a run that was killed, which goes on; None starts a new one.
+
+    Returns:
+        ``folder``, ``model_uri``, ``evaluation``, ``rejected``, ``report`` and ``summary`` of the run.
+
+    Raises:
+        UsageError: for a configuration or table that cannot be used.
+        UnfinishedError: when the training could not finish; what was learnt is kept.
+    """
+    from pipeline.jobs.train import train as job
+
+    result = job(Path(config), _texts(overrides), folds=folds, resume=resume)
+    if result is None:
+        raise RuntimeError(
+            "pipeline.train: this process only takes part in a distributed training; use torchrun's command"
+        )
+    return result
+
+
+def check(
+    source: str | Path, *, model: str | Path | LoadedModel | None = None, lesions: Sequence[str | Path] = ()
+) -> CheckResult:
+    """Look at every case of a manifest, folder or scan, before anything is computed.
+
+    Args:
+        source: manifest, folder searched for scans, or one scan.
+        model: whose preprocessing and acceptance envelope are asked as well.
+        lesions: annotation files or folders that lesion centres are taken from.
+
+    Returns:
+        ``rejected`` and ``warnings`` (cases), ``faults`` (of the table), and ``summary`` in words.
+
+    Raises:
+        UsageError: when there is no such input.
+    """
+    from pipeline.jobs.check import check as job
+
+    return job(Path(source), model_name=None if model is None else _name(model), lesions=[Path(one) for one in lesions])
+
+
+def score(
+    model: str | Path | LoadedModel | Sequence[str | Path | LoadedModel],
+    source: str | Path,
+    *,
+    out: str | Path,
+    **options: Any,
+) -> ScoringResult:
+    """Score every scan of an input into an output folder, one row each; a killed run goes on when called again.
+
+    Args:
+        model: one, or several as an ensemble.
+        source: manifest, folder searched for scans, one scan, or a URL of these.
+        out: output folder.
+        options: as in ``pipeline.jobs.score.ScoreOptions``: ``workers``, ``batch_size``, ``engine``, ``track``, …
+
+    Returns:
+        ``rows`` (a DataFrame, one row an input) and ``summary`` (counts, throughput, drift).
+
+    Raises:
+        UsageError: when the folder holds rows of another model or source, or inputs have changed.
+        UnfinishedError: when too many cases failed, or golden scans drifted.
+    """
+    from pipeline.jobs.score import ScoreOptions
+    from pipeline.jobs.score import score as job
+
+    several = not isinstance(model, str | Path | LoadedModel)
+    names = [_name(one) for one in model] if several else [_name(model)]  # type: ignore[union-attr,arg-type]
+    return job(",".join(names), str(source), Path(out), ScoreOptions(**options))
+
+
+def evaluate(
+    model: str | Path | LoadedModel,
+    manifest: str | Path,
+    *,
+    out: str | Path,
+    champion: bool = True,
+    prevalence: float | None = None,
+) -> EvaluationResult:
+    """Judge a model on labelled cases of patients that it has not seen.
+
+    Args:
+        model: a model directory, an MLflow model URI, or a loaded model.
+        manifest: labelled cases.
+        out: new folder for predictions, figures and the report.
+        champion: judge the registered model's champion on the same cases too.
+        prevalence: share of malignant cases in use, for which net benefit and predictive values are restated.
+
+    Returns:
+        ``intervals`` (as ``intervals["auroc"]``), ``calibration``, ``evaluation``, ``rejected`` and ``report``.
+
+    Raises:
+        TableError: when the manifest has a fault, or too few cases are left.
+        UsageError: when ``out`` is not a new folder.
+    """
+    from pipeline.jobs.evaluate import EvaluateOptions, evaluate_model
+
+    options = EvaluateOptions(champion=champion, prevalence=prevalence)
+    return evaluate_model(_name(model), Path(manifest), Path(out), options)
+
+
+def _name(model: str | Path | LoadedModel) -> str:
+    return model.name if isinstance(model, LoadedModel) else str(model)
+
+
+def _texts(overrides: Mapping[str, Any] | Sequence[str]) -> list[str]:
+    """Overrides as the command line has them; values as JSON, which is YAML."""
+    import json
+
+    if isinstance(overrides, Mapping):
+        return [f"{key}={json.dumps(value, default=str)}" for key, value in overrides.items()]
+    return list(overrides)

@@ -1,0 +1,126 @@
+"""Sensitivity and specificity over every labelled case that was given, those that could not be read included.
+
+A case that is refused gets no probability, so the headline counts it nowhere; a model that refuses its hard cases would
+look the better for it. Beside the headline stand the two ends of what refusing may do: each refused case is a mistake
+(a malignant one is missed, a benign one is a false alarm), or each is handed to a person, as a positive one is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import UndefinedMetricError
+from pipeline.evaluation.arrays import BoolArray
+from pipeline.evaluation.clustered import proportion_interval
+from pipeline.evaluation.intervals import Interval
+from pipeline.evaluation.predictions import Predictions
+
+NOT_KNOWN = "predictions hold the cases that were scored; how many were refused before is not known"
+
+
+@dataclass(frozen=True)
+class RefusedCases:
+    """Labelled cases that would have been judged, had they been read.
+
+    Attributes:
+        labels: 0 or 1, one a case.
+        patients: of each.
+    """
+
+    labels: Sequence[int] = ()
+    patients: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Sensitivity and specificity under one reading of the refused cases."""
+
+    sensitivity: Interval
+    specificity: Interval
+
+
+@dataclass(frozen=True)
+class WithRefused:
+    """The judged cases and the refused ones together.
+
+    Attributes:
+        cases: refused.
+        malignant: of them.
+        patients: from whom the refused are.
+        read_alone: without the refused cases, as in the headline.
+        as_mistakes: a refused malignant case is missed, and a refused benign one is a false alarm.
+        as_positive: every refused case goes to a person, as the positive do.
+    """
+
+    cases: int
+    malignant: int
+    patients: int
+    read_alone: Shares
+    as_mistakes: Shares
+    as_positive: Shares
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    def describe(self) -> str:
+        """A line for the console."""
+        if not self.cases:
+            return "no labelled case was refused"
+        return (
+            f"{self.cases} labelled cases refused, {self.malignant} malignant: as mistakes, sensitivity "
+            f"{self.as_mistakes.sensitivity} and specificity {self.as_mistakes.specificity}; as positive, sensitivity "
+            f"{self.as_positive.sensitivity}"
+        )
+
+
+def with_refused(judged: Predictions, refused: RefusedCases | None, *, threshold: float) -> WithRefused | str:
+    """What ``judge_with_refused`` finds, or why it cannot: the refused are not known, or a class has no case."""
+    if refused is None:
+        return NOT_KNOWN
+    try:
+        return judge_with_refused(judged, refused, threshold=threshold)
+    except UndefinedMetricError as error:
+        return str(error)
+
+
+def judge_with_refused(judged: Predictions, refused: RefusedCases, *, threshold: float) -> WithRefused:
+    """Count the refused cases in, with intervals by patient over all cases.
+
+    Args:
+        judged: one row a case; unlabelled rows are left out.
+        refused: of the same cohort.
+        threshold: of the operating point, for rows without one of their fold.
+
+    Raises:
+        UndefinedMetricError: where a class has no case at all.
+    """
+    read = judged.labelled()
+    positive = read.probabilities >= read.thresholds(threshold)
+    malignant = np.asarray(refused.labels, dtype=np.int64) == 1
+    labels = np.concatenate([read.labels == 1, malignant])
+    patients = np.concatenate([read.patients, np.asarray(refused.patients, dtype=str)])
+
+    def shares(of_refused: BoolArray) -> Shares:
+        called = np.concatenate([positive, of_refused])
+        return Shares(
+            proportion_interval(called[labels], patients[labels]),
+            proportion_interval(~called[~labels], patients[~labels]),
+        )
+
+    alone = Shares(
+        proportion_interval(positive[read.labels == 1], read.patients[read.labels == 1]),
+        proportion_interval(~positive[read.labels == 0], read.patients[read.labels == 0]),
+    )
+    return WithRefused(
+        cases=malignant.size,
+        malignant=int(malignant.sum()),
+        patients=len(set(refused.patients)),
+        read_alone=alone,
+        as_mistakes=shares(~malignant),
+        as_positive=shares(np.ones(malignant.size, dtype=bool)),
+    )
