@@ -14,6 +14,7 @@ import typer
 from pipeline import __version__
 from pipeline.console import one_line, plain_output, print_summary
 from pipeline.errors import ConfigError, ModelError, PipelineError, TableError, UsageError
+from pipeline.imaging.lean_monai import install as install_lean_monai
 from pipeline.redaction import redact
 
 _CTRL_C = 130  # what typer makes of a KeyboardInterrupt
@@ -258,6 +259,10 @@ def score(
     track: Annotated[bool, typer.Option(help="Log the run to MLflow.")] = True,
 ) -> None:
     """Score every scan: one row each, with a calibrated probability or the reason why there is none."""
+    from pipeline.scoring.worker_server import start_server_early
+
+    if engine == "local":
+        start_server_early(model, source, out, restart=restart)
     from pipeline.jobs.score import ScoreOptions
     from pipeline.jobs.score import score as job
 
@@ -421,6 +426,7 @@ def ui(port: Annotated[int, typer.Option(min=1024, max=65535)] = 5000) -> None:
 
 def main() -> None:
     """Run the command; 0 done, 1 done with rejected cases, 2 wrong usage or table, 3 could not finish."""
+    install_lean_monai()
     with plain_output():
         try:
             code = run(sys.argv[1:])

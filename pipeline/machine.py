@@ -6,6 +6,14 @@ import os
 import pwd
 import resource
 import sys
+from pathlib import Path
+
+_GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/nvhost-gpu", "/dev/kfd", "/dev/dxg")  # NVIDIA, Jetson, AMD, WSL
+
+
+def may_have_gpu() -> bool:
+    """Whether this machine shows a device that torch could compute on; whether torch can, it alone knows."""
+    return any(Path(device).exists() for device in _GPU_DEVICES)
 
 
 def usable_cores() -> int:

@@ -5,9 +5,11 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from cohorts import tiny_config
+from tiny_models import write_manifest, write_model, write_scans
 
 from pipeline.cli import run
 
@@ -36,6 +38,43 @@ def test_help_imports_nothing_heavy():
         "plan",
     ):
         assert command in done.stdout
+
+
+HEAVY = ("torch", "monai", "mlflow", "lightning", "pandas", "sklearn", "scipy.stats", "scipy.ndimage", "matplotlib")
+
+
+def imported(code: str, names: tuple[str, ...] = HEAVY) -> list[str]:
+    """Which of these modules a process holds after running the code."""
+    shown = f"\nimport sys; print('HEAVY', *sorted({set(names)} & set(sys.modules)), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code + shown], capture_output=True, text=True, check=True)
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("HEAVY")]
+    return line.split()[1:]
+
+
+def test_scoring_without_tracking_leaves_everything_heavy_to_its_workers(tmp_path):
+    write_model(tmp_path / "model")
+    write_scans(tmp_path / "scans", 2)
+    manifest = write_manifest(tmp_path / "scans")
+    arguments = ["score", str(tmp_path / "model"), str(manifest), "--out", str(tmp_path / "out"), "--no-track"]
+    assert imported(f"from pipeline.cli import run; assert run({arguments}) == 0") == ["pandas"]  # pyarrow's doing
+    assert len(pd.read_parquet(tmp_path / "out" / "scores.parquet")) == 2
+
+
+def test_a_worker_of_the_command_imports_what_it_computes_with():
+    assert imported("import pipeline.scoring.worker_preload") == ["monai", "torch"]
+
+
+def test_checking_files_needs_no_network(tmp_path):
+    write_scans(tmp_path / "scans", 2)
+    assert imported(f"from pipeline.cli import run; assert run(['check', {str(tmp_path / 'scans')!r}]) == 0") == []
+
+
+def test_a_table_is_judged_before_training_imports_anything_that_trains(tmp_path, cohort_manifest):
+    config = tiny_config(cohort_manifest, tmp_path)
+    config["evaluation"] |= {"baseline_columns": ["size_mm"]}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    code = f"from pipeline.cli import run; assert run(['train', {str(tmp_path / 'c.yaml')!r}]) == 2"
+    assert imported(code, ("torch", "monai", "mlflow", "lightning", "matplotlib")) == []
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from pipeline.machine import ensure_user_name, peak_memory_megabytes, usable_cores
+from pipeline import machine
+from pipeline.machine import ensure_user_name, may_have_gpu, peak_memory_megabytes, usable_cores
 
 NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")
 
@@ -69,3 +70,10 @@ def test_windows_is_refused_in_one_line():
     )
     said = subprocess.check_output([sys.executable, "-c", code], text=True)
     assert "runs on Linux and macOS; on Windows, use it in WSL" in said
+
+
+def test_a_gpu_is_asked_for_only_where_a_device_is(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "_GPU_DEVICES", (str(tmp_path / "none"), str(tmp_path / "device")))
+    assert not may_have_gpu()
+    (tmp_path / "device").touch()
+    assert may_have_gpu()

@@ -6,16 +6,19 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.cases.case import Case
-from pipeline.cases.prepare import Outcome
 from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code, TableError
 from pipeline.imaging.checks import within_root
 from pipeline.imaging.image import Warning, orientation, spacing_mm
 from pipeline.imaging.read import open_scan
+
+if TYPE_CHECKING:
+    from pipeline.cases.prepare import Outcome
 
 _FAR = 8.0  # median absolute deviations from the cohort's median that make a case unusual
 

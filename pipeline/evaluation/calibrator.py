@@ -9,7 +9,6 @@ from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from pipeline.errors import CalibrationError
 from pipeline.evaluation.arrays import FloatArray, as_scores
@@ -34,6 +33,8 @@ def sigmoid(logits: npt.ArrayLike) -> FloatArray:
     Returns:
         Values in [0, 1], float64, the same shape.
     """
+    from scipy import special
+
     return np.asarray(special.expit(np.asarray(logits, dtype=np.float64)), dtype=np.float64)
 
 
@@ -46,6 +47,8 @@ def logit(probabilities: npt.ArrayLike) -> FloatArray:
     values = np.asarray(probabilities, dtype=np.float64)
     if not ((values >= 0.0) & (values <= 1.0)).all():
         raise CalibrationError("probabilities: hold a value outside [0, 1], which has no log odds; pass probabilities")
+    from scipy import special
+
     return np.asarray(special.logit(values), dtype=np.float64)
 
 

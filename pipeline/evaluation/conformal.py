@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from pipeline.errors import CalibrationError
 from pipeline.evaluation.arrays import BoolArray, FloatArray, as_labels, as_probabilities
-from pipeline.evaluation.clustered import proportion_interval
-from pipeline.evaluation.intervals import Interval
-from pipeline.evaluation.predictions import FOLD_COLUMNS, Predictions
+
+if TYPE_CHECKING:  # zones are read wherever a model is scored with: judging them alone needs pandas and SciPy
+    from pipeline.evaluation.intervals import Interval
+    from pipeline.evaluation.predictions import Predictions
 
 CASES_A_CLASS = 100
 Decision = Literal["positive", "negative", "refer"]
@@ -159,6 +159,8 @@ def _quantile(rising: FloatArray, coverage: float) -> float:
 def attainable_coverage(cases: int, coverage: float) -> tuple[float, float]:
     """Where the coverage lies in 95 % of calibration splits of so many independent cases of a class."""
     rank = _rank(cases, coverage)
+    from scipy import stats
+
     spread = stats.beta(rank, cases + 1 - rank)
     return float(spread.ppf(0.025)), float(spread.ppf(0.975))
 
@@ -201,6 +203,9 @@ def judge_refer_zone(zone: ReferZone, predictions: Predictions, *, threshold: fl
         CalibrationError: when the cases of the other folds were too few for a fold's zone.
         UndefinedMetricError: without a labelled case.
     """
+    from pipeline.evaluation.clustered import proportion_interval
+    from pipeline.evaluation.predictions import FOLD_COLUMNS
+
     labelled = predictions.labelled()
     decisions = decide(labelled.probabilities, threshold=threshold, zone=zone)
     if labelled.decided_by_fold:

@@ -12,7 +12,6 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import Field, FiniteFloat
-from scipy import special
 
 from pipeline.config.inputs import Scale, Section
 from pipeline.errors import UsageError
@@ -126,6 +125,7 @@ def require_covariates_vary(values: FloatArray, scales: Mapping[str, Scale]) -> 
 
 def _fit_slopes(columns: FloatArray, truth: FloatArray) -> list[float]:
     """Slopes of a logistic regression with C = 1 and a free intercept; the first at least ``_LEAST_SLOPE``."""
+    from scipy import special
     from scipy.optimize import minimize
 
     design, signs = np.column_stack([columns, np.ones(len(columns))]), 2 * truth - 1

@@ -8,7 +8,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from pipeline.errors import CalibrationError
 from pipeline.evaluation.arrays import (
@@ -97,6 +96,8 @@ class OperatingPoint:
 
         Source: David & Nagaraja, 2003 (order statistics); Clopper & Pearson, 1934.
         """
+        from scipy import stats
+
         found = round(self.sensitivity * self.n_positive)
         missed = self.n_positive - found
         low = float(stats.beta.ppf(0.05, found, missed + 1)) if found else 0.0
@@ -226,6 +227,8 @@ def needed_cases(cases: int, *, target: float, confidence: float | None, what: s
         raise CalibrationError(
             f"operating point: target: no number of cases shows {target:g} with probability {confidence:g}; lower it"
         )
+    from scipy import stats
+
     # With m on the wrong side, the true share is at least the target where Binomial(cases, 1 - target) is above m.
     wrong = int(stats.binom.ppf(1.0 - confidence, cases, 1.0 - target))
     while wrong >= 0 and stats.binom.sf(wrong, cases, 1.0 - target) < confidence:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
 
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import nearest_axes, right_angles
@@ -46,6 +45,8 @@ class TiltedGrid:
 
     def resample(self, box_voxels: FloatArray) -> FloatArray:
         """Linear interpolation at the nodes inside the image, shape (count,), in the order of ``inside``."""
+        from scipy.ndimage import map_coordinates  # not for the many scans that are not tilted
+
         first = np.array([part.start for part in self.box])
         last = np.array(self.shape) - 1
         planes = []

@@ -21,11 +21,8 @@ from pipeline.cases.inspection import (
     leaks,
     unusual,
 )
-from pipeline.cases.lesions.locate import locate, located_inputs, require_lesion_model
-from pipeline.cases.lesions.report import report_lines
 from pipeline.cases.lesions.sign_trap import swapped_signs
 from pipeline.cases.manifest import read_manifest
-from pipeline.cases.prepare import prepare_cases
 from pipeline.cases.tables.table import TABLE_SUFFIXES
 from pipeline.config.experiment import Tracking
 from pipeline.config.inputs import Limits
@@ -97,6 +94,9 @@ def check(
         inputs = read_inputs(source)
         found: list[str] = []
         if lesions:
+            from pipeline.cases.lesions.locate import locate, located_inputs, require_lesion_model
+            from pipeline.cases.lesions.report import report_lines
+
             if model_name is not None:
                 model = read_description(model_folder(model_name, Tracking()))
                 require_lesion_model(model.name, model.preprocessing.region)
@@ -141,6 +141,8 @@ def _inspect(inputs: Inputs, model_name: str | None) -> Iterable[Finding]:
             found = pool.map(lambda case: inspect_case(case, root=inputs.root, limits=Limits()), inputs.cases())
             yield from with_progress(found, "scans checked", total=inputs.total)
         return
+    from pipeline.cases.prepare import prepare_cases  # torch and MONAI, which files alone do not need
+
     model = read_description(model_folder(model_name, Tracking()))
     envelope = None if model.envelope is None else Envelope.from_json(model.envelope)
     outcomes = prepare_cases(

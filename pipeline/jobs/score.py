@@ -14,31 +14,26 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
 from pipeline.cases.case import Case
 from pipeline.cases.inputs import Arrived, Inputs, read_inputs
-from pipeline.cases.lesions.locate import locate, located_inputs, require_lesion_model, superseded
-from pipeline.cases.lesions.report import report_lines
 from pipeline.config.experiment import Tracking
 from pipeline.console import one_line
-from pipeline.errors import UnfinishedError, UsageError
+from pipeline.errors import ModelError, UnfinishedError, UsageError
 from pipeline.files import private_folder, read_json, write_json, write_text
-from pipeline.machine import usable_cores
+from pipeline.machine import may_have_gpu, usable_cores
 from pipeline.progress import ProgressReport
 from pipeline.scoring.backends import Backend
-from pipeline.scoring.golden import require_golden
+from pipeline.scoring.ensemble import Ensemble
 from pipeline.scoring.local import score_in_processes
 from pipeline.scoring.lock import exclusive
 from pipeline.scoring.model_description import JSON_NAME, ModelDescription
-from pipeline.scoring.model_directory import load_model
+from pipeline.scoring.model_verification import verify_model
 from pipeline.scoring.output_folder import require_own
 from pipeline.scoring.rows import STATUSES, ScoreRow, Stamp, now
-from pipeline.scoring.scorer import Scorer, stamp_of
 from pipeline.scoring.sink import RunHeader, Sink
 from pipeline.scoring.workers import ScorerSetup
 from pipeline.tracking.registry import model_folder
-from pipeline.tracking.scoring_runs import record_scoring
+from pipeline.tracking.scoring_runs import load_in_background, record_scoring
 from pipeline.workflow.resumption import compare
 from pipeline.workflow.scoring_summary import ScoringRun, summarise, summary_text
 
@@ -119,27 +114,28 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions | None
     options = options or ScoreOptions()
     inputs = read_inputs(source)
     folders = _model_folders(model_names)
-    scorer = Scorer(*(load_model(folder) for folder in folders), device="cpu")  # every digest is verified once, here
-    require_golden(folders, scorer.descriptions)
+    models = Ensemble.of([verify_model(folder) for folder in folders])
     setup = _setup(folders, inputs, options)
-    stamp = stamp_of(scorer.descriptions, options.backend)
-    header = RunHeader(stamp, scorer.member_columns, inputs.source, scorer.threshold)
+    stamp = models.stamp(options.backend)
+    header = RunHeader(stamp, models.member_columns, inputs.source, models.threshold)
     if os.path.lexists(out) and not out.is_dir():
         raise UsageError(f"--out {out}: is not a folder; name one that exists or can be made")
     if (out / JSON_NAME).exists():
         raise UsageError(f"--out {out}: is a model directory; name another folder")
-    inputs = _located(inputs, options.lesions, scorer.descriptions[0])
+    inputs = _located(inputs, options.lesions, models.descriptions[0])
     private_folder(out)
     require_own(out)
     started, clock = now(), perf_counter()
     with exclusive(out), _saying_what_a_full_disk_keeps(out):
-        sink = Sink(out, header, findings=scorer.finding_columns, restart=options.restart)
-        before = compare(inputs, sink.finished, scorer.descriptions[0].covariates)
+        sink = Sink(out, header, findings=models.finding_columns, restart=options.restart)
+        before = compare(inputs, sink.finished, models.descriptions[0].covariates)
         if before.changed and not options.rescore_changed:
             raise UsageError(
                 f"{out}: {len(before.changed)} inputs have changed since they were scored (first: {min(before.changed)}"
                 "); --rescore-changed scores them again, --restart everything"
             )
+        if options.track:
+            load_in_background()
         arrived = Arrived(options.min_age_seconds)
         todo = before.unfinished(arrived(inputs.cases()))
         new = _collect(_rows(setup, todo, stamp, options), sink, inputs, options)
@@ -149,7 +145,7 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions | None
         counts = sink.finish()
         run = ScoringRun(
             inputs=inputs,
-            descriptions=scorer.descriptions,
+            descriptions=models.descriptions,
             stamp=stamp,
             counts=counts,
             new=new,
@@ -172,6 +168,9 @@ def _located(inputs: Inputs, sources: tuple[Path, ...], model: ModelDescription)
     """The input with the lesion centres of annotations, and on stderr what was found."""
     if not sources:
         return inputs
+    from pipeline.cases.lesions.locate import locate, located_inputs, require_lesion_model
+    from pipeline.cases.lesions.report import report_lines
+
     require_lesion_model(model.name, model.preprocessing.region)
     located = locate(inputs, sources)
     for line in report_lines(located):
@@ -189,6 +188,8 @@ def _superseded(out: Path, gone: frozenset[str], inputs: Inputs, options: ScoreO
         raise UsageError(f"{record}: is not what was written; restore it, or score anew with --restart") from None
     if not options.lesions and not known:
         return frozenset()
+    from pipeline.cases.lesions.locate import superseded
+
     left = (known & gone) | superseded(gone, inputs)
     if left != known:
         write_json(record, sorted(left))
@@ -221,7 +222,7 @@ def _saying_what_a_full_disk_keeps(out: Path) -> Iterator[None]:
 
 
 def _setup(folders: tuple[Path, ...], inputs: Inputs, options: ScoreOptions) -> ScorerSetup:
-    on_gpu = torch.cuda.is_available() and options.backend not in ("onnx", "openvino")
+    on_gpu = options.backend not in ("onnx", "openvino") and _has_cuda()
     cores = usable_cores()
     return ScorerSetup(
         folders=folders,
@@ -230,6 +231,14 @@ def _setup(folders: tuple[Path, ...], inputs: Inputs, options: ScoreOptions) -> 
         device="cuda" if on_gpu else "cpu",
         threads=max(1, cores // (options.workers or cores)),
     )
+
+
+def _has_cuda() -> bool:
+    if not may_have_gpu():
+        return False
+    import torch  # not without a GPU: its import takes seconds, and the workers have their own
+
+    return torch.cuda.is_available()
 
 
 def _rows(
@@ -272,6 +281,9 @@ def _collect(rows: Generator[ScoreRow, None, None], sink: Sink, inputs: Inputs, 
                         f"{unscored} of {done} cases were not scored, above --max-failure-rate "
                         f"{options.max_failure_rate:g} (last: {row.code}); look at the rows in {sink.folder}/parts"
                     )
+    except (ModelError, UsageError):  # what only a worker could find out about the model
+        sink.forget_empty()
+        raise
     finally:
         rows.close()  # its workers end before the lock is released
         sink.commit()

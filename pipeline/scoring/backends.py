@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from pipeline.errors import UsageError
-from pipeline.models.layout import to_fast_layout
+
+if TYPE_CHECKING:  # the command names a backend; only a worker needs torch, which runs it
+    from torch import nn
 
 Backend = Literal["eager", "bf16", "onnx", "openvino"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
@@ -39,6 +39,10 @@ def build_predict(network: nn.Module, backend: Backend, *, shape: tuple[int, ...
         return _onnx(network, shape)
     if backend == "openvino":
         return _openvino(network, shape)
+    import torch
+
+    from pipeline.models.layout import to_fast_layout
+
     network = to_fast_layout(network.to(device)).eval()
 
     @torch.inference_mode()
@@ -56,6 +60,8 @@ def build_predict(network: nn.Module, backend: Backend, *, shape: tuple[int, ...
 
 
 def _onnx(network: nn.Module, shape: tuple[int, ...]) -> Predict:
+    import torch
+
     try:
         import onnxruntime
     except ImportError:
@@ -69,6 +75,8 @@ def _onnx(network: nn.Module, shape: tuple[int, ...]) -> Predict:
 
 
 def _openvino(network: nn.Module, shape: tuple[int, ...]) -> Predict:
+    import torch
+
     try:
         import openvino
     except ImportError:
@@ -83,6 +91,8 @@ def _openvino(network: nn.Module, shape: tuple[int, ...]) -> Predict:
 
 def _exported(network: nn.Module, shape: tuple[int, ...]) -> bytes:
     """The network as ONNX, with a free batch size."""
+    import torch
+
     buffer = io.BytesIO()
     example = torch.zeros(2, *shape)
     torch.onnx.export(

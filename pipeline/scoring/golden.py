@@ -16,11 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.inputs import Limits, Modality, Preprocessing
-from pipeline.errors import CaseError, ModelError, UnfinishedError
+from pipeline.errors import CaseError, ModelError
 from pipeline.files import atomic_folder, read_json, write_json
 from pipeline.imaging.preprocess import ScanRequest, preprocess
-from pipeline.scoring.backends import Backend
-from pipeline.scoring.model_description import ModelDescription
 from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.scorer import Scorer
 
@@ -29,7 +27,6 @@ _RADII_MM = (4.0, 9.0)  # of the ball in each phantom's middle
 _VALUES: dict[Modality, tuple[float, float, float]] = {"CT": (-850.0, 40.0, 30.0), "mask": (0.0, 1.0, 0.0)}
 _OTHER = (200.0, 700.0, 25.0)  # background, ball, noise
 _MOST_SCANS = 64
-_LIMIT, _LIMIT_OF_OTHER_BACKENDS = 1e-4, 1e-3
 
 
 def add_golden(model: Path) -> None:
@@ -71,38 +68,6 @@ def golden_drift(scorer: Scorer, models: Sequence[Path]) -> float:
             drift = float(np.maximum(drift, np.abs(found.ravel() - expected.ravel()).max()))
         member += count
     return drift
-
-
-def require_golden(models: Sequence[Path], descriptions: Sequence[ModelDescription]) -> None:
-    """Look at golden scans without a network: what is wrong with them is wrong before anything is computed.
-
-    Raises:
-        ModelError: when golden scans are damaged.
-    """
-    for model, description in zip(models, descriptions, strict=True):
-        if (model / FOLDER).is_dir():
-            names, _ = _read(model / FOLDER, of_each=len(description.members) * len(description.findings))
-            _inputs(model / FOLDER, names, description.preprocessing, description.modality)
-
-
-def require_no_drift(drift: float, *, backend: Backend, when: str) -> None:
-    """End the run when golden scans are not what they were.
-
-    Raises:
-        UnfinishedError: with the change, the limit and what to look at.
-    """
-    limit = _LIMIT if backend == "eager" else _LIMIT_OF_OTHER_BACKENDS
-    if drift <= limit:  # not so when it is NaN
-        return
-    cause = (
-        "this machine or its packages compute something else: compare their versions with model.json"
-        if backend == "eager"
-        else "this model cannot be run so; leave --backend out"
-    )
-    raise UnfinishedError(
-        f"golden scans {when}: a probability differs by {drift:.2g} from when the model was made, with backend "
-        f"{backend} (limit {limit:g}); {cause}"
-    )
 
 
 def _read(folder: Path, *, of_each: int) -> tuple[list[str], NDArray[np.float64]]:

@@ -8,23 +8,28 @@ again; the worker's other cases start afresh in another worker. Memory does not 
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from multiprocessing.connection import wait
+from typing import TYPE_CHECKING, NoReturn
 
 from pipeline.cases.case import Case
 from pipeline.errors import Code, UnfinishedError
 from pipeline.machine import usable_cores
-from pipeline.scoring.golden import require_no_drift
+from pipeline.scoring.golden_limits import require_no_drift
 from pipeline.scoring.rows import ScoreRow, Stamp, refusal
-from pipeline.scoring.scorer import Scorer
-from pipeline.scoring.workers import Job, ScorerSetup, Worker
+from pipeline.scoring.workers import Job, Message, ScorerSetup, Worker
+
+if TYPE_CHECKING:
+    from pipeline.scoring.scorer import Scorer
 
 _AHEAD = 2  # jobs a worker holds: one in hand, one waiting, so that it is never idle
 _WINDOW = 4096  # cases that may be finished while an earlier one is not: rows, a few hundred bytes each
+_PEEK_SECONDS = 1.0  # that a listing may take to show that there are few cases
 _LIVES = 2  # times a case may be in the hands of a dying worker
 
 
@@ -43,36 +48,54 @@ def score_in_processes(
         setup: what every worker builds its scorer from.
         cases: may be endless; only those in hand are held.
         stamp: of the rows of cases that no worker answers for.
-        batch_size: cases that go through the network together.
-        workers: processes; one per core by default.
+        batch_size: cases that go through the network together; fewer where every worker would not get a batch.
+        workers: processes at most, one per core by default; no more are started than there are batches.
         timeout_seconds: that one scan may take to be read.
 
     Raises:
+        ModelError: when the model cannot be loaded.
+        UsageError: when it cannot be used so.
         UnfinishedError: when workers cannot be started, or a golden scan's probability has drifted.
     """
     workers = workers or usable_cores()
-    with closing(Crew(setup, stamp, workers=workers, timeout_seconds=timeout_seconds)) as crew:
-        yield from crew.score(cases, batch_size)
-        crew.farewell()
+    with closing(WorkerPool(setup, stamp, workers=workers, timeout_seconds=timeout_seconds)) as pool:
+        cases = iter(cases)
+        first, complete = _peek(cases, workers * batch_size)
+        if complete:
+            batch_size = math.ceil(len(first) / workers) or 1
+        yield from pool.score(itertools.chain(first, cases), batch_size)
+        pool.final_check()
 
 
-class Crew:
+def _peek(cases: Iterator[Case], most: int) -> tuple[list[Case], bool]:
+    """The first cases, and whether they are all; a slow listing is not waited for."""
+    first: list[Case] = []
+    end = time.monotonic() + _PEEK_SECONDS
+    for case in cases:
+        first.append(case)
+        if len(first) >= most or time.monotonic() > end:
+            return first, False
+    return first, True
+
+
+class WorkerPool:
     """Workers, what each holds, and what came back; for whoever scores more than once with the same processes.
 
     Args:
         setup: what every worker builds its scorer from.
         stamp: of the rows of cases that no worker answers for.
-        workers: how many processes.
+        workers: how many processes at most; one is started when there is work that no other is free for.
         timeout_seconds: that one scan may take to be read.
     """
 
     def __init__(self, setup: ScorerSetup, stamp: Stamp, *, workers: int, timeout_seconds: float) -> None:
         self._setup, self._stamp, self._timeout = setup, stamp, timeout_seconds
-        self._workers = [Worker.start(setup) for _ in range(workers)]
+        self._most_workers = workers
+        self._workers: list[Worker] = []
         self._again: deque[Job] = deque()  # jobs of dead workers, before anything new
         self._deaths: Counter[int] = Counter()
         self._rows: dict[int, ScoreRow] = {}
-        self._never_ready = 0
+        self._never_ready, self._was_ready = 0, False
         on_device = setup.device != "cpu"
         self._scorer: Scorer | None = setup.build() if on_device else None
         self._device = ThreadPoolExecutor(1) if on_device else None  # scores one job while the next arrives
@@ -84,15 +107,15 @@ class Crew:
         given, answered = 0, 0  # cases taken from the input; rows handed out
         exhausted = False
         while True:
-            while not exhausted and given - answered < _WINDOW and (worker := self._with_room()):
+            while not exhausted and given - answered < _WINDOW and self._has_room():
                 job = self._again.popleft() if self._again else next(new, None)
                 if job is None:
                     exhausted = True
                     break
                 given = max(given, job.numbers[-1] + 1)
-                worker.give(job)
-            while self._again and (worker := self._with_room()):
-                worker.give(self._again.popleft())
+                self._give(job)
+            while self._again and self._has_room():
+                self._give(self._again.popleft())
             while answered in self._rows:
                 yield self._rows.pop(answered)
                 self._deaths.pop(answered, None)
@@ -101,9 +124,16 @@ class Crew:
                 return
             self._attend()
 
-    def _with_room(self) -> Worker | None:
-        worker = min(self._workers, key=lambda each: len(each.jobs))
-        return worker if len(worker.jobs) < _AHEAD else None
+    def _has_room(self) -> bool:
+        return len(self._workers) < self._most_workers or any(len(each.jobs) < _AHEAD for each in self._workers)
+
+    def _give(self, job: Job) -> None:
+        """Hand a job to a worker without one, to a new one, or to the one with the fewest."""
+        worker = min(self._workers, key=lambda each: len(each.jobs), default=None)
+        if worker is None or (worker.jobs and len(self._workers) < self._most_workers):
+            worker = Worker.start(self._setup)
+            self._workers.append(worker)
+        worker.give(job)
 
     def _attend(self) -> None:
         """Wait for something to happen, and deal with it."""
@@ -121,16 +151,23 @@ class Crew:
         if message is None:
             self._replace(worker, late=False)
         elif message.kind == "ready":
-            self._never_ready = 0
+            self._never_ready, self._was_ready = 0, True
             require_no_drift(message.drift, backend=self._setup.backend, when="before the first scan")
         elif message.kind == "broken":
-            raise UnfinishedError(f"a worker cannot start: {message.reason}")
+            self._raise(message)
         elif message.kind == "done":
             job = worker.jobs.popleft()
             if self._device is not None and self._scorer is not None:
                 self._on_device.append((job, self._device.submit(self._scorer.score, message.answer)))  # type: ignore[arg-type]
             else:
                 self._rows.update(zip(job.numbers, message.answer, strict=True))  # type: ignore[arg-type]
+
+    def _raise(self, message: Message) -> NoReturn:
+        """Say why a worker cannot start: a fault of the model as such, unless the same model has been loaded before."""
+        if message.error is not None and not self._was_ready:
+            raise message.error
+        reason = message.reason or f"{type(message.error).__name__}: {message.error}"
+        raise UnfinishedError(f"a worker cannot start: {reason}")
 
     def _collect_from_device(self) -> None:
         while self._on_device and (self._on_device[0][1].done() or len(self._on_device) > len(self._workers)):
@@ -145,7 +182,7 @@ class Crew:
         return worker.since + self._timeout * share
 
     def _replace(self, worker: Worker, *, late: bool) -> None:
-        """Bury a worker, decide about the job that it had in hand, and start another."""
+        """End a worker, decide about the job that it had in hand, and start another."""
         exit_code = worker.kill()
         seconds = time.monotonic() - worker.since
         if not worker.ready:
@@ -182,10 +219,16 @@ class Crew:
         else:
             self._again.append(Job((number,), (case,)))
 
-    def farewell(self) -> None:
-        """Let every worker score its golden scans once more."""
-        for worker in [each for each in self._workers if each.ready]:
-            worker.connection.send(None)
+    def final_check(self) -> None:
+        """Let every worker score its golden scans once more, all at the same time.
+
+        Raises:
+            UnfinishedError: when a probability has drifted.
+        """
+        ready = [worker for worker in self._workers if worker.ready]
+        for worker in ready:
+            worker.finish()
+        for worker in ready:
             while (message := worker.hear()) is not None:
                 if message.kind == "bye":
                     require_no_drift(message.drift, backend=self._setup.backend, when="after the last scan")

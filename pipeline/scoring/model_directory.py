@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pipeline.config.inputs import MALIGNANT, Modality, Preprocessing
 from pipeline.config.training import Network
@@ -39,6 +40,7 @@ from pipeline.scoring.model_description import (
     model_digest,
     read_description,
 )
+from pipeline.scoring.model_verification import changed_weights, require_model_digest, unreadable_weights
 
 _MOST_HEADER_BYTES = 8 << 20  # names and shapes of the tensors, before them in the file
 
@@ -168,24 +170,8 @@ def load_model(folder: Path) -> Model:
         ModelError: when it is missing, damaged, of another schema, or its digests do not fit.
     """
     description = read_description(folder)
+    require_model_digest(folder, description)
     envelope = None if description.envelope is None else Envelope.from_json(description.envelope)
-    expected = model_digest(
-        [member.weights_sha256 for member in description.members],
-        [each for member in description.members for each in member.calibrators],
-        # As written: a key that a later version of this program adds was not there to be covered.
-        description.network.model_dump(mode="json", exclude_unset=True),
-        description.preprocessing.model_dump(mode="json", exclude_unset=True),
-        description.modality,
-        envelope,
-        refer_zone=description.refer_zone,
-        findings=description.findings,
-        operating_points=description.operating_points,
-        covariates=[member.covariates for member in description.members],
-    )
-    if expected != description.digests.model:
-        raise ModelError(
-            f"{folder / JSON_NAME}: was edited after training (its model digest does not fit); train it again"
-        )
     expected_bytes = _network_bytes(folder, description)
     members = tuple(_load_member(folder, member, description, expected_bytes) for member in description.members)
     return Model(
@@ -204,7 +190,7 @@ def _network_bytes(folder: Path, description: ModelDescription) -> int:
         ModelError: when no such network can be made.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Undrawn():
             network = _network(description)
         return sum(value.numel() * value.element_size() for value in network.state_dict().values())
     except (RuntimeError, ValueError, TypeError, OverflowError) as error:
@@ -212,6 +198,16 @@ def _network_bytes(folder: Path, description: ModelDescription) -> int:
             f"{folder / JSON_NAME}: network: none can be made of it ({str(error).splitlines()[0][:200]}); "
             "the file is damaged"
         ) from None
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves weights undrawn: tensors without memory have no values, and torch imports SymPy to draw normal ones."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Return the tensor as it is in place of drawing values into it; call anything else."""
+        return args[0] if func in (Tensor.normal_, Tensor.uniform_) else func(*args, **(kwargs or {}))
 
 
 def _network(description: ModelDescription) -> nn.Module:
@@ -222,9 +218,7 @@ def _load_member(folder: Path, member: MemberDescription, description: ModelDesc
     path = folder / Path(member.weights).name
     blob = _read_weights(path, expected)
     if sha256_bytes(blob) != member.weights_sha256:
-        raise ModelError(
-            f"{path}: its bytes are not those that were trained (SHA-256 differs); copy the model directory again"
-        )
+        raise changed_weights(path)
     try:
         tensors = _tensors(blob)
         network = _network(description)  # not before its size is known to be that of the file
@@ -251,7 +245,7 @@ def _read_weights(path: Path, expected: int) -> bytes:
                 )
             return handle.read(size)
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror}); copy the whole model directory") from None
+        raise unreadable_weights(path, error) from None
 
 
 def _tensors(blob: bytes) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from typing import Any
 from pipeline.cases.case import Case
 from pipeline.errors import UnfinishedError, UsageError
 from pipeline.machine import usable_cores
-from pipeline.scoring.local import Crew
+from pipeline.scoring.local import WorkerPool
 from pipeline.scoring.rows import ScoreRow, Stamp
 from pipeline.scoring.workers import ScorerSetup
 
@@ -139,7 +139,7 @@ class _ScoringActor:
 
     def __init__(self, setup: ScorerSetup, stamp: Stamp, batch_size: int, timeout_seconds: float) -> None:
         self._batch_size = batch_size
-        self._crew = Crew(setup, stamp, workers=1, timeout_seconds=timeout_seconds)
+        self._pool = WorkerPool(setup, stamp, workers=1, timeout_seconds=timeout_seconds)
 
     def __call__(self, block: dict[str, Any]) -> dict[str, Any]:
-        return {"row": list(self._crew.score(block["case"].tolist(), self._batch_size))}
+        return {"row": list(self._pool.score(block["case"].tolist(), self._batch_size))}

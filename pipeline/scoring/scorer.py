@@ -16,16 +16,14 @@ from pipeline.cases.case import Case
 from pipeline.cases.covariates import covariates_of
 from pipeline.cases.prepare import Outcome, prepare_case
 from pipeline.cases.signature import input_signature
-from pipeline.errors import CaseError, Code, UnfinishedError, UsageError
+from pipeline.errors import CaseError, Code, UnfinishedError
 from pipeline.evaluation.calibrator import Calibrator, sigmoid
-from pipeline.evaluation.calibrator import logit as log_odds
 from pipeline.evaluation.conformal import Decision, ReferZone, decide
-from pipeline.files import sha256_json
 from pipeline.imaging.preprocess import ModelInput
 from pipeline.scoring.backends import Backend, build_predict
-from pipeline.scoring.model_description import ModelDescription
+from pipeline.scoring.ensemble import Ensemble, averages_probabilities, mean_thresholds
 from pipeline.scoring.model_directory import Member, Model
-from pipeline.scoring.rows import FindingScore, ScoreRow, Stamp, first_code, identity, now, refusal
+from pipeline.scoring.rows import FindingScore, ScoreRow, first_code, identity, now, refusal
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,15 +55,17 @@ class Scorer:
     Attributes:
         descriptions: of the models.
         threshold: probability from which a case is positive.
+        member_columns, finding_columns: of its rows; see `pipeline.scoring.ensemble.Ensemble`.
         stamp: of its rows.
     """
 
     def __init__(
         self, *models: Model, root: Path | None = None, device: str | None = None, backend: Backend = "eager"
     ) -> None:
-        require_one_input([model.description for model in models])
+        ensemble = Ensemble.of([model.description for model in models])
         self._models, self._root = models, root
-        self.descriptions = tuple(model.description for model in models)
+        self.descriptions = ensemble.descriptions
+        self.member_columns, self.finding_columns = ensemble.member_columns, ensemble.finding_columns
         self._preprocessing = models[0].description.preprocessing
         self._covariates = models[0].description.covariates
         self._members = [member for model in models for member in model.members]
@@ -73,20 +73,10 @@ class Scorer:
         shape = (1, *self._preprocessing.size)
         self._predict = [build_predict(each.network, backend, shape=shape, device=device) for each in self._members]
         points = [[point.threshold for point in model.operating_points] for model in models for _ in model.members]
-        self._thresholds = _mean_thresholds(self._members, points)
+        self._thresholds = mean_thresholds([member.calibrators for member in self._members], points)
         self.threshold = self._thresholds[0]
         self._refer_zone = models[0].refer_zone  # of several models none has one
-        self.stamp = stamp_of(self.descriptions, backend)
-
-    @property
-    def member_columns(self) -> int:
-        """How many ``probability_member_<n>`` columns its rows have; 0 for a single network."""
-        return len(self._members) if len(self._members) > 1 else 0
-
-    @property
-    def finding_columns(self) -> tuple[str, ...]:
-        """Findings whose ``probability_<finding>`` and ``decision_<finding>`` its rows have; empty for one finding."""
-        return self._models[0].findings if len(self._models[0].findings) > 1 else ()
+        self.stamp = ensemble.stamp(backend)
 
     def prepare(self, case: Case) -> Prepared:
         """Read, check and preprocess one case; never raises for the case's sake."""
@@ -203,49 +193,6 @@ class Scorer:
         return refusal(item.case, self.stamp, **why, signature=item.signature, seconds=seconds)
 
 
-def require_one_input(models: Sequence[ModelDescription]) -> None:
-    """Refuse models that cannot share one reading of a scan, or that mean different things.
-
-    Raises:
-        UsageError: naming the first difference.
-    """
-    first = models[0]
-    zoned = [model.name for model in models if model.refer_zone is not None]
-    if zoned and len(models) > 1:
-        raise UsageError(
-            f"{zoned[0]} has a refer zone, which holds for its own probabilities and not for an ensemble's; score with "
-            "it alone, or use models trained with operating_point.refer_coverage: null"
-        )
-    for other in models[1:]:
-        pairs = {
-            "preprocessing": (first.preprocessing, other.preprocessing),
-            "modality": (first.modality, other.modality),
-            "findings": (first.findings, other.findings),
-            "covariates": (first.covariates, other.covariates),
-            "label source": (first.label.source, other.label.source),
-            "intensities": (first.label.intensities, other.label.intensities),
-        }
-        for name, (one, two) in pairs.items():
-            if one != two:
-                raise UsageError(
-                    f"{first.name} and {other.name} differ in {name}, so they make no ensemble; score with each alone"
-                )
-
-
-def stamp_of(models: Sequence[ModelDescription], backend: Backend) -> Stamp:
-    """What rows say about who scored them; a backend other than the default is named.
-
-    The digest of an ensemble covers the models' digests in the order given.
-    """
-    names = "+".join(f"{model.name}@{model.digests.model[:12]}" for model in models)
-    digests = [model.digests.model for model in models]
-    return Stamp(
-        model=names if backend == "eager" else f"{names} ({backend})",
-        model_digest=digests[0] if len(digests) == 1 else sha256_json(digests),
-        preprocessing_digest=models[0].digests.preprocessing,
-    )
-
-
 def calibrated(member: Member, logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """A member's own probabilities (B, F) of its logits (B, F)."""
     return _by_finding(Calibrator.apply, member, logits)
@@ -260,7 +207,7 @@ def combine(members: Sequence[Member], logits: NDArray[np.float64]) -> NDArray[n
     first = members[0]
     if all(member.calibrators == first.calibrators for member in members):
         return calibrated(first, logits.mean(axis=0))
-    if _averages_probabilities(members):
+    if averages_probabilities(member.calibrators for member in members):
         return np.asarray(np.mean([calibrated(*pair) for pair in zip(members, logits, strict=True)], axis=0))
     pairs = zip(members, logits, strict=True)
     return sigmoid(np.mean([_by_finding(Calibrator.calibrated_logit, *pair) for pair in pairs], axis=0))
@@ -273,20 +220,3 @@ def _by_finding(
 ) -> NDArray[np.float64]:
     columns = [apply(calibrator, column) for calibrator, column in zip(member.calibrators, logits.T, strict=True)]
     return np.stack(columns, axis=1)
-
-
-def _averages_probabilities(members: Sequence[Member]) -> bool:
-    return any(calibrator.method == "isotonic" for member in members for calibrator in member.calibrators)
-
-
-def _mean_thresholds(members: Sequence[Member], thresholds: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    """For each finding the members' thresholds, averaged on the scale on which their scores are."""
-    means = []
-    for found in zip(*thresholds, strict=True):
-        if len(set(found)) == 1:
-            means.append(found[0])
-        elif _averages_probabilities(members):
-            means.append(float(np.mean(found)))
-        else:
-            means.append(float(sigmoid(np.mean(log_odds(np.clip(found, 1e-12, 1 - 1e-12))))))
-    return tuple(means)

@@ -107,6 +107,7 @@ class Sink:
 
     def __init__(self, folder: Path, header: RunHeader, *, findings: Sequence[str] = (), restart: bool = False) -> None:
         require_own(folder)
+        pa.array([])  # the first one imports pandas: now, while workers start, not when rows wait to be written
         self.folder, self._parts, self._header, self._findings = folder, folder / PARTS, header, findings
         if restart and (self._parts / RUN).exists():
             self._parts.rename(folder / f"{PARTS}-before-{now().replace(':', '')}-{time.monotonic_ns()}")
@@ -194,6 +195,11 @@ class Sink:
             values = pa.array([row.measures.get(name) for row in rows], pa.float64())
             table = table.append_column(_MEASURE + name, values)
         return table
+
+    def forget_empty(self) -> None:
+        """Give up a run that scored nothing: where no row is committed, another model may use the folder."""
+        if not self._committed and not self._waiting:
+            (self._parts / RUN).unlink(missing_ok=True)
 
     def leave_out(self, case_ids: Iterable[str]) -> None:
         """Keep these cases' rows in the parts, but out of the tables."""

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse, stats
 
 from pipeline.errors import UndefinedMetricError
 
@@ -54,6 +53,8 @@ class BinShares:
         Raises:
             UndefinedMetricError: with fewer than two patients.
         """
+        from scipy import sparse  # not where a model is only opened: its reference has its shares
+
         places, (_, of_patient) = np.asarray(bins), np.unique(np.asarray(patients), return_inverse=True)
         known = int(of_patient.max(initial=-1)) + 1
         if known < 2:
@@ -116,6 +117,8 @@ def measure_shift(reference: BinShares, sample: BinShares) -> Shift:
     Raises:
         UndefinedMetricError: where either has fewer than 10 patients.
     """
+    from scipy import stats
+
     fewest = min(reference.patients, sample.patients)
     if fewest < LEAST_PATIENTS:
         whose = "the reference" if reference.patients == fewest else "these cases"

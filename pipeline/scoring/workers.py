@@ -1,4 +1,4 @@
-"""One scoring process: what it is told, what it answers, and the process that runs it.
+"""One scoring process as its parent sees it: what it is told, what it answers, when it is silent or dead; no torch.
 
 A worker is given jobs over its own pipe and says when it opens each case, so that whoever waits knows which scan a
 silent or dead worker held. No lock and no queue is shared between workers: killing one at any moment harms no other.
@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
-import queue
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.cases.case import Case
+from pipeline.errors import PipelineError
 from pipeline.scoring.backends import Backend
-from pipeline.scoring.golden import golden_drift
-from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.rows import ScoreRow
-from pipeline.scoring.scorer import Prepared, Scorer
+from pipeline.scoring.worker_server import context, start_server
+
+if TYPE_CHECKING:
+    from pipeline.scoring.scorer import Prepared, Scorer
 
 
 @dataclass(frozen=True)
@@ -55,6 +51,9 @@ class ScorerSetup:
             ModelError: when one cannot be loaded.
             UsageError: when they make no ensemble.
         """
+        from pipeline.scoring.model_directory import load_model
+        from pipeline.scoring.scorer import Scorer
+
         models = [load_model(folder) for folder in self.folders]
         return Scorer(*models, root=self.root, device=device or self.device, backend=self.backend)
 
@@ -81,46 +80,22 @@ class Message:
             (all scans of the job are read), ``done`` (the job's answer), ``bye`` (nothing left to do).
         answer: of ``done``: rows, or prepared cases where the networks run elsewhere.
         drift: of ``ready`` and ``bye``: the largest change of a golden scan's probability.
-        reason: of ``broken``.
+        error: of ``broken``: what is wrong with the model or its use, as the parent would have raised it.
+        reason: of ``broken``: any other fault, in one line.
     """
 
     kind: Literal["ready", "broken", "case", "network", "done", "bye"]
     answer: Sequence[ScoreRow] | Sequence[Prepared] = ()
     drift: float = 0.0
+    error: PipelineError | None = None
     reason: str = ""
 
 
-def serve(connection: Connection, setup: ScorerSetup) -> None:
-    """Run one worker until it is told None or its pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that collects the rows
-    torch.set_num_threads(setup.threads)
-    jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(connection, jobs), daemon=True).start()
-    with contextlib.suppress(BrokenPipeError):  # the other side is dead, and nobody is left to be told
-        try:
-            scorer = setup.build(device="cpu")
-            connection.send(Message("ready", drift=golden_drift(scorer, setup.folders)))
-        except Exception as error:  # noqa: BLE001  # whatever it is, the other side must be able to say why nothing works
-            connection.send(Message("broken", reason=f"{type(error).__name__}: {error}".splitlines()[0]))
-            return
-        while (job := jobs.get()) is not None:
-            prepared = []
-            for case in job.cases:
-                connection.send(Message("case"))
-                prepared.append(scorer.prepare(case))
-            connection.send(Message("network"))
-            connection.send(Message("done", scorer.score(prepared) if setup.device == "cpu" else prepared))
-        connection.send(Message("bye", drift=golden_drift(scorer, setup.folders)))
+def _serve(connection: Connection, setup: ScorerSetup) -> None:
+    """Run a worker; what it imports is no part of the process that starts it."""
+    from pipeline.scoring.worker_process import serve
 
-
-def _listen(connection: Connection, jobs: queue.SimpleQueue[Job | None]) -> None:
-    """Take jobs off the pipe at once, so that sending one never blocks; end with whoever sends them."""
-    try:
-        while (job := connection.recv()) is not None:
-            jobs.put(job)
-        jobs.put(None)
-    except (EOFError, OSError):
-        os._exit(1)  # the other side is dead: also when the main thread hangs in a scan
+    serve(connection, setup)
 
 
 @dataclass(eq=False)
@@ -145,7 +120,8 @@ class Worker:
     def start(cls, setup: ScorerSetup) -> Worker:
         """Start a process; it says ``ready`` when it has loaded the model."""
         here, there = multiprocessing.Pipe()
-        process = context().Process(target=serve, args=(there, setup), daemon=True)
+        start_server()
+        process = context().Process(target=_serve, args=(there, setup), daemon=True)
         process.start()
         there.close()  # so that its death ends the pipe
         return cls(process, here)
@@ -155,10 +131,13 @@ class Worker:
         if not self.jobs:
             self.since = time.monotonic()
         self.jobs.append(job)
-        try:
+        with contextlib.suppress(OSError):
             self.connection.send(job)
-        except OSError:
-            return
+
+    def finish(self) -> None:
+        """Ask it to score its golden scans again and end; one that has just died is noticed when it is heard."""
+        with contextlib.suppress(OSError):
+            self.connection.send(None)
 
     def hear(self) -> Message | None:
         """Its next message; None when it is dead."""
@@ -183,10 +162,3 @@ class Worker:
             self.process.join()
         self.connection.close()
         return int(self.process.exitcode or 0)
-
-
-def context() -> Any:
-    """Processes forked from a helper that has imported everything once: quick to start, and sharing its memory."""
-    found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["pipeline.scoring.workers"])
-    return found

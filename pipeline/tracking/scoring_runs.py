@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +17,7 @@ from pipeline.errors import PipelineError
 from pipeline.tracking.faults import store_reason
 from pipeline.tracking.runs import open_run, spool_folder
 from pipeline.tracking.spool import FinishedRun, leave_run
-from pipeline.tracking.store import tracking_uri
+from pipeline.tracking.store import load_mlflow, tracking_uri
 
 _EXPERIMENT = "malignancy-scoring"
 _METRICS = (
@@ -30,6 +32,20 @@ _METRICS = (
     "scans_per_second",
 )
 _TAGS = ("model", "model_digest", "preprocessing_digest", "input_digest", "label_source", "intensities")
+
+
+def load_in_background() -> threading.Thread:
+    """Import what `record_scoring` needs in a thread, while the workers score; the last word is that function's."""
+    thread = threading.Thread(target=_load, name="load MLflow")
+    thread.start()
+    return thread
+
+
+def _load() -> None:
+    with contextlib.suppress(ImportError):  # `record_scoring` meets it again and says so
+        load_mlflow()
+        import matplotlib.backends.backend_agg
+        import matplotlib.figure  # noqa: F401
 
 
 def record_scoring(summary: Mapping[str, Any]) -> str | None:

@@ -60,6 +60,14 @@ def tracking_uri(config: Tracking) -> str:
     return sqlite_uri(os.environ.get(_ENVIRONMENT) or config.uri)
 
 
+def load_mlflow() -> None:
+    """Import MLflow, with this project's settings in its environment; they count from its import on."""
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+    import mlflow.store.db.utils  # noqa: F401  # what a database behind the store needs, which takes as long again
+
+
 def open_store(config: Tracking) -> Store:
     """Connect to the store and bring its schema up to date, once, whoever else starts at the same time.
 
@@ -68,8 +76,7 @@ def open_store(config: Tracking) -> Store:
     Raises:
         StoreError: when the store cannot be used, with its own reason.
     """
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
+    load_mlflow()
     import mlflow
 
     # MLflow prints a traceback, with the values of the statement, of each fault that it also raises.

@@ -29,11 +29,11 @@ import json, os, sys
 from multiprocessing import forkserver
 from pipeline.cli import run
 from pipeline.jobs import score
-from pipeline.scoring import sink, workers
+from pipeline.scoring import sink, worker_process, worker_server
 sink._PART_ROWS = 20
-workers.context()
+worker_server.context()
 forkserver.ensure_running()
-forkserver._forkserver.ensure_running = lambda: None
+forkserver._forkserver.ensure_running = forkserver.ensure_running = lambda: None
 for line in sys.stdin:
     driver = os.fork()
     if driver == 0:

@@ -300,8 +300,7 @@ def test_odd_image_names_are_rejected_rows(model, manifest):
 
 @pytest.mark.parametrize("name", ["golden.json", "0.nii.gz"])
 def test_damaged_golden_scans_are_one_line_and_the_models_fault(model, manifest, tmp_path, capsys, name):
-    folder = tmp_path / "damaged"
-    shutil.copytree(model, folder)
+    folder = write_model(tmp_path / "damaged", seed=3)
     (folder / "golden" / name).unlink()
     os.mkfifo(folder / "golden" / name)
     assert score(str(folder), manifest) == 2
@@ -309,6 +308,7 @@ def test_damaged_golden_scans_are_one_line_and_the_models_fault(model, manifest,
     assert error.startswith(f"malignancy: {folder}/golden/{name}: ")
     assert "copy the model directory again" in error
     assert len(error.splitlines()) == 1
+    assert score(model, manifest) == 0  # another model: no row was written, so the folder is free
 
 
 def test_drift_is_an_alert_in_the_summary(model, manifest, tmp_path):

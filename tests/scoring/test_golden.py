@@ -8,7 +8,8 @@ import pytest
 from tiny_models import write_model
 
 from pipeline.errors import ModelError, UnfinishedError
-from pipeline.scoring.golden import golden_drift, require_no_drift
+from pipeline.scoring.golden import golden_drift
+from pipeline.scoring.golden_limits import require_no_drift
 from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.scorer import Scorer
 

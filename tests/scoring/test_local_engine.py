@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -13,12 +15,12 @@ import pytest
 from tiny_models import cases_of, write_model, write_scans
 
 from pipeline.cases.case import Case
-from pipeline.errors import UnfinishedError
+from pipeline.errors import ModelError, UnfinishedError
 from pipeline.scoring.engine import score_cases
-from pipeline.scoring.local import score_in_processes
+from pipeline.scoring.local import _peek, score_in_processes
 from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.scorer import Scorer
-from pipeline.scoring.workers import ScorerSetup
+from pipeline.scoring.workers import ScorerSetup, Worker
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +112,49 @@ def test_a_killed_worker_loses_and_repeats_nothing(model, cases, expected):
 def test_a_model_that_does_not_load_ends_the_run_with_its_reason(model, cases, tmp_path):
     setup = ScorerSetup((model,))
     stamp = setup.build().stamp
-    with pytest.raises(UnfinishedError, match=r"a worker cannot start: ModelError: .*nowhere"):
+    with pytest.raises(ModelError, match=r"nowhere: holds no model.json; give a model directory"):
         list(score_in_processes(ScorerSetup((tmp_path / "nowhere",)), cases, stamp, workers=1))
+
+
+def test_a_model_that_vanishes_under_a_running_batch_leaves_it_unfinished(model, tmp_path):
+    shutil.copytree(model, tmp_path / "model")
+    cases = write_scans(tmp_path / "scans", 2)
+    deadly = Case(case_id="kills", image="kills", path=DeadlyPath(str(tmp_path / "deaths")), center_mm=(0.0, 0.0, 0.0))
+    waiting = Case(case_id="waits", image="waits", path=WaitingPath(str(tmp_path / "go")), center_mm=(0.0, 0.0, 0.0))
+    rows = engine(tmp_path / "model", [cases[0], waiting, deadly, cases[1]], workers=1, batch_size=1)
+    assert next(rows).status == "scored"
+    shutil.rmtree(tmp_path / "model")
+    (tmp_path / "go").touch()
+    with pytest.raises(UnfinishedError, match=r"a worker cannot start: ModelError: .*holds no model.json"):
+        list(rows)
+
+
+@pytest.mark.parametrize(("count", "batch_size", "started"), [(1, 8, 1), (2, 8, 2), (5, 8, 3), (30, 8, 3)])
+def test_no_more_workers_start_than_there_is_work(model, cases, expected, monkeypatch, count, batch_size, started):
+    counted = []
+    start = Worker.start.__func__
+    monkeypatch.setattr(Worker, "start", classmethod(lambda cls, setup: counted.append(1) or start(cls, setup)))
+    same(list(engine(model, cases[:count], workers=3, batch_size=batch_size)), expected[:count])
+    assert len(counted) == started
+
+
+def test_few_scans_are_spread_over_the_workers(model, cases, monkeypatch):
+    given = []
+    give = Worker.give
+    monkeypatch.setattr(Worker, "give", lambda worker, job: given.append(len(job.cases)) or give(worker, job))
+    list(engine(model, cases[:5], workers=2, batch_size=8))
+    assert given == [3, 2]
+
+
+def test_a_slow_listing_is_not_waited_for(cases, monkeypatch):
+    assert _peek(iter(cases), 10) == (cases[:10], False)
+    assert _peek(iter(cases[:10]), 11) == (cases[:10], True)
+    monkeypatch.setattr("pipeline.scoring.local._PEEK_SECONDS", -1.0)
+    assert _peek(iter(cases), 10) == (cases[:1], False)
 
 
 def test_changed_weights_under_golden_scans_end_the_run(model, cases, tmp_path):
     import json
-    import shutil
 
     shutil.copytree(model, tmp_path / "model")
     path = tmp_path / "model" / "golden" / "golden.json"
@@ -151,6 +189,18 @@ class HangingPath:
 
     def is_dir(self):
         time.sleep(600)
+
+
+class WaitingPath:
+    """Stands for a file that is there once another one is."""
+
+    def __init__(self, other: str) -> None:
+        self.other = other
+
+    def is_dir(self):
+        while not Path(self.other).exists():
+            time.sleep(0.02)
+        raise FileNotFoundError(self.other)
 
 
 class DeadlyPath:

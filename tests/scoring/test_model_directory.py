@@ -3,6 +3,8 @@
 import json
 import os
 import resource
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -239,3 +241,26 @@ def link_to_zero(path):
 def weights_at(folder, name):
     (member,) = json.loads((folder / "model.json").read_text())["members"]
     return [member | {"weights": name}]
+
+
+def test_asking_for_a_networks_size_draws_nothing_and_imports_no_algebra():
+    """Weights drawn without memory made torch import SymPy and its compiler, most of what loading a model took."""
+    code = """
+import json, sys
+from types import SimpleNamespace
+from pipeline.config.training import NETWORKS, Network
+from pipeline.scoring.model_directory import _network, _network_bytes
+before = set(sys.modules)
+found = {}
+for name in NETWORKS:
+    model = SimpleNamespace(network=Network(name=name), dimensions=3, findings=("malignant", "spiculated"))
+    expected = sum(value.numel() * value.element_size() for value in _network(model).state_dict().values())
+    found[name] = [_network_bytes(None, model), expected]
+print(json.dumps([found, sorted({"sympy", "torch._dynamo", "torch._decomp"} & (set(sys.modules) - before))]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    sizes, imported = json.loads(done.stdout)
+    assert len(sizes) == 8
+    for name, (size, expected) in sizes.items():
+        assert size == expected > 0, name
+    assert imported == []

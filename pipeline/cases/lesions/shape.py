@@ -8,9 +8,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-from scipy.spatial import ConvexHull, QhullError
-from scipy.spatial.distance import pdist
 
 from pipeline.cases.lesions.lesion import Points, VoxelGrid
 from pipeline.imaging.checks import nearest_axes
@@ -48,6 +45,8 @@ class VoxelSet:
 
     def components(self) -> list[VoxelSet]:
         """Its connected components, by rising index of their first voxels."""
+        from scipy import ndimage  # here and below: `malignancy check` asks for a slice axis alone
+
         near = tuple(_without_gaps(self.indices[:, axis]) for axis in range(3))
         part = np.zeros([axis.max() + 1 for axis in near], dtype=bool)
         part[near] = True
@@ -69,6 +68,8 @@ def _without_gaps(values: Indices) -> Indices:
 
 def label_sets(labels: NDArray[np.int32], first: Sequence[int] = (0, 0, 0)) -> list[VoxelSet]:
     """The voxels of each value of a label map (X, Y, Z) but 0, by rising value; ``first`` is its corner's index."""
+    from scipy import ndimage
+
     return [
         VoxelSet(f"{value}", np.argwhere(labels[box] == value) + [edge.start for edge in box] + np.array(first))
         for value, box in enumerate(ndimage.find_objects(labels), start=1)
@@ -117,6 +118,9 @@ def _by_slice(indices: Points, across: int) -> Sequence[Points]:
 
 def largest_distance(points: Points) -> float:
     """Distance of the two farthest of points in a plane (N, 2) that do not all lie on one line."""
+    from scipy.spatial import ConvexHull, QhullError
+    from scipy.spatial.distance import pdist
+
     try:
         corners = points[ConvexHull(points).vertices]
     except QhullError:  # as good as on one line: Qhull may move them by less than anything that matters here

@@ -1,0 +1,66 @@
+"""Whether a model directory is what training wrote, from its bytes and digests alone; no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.errors import ModelError
+from pipeline.files import sha256_file
+from pipeline.imaging.envelope import Envelope
+from pipeline.scoring.model_description import JSON_NAME, ModelDescription, model_digest, read_description
+
+
+def verify_model(folder: Path) -> ModelDescription:
+    """Read ``model.json`` and verify every digest; that a network can be built of it is for whoever runs it.
+
+    Raises:
+        ModelError: when the directory is missing, damaged or of another schema.
+    """
+    description = read_description(folder)
+    require_model_digest(folder, description)
+    for member in description.members:
+        path = folder / Path(member.weights).name
+        try:
+            digest = sha256_file(path)
+        except OSError as error:
+            raise unreadable_weights(path, error) from None
+        if digest != member.weights_sha256:
+            raise changed_weights(path)
+    return description
+
+
+def require_model_digest(folder: Path, description: ModelDescription) -> None:
+    """Refuse a ``model.json`` that was edited.
+
+    Raises:
+        ModelError: when its digest does not cover what it says.
+    """
+    expected = model_digest(
+        [member.weights_sha256 for member in description.members],
+        [each for member in description.members for each in member.calibrators],
+        # As written: a key that a later version of this program adds was not there to be covered.
+        description.network.model_dump(mode="json", exclude_unset=True),
+        description.preprocessing.model_dump(mode="json", exclude_unset=True),
+        description.modality,
+        None if description.envelope is None else Envelope.from_json(description.envelope),
+        refer_zone=description.refer_zone,
+        findings=description.findings,
+        operating_points=description.operating_points,
+        covariates=[member.covariates for member in description.members],
+    )
+    if expected != description.digests.model:
+        raise ModelError(
+            f"{folder / JSON_NAME}: was edited after training (its model digest does not fit); train it again"
+        )
+
+
+def unreadable_weights(path: Path, error: OSError) -> ModelError:
+    """The error for a weights file that cannot be read."""
+    return ModelError(f"{path}: cannot be read ({error.strerror}); copy the whole model directory")
+
+
+def changed_weights(path: Path) -> ModelError:
+    """The error for a weights file whose bytes are others."""
+    return ModelError(
+        f"{path}: its bytes are not those that were trained (SHA-256 differs); copy the model directory again"
+    )

@@ -1,0 +1,52 @@
+"""What runs in a scoring worker: load the model, score golden scans, answer jobs until there are no more."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import threading
+from multiprocessing.connection import Connection
+
+import torch
+
+from pipeline.errors import ModelError, UsageError
+from pipeline.scoring.golden import golden_drift
+from pipeline.scoring.workers import Job, Message, ScorerSetup
+
+
+def serve(connection: Connection, setup: ScorerSetup) -> None:
+    """Run one worker until it is told None or its pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that collects the rows
+    torch.set_num_threads(setup.threads)
+    jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(connection, jobs), daemon=True).start()
+    with contextlib.suppress(BrokenPipeError):  # the other side is dead: there is nobody to answer
+        try:
+            scorer = setup.build(device="cpu")
+            connection.send(Message("ready", drift=golden_drift(scorer, setup.folders)))
+        except (ModelError, UsageError) as error:
+            connection.send(Message("broken", error=error))
+            return
+        except Exception as error:  # noqa: BLE001  # whatever it is, the other side must be able to say why nothing works
+            connection.send(Message("broken", reason=f"{type(error).__name__}: {error}".splitlines()[0]))
+            return
+        while (job := jobs.get()) is not None:
+            prepared = []
+            for case in job.cases:
+                connection.send(Message("case"))
+                prepared.append(scorer.prepare(case))
+            connection.send(Message("network"))
+            connection.send(Message("done", scorer.score(prepared) if setup.device == "cpu" else prepared))
+        connection.send(Message("bye", drift=golden_drift(scorer, setup.folders)))
+
+
+def _listen(connection: Connection, jobs: queue.SimpleQueue[Job | None]) -> None:
+    """Take jobs off the pipe at once, so that sending one never blocks; end with whoever sends them."""
+    try:
+        while (job := connection.recv()) is not None:
+            jobs.put(job)
+        jobs.put(None)
+    except (EOFError, OSError):
+        os._exit(1)  # the other side is dead: also when the main thread hangs in a scan

@@ -1,0 +1,49 @@
+"""The server that forks scoring workers: a process that imports torch and MONAI once, for all of them.
+
+Its imports are most of what a short run waits for, so the command starts it before it imports anything else.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+from pipeline.imaging.lean_monai import is_installed
+
+_WORKER, _LEAN_WORKER = "pipeline.scoring.worker_process", "pipeline.scoring.worker_preload"
+
+
+def context() -> Any:
+    """Processes forked from the server: quick to start, and sharing its memory."""
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload([_LEAN_WORKER if is_installed() else _WORKER])
+    return found
+
+
+def start_server() -> None:
+    """Start the server unless it runs, and return while it still imports."""
+    context()
+    # A Ctrl-C is for the process that collects the rows; the mask is inherited, and lost by nobody: it is only late.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def start_server_early(models: str, source: str, out: Path, *, restart: bool) -> None:
+    """Start the server where a run will need it as far as names tell: it has a model, an input and nothing scored yet.
+
+    Args:
+        models: one model, or several joined by commas.
+        source: manifest, folder, scan or URL.
+        out: output folder.
+        restart: whether what the folder holds is set aside.
+    """
+    names = [name.strip() for name in models.split(",")]
+    there = all(":/" in name or Path(name).is_dir() for name in names) and ("://" in source or Path(source).exists())
+    if there and (restart or not (out / "parts").exists()):
+        start_server()
