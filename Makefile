@@ -86,6 +86,7 @@ mutation: setup-dev ## Break the code in small ways, one at a time: do the tests
 
 bench: setup-dev ## Benchmarks that need nothing but this repository
 	$(BIN)/python benchmarks/backends.py
+	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/scoring_scale.py --scans 20000
 
 ablation: setup-dev $(DEMO)/data/manifest.csv ## Sigmoid, softmax and hidden activations, on identical splits and seeds

@@ -42,6 +42,8 @@ from pipeline.scoring.model_description import (
 )
 from pipeline.scoring.model_verification import changed_weights, require_model_digest, unreadable_weights
 
+# How layers draw their first weights: by a tensor's method, or by a function that a mode sees whole.
+_DRAWS = (Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
 _MOST_HEADER_BYTES = 8 << 20  # names and shapes of the tensors, before them in the file
 
 
@@ -201,13 +203,19 @@ def _network_bytes(folder: Path, description: ModelDescription) -> int:
 
 
 class _Undrawn(TorchFunctionMode):
-    """Leaves weights undrawn: tensors without memory have no values, and torch imports SymPy to draw normal ones."""
+    """Leaves weights undrawn, for a network that is measured, or filled from a file at once.
+
+    To draw normal values into tensors without memory, torch would import SymPy and its compiler.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Return the tensor as it is in place of drawing values into it; call anything else."""
-        return args[0] if func in (Tensor.normal_, Tensor.uniform_) else func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func in _DRAWS:
+            return args[0] if args else kwargs["tensor"]  # torch.nn.init hands its own on by name
+        return func(*args, **kwargs)
 
 
 def _network(description: ModelDescription) -> nn.Module:
@@ -221,7 +229,8 @@ def _load_member(folder: Path, member: MemberDescription, description: ModelDesc
         raise changed_weights(path)
     try:
         tensors = _tensors(blob)
-        network = _network(description)  # not before its size is known to be that of the file
+        with _Undrawn():  # every weight comes from the file
+            network = _network(description)  # not before its size is known to be that of the file
         network.load_state_dict(tensors)
     except (RuntimeError, SafetensorError) as error:
         raise ModelError(f"{path}: does not fit {folder / JSON_NAME} ({str(error).splitlines()[0]})") from None

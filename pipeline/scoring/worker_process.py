@@ -9,6 +9,7 @@ import signal
 import threading
 from multiprocessing.connection import Connection
 
+import scipy.special  # noqa: F401  # what calibrators import: once here, not again in every worker
 import torch
 
 from pipeline.errors import ModelError, UsageError

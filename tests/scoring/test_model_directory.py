@@ -8,6 +8,8 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+from safetensors import safe_open
 from tiny_models import save_tiny
 
 from pipeline.errors import ModelError
@@ -250,12 +252,16 @@ import json, sys
 from types import SimpleNamespace
 from pipeline.config.training import NETWORKS, Network
 from pipeline.scoring.model_directory import _network, _network_bytes
+from pipeline.scoring.model_directory import _Undrawn
+import torch
 before = set(sys.modules)
-found = {}
+found, state = {}, torch.get_rng_state()
 for name in NETWORKS:
     model = SimpleNamespace(network=Network(name=name), dimensions=3, findings=("malignant", "spiculated"))
-    expected = sum(value.numel() * value.element_size() for value in _network(model).state_dict().values())
+    with _Undrawn():
+        expected = sum(value.numel() * value.element_size() for value in _network(model).state_dict().values())
     found[name] = [_network_bytes(None, model), expected]
+assert torch.equal(torch.get_rng_state(), state)
 print(json.dumps([found, sorted({"sympy", "torch._dynamo", "torch._decomp"} & (set(sys.modules) - before))]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -264,3 +270,16 @@ print(json.dumps([found, sorted({"sympy", "torch._dynamo", "torch._decomp"} & (s
     for name, (size, expected) in sizes.items():
         assert size == expected > 0, name
     assert imported == []
+
+
+def test_loading_a_model_draws_no_random_numbers(tmp_path):
+    save_tiny(tmp_path / "model")
+    before = torch.get_rng_state()
+    first = load_model(tmp_path / "model").members[0].network.state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(7)
+    second = load_model(tmp_path / "model").members[0].network.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    with safe_open(tmp_path / "model" / "model.safetensors", "pt") as file:
+        assert set(file.keys()) == set(first)
+        assert all(torch.equal(file.get_tensor(name), first[name]) for name in first)
