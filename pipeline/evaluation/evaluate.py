@@ -43,6 +43,7 @@ def evaluate(
     resamples: int = 2000,
     seed: int = 0,
     bins: int | None = None,
+    null_draws: int = 1000,
 ) -> Evaluation:
     """Judge the labelled rows, one a case. The probability column is what is judged.
 
@@ -55,6 +56,7 @@ def evaluate(
         resamples: patient-level bootstrap samples (average precision).
         seed: of the bootstrap and of the null of the ECE.
         bins: equal-mass bins of the ECE; default one for 15 cases, at least 5 and at most 15.
+        null_draws: label sets of the null of the ECE; half as many of the cumulative error's.
 
     Raises:
         UsageError: when no row is labelled, a case occurs twice, probabilities are missing without a calibrator
@@ -79,7 +81,9 @@ def evaluate(
     undefined |= reasons
     cautions = _cautions(labels, probabilities, patients, limits)
     drawn = PatientLabels.of(labels, probabilities, patients)
-    null, reason = _attempt(lambda: calibration_error.ece_null(probabilities, drawn, bins=count, rng=null_rng))
+    null, reason = _attempt(
+        lambda: calibration_error.ece_null(probabilities, drawn, bins=count, rng=null_rng, draws=null_draws)
+    )
     return Evaluation(
         n_cases=labels.size,
         n_patients=int(np.unique(patients).size),
@@ -92,7 +96,9 @@ def evaluate(
         calibrated=_summary(labels, probabilities, bins=count),
         uncalibrated=_summary(labels, uncalibrated, bins=count),
         null=null,
-        cumulative_null_p95=calibration_error.cumulative_null_p95(probabilities, drawn, rng=drift_rng),
+        cumulative_null_p95=calibration_error.cumulative_null_p95(
+            probabilities, drawn, rng=drift_rng, draws=null_draws // 2
+        ),
         confusion=metrics.confusion(labels, probabilities, limits),
         operating_point=operating_point,
         fold_thresholds=(float(limits.min()), float(limits.max())) if labelled.decided_by_fold else None,

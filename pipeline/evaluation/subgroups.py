@@ -18,6 +18,7 @@ from pipeline.evaluation.operating_points import OperatingPoint
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.results import Evaluation
 
+_NULL_DRAWS = 200  # of a subgroup: twenty of them in a large study would take longer than everything else
 _FEW = 10  # patients of a class below which a subgroup is too small to say
 # What needs patients of one class alone, or of either; everything else needs both.
 _OF_ONE_CLASS = {"sensitivity": "malignant", "specificity": "benign"}
@@ -132,7 +133,14 @@ def judge_subgroup(
     everyone = int(np.unique(part.patients).size)
     judged: Evaluation | None = None
     if everyone >= _FEW:
-        judged = evaluate(part, operating_point=operating_point, calibrator=calibrator, resamples=resamples, seed=seed)
+        judged = evaluate(
+            part,
+            operating_point=operating_point,
+            calibrator=calibrator,
+            resamples=resamples,
+            seed=seed,
+            null_draws=_NULL_DRAWS,
+        )
         if too_few is not None:
             judged = _sayable(judged, patients, too_few)
     return Subgroup(
