@@ -143,7 +143,13 @@ def compare(
     point: OperatingPoint,
     config: Config,
 ) -> Comparison:
-    """Judge another's predictions of the same cases, and how much better the model ranks them."""
+    """Judge another's predictions of the same cases, and how much better the model ranks them.
+
+    Raises:
+        ValueError: when the two are not of the same cases in the same order, which a paired difference rests on.
+    """
+    if not np.array_equal(model.case_ids, other.case_ids):
+        raise ValueError(f"{name}: its predictions are not of the model's cases in the same order")
     evaluation = evaluate_as_configured(other, point, config)
     return Comparison(name, columns, other, evaluation, _gain(model, other, config))
 

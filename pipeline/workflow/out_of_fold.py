@@ -106,6 +106,7 @@ def pool_comparisons(
     pooled = []
     for same in zip(*of_folds, strict=True):
         rows = pd.concat([other.predictions.frame.assign(fold=fold) for fold, other in enumerate(same)])
+        rows = rows.set_index("case_id").loc[test.case_ids].reset_index()  # paired with the model's, case by case
         decided = Predictions.from_frame(rows.assign(fold_threshold=thresholds.loc[rows["case_id"]].to_numpy()))
         pooled.append(compare(same[0].name, same[0].columns, test, decided, point, config))
     return tuple(pooled)

@@ -13,10 +13,12 @@ from pipeline.config.experiment import Config
 from pipeline.errors import CalibrationError
 from pipeline.evaluation.conformal import decide, fit_refer_zone, judge_refer_zone
 from pipeline.evaluation.covariates import fit_covariate_term
-from pipeline.evaluation.predictions import FOLD_COLUMNS
+from pipeline.evaluation.metrics import auroc
+from pipeline.evaluation.predictions import FOLD_COLUMNS, Predictions
 from pipeline.imaging.preprocess import ModelInput
 from pipeline.workflow.calibrate import calibrate_findings
 from pipeline.workflow.cohort import Cohort, Usable
+from pipeline.workflow.compare import compare
 from pipeline.workflow.held_out import HeldOut
 from pipeline.workflow.out_of_fold import judge_out_of_fold
 
@@ -41,7 +43,8 @@ def study():
 def cases_of(labels, diameters):
     usable = []
     for number, (label, diameter) in enumerate(zip(labels, diameters, strict=True)):
-        case = Case(f"{number:03d}", f"{number}.nii", Path(f"{number}.nii"), patient_id=f"P{number}", label=int(label))
+        where, extra = Path(f"{number}.nii"), {"diameter_mm": str(diameter)}
+        case = Case(f"{number:03d}", where.name, where, patient_id=f"P{number}", label=int(label), extra=extra)
         voxels, measures = np.zeros((1, 8, 8, 8), np.float32), {measure_name("diameter_mm"): float(diameter)}
         seen = ModelInput(voxels, (), measures, "0", (8, 8, 8), (1.0, 1.0, 1.0), "RAS", "CT")
         usable.append(Usable(case, "train", seen))
@@ -178,3 +181,24 @@ def test_the_model_is_calibrated_for_the_mean_of_the_folds_and_the_cases_are_jud
     assert mean.operating_point.threshold != alone.operating_point.threshold
     assert mean.covariates != alone.covariates
     assert mean.calibration_to_json()["malignant"]["mean"]["pairs"] == 120
+
+
+def test_the_gain_over_a_regression_pairs_the_same_cases(study, config):
+    labels, logits, diameters = study
+    settings = config.model_copy(
+        update={"evaluation": config.evaluation.model_copy(update={"baseline_columns": ("diameter_mm",)})}
+    )
+    judgement, tests, _ = judged(labels, logits, diameters, settings)
+    (baseline,) = judgement.comparisons
+    assert baseline.predictions.case_ids.tolist() == tests["case_id"].tolist()  # folds lie between one another here
+    own, other = (auroc(rows["label"], rows["probability"]) for rows in (tests, baseline.predictions.frame))
+    assert baseline.gain.estimate == pytest.approx(own - other)
+    assert baseline.gain.lower < own - other < baseline.gain.upper
+
+
+def test_predictions_in_another_order_are_not_compared(study, config):
+    judgement, tests, _ = judged(*study, config)
+    model = judgement.of_first("test")
+    turned = Predictions.from_frame(tests.iloc[::-1].reset_index(drop=True))
+    with pytest.raises(ValueError, match="baseline: its predictions are not of the model's cases in the same order"):
+        compare("baseline", (), model, turned, judgement.operating_point, config)
