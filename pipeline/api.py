@@ -122,7 +122,7 @@ def train(
     result = job(Path(config), _texts(overrides), folds=folds, resume=resume)
     if result is None:
         raise RuntimeError(
-            "pipeline.train: this process only takes part in a distributed training; use torchrun's command"
+            "pipeline.train: one process at a time; start a distributed training as `torchrun ... malignancy train`"
         )
     return result
 

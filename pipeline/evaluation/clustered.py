@@ -11,7 +11,6 @@ from pipeline.evaluation.arrays import FloatArray, IntArray, as_groups, as_label
 from pipeline.evaluation.calibration import sigmoid
 from pipeline.evaluation.intervals import Interval
 from pipeline.evaluation.metrics import log_odds
-from pipeline.evaluation.paired_difference import paired_proportion
 from pipeline.evaluation.recalibration import fit_recalibration
 
 SHOWN_FROM_PATIENTS = 8  # the smallest study in which the coverage of a proportion's interval was simulated
@@ -129,17 +128,6 @@ def mean_difference_interval(
     mean = float(values.mean())
     reach = float(stats.t.ppf((1.0 + level) / 2.0, count - 1)) * float(np.sqrt(_mean_variance(values, groups)))
     return Interval(mean, mean - reach, mean + reach, level, "patient-clustered mean")
-
-
-def paired_proportion_interval(
-    first: npt.ArrayLike, second: npt.ArrayLike, patients: npt.ArrayLike, *, level: float = 0.95
-) -> Interval:
-    """Share of cases that are 1 in ``first`` less that in ``second``; see ``paired_proportion``.
-
-    Raises:
-        UndefinedMetricError: with no case, fewer than two patients, or a value other than 0 and 1.
-    """
-    return paired_proportion(first, second, patients).interval(level=level)
 
 
 def _mean_variance(values: FloatArray, groups: IntArray) -> float:

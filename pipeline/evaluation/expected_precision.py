@@ -17,7 +17,7 @@ from scipy import special, stats
 
 from pipeline.errors import UndefinedMetricError, UsageError
 from pipeline.evaluation.intervals import Interval
-from pipeline.evaluation.sample_size import LogitDistribution, class_separation, error_of_ratio
+from pipeline.evaluation.sample_size import LogitDistribution, class_separation, error_of_ratio, smallest
 from pipeline.evaluation.structural import exponential_variance
 
 # Half-widths to aim at: Riley et al. (2021) take widths of 0.1 for the AUROC and 0.2 for slope and O/E.
@@ -171,15 +171,7 @@ def patients_needed(size: JudgedSize, assumed: Assumed, name: str, target: float
     def enough(patients: int) -> bool:
         return half_width(expected_intervals(size.scaled(patients / size.patients), assumed)[name]) <= target
 
-    low, high = 0, 8
-    while not enough(high):
-        low, high = high, 2 * high
-        if high > _MOST_PATIENTS:
-            raise UsageError(f"{name}: ±{target:g} takes more than {_MOST_PATIENTS:,} patients; ask for less precision")
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    return smallest(enough, above=0, most=_MOST_PATIENTS, what=f"{name}: ±{target:g}, in patients")
 
 
 def detectable_gaps(size: JudgedSize, assumed: Assumed, *, share: float) -> dict[str, float]:

@@ -115,7 +115,7 @@ def cases_for_auroc(error: float, auroc: float, prevalence: float) -> int:
         variance = exponential_variance(auroc, prevalence * cases, (1.0 - prevalence) * cases)
         return math.sqrt(variance) > error
 
-    return _smallest(lambda cases: not too_wide(cases))
+    return smallest(lambda cases: not too_wide(cases), above=1, most=_MOST_CASES, what="sample size, in cases")
 
 
 def cases_for_net_benefit(
@@ -205,13 +205,23 @@ def r_squared_of(auroc: float, prevalence: float) -> float:
     return 1.0 - math.exp(-2.0 * gain)
 
 
-def _smallest(enough: Callable[[int], bool]) -> int:
-    """Smallest number of cases that is enough, where every larger one is."""
-    low, high = 1, 2
+def smallest(enough: Callable[[int], bool], *, above: int, most: int, what: str) -> int:
+    """Smallest number that is enough, where every larger one is; found by doubling, then by halving.
+
+    Args:
+        enough: whether a number is.
+        above: a number below the answer, which is not asked.
+        most: where the search ends.
+        what: is being sized, for the message.
+
+    Raises:
+        UsageError: when ``most`` would not do.
+    """
+    low, high = above, max(2, 2 * above)
     while not enough(high):
         low, high = high, 2 * high
-        if high > _MOST_CASES:
-            raise UsageError(f"sample size: more than {_MOST_CASES:,} cases would be needed; ask for less precision")
+        if high > most:
+            raise UsageError(f"{what}: more than {most:,} would be needed; ask for less precision")
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)

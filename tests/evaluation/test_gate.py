@@ -10,11 +10,12 @@ from studies import calibrator, frame, point
 from pipeline.config.gate_policy import GatePolicy
 from pipeline.errors import UndefinedMetricError, UsageError
 from pipeline.evaluation.calibrator import logit, sigmoid
-from pipeline.evaluation.clustered import mean_difference_interval, paired_proportion_interval
+from pipeline.evaluation.clustered import mean_difference_interval
 from pipeline.evaluation.decision import Condition, decide, decision_text
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.gate import admission, contest
 from pipeline.evaluation.gate_records import Anchored, Answers, Contender, LockedCases, Look, Parity, Standing
+from pipeline.evaluation.paired_difference import paired_proportion
 from pipeline.evaluation.predictions import Predictions
 
 STANDING = Standing("m version 1", "pathology", "real", "CT 3D", has_envelope=True)
@@ -282,19 +283,19 @@ def test_paired_difference_of_shares_covers_the_truth_with_few_patients_whose_ca
         who = np.repeat(np.arange(60), sizes)
         alike = np.where(rng.random(who.size) < 0.6, rng.random(60)[who], rng.random(who.size))
         first, second = alike < 0.85, (alike > 0.06) & (alike < 0.95)  # shares 0.85 and 0.89
-        covered.append(paired_proportion_interval(first, second, who).contains(-0.04))
+        covered.append(paired_proportion(first, second, who).interval().contains(-0.04))
     assert 0.93 <= np.mean(covered) <= 0.99
 
 
 def test_paired_difference_of_independent_pairs_is_agresti_and_min():
     first, second = np.r_[np.ones(30), np.zeros(20)], np.r_[np.ones(25), np.zeros(10), np.ones(15)]
-    found = paired_proportion_interval(first, second, np.arange(50))
+    found = paired_proportion(first, second, np.arange(50)).interval()
     only_first, only_second, pairs = 5 + 0.5, 15 + 0.5, 50 + 2
     center = (only_first - only_second) / pairs
     error = np.sqrt((only_first + only_second - (only_first - only_second) ** 2 / pairs) / pairs**2 * 50 / 49)
     assert found.estimate == pytest.approx(-0.2)
     assert found.upper - center == pytest.approx(stats.t.ppf(0.975, 49) * error)
     assert center - found.lower == pytest.approx(stats.t.ppf(0.975, 49) * error)
-    assert paired_proportion_interval(np.ones(9), np.ones(9), np.arange(9)).lower < -0.15
+    assert paired_proportion(np.ones(9), np.ones(9), np.arange(9)).interval().lower < -0.15
     with pytest.raises(UndefinedMetricError, match="1 patient; expected at least 2"):
-        paired_proportion_interval([1, 0], [1, 1], ["p", "p"])
+        paired_proportion([1, 0], [1, 1], ["p", "p"]).interval()
