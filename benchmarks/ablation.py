@@ -29,8 +29,8 @@ from pipeline.config.experiment import Config
 from pipeline.config.file import load_config
 from pipeline.tracking.runs import TrackedRun, open_run
 from pipeline.workflow.cohort import Cohort, prepare_cohort, require_both_classes
-from pipeline.workflow.experiment import resolve_columns
-from pipeline.workflow.learn import learn
+from pipeline.workflow.learning.experiment import resolve_columns
+from pipeline.workflow.learning.learn import learn
 
 VARIANTS = {
     "sigmoid head, relu": {"head": "sigmoid", "activation": "relu"},

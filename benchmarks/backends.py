@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from pipeline.config.training import Network
-from pipeline.evaluation.calibrator import sigmoid
+from pipeline.evaluation.calibration.calibrator import sigmoid
 from pipeline.models.networks import build_network
 from pipeline.scoring.backends import BACKENDS, Predict, build_predict
 

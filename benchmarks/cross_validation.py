@@ -42,14 +42,14 @@ from pipeline.evaluation.metrics import auroc
 from pipeline.evaluation.predictions import Predictions, write_predictions
 from pipeline.training.fit import Fitted
 from pipeline.training.tracker import NullTracker
-from pipeline.workflow.calibrate import evaluate_as_configured
 from pipeline.workflow.cohort import Cohort, prepare_cohort
-from pipeline.workflow.compare import Comparison, compare
-from pipeline.workflow.experiment import resolve_columns
-from pipeline.workflow.findings_text import findings_lines
-from pipeline.workflow.folds import fold_names, fold_parts, judge_folds
-from pipeline.workflow.judge import Judgement
-from pipeline.workflow.learn import fit_members
+from pipeline.workflow.judging.calibrate import evaluate_as_configured
+from pipeline.workflow.judging.judge import Judgement
+from pipeline.workflow.judging.regressions import Comparison, compare
+from pipeline.workflow.learning.experiment import resolve_columns
+from pipeline.workflow.learning.folds import fold_names, fold_parts, judge_folds
+from pipeline.workflow.learning.learn import fit_members
+from pipeline.workflow.reporting.findings_text import findings_lines
 
 
 def main() -> None:

@@ -29,9 +29,9 @@ from pipeline.config.file import load_config
 from pipeline.models.networks import predict_logits
 from pipeline.training.tracker import NullTracker
 from pipeline.workflow.cohort import prepare_cohort
-from pipeline.workflow.experiment import resolve_columns
-from pipeline.workflow.findings_text import findings_lines
-from pipeline.workflow.learn import fit_members, judge_members, member_parts
+from pipeline.workflow.learning.experiment import resolve_columns
+from pipeline.workflow.learning.learn import fit_members, judge_members, member_parts
+from pipeline.workflow.reporting.findings_text import findings_lines
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 VARIANTS = {

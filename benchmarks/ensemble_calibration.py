@@ -9,7 +9,8 @@ cases. In the kinds of study ``normal`` (normal truth and errors) and ``classes`
 errors are the same everywhere; in ``uneven`` networks differ more the farther the logit is from 0.
 
 Two ways: ``single``, the calibrator as single networks' logits give it, and ``mean``, fitted on
-``pipeline.evaluation.ensemble_mean.as_mean_of``, which looks at cases that two networks have left out, without labels.
+``pipeline.evaluation.calibration.ensemble_mean.as_mean_of``, which looks at cases that
+two networks have left out, without labels.
 Prints, averaged over draws with the standard deviation of one study, the calibration slope of the mean on new cases
 (1 is right), and its sensitivity at the threshold that has 95 % on the cases that calibrate. Last comes one JSON line;
 ``ratio`` is the largest distance of the slope from 1 by ``single`` over that by ``mean``.
@@ -24,9 +25,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from pipeline.evaluation.arrays import FloatArray, IntArray
-from pipeline.evaluation.calibration import sigmoid
-from pipeline.evaluation.ensemble_mean import as_mean_of
-from pipeline.evaluation.recalibration import fit_recalibration
+from pipeline.evaluation.calibration.ensemble_mean import as_mean_of
+from pipeline.evaluation.calibration.fit import sigmoid
+from pipeline.evaluation.calibration.logistic import fit_recalibration
 
 KINDS, CORRELATIONS, SIZES = ("normal", "classes", "uneven"), (0.7, 0.8, 0.9, 1.0), (3, 5)
 _NEW_CASES = 60_000

@@ -27,8 +27,8 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from pipeline.evaluation.calibration import sigmoid
-from pipeline.evaluation.intervals import patient_bootstrap
+from pipeline.evaluation.calibration.fit import sigmoid
+from pipeline.evaluation.intervals.bootstrap import patient_bootstrap
 from pipeline.evaluation.predictions import Predictions, write_predictions
 
 

@@ -8,8 +8,8 @@ import torch
 
 from pipeline.config.inputs import Preprocessing
 from pipeline.config.training import Network
-from pipeline.evaluation.calibrator import Calibrator
-from pipeline.evaluation.operating_points import OperatingPoint
+from pipeline.evaluation.calibration.calibrator import Calibrator
+from pipeline.evaluation.decisions.operating_points import OperatingPoint
 from pipeline.models.networks import build_network
 from pipeline.scoring.golden import add_golden
 from pipeline.scoring.model_description import LabelMeaning, PatientHashes

@@ -95,7 +95,7 @@ class Measured:
 def score_all(folder: Path, paths: list[Path], workers: int, args: argparse.Namespace) -> Measured:
     """The whole way from cases to ``scores.parquet``."""
     setup = ScorerSetup((folder / "model",))
-    stamp = setup.build().stamp
+    identity = setup.build().identity
     out = folder / f"out-{workers}"
     out.mkdir()
     cases = (Case(str(n), paths[n % FILES].name, paths[n % FILES], center_mm=CENTER) for n in range(args.scans))
@@ -103,8 +103,8 @@ def score_all(folder: Path, paths: list[Path], workers: int, args: argparse.Name
     warm, settled = max(64 * workers, args.scans // 4), None  # Ray works ahead of the rows that it hands out
     start, used = time.perf_counter(), processor_seconds()
     with exclusive(out):
-        sink = Sink(out, RunHeader(stamp, 0, "scans", 0.5))
-        for number, row in enumerate(engine(setup, cases, stamp, workers=workers, batch_size=args.batch_size), 1):
+        sink = Sink(out, RunHeader(identity, 0, "scans", 0.5))
+        for number, row in enumerate(engine(setup, cases, identity, workers=workers, batch_size=args.batch_size), 1):
             sink.append(row)
             if number == warm:
                 start, used = time.perf_counter(), processor_seconds()

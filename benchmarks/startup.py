@@ -249,13 +249,13 @@ def shares_of_parent(model: str, manifest: str, out: str) -> dict[str, float]:
 
     with shares.share("model.json and digests"):
         models = Ensemble.of([verify_model(Path(model))])
-        stamp = models.stamp("eager")
+        identity = models.identity("eager")
     with shares.share("input"):
         inputs = read_inputs(manifest)
         (case,) = inputs.cases()
     with shares.share("sink"):
-        sink = Sink(Path(out), RunHeader(stamp, 0, inputs.source, models.threshold), findings=(), restart=False)
-        sink.append(refusal(case, stamp, status="rejected", code=Code.E_NOT_FOUND, reason="none"))
+        sink = Sink(Path(out), RunHeader(identity, 0, inputs.source, models.threshold), findings=(), restart=False)
+        sink.append(refusal(case, identity, status="rejected", code=Code.E_NOT_FOUND, reason="none"))
         sink.commit()
         sink.finish()
     with shares.share("tracking: imports (while workers score)"):

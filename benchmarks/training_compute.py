@@ -26,7 +26,7 @@ from rich.table import Table
 from torch import nn
 
 from pipeline.config.training import NETWORKS, Network
-from pipeline.models.layout import to_fast_layout
+from pipeline.models.cpu_kernels import to_fast_layout
 from pipeline.models.networks import build_network
 
 

@@ -45,7 +45,7 @@ from pipeline.cases.case import Case
 from pipeline.cases.manifest import read_manifest
 from pipeline.cases.prepare import prepare_cases
 from pipeline.config.experiment import Config
-from pipeline.evaluation.intervals import auroc_interval, paired_auroc_difference
+from pipeline.evaluation.intervals.bootstrap import auroc_interval, paired_auroc_difference
 from pipeline.imaging.preprocess import ModelInput
 from pipeline.models.networks import predict_logits
 from pipeline.training.data import CaseTensors, ImageRows

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline.evaluation.operating_points import OperatingPoint
+    from pipeline.evaluation.decisions.operating_points import OperatingPoint
     from pipeline.jobs.check import CheckResult
     from pipeline.jobs.score import ScoringResult
     from pipeline.scoring.model_directory import Model
-    from pipeline.workflow.evaluation_result import EvaluationResult
-    from pipeline.workflow.training import TrainingResult
+    from pipeline.workflow.learning.run import TrainingResult
+    from pipeline.workflow.reporting.evaluation_result import EvaluationResult
 
 
 @dataclass(frozen=True, eq=False)

@@ -298,7 +298,7 @@ def plan(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything that was found here.")] = None,
 ) -> None:
     """Say, before any training, what so many cases can train and what their test split can show."""
-    from pipeline.evaluation.expected_precision import Assumed
+    from pipeline.evaluation.planning.expected_precision import Assumed
     from pipeline.jobs.plan import plan as job
 
     job(manifest, config_path=config, assumed=Assumed(auroc=auroc, alike=alike), json_file=json_file)

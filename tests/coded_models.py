@@ -13,8 +13,8 @@ from torch import nn
 from pipeline.config.experiment import Tracking
 from pipeline.config.inputs import Intensity, Preprocessing
 from pipeline.config.training import Network
-from pipeline.evaluation.calibrator import Calibrator, logit, sigmoid
-from pipeline.evaluation.operating_points import OperatingPoint
+from pipeline.evaluation.calibration.calibrator import Calibrator, logit, sigmoid
+from pipeline.evaluation.decisions.operating_points import OperatingPoint
 from pipeline.imaging.envelope import Envelope
 from pipeline.scoring.model_description import LabelMeaning, PatientHashes
 from pipeline.scoring.model_directory import Member, save_model

@@ -11,8 +11,8 @@ import torch
 from pipeline.cases.case import Case
 from pipeline.config.inputs import Preprocessing
 from pipeline.config.training import Network
-from pipeline.evaluation.calibration import fit_calibrator
-from pipeline.evaluation.operating_points import choose_operating_point
+from pipeline.evaluation.calibration.fit import fit_calibrator
+from pipeline.evaluation.decisions.operating_points import choose_operating_point
 from pipeline.models.networks import build_network
 from pipeline.scoring.golden import add_golden
 from pipeline.scoring.model_description import LabelMeaning, PatientHashes

@@ -8,9 +8,9 @@ never imported, because it no longer works with current NumPy. The layout of the
 
 Choices, all of them visible in the counts printed at the end:
 
-- Readings are clustered into nodules as pylidc does by default (``pipeline/cases/lesions/lidc_readings.py``). LIDC has
-  four readers, so the clusters that stay larger (14) hold touching nodules or pieces drawn twice. They are kept as
-  metadata, without a mask.
+- Readings are clustered into nodules as pylidc does by default (``pipeline/cases/lesions/files/lidc_readings.py``).
+  LIDC has four readers, so the clusters that stay larger (14) hold touching nodules or pieces drawn twice. They are
+  kept as metadata, without a mask.
 - 8 patients have two scans. Their nodules are separate entries under one patient id, and some are surely the same
   lesion seen twice: group by patient.
 - A reader's outline runs through the first pixels *outside* the nodule, so the boundary is set half a pixel inside;
@@ -35,7 +35,14 @@ import numpy.typing as npt
 from matplotlib.path import Path as Polygon
 from scipy.spatial import cKDTree
 
-from pipeline.cases.lesions.lidc_readings import READERS, Contour, Reading, bounding_box, centroid, cluster_readings
+from pipeline.cases.lesions.files.lidc_readings import (
+    READERS,
+    Contour,
+    Reading,
+    bounding_box,
+    centroid,
+    cluster_readings,
+)
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]

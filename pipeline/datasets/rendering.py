@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from pipeline.datasets.anatomy import Grid, chest_wall, vessels
+from pipeline.datasets.chest_anatomy import Grid, chest_wall, vessels
 from pipeline.datasets.lidc import NoduleMask
 
 Volume = npt.NDArray[np.float32]

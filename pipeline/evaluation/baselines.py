@@ -12,7 +12,7 @@ import pandas as pd
 
 from pipeline.errors import UsageError
 from pipeline.evaluation.arrays import FloatArray, as_labels, require_both_classes
-from pipeline.evaluation.calibration import sigmoid
+from pipeline.evaluation.calibration.fit import sigmoid
 
 
 @dataclass(frozen=True)

@@ -9,25 +9,26 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UndefinedMetricError, UsageError
-from pipeline.evaluation import calibration_error, metrics
+from pipeline.evaluation import metrics
 from pipeline.evaluation.arrays import BoolArray, FloatArray, IntArray
-from pipeline.evaluation.calibration import Calibrator, sigmoid
-from pipeline.evaluation.calibration_curve import CURVE_STATISTICS, calibration_distances, fit_calibration_curve
-from pipeline.evaluation.clustered import (
+from pipeline.evaluation.calibration import error as calibration_error
+from pipeline.evaluation.calibration.curve import CURVE_STATISTICS, calibration_distances, fit_calibration_curve
+from pipeline.evaluation.calibration.fit import Calibrator, sigmoid
+from pipeline.evaluation.calibration.saturation import saturation_caution
+from pipeline.evaluation.decisions.decision_curve import net_benefit_interval
+from pipeline.evaluation.decisions.operating_points import OperatingPoint
+from pipeline.evaluation.intervals.bootstrap import Interval, auroc_interval, average_precision_interval
+from pipeline.evaluation.intervals.clustered import (
     calibration_intercept_interval,
     calibration_slope_interval,
     mean_interval,
     proportion_caution,
     proportion_interval,
 )
-from pipeline.evaluation.clustered_ratios import observed_expected_interval, scaled_brier_interval
-from pipeline.evaluation.decision_curve import net_benefit_interval
-from pipeline.evaluation.intervals import Interval, auroc_interval, average_precision_interval
-from pipeline.evaluation.operating_points import OperatingPoint
-from pipeline.evaluation.patient_labels import PatientLabels
+from pipeline.evaluation.intervals.clustered_ratios import observed_expected_interval, scaled_brier_interval
+from pipeline.evaluation.intervals.patient_labels import PatientLabels
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.results import CalibrationSummary, Evaluation
-from pipeline.evaluation.saturation import saturation_caution
 
 __all__ = ["Evaluation", "default_bins", "evaluate"]
 

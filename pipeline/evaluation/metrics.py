@@ -16,8 +16,8 @@ from pipeline.evaluation.arrays import (
     as_scores,
     require_both_classes,
 )
-from pipeline.evaluation.calibration import logit
-from pipeline.evaluation.recalibration import fit_recalibration
+from pipeline.evaluation.calibration.fit import logit
+from pipeline.evaluation.calibration.logistic import fit_recalibration
 
 # The distance from 0 and 1 that scikit-learn's log loss keeps in float64.
 EDGE = float(np.finfo(np.float64).eps)

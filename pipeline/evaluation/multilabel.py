@@ -14,14 +14,14 @@ import numpy as np
 
 from pipeline.config.inputs import MALIGNANT
 from pipeline.errors import UndefinedMetricError
-from pipeline.evaluation import resampling
 from pipeline.evaluation.arrays import BoolArray, FloatArray, IntArray, as_groups
+from pipeline.evaluation.decisions.operating_points import OperatingPoint
 from pipeline.evaluation.evaluate import evaluate
-from pipeline.evaluation.intervals import Interval, percentile_interval
+from pipeline.evaluation.intervals import resampling
+from pipeline.evaluation.intervals.bootstrap import Interval, percentile_interval
+from pipeline.evaluation.intervals.resampling import WeightedStatistic
 from pipeline.evaluation.metrics import case_log_losses
-from pipeline.evaluation.operating_points import OperatingPoint
 from pipeline.evaluation.predictions import Predictions
-from pipeline.evaluation.resampling import WeightedStatistic
 from pipeline.evaluation.results import Evaluation
 
 AVERAGED = ("auroc", "average_precision", "brier_score", "log_loss", "sensitivity", "specificity")

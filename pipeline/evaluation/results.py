@@ -7,17 +7,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.errors import UndefinedMetricError
-from pipeline.evaluation.calibration_error import EceNull
-from pipeline.evaluation.calibration_outcome import (
+from pipeline.evaluation.calibration.error import EceNull
+from pipeline.evaluation.calibration.outcome import (
     REFUTED,
     SHOWN,
     CalibrationOutcome,
     SampleSize,
     calibration_outcome,
 )
-from pipeline.evaluation.intervals import Interval
+from pipeline.evaluation.decisions.operating_points import OperatingPoint
+from pipeline.evaluation.intervals.bootstrap import Interval
 from pipeline.evaluation.metrics import Confusion
-from pipeline.evaluation.operating_points import OperatingPoint
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import numpy as np
 from scipy import stats
 
 from pipeline.errors import UndefinedMetricError
-from pipeline.evaluation import structural
 from pipeline.evaluation.arrays import BoolArray, FloatArray, IntArray, as_groups
-from pipeline.evaluation.clustered import proportion_interval
-from pipeline.evaluation.intervals import Interval, auroc_interval
-from pipeline.evaluation.operating_points import OperatingPoint
+from pipeline.evaluation.decisions.operating_points import OperatingPoint
+from pipeline.evaluation.intervals import delong
+from pipeline.evaluation.intervals.bootstrap import Interval, auroc_interval
+from pipeline.evaluation.intervals.clustered import proportion_interval
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.subgroups import partition, patients_of_classes
 
@@ -168,7 +168,7 @@ def auroc_gap(
     shares = []
     for side in sides:
         own, local = np.unique(groups[side], return_inverse=True)
-        found = structural.components(labels[side], scores[side], local.astype(np.int64))
+        found = delong.components(labels[side], scores[side], local.astype(np.int64))
         positives = int(labels[side].sum())
         share = np.zeros(int(groups.max()) + 1)
         share[own] = found.malignant / positives + found.benign / (int(side.sum()) - positives)

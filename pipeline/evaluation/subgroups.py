@@ -12,9 +12,9 @@ import pandas as pd
 
 from pipeline.errors import UsageError
 from pipeline.evaluation.arrays import BoolArray
-from pipeline.evaluation.calibration import Calibrator
+from pipeline.evaluation.calibration.fit import Calibrator
+from pipeline.evaluation.decisions.operating_points import OperatingPoint
 from pipeline.evaluation.evaluate import evaluate
-from pipeline.evaluation.operating_points import OperatingPoint
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.results import Evaluation
 

@@ -16,11 +16,11 @@ from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.config.experiment import Tracking
 from pipeline.console import one_line
 from pipeline.errors import Code, TableError
-from pipeline.evaluation.certainty import RATING_COLUMN, Scale
 from pipeline.evaluation.multilabel import evaluate_findings
 from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.readers.label_certainty import RATING_COLUMN, Scale
 from pipeline.evaluation.refused import RefusedCases
-from pipeline.evaluation.report import Flow, Picture, SplitCounts
+from pipeline.evaluation.report.page import Flow, Picture, SplitCounts
 from pipeline.files import require_free
 from pipeline.imaging.preprocess import ModelInput
 from pipeline.scoring.engine import score_cases
@@ -29,9 +29,8 @@ from pipeline.scoring.rows import ScoreRow
 from pipeline.scoring.scorer import Scorer
 from pipeline.tracking.promotion import registered_name
 from pipeline.tracking.registry import model_folder
-from pipeline.workflow.candidates import ChampionBeside, champion_beside
-from pipeline.workflow.evaluation_result import EvaluationResult, write_result
-from pipeline.workflow.labelled import (
+from pipeline.workflow.judging.candidates import ChampionBeside, champion_beside
+from pipeline.workflow.judging.labelled_cases import (
     Scored,
     doubted_patients,
     known_images_text,
@@ -42,11 +41,12 @@ from pipeline.workflow.labelled import (
     seen_images,
     subgroup_columns,
 )
-from pipeline.workflow.mistakes import mistake_pictures
-from pipeline.workflow.reader_table import reader_scores, study_or_reason
-from pipeline.workflow.reporting import Judged, preprocessing_facts, provenance_facts
-from pipeline.workflow.summary import champion_text
-from pipeline.workflow.table_truth import truth_differences
+from pipeline.workflow.judging.reader_table import reader_scores, study_or_reason
+from pipeline.workflow.judging.table_truth import truth_differences
+from pipeline.workflow.reporting.evaluation_files import Judged, preprocessing_facts, provenance_facts
+from pipeline.workflow.reporting.evaluation_result import EvaluationResult, write_result
+from pipeline.workflow.reporting.mistakes import mistake_pictures
+from pipeline.workflow.reporting.training_summary import champion_text
 
 
 @dataclass(frozen=True)

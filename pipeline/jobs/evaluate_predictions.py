@@ -7,14 +7,14 @@ from pathlib import Path
 
 from pipeline.cases.findings import class_names
 from pipeline.errors import UsageError
+from pipeline.evaluation.decisions.operating_points import OperatingPoint, choose_operating_point
 from pipeline.evaluation.multilabel import evaluate_findings, in_order
-from pipeline.evaluation.operating_points import OperatingPoint, choose_operating_point
 from pipeline.evaluation.predictions import Predictions, read_predictions
 from pipeline.evaluation.seeds import seeds_of
 from pipeline.files import require_free
-from pipeline.workflow.evaluation_result import EvaluationResult, write_result
-from pipeline.workflow.reader_table import reader_scores, study_or_reason
-from pipeline.workflow.reporting import Judged
+from pipeline.workflow.judging.reader_table import reader_scores, study_or_reason
+from pipeline.workflow.reporting.evaluation_files import Judged
+from pipeline.workflow.reporting.evaluation_result import EvaluationResult, write_result
 
 
 def evaluate_predictions(

@@ -18,9 +18,11 @@ from pipeline.config.gate_policy import GatePolicy
 from pipeline.config.inputs import SplitFractions
 from pipeline.console import table_text
 from pipeline.errors import CalibrationError
-from pipeline.evaluation.conformal import CASES_A_CLASS
-from pipeline.evaluation.decision import Condition
-from pipeline.evaluation.expected_precision import (
+from pipeline.evaluation.decisions.operating_points import needed_cases
+from pipeline.evaluation.decisions.refer_zone import CASES_A_CLASS
+from pipeline.evaluation.gate.decision import Condition
+from pipeline.evaluation.intervals.bootstrap import Interval
+from pipeline.evaluation.planning.expected_precision import (
     TARGETS,
     Assumed,
     JudgedSize,
@@ -30,11 +32,9 @@ from pipeline.evaluation.expected_precision import (
     patients_needed,
     riley_cases,
 )
-from pipeline.evaluation.intervals import Interval
-from pipeline.evaluation.operating_points import needed_cases
-from pipeline.evaluation.sample_size import DevelopmentSize, cases_for_regression, r_squared_of
+from pipeline.evaluation.planning.sample_size import DevelopmentSize, cases_for_regression, r_squared_of
 from pipeline.files import write_json
-from pipeline.workflow.experiment import labelled_cases, read_experiment
+from pipeline.workflow.learning.experiment import labelled_cases, read_experiment
 
 SHARES = (0.5, 0.2)  # of the patients in a subgroup, for the smallest gap
 _CONFIDENCE, _TARGET = 0.9, 0.95

@@ -12,18 +12,18 @@ from pipeline.config.experiment import Tracking
 from pipeline.config.file import load_gate_policy
 from pipeline.config.gate_policy import GatePolicy
 from pipeline.errors import UndefinedMetricError, UsageError
-from pipeline.evaluation import gate
-from pipeline.evaluation.decision import Condition, Decision, decide, decision_text
-from pipeline.evaluation.gate_power import POWER_NAME
-from pipeline.evaluation.gate_records import Look
+from pipeline.evaluation.gate import conditions
+from pipeline.evaluation.gate.decision import Condition, Decision, decide, decision_text
+from pipeline.evaluation.gate.power import POWER_NAME
+from pipeline.evaluation.gate.records import Look
 from pipeline.tracking import promotion
 from pipeline.tracking.runs import TrackedRun, open_run
 from pipeline.tracking.store import open_store
-from pipeline.workflow.candidates import Candidate
-from pipeline.workflow.contest import Contest, Matchup, hold_contest, match_up, next_look
-from pipeline.workflow.labelled import cases_digest, labelled_cases
-from pipeline.workflow.record import headline
-from pipeline.workflow.table_truth import truth_differences
+from pipeline.workflow.judging.candidates import Candidate
+from pipeline.workflow.judging.contest import Contest, Matchup, hold_contest, match_up, next_look
+from pipeline.workflow.judging.labelled_cases import cases_digest, labelled_cases
+from pipeline.workflow.judging.table_truth import truth_differences
+from pipeline.workflow.learning.record import headline
 
 _PAGE = 3900  # characters of a decision that leave room for what training wrote on the version's page
 
@@ -107,7 +107,7 @@ def _policy(options: PromoteOptions) -> GatePolicy:
 
 def _admission(matchup: Matchup, policy: GatePolicy, at: Look) -> tuple[Condition, ...]:
     anchor = matchup.anchor
-    return gate.admission(
+    return conditions.admission(
         matchup.challenger.standing(),
         matchup.champion.standing(),
         matchup.counts,
@@ -206,7 +206,7 @@ def _print(conditions: Sequence[Condition]) -> None:
 def _metrics(contest: Contest) -> dict[str, float]:
     found = headline(contest.challenger.evaluation, "challenger_") | headline(contest.champion.evaluation, "champion_")
     try:
-        gain = gate.auroc_gain(contest.challenger, contest.champion)
+        gain = conditions.auroc_gain(contest.challenger, contest.champion)
     except UndefinedMetricError:
         return found
     return found | {"auroc_gain": gain.estimate, "auroc_gain_lower": gain.lower, "auroc_gain_upper": gain.upper}

@@ -17,7 +17,7 @@ from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.config.experiment import Tracking
 from pipeline.console import one_line
 from pipeline.errors import UsageError
-from pipeline.evaluation.calibration import sigmoid
+from pipeline.evaluation.calibration.fit import sigmoid
 from pipeline.evaluation.metrics import log_odds
 from pipeline.scoring.drift import GIVEN_MEASURES, PROBABILITY, fit_probability_references, references_to_json
 from pipeline.scoring.golden import add_golden
@@ -27,7 +27,7 @@ from pipeline.tracking.promotion import Version, find_version
 from pipeline.tracking.registry import RegisteredVersion, log_model, model_folder, package_versions, register
 from pipeline.tracking.runs import TrackedRun, open_run
 from pipeline.tracking.store import experiment_of, open_store
-from pipeline.workflow.labelled import (
+from pipeline.workflow.judging.labelled_cases import (
     Scored,
     cases_digest,
     doubted_patients,
@@ -40,10 +40,10 @@ from pipeline.workflow.labelled import (
     seen_cases,
     seen_images,
 )
-from pipeline.workflow.provenance import git_commit, public_values
-from pipeline.workflow.record import row_columns
-from pipeline.workflow.refit import PATIENTS_A_CLASS, Refit, refit_findings
-from pipeline.workflow.table_truth import truth_differences
+from pipeline.workflow.judging.refit import PATIENTS_A_CLASS, Refit, refit_findings
+from pipeline.workflow.judging.table_truth import truth_differences
+from pipeline.workflow.learning.provenance import git_commit, public_values
+from pipeline.workflow.learning.record import row_columns
 
 
 def recalibrate(model_name: str, manifest_path: Path, *, prevalence: float | None = None) -> int:

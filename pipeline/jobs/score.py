@@ -29,13 +29,13 @@ from pipeline.scoring.lock import exclusive
 from pipeline.scoring.model_description import JSON_NAME, ModelDescription
 from pipeline.scoring.model_verification import verify_model
 from pipeline.scoring.output_folder import require_own
-from pipeline.scoring.rows import STATUSES, ScoreRow, Stamp, now
+from pipeline.scoring.rows import STATUSES, ModelIdentity, ScoreRow, now
 from pipeline.scoring.sink import RunHeader, Sink
 from pipeline.scoring.workers import ScorerSetup
 from pipeline.tracking.registry import model_folder
 from pipeline.tracking.scoring_runs import load_in_background, record_scoring
-from pipeline.workflow.resumption import compare
-from pipeline.workflow.scoring_summary import ScoringRun, summarise, summary_text
+from pipeline.workflow.learning.resumption import compare
+from pipeline.workflow.reporting.scoring_summary import ScoringRun, summarise, summary_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,8 +116,8 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions | None
     folders = _model_folders(model_names)
     models = Ensemble.of([verify_model(folder) for folder in folders])
     setup = _setup(folders, inputs, options)
-    stamp = models.stamp(options.backend)
-    header = RunHeader(stamp, models.member_columns, inputs.source, models.threshold)
+    identity = models.identity(options.backend)
+    header = RunHeader(identity, models.member_columns, inputs.source, models.threshold)
     if os.path.lexists(out) and not out.is_dir():
         raise UsageError(f"--out {out}: is not a folder; name one that exists or can be made")
     if (out / JSON_NAME).exists():
@@ -138,7 +138,7 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions | None
             load_in_background()
         arrived = Arrived(options.min_age_seconds)
         todo = before.unfinished(arrived(inputs.cases()))
-        new = _collect(_rows(setup, todo, stamp, options), sink, inputs, options)
+        new = _collect(_rows(setup, todo, identity, options), sink, inputs, options)
         # A table says which cases there are; in a folder, scans are moved away once they are scored.
         left = before.gone if inputs.digest else _superseded(out, before.gone, inputs, options)
         sink.leave_out(left)
@@ -146,7 +146,7 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions | None
         run = ScoringRun(
             inputs=inputs,
             descriptions=models.descriptions,
-            stamp=stamp,
+            identity=identity,
             counts=counts,
             new=new,
             waiting=arrived.waiting,
@@ -242,7 +242,7 @@ def _has_cuda() -> bool:
 
 
 def _rows(
-    setup: ScorerSetup, cases: Iterator[Case], stamp: Stamp, options: ScoreOptions
+    setup: ScorerSetup, cases: Iterator[Case], identity: ModelIdentity, options: ScoreOptions
 ) -> Generator[ScoreRow, None, None]:
     first = next(cases, None)
     if first is None:  # nothing left to do is said at once, without starting workers for it
@@ -253,7 +253,7 @@ def _rows(
     yield from engine(
         setup,
         itertools.chain((first,), cases),
-        stamp,
+        identity,
         batch_size=options.batch_size,
         workers=options.workers,
         timeout_seconds=options.timeout_seconds,

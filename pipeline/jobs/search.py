@@ -26,9 +26,9 @@ from pipeline.redaction import redact
 from pipeline.tracking.runs import TrackedRun, open_run
 from pipeline.training.fit import fit
 from pipeline.workflow.cohort import Cohort, prepare_cohort, require_both_classes
-from pipeline.workflow.experiment import read_table
-from pipeline.workflow.learn import case_tensors
-from pipeline.workflow.provenance import public_config
+from pipeline.workflow.learning.experiment import read_table
+from pipeline.workflow.learning.learn import case_tensors
+from pipeline.workflow.learning.provenance import public_config
 
 if TYPE_CHECKING:
     import optuna

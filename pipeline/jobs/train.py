@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.workflow.experiment import read_experiment
+from pipeline.workflow.learning.experiment import read_experiment
 
 if TYPE_CHECKING:
-    from pipeline.workflow.training import TrainingResult
+    from pipeline.workflow.learning.run import TrainingResult
 
 
 def train(
@@ -39,6 +39,6 @@ def train(
     experiment = read_experiment(config_path, overrides, folds=folds)
     if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, the first one speaks
         print("\n".join(experiment.describe()), flush=True)
-    from pipeline.workflow.training import run_training
+    from pipeline.workflow.learning.run import run_training
 
     return run_training(experiment, resume=resume, profile=profile)

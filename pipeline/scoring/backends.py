@@ -41,7 +41,7 @@ def build_predict(network: nn.Module, backend: Backend, *, shape: tuple[int, ...
         return _openvino(network, shape)
     import torch
 
-    from pipeline.models.layout import to_fast_layout
+    from pipeline.models.cpu_kernels import to_fast_layout
 
     network = to_fast_layout(network.to(device)).eval()
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.errors import UsageError
-from pipeline.evaluation.calibrator import Calibrator, sigmoid
-from pipeline.evaluation.calibrator import logit as log_odds
-from pipeline.evaluation.operating_points import OperatingPoint
+from pipeline.evaluation.calibration.calibrator import Calibrator, sigmoid
+from pipeline.evaluation.calibration.calibrator import logit as log_odds
+from pipeline.evaluation.decisions.operating_points import OperatingPoint
 from pipeline.files import sha256_json
 from pipeline.scoring.backends import Backend
 from pipeline.scoring.model_description import ModelDescription
-from pipeline.scoring.rows import Stamp
+from pipeline.scoring.rows import ModelIdentity
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ class Ensemble:
         findings = self.descriptions[0].findings
         return findings if len(findings) > 1 else ()
 
-    def stamp(self, backend: Backend) -> Stamp:
+    def identity(self, backend: Backend) -> ModelIdentity:
         """What rows say about who scored them; a backend other than the default is named.
 
         The digest of an ensemble covers the models' digests in the order given.
         """
         names = "+".join(f"{model.name}@{model.digests.model[:12]}" for model in self.descriptions)
         digests = [model.digests.model for model in self.descriptions]
-        return Stamp(
+        return ModelIdentity(
             model=names if backend == "eager" else f"{names} ({backend})",
             model_digest=digests[0] if len(digests) == 1 else sha256_json(digests),
             preprocessing_digest=self.descriptions[0].digests.preprocessing,

@@ -21,7 +21,7 @@ from pipeline.cases.case import Case
 from pipeline.errors import Code, UnfinishedError
 from pipeline.machine import usable_cores
 from pipeline.scoring.golden_limits import require_no_drift
-from pipeline.scoring.rows import ScoreRow, Stamp, refusal
+from pipeline.scoring.rows import ModelIdentity, ScoreRow, refusal
 from pipeline.scoring.workers import Job, Message, ScorerSetup, Worker
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _LIVES = 2  # times a case may be in the hands of a dying worker
 def score_in_processes(
     setup: ScorerSetup,
     cases: Iterable[Case],
-    stamp: Stamp,
+    identity: ModelIdentity,
     *,
     batch_size: int = 8,
     workers: int | None = None,
@@ -47,7 +47,7 @@ def score_in_processes(
     Args:
         setup: what every worker builds its scorer from.
         cases: may be endless; only those in hand are held.
-        stamp: of the rows of cases that no worker answers for.
+        identity: of the rows of cases that no worker answers for.
         batch_size: cases that go through the network together; fewer where every worker would not get a batch.
         workers: processes at most, one per core by default; no more are started than there are batches.
         timeout_seconds: that one scan may take to be read.
@@ -58,7 +58,7 @@ def score_in_processes(
         UnfinishedError: when workers cannot be started, or a golden scan's probability has drifted.
     """
     workers = workers or usable_cores()
-    with closing(WorkerPool(setup, stamp, workers=workers, timeout_seconds=timeout_seconds)) as pool:
+    with closing(WorkerPool(setup, identity, workers=workers, timeout_seconds=timeout_seconds)) as pool:
         cases = iter(cases)
         first, complete = _peek(cases, workers * batch_size)
         if complete:
@@ -83,13 +83,13 @@ class WorkerPool:
 
     Args:
         setup: what every worker builds its scorer from.
-        stamp: of the rows of cases that no worker answers for.
+        identity: of the rows of cases that no worker answers for.
         workers: how many processes at most; one is started when there is work that no other is free for.
         timeout_seconds: that one scan may take to be read.
     """
 
-    def __init__(self, setup: ScorerSetup, stamp: Stamp, *, workers: int, timeout_seconds: float) -> None:
-        self._setup, self._stamp, self._timeout = setup, stamp, timeout_seconds
+    def __init__(self, setup: ScorerSetup, identity: ModelIdentity, *, workers: int, timeout_seconds: float) -> None:
+        self._setup, self._identity, self._timeout = setup, identity, timeout_seconds
         self._most_workers = workers
         self._workers: list[Worker] = []
         self._again: deque[Job] = deque()  # jobs of dead workers, before anything new
@@ -210,12 +210,12 @@ class WorkerPool:
         self._deaths[number] += 1
         if seconds is not None:
             reason = f"was not read in {self._timeout:g} s; look at the file, or raise --timeout"
-            row = refusal(case, self._stamp, status="rejected", code=Code.E_TIMEOUT, reason=reason, seconds=seconds)
+            row = refusal(case, self._identity, status="rejected", code=Code.E_TIMEOUT, reason=reason, seconds=seconds)
             self._rows[number] = row
         elif self._deaths[number] >= _LIVES:
             cause = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
             reason = f"the process that read it died twice ({cause}); look at the file, or at the machine's memory"
-            self._rows[number] = refusal(case, self._stamp, status="failed", code=Code.E_INTERNAL, reason=reason)
+            self._rows[number] = refusal(case, self._identity, status="failed", code=Code.E_INTERNAL, reason=reason)
         else:
             self._again.append(Job((number,), (case,)))
 

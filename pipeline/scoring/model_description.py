@@ -12,10 +12,10 @@ from pipeline.cases.ids import plain_id
 from pipeline.config.inputs import MALIGNANT, Modality, Preprocessing, Scale, Section
 from pipeline.config.training import Network
 from pipeline.errors import CalibrationError, ModelError
-from pipeline.evaluation.calibrator import Calibrator
-from pipeline.evaluation.conformal import ReferZone
+from pipeline.evaluation.calibration.calibrator import Calibrator
 from pipeline.evaluation.covariates import Covariate
-from pipeline.evaluation.operating_points import OperatingPoint
+from pipeline.evaluation.decisions.operating_points import OperatingPoint
+from pipeline.evaluation.decisions.refer_zone import ReferZone
 from pipeline.files import MOST_JSON_BYTES, parse_json, read_bytes, sha256_bytes, sha256_json
 from pipeline.imaging.envelope import Envelope
 from pipeline.scoring.drift import references_from_json

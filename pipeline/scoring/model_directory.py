@@ -22,10 +22,10 @@ from torch.overrides import TorchFunctionMode
 from pipeline.config.inputs import MALIGNANT, Modality, Preprocessing
 from pipeline.config.training import Network
 from pipeline.errors import ModelError
-from pipeline.evaluation.calibrator import Calibrator
-from pipeline.evaluation.conformal import ReferZone
+from pipeline.evaluation.calibration.calibrator import Calibrator
 from pipeline.evaluation.covariates import CovariateTerm
-from pipeline.evaluation.operating_points import OperatingPoint
+from pipeline.evaluation.decisions.operating_points import OperatingPoint
+from pipeline.evaluation.decisions.refer_zone import ReferZone
 from pipeline.files import atomic_folder, open_file, sha256_bytes, sha256_json
 from pipeline.imaging.envelope import Envelope
 from pipeline.models.networks import build_network

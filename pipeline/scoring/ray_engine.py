@@ -20,7 +20,7 @@ from pipeline.cases.case import Case
 from pipeline.errors import UnfinishedError, UsageError
 from pipeline.machine import usable_cores
 from pipeline.scoring.local import WorkerPool
-from pipeline.scoring.rows import ScoreRow, Stamp
+from pipeline.scoring.rows import ModelIdentity, ScoreRow
 from pipeline.scoring.workers import ScorerSetup
 
 _WINDOW = 20_000  # cases that are handed to Ray at a time: the listing is lazy, a Ray dataset is not
@@ -35,7 +35,7 @@ _ASK = "import os, ray; ray.init(address=os.environ['RAY_ADDRESS'], log_to_drive
 def score_on_ray(
     setup: ScorerSetup,
     cases: Iterable[Case],
-    stamp: Stamp,
+    identity: ModelIdentity,
     *,
     batch_size: int = 8,
     workers: int | None = None,
@@ -46,7 +46,7 @@ def score_on_ray(
     Args:
         setup: model directories and images must lie under the same paths on every node.
         cases: listed lazily.
-        stamp: of the rows of cases that no worker answers for.
+        identity: of the rows of cases that no worker answers for.
         batch_size: cases that go through the network together.
         workers: how many actors; one per core of the cluster by default.
         timeout_seconds: that one scan may take to be read.
@@ -71,7 +71,7 @@ def score_on_ray(
         context.execution_options.preserve_order = True
         given = iter(cases)
         while window := list(itertools.islice(given, _WINDOW)):
-            yield from _score_window(ray, window, count, (setup, stamp, batch_size, timeout_seconds))
+            yield from _score_window(ray, window, count, (setup, identity, batch_size, timeout_seconds))
     except ray.exceptions.RayError as error:
         raise UnfinishedError(
             f"the Ray cluster gave up ({type(error).__name__}); committed rows stay: run the same command again"
@@ -137,9 +137,9 @@ def _score_window(ray: Any, window: list[Case], actors: int, arguments: tuple[An
 class _ScoringActor:
     """Scores blocks of cases with one worker process, which lives as long as the actor."""
 
-    def __init__(self, setup: ScorerSetup, stamp: Stamp, batch_size: int, timeout_seconds: float) -> None:
+    def __init__(self, setup: ScorerSetup, identity: ModelIdentity, batch_size: int, timeout_seconds: float) -> None:
         self._batch_size = batch_size
-        self._pool = WorkerPool(setup, stamp, workers=1, timeout_seconds=timeout_seconds)
+        self._pool = WorkerPool(setup, identity, workers=1, timeout_seconds=timeout_seconds)
 
     def __call__(self, block: dict[str, Any]) -> dict[str, Any]:
         return {"row": list(self._pool.score(block["case"].tolist(), self._batch_size))}

@@ -14,7 +14,7 @@ import pyarrow.parquet
 
 from pipeline.cases.case import Case
 from pipeline.errors import Code
-from pipeline.evaluation.conformal import Decision
+from pipeline.evaluation.decisions.refer_zone import Decision
 from pipeline.files import atomic_write, neutral
 
 Status = Literal["scored", "flagged", "rejected", "failed"]
@@ -76,7 +76,7 @@ class ScoreRow:
 
 
 @dataclass(frozen=True)
-class Stamp:
+class ModelIdentity:
     """What every row of a run says about what scored it.
 
     Attributes:
@@ -92,7 +92,7 @@ class Stamp:
 
 def refusal(
     case: Case,
-    stamp: Stamp,
+    identity: ModelIdentity,
     *,
     status: Status,
     code: Code,
@@ -103,12 +103,12 @@ def refusal(
 ) -> ScoreRow:
     """The row of a case without a score."""
     return ScoreRow(
-        **identity(case),
+        **case_columns(case),
         status=status,
         code=code,
         reason=reason,
         warnings=";".join(warnings),
-        **asdict(stamp),
+        **asdict(identity),
         scored_at=now(),
         seconds=round(seconds, 4),
         signature=signature,
@@ -177,7 +177,7 @@ def _neutral_texts(table: pa.Table) -> pa.Table:
     return table
 
 
-def identity(case: Case) -> dict[str, Any]:
+def case_columns(case: Case) -> dict[str, Any]:
     """The columns that say which case a row is about."""
     return {"case_id": case.case_id, "patient_id": case.patient_id, "image": case.image}
 

@@ -17,13 +17,13 @@ from pipeline.cases.covariates import covariates_of
 from pipeline.cases.prepare import Outcome, prepare_case
 from pipeline.cases.signature import input_signature
 from pipeline.errors import CaseError, Code, UnfinishedError
-from pipeline.evaluation.calibrator import Calibrator, sigmoid
-from pipeline.evaluation.conformal import Decision, ReferZone, decide
+from pipeline.evaluation.calibration.calibrator import Calibrator, sigmoid
+from pipeline.evaluation.decisions.refer_zone import Decision, ReferZone, decide
 from pipeline.imaging.preprocess import ModelInput
 from pipeline.scoring.backends import Backend, build_predict
 from pipeline.scoring.ensemble import Ensemble, averages_probabilities, mean_thresholds
 from pipeline.scoring.model_directory import Member, Model
-from pipeline.scoring.rows import FindingScore, ScoreRow, first_code, identity, now, refusal
+from pipeline.scoring.rows import FindingScore, ScoreRow, case_columns, first_code, now, refusal
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class Scorer:
         descriptions: of the models.
         threshold: probability from which a case is positive.
         member_columns, finding_columns: of its rows; see `pipeline.scoring.ensemble.Ensemble`.
-        stamp: of its rows.
+        identity: of its rows.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Scorer:
         self._thresholds = mean_thresholds([member.calibrators for member in self._members], points)
         self.threshold = self._thresholds[0]
         self._refer_zone = models[0].refer_zone  # of several models none has one
-        self.stamp = ensemble.stamp(backend)
+        self.identity = ensemble.identity(backend)
 
     def prepare(self, case: Case) -> Prepared:
         """Read, check and preprocess one case; never raises for the case's sake."""
@@ -156,7 +156,7 @@ class Scorer:
             for logit, probability, threshold, zone in zip(logits, probabilities, self._thresholds, zones, strict=True)
         ]
         return ScoreRow(
-            **identity(item.case),
+            **case_columns(item.case),
             status="flagged" if codes else "scored",
             code=first_code(codes),
             reason="; ".join(warning.detail for warning in item.outcome.warnings),
@@ -170,7 +170,7 @@ class Scorer:
             findings=tuple(found) if self.finding_columns else (),
             measures=item.outcome.measures,
             signature=item.signature,
-            **asdict(self.stamp),
+            **asdict(self.identity),
             scored_at=now(),
             seconds=round(perf_counter() - item.started, 4),
         )
@@ -190,7 +190,7 @@ class Scorer:
             unforeseen = f"{type(error).__name__} inside the program; please report it with this row"
             reason = str(error) if isinstance(error, UnfinishedError) else unforeseen
             why = {"status": "failed", "code": Code.E_INTERNAL, "reason": reason}
-        return refusal(item.case, self.stamp, **why, signature=item.signature, seconds=seconds)
+        return refusal(item.case, self.identity, **why, signature=item.signature, seconds=seconds)
 
 
 def calibrated(member: Member, logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import Code, ModelError, UsageError
 from pipeline.files import atomic_write, open_file, private_folder, read_json, sha256_file, sync_folder, write_json
 from pipeline.scoring.output_folder import PARTS, RUN, part_files, record_files, remove_temporaries, require_own
-from pipeline.scoring.rows import ScoreRow, Stamp, now, rows_table, schema, write_tables
+from pipeline.scoring.rows import ModelIdentity, ScoreRow, now, rows_table, schema, write_tables
 
 _PART_ROWS, _PART_SECONDS = 2000, 5.0  # what a kill may cost: the rows since the last part
 _SIGNATURE, _MEASURE = "input_signature", "measure_"
@@ -38,13 +38,13 @@ class RunHeader:
     """What all rows of an output folder have in common.
 
     Attributes:
-        stamp: what scored them, the backend included.
+        identity: what scored them, the backend included.
         members: of the ensemble; 0 for a single model.
         source: the input as it was named.
         threshold: from which rows are positive; no digest covers it, because it changes no probability.
     """
 
-    stamp: Stamp
+    identity: ModelIdentity
     members: int
     source: str
     threshold: float
@@ -135,7 +135,7 @@ class Sink:
             name = next(name for name in mine if before.get(name) != mine[name])
             old, new = (_words(value.get(name)) for value in (before, mine))
             raise UsageError(
-                f"{self.folder}: holds rows of another {'model' if name == 'stamp' else name} ({old}, now {new}); "
+                f"{self.folder}: holds rows of another {'model' if name == 'identity' else name} ({old}, now {new}); "
                 "choose another --out, or --restart, which sets those rows aside"
             )
 

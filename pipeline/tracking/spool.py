@@ -95,12 +95,12 @@ class Spool:
 
     def add(self, values: Mapping[str, float], *, step: int) -> None:
         """Take measurements, from any thread; never waits for the server."""
-        stamp = int(time.time() * 1000)
+        identity = int(time.time() * 1000)
         with self._sent:
             for name, value in values.items():
-                self._write({"metric": [name, float(value), stamp, step]})
+                self._write({"metric": [name, float(value), identity, step]})
                 self._unsent += 1
-                self._waiting.put(Measurement(name, float(value), stamp, step))
+                self._waiting.put(Measurement(name, float(value), identity, step))
 
     def close(self, status: str, *, patience_seconds: float = PATIENCE_SECONDS) -> bool:
         """Wait a little for the server, then leave the rest, and how the run ended, to the next opening of the store.

@@ -34,7 +34,7 @@ class StepSeeds(Callback):
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
 
 
-class StopAtNonsense(Callback):
+class TerminateOnNonFiniteLoss(Callback):
     """Ends the training before a loss that is not finite reaches the weights.
 
     Args:

@@ -19,9 +19,9 @@ from torch import nn
 
 from pipeline.config.experiment import Config
 from pipeline.errors import UnfinishedError
-from pipeline.models.layout import to_fast_layout
+from pipeline.models.cpu_kernels import to_fast_layout
 from pipeline.models.networks import build_network, keep_outputs
-from pipeline.training.callbacks import Report, ResumedStop, StepSeeds, StopAtNonsense
+from pipeline.training.callbacks import Report, ResumedStop, StepSeeds, TerminateOnNonFiniteLoss
 from pipeline.training.checkpoints import LAST, AtomicCheckpointIO, checkpoints, monitored, readable
 from pipeline.training.data import CasesDataModule, CaseTensors
 from pipeline.training.module import Classifier, prior_offset
@@ -144,7 +144,7 @@ def _callbacks(train: CaseTensors, config: Config) -> list[Callback]:
     settings = config.training
     callbacks: list[Callback] = [
         StepSeeds(config.seed),
-        StopAtNonsense(train.case_ids),
+        TerminateOnNonFiniteLoss(train.case_ids),
         ResumedStop(),
     ]
     if settings.early_stopping:

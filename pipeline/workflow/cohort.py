@@ -24,7 +24,7 @@ from pipeline.config.inputs import MALIGNANT, SPLITS
 from pipeline.config.training import Auxiliary, SoftLabels
 from pipeline.errors import CaseError, Code, ConfigError
 from pipeline.evaluation.refused import RefusedCases
-from pipeline.evaluation.report import Flow, SplitCounts
+from pipeline.evaluation.report.page import Flow, SplitCounts
 from pipeline.files import sha256_json
 from pipeline.imaging.preprocess import ModelInput
 from pipeline.progress import with_progress

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.datasets import demo
-from pipeline.datasets.anatomy import make_grid
+from pipeline.datasets.chest_anatomy import make_grid
 from pipeline.datasets.demo import FINDINGS, choose_cases, render_case, store, write_demo_data
 from pipeline.datasets.lidc import load_nodules
 from pipeline.errors import UnfinishedError, UsageError

@@ -7,11 +7,11 @@ from collections import Counter
 import numpy as np
 from scipy import stats
 
-from pipeline.evaluation.calibration import logit, sigmoid
-from pipeline.evaluation.calibration_curve import calibration_distances, fit_calibration_curve
-from pipeline.evaluation.calibration_outcome import SampleSize, calibration_outcome
-from pipeline.evaluation.clustered import calibration_intercept_interval, calibration_slope_interval
-from pipeline.evaluation.gate import _calibration
+from pipeline.evaluation.calibration.curve import calibration_distances, fit_calibration_curve
+from pipeline.evaluation.calibration.fit import logit, sigmoid
+from pipeline.evaluation.calibration.outcome import SampleSize, calibration_outcome
+from pipeline.evaluation.gate.conditions import _calibration
+from pipeline.evaluation.intervals.clustered import calibration_intercept_interval, calibration_slope_interval
 
 _GRID = np.linspace(-60.0, 60.0, 24_001)
 # Log odds that are true where the model's are x.

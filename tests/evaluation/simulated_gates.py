@@ -13,11 +13,11 @@ import pandas as pd
 from scipy import stats
 
 from pipeline.config.gate_policy import GatePolicy
-from pipeline.evaluation.calibrator import sigmoid
-from pipeline.evaluation.gate_records import Contender, Look
-from pipeline.evaluation.gate_subgroups import no_collapse
-from pipeline.evaluation.noninferiority import not_inferior
-from pipeline.evaluation.paired_difference import paired_auroc
+from pipeline.evaluation.calibration.calibrator import sigmoid
+from pipeline.evaluation.gate.noninferiority import not_inferior
+from pipeline.evaluation.gate.records import Contender, Look
+from pipeline.evaluation.gate.subgroups import no_collapse
+from pipeline.evaluation.intervals.paired_difference import paired_auroc
 from pipeline.evaluation.predictions import Predictions
 
 CHAMPION = 0.85

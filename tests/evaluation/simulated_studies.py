@@ -10,12 +10,12 @@ from scipy import stats
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation import metrics
-from pipeline.evaluation.calibration import logit
-from pipeline.evaluation.clustered import proportion_interval
-from pipeline.evaluation.decision_curve import net_benefit
+from pipeline.evaluation.calibration.fit import logit
+from pipeline.evaluation.decisions.decision_curve import net_benefit
+from pipeline.evaluation.decisions.operating_points import OperatingPoint
 from pipeline.evaluation.evaluate import evaluate
-from pipeline.evaluation.intervals import paired_auroc_difference, paired_auroc_difference_analytic
-from pipeline.evaluation.operating_points import OperatingPoint
+from pipeline.evaluation.intervals.bootstrap import paired_auroc_difference, paired_auroc_difference_analytic
+from pipeline.evaluation.intervals.clustered import proportion_interval
 from pipeline.evaluation.predictions import Predictions
 
 
@@ -26,7 +26,7 @@ class Study:
     labels: np.ndarray
     probabilities: np.ndarray
     patients: np.ndarray
-    rival: np.ndarray  # a second, weaker score on the same cases
+    comparison: np.ndarray  # a second, weaker score on the same cases
 
     def predictions(self):
         frame = pd.DataFrame(
@@ -58,8 +58,8 @@ def simulate(rng, patients, *, strength=2.0, shift=-0.6, within=0.6):
 
     score = shift + strength * shared(0.5)
     labels = (score + shared(within) > 0).astype(int)
-    rival = score + strength * shared(0.3)
-    return Study(labels, np.clip(stats.norm.cdf(score), 1e-12, 1 - 1e-12), who, rival)
+    comparison = score + strength * shared(0.3)
+    return Study(labels, np.clip(stats.norm.cdf(score), 1e-12, 1 - 1e-12), who, comparison)
 
 
 def point(threshold):
@@ -79,7 +79,7 @@ def truth(threshold, *, seed=1, patients=1_500_000, **model):
         "calibration_intercept": 0.0,
         **{name: getattr(decided, name) for name in ("sensitivity", "specificity", "ppv", "npv")},
         "net_benefit": float(net_benefit(study.labels, study.probabilities, thresholds=[threshold])[0]),
-        "difference": area - metrics.auroc(study.labels, study.rival),
+        "difference": area - metrics.auroc(study.labels, study.comparison),
     }
 
 
@@ -92,7 +92,7 @@ def coverage(*, studies, patients, threshold=0.2, resamples=1000, seed=0, true_p
         study = simulate(rng, patients, **model)
         found = evaluate(study.predictions(), operating_point=point(threshold), resamples=resamples, seed=number)
         intervals = {name: each for name, each in found.intervals.items() if name in wanted}
-        cases = (study.labels, study.probabilities, study.rival, study.patients)
+        cases = (study.labels, study.probabilities, study.comparison, study.patients)
         try:
             intervals["difference"] = paired_auroc_difference(*cases, resamples=resamples, rng=rng)
             intervals["difference_analytic"] = paired_auroc_difference_analytic(*cases)

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from pipeline.errors import UsageError
-from pipeline.evaluation.calibration import fit_platt
+from pipeline.evaluation.calibration.fit import fit_platt
 from pipeline.evaluation.covariates import Covariate, CovariateTerm, fit_covariate_term
 
 

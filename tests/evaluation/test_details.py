@@ -8,16 +8,17 @@ import pytest
 from studies import calibrator, frame, point, predictions, several_seeds
 
 from pipeline.errors import UsageError
-from pipeline.evaluation import calibration_error, metrics
-from pipeline.evaluation.calibrator import Calibrator
-from pipeline.evaluation.certainty import evaluate_by_certainty
-from pipeline.evaluation.decision_curve import net_benefit
-from pipeline.evaluation.details import evaluate_details
+from pipeline.evaluation import metrics
+from pipeline.evaluation.beside_headline import evaluate_details
+from pipeline.evaluation.calibration import error as calibration_error
+from pipeline.evaluation.calibration.calibrator import Calibrator
+from pipeline.evaluation.decisions.decision_curve import net_benefit
 from pipeline.evaluation.evaluate import evaluate
-from pipeline.evaluation.intervals import auroc_interval
-from pipeline.evaluation.patient_labels import PatientLabels
+from pipeline.evaluation.intervals.bootstrap import auroc_interval
+from pipeline.evaluation.intervals.patient_labels import PatientLabels
 from pipeline.evaluation.patient_level import by_patient
 from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.readers.label_certainty import evaluate_by_certainty
 from pipeline.evaluation.seeds import spread_over_seeds
 from pipeline.jobs.evaluate_predictions import evaluate_predictions
 
@@ -163,7 +164,7 @@ def test_net_benefit_is_that_of_dcurves():
 
 def test_independent_cases_have_the_delong_variance_of_mlstatkit():
     stats = pytest.importorskip("MLstatkit", reason="the test-only package MLstatkit is not installed")
-    from pipeline.evaluation.intervals import paired_auroc_difference_analytic
+    from pipeline.evaluation.intervals.bootstrap import paired_auroc_difference_analytic
 
     test = predictions(400)
     rng = np.random.default_rng(0)

@@ -11,9 +11,9 @@ from studies import predictions
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation import metrics
-from pipeline.evaluation.calibration import sigmoid
-from pipeline.evaluation.calibration_error import brier_decomposition, ece_null, expected_calibration_error
-from pipeline.evaluation.patient_labels import PatientLabels
+from pipeline.evaluation.calibration.error import brier_decomposition, ece_null, expected_calibration_error
+from pipeline.evaluation.calibration.fit import sigmoid
+from pipeline.evaluation.intervals.patient_labels import PatientLabels
 
 CASES = predictions(200, seed=5)
 LABELS, PROBABILITIES = CASES.labels, CASES.probabilities

@@ -5,10 +5,10 @@ import pytest
 from studies import point, predictions
 
 from pipeline.errors import UndefinedMetricError
-from pipeline.evaluation.clustered import proportion_interval
 from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.intervals.clustered import proportion_interval
 from pipeline.evaluation.refused import NOT_KNOWN, RefusedCases, judge_with_refused, with_refused
-from pipeline.evaluation.report import ReportInputs, render_report
+from pipeline.evaluation.report.page import ReportInputs, render_report
 
 TEST = predictions(200, seed=8)
 REFUSED = RefusedCases(labels=[1, 0, 1, 1, 0, 0, 0], patients=["new", "new", "p3", "other", "p3", "p4", "p4"])

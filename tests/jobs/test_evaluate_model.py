@@ -16,15 +16,15 @@ from tiny_models import write_model, write_scans
 from pipeline.cases.manifest import read_manifest
 from pipeline.cli import run
 from pipeline.config.experiment import Tracking
-from pipeline.evaluation.conformal import ReferZone
-from pipeline.evaluation.decision_curve import decision_curve
-from pipeline.evaluation.intervals import OUT_OF_FOLD
+from pipeline.evaluation.decisions.decision_curve import decision_curve
+from pipeline.evaluation.decisions.refer_zone import ReferZone
+from pipeline.evaluation.intervals.bootstrap import OUT_OF_FOLD
 from pipeline.evaluation.predictions import Predictions
 from pipeline.files import sha256_file
 from pipeline.scoring.engine import score_cases
 from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.scorer import Scorer
-from pipeline.workflow.mistakes import Mistake, confident_mistakes, planes_png
+from pipeline.workflow.reporting.mistakes import Mistake, confident_mistakes, planes_png
 
 
 def test_doubtful_cases_and_subgroups_of_the_manifest_are_judged(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from pipeline.cases.manifest import read_manifest
 from pipeline.cases.splits import assign_splits
 from pipeline.cli import run
 from pipeline.config.experiment import Config
-from pipeline.workflow.experiment import read_experiment
+from pipeline.workflow.learning.experiment import read_experiment
 
 
 def write_table(folder, patients, *, malignant=3, per_patient=2, **columns):

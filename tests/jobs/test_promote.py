@@ -9,8 +9,8 @@ from coded_models import PREPROCESSING, register_coded, use_coded_networks, writ
 
 from pipeline.cli import run
 from pipeline.config.experiment import Tracking
-from pipeline.evaluation.calibrator import logit
-from pipeline.evaluation.conformal import ReferZone
+from pipeline.evaluation.calibration.calibrator import logit
+from pipeline.evaluation.decisions.refer_zone import ReferZone
 from pipeline.files import sha256_file
 from pipeline.tracking.store import tracking_uri
 

@@ -10,7 +10,7 @@ from cohorts import tiny_config
 from pipeline.cli import run
 from pipeline.tracking.runs import TrackedRun
 from pipeline.training.fit import fit
-from pipeline.workflow import learn
+from pipeline.workflow.learning import learn
 
 
 class KilledError(BaseException):
@@ -116,7 +116,7 @@ def test_store_that_fails_at_the_end_costs_nothing_that_was_learnt(inside, monke
 
     from sqlalchemy.exc import OperationalError
 
-    from pipeline.workflow import training
+    from pipeline.workflow.learning import run as training
 
     def full(*args):
         raise OperationalError("INSERT INTO metrics", {}, sqlite3.OperationalError("database or disk is full"))

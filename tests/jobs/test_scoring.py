@@ -202,9 +202,9 @@ def test_a_rejected_scan_that_was_mended_is_scored_without_being_asked_for(model
 
 
 def test_a_scan_that_ran_out_of_time_is_tried_again(model, manifest, monkeypatch):
-    def out_of_time(setup, cases, stamp, **options):
+    def out_of_time(setup, cases, identity, **options):
         """Every scan is read but one, which does not answer."""
-        for row in score_in_processes(setup, cases, stamp, **options):
+        for row in score_in_processes(setup, cases, identity, **options):
             slow = row.case_id == "0003.nii.gz"
             lost = {"status": "rejected", "code": "E_TIMEOUT", "probability": None, "decision": None, "logit": None}
             yield replace(row, **lost) if slow else row

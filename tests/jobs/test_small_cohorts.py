@@ -82,7 +82,7 @@ def test_what_the_splits_hold_is_said_before_torch_is_imported(tmp_path):
     manifest = write_separable(tmp_path / "scans", malignant=8, benign=8)
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny_config(manifest, tmp_path)))
     code = (
-        "import sys; from pathlib import Path; from pipeline.workflow.experiment import read_experiment; "
+        "import sys; from pathlib import Path; from pipeline.workflow.learning.experiment import read_experiment; "
         "print('\\n'.join(read_experiment(Path('tiny.yaml')).describe())); assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -93,7 +93,7 @@ def test_what_the_splits_hold_is_said_before_torch_is_imported(tmp_path):
 
 @pytest.mark.parametrize("folder", ["beside", "current"])
 def test_a_manifest_is_found_beside_the_configuration_or_in_the_current_folder(tmp_path, monkeypatch, folder):
-    from pipeline.workflow.experiment import read_experiment
+    from pipeline.workflow.learning.experiment import read_experiment
 
     (tmp_path / "configs").mkdir()
     manifest = write_separable(tmp_path / "scans", malignant=8, benign=8)

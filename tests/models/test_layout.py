@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pipeline.config.training import Network
-from pipeline.models.layout import to_fast_layout
+from pipeline.models.cpu_kernels import to_fast_layout
 from pipeline.models.networks import build_network
 
 
@@ -110,7 +110,7 @@ def test_narrow_networks_train_with_any_batch_without_overrunning_memory(name, w
     """In a process of its own: what oneDNN writes beyond the weights' gradient ends the process."""
     code = (
         "import torch; from pipeline.config.training import Network\n"
-        "from pipeline.models.layout import to_fast_layout; from pipeline.models.networks import build_network\n"
+        "from pipeline.models.cpu_kernels import to_fast_layout; from pipeline.models.networks import build_network\n"
         f"dimensions = {3 if name == 'planes' else 2}\n"
         f"network = build_network(Network(name='{name}', width={width}), dimensions=dimensions, outputs=1)\n"
         "to_fast_layout(network).train()\n"
@@ -136,7 +136,7 @@ def test_convolutions_of_small_inputs_learn_the_right_weights_in_bf16(dimensions
     """Of memory that holds NaN, against gradients of float64: torch's own reads and writes beyond its arrays."""
     code = (
         "import itertools, torch; from torch import nn\n"
-        "from pipeline.models.layout import to_fast_layout\n"
+        "from pipeline.models.cpu_kernels import to_fast_layout\n"
         f"dimensions, stride, side = {dimensions}, {stride}, {side}\n"
         "make = nn.Conv2d if dimensions == 2 else nn.Conv3d\n"
         "torch.manual_seed(0)\n"

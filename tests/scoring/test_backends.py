@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.config.training import Network
-from pipeline.evaluation.calibrator import sigmoid
+from pipeline.evaluation.calibration.calibrator import sigmoid
 from pipeline.models.networks import build_network
 from pipeline.scoring.backends import build_predict
 

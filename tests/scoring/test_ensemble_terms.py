@@ -24,12 +24,12 @@ def test_an_ensemble_of_descriptions_is_that_of_the_loaded_models(tmp_path, meth
     models = Ensemble.of([verify_model(folder) for folder in folders])
     assert models.descriptions == scorer.descriptions
     assert models.threshold == scorer.threshold
-    assert models.stamp("bf16") == scorer.stamp
+    assert models.identity("bf16") == scorer.identity
     (row,) = score_cases(scorer, write_scans(tmp_path / "scans", 1))
     assert models.member_columns == len(row.members) == (len(methods) if len(methods) > 1 else 0)
     assert models.finding_columns == (findings if len(findings) > 1 else ())
     assert len(row.findings) == len(models.finding_columns)
-    assert (row.model, row.threshold) == (models.stamp("bf16").model, models.threshold)
+    assert (row.model, row.threshold) == (models.identity("bf16").model, models.threshold)
 
 
 def test_thresholds_are_averaged_on_the_scale_of_the_scores(tmp_path):

@@ -40,7 +40,7 @@ def expected(model, cases):
 
 def engine(model, cases, **options):
     setup = ScorerSetup((model,))
-    return score_in_processes(setup, cases, setup.build().stamp, **options)
+    return score_in_processes(setup, cases, setup.build().identity, **options)
 
 
 def workers_of_this_process() -> set[int]:
@@ -111,9 +111,9 @@ def test_a_killed_worker_loses_and_repeats_nothing(model, cases, expected):
 
 def test_a_model_that_does_not_load_ends_the_run_with_its_reason(model, cases, tmp_path):
     setup = ScorerSetup((model,))
-    stamp = setup.build().stamp
+    identity = setup.build().identity
     with pytest.raises(ModelError, match=r"nowhere: holds no model.json; give a model directory"):
-        list(score_in_processes(ScorerSetup((tmp_path / "nowhere",)), cases, stamp, workers=1))
+        list(score_in_processes(ScorerSetup((tmp_path / "nowhere",)), cases, identity, workers=1))
 
 
 def test_a_model_that_vanishes_under_a_running_batch_leaves_it_unfinished(model, tmp_path):

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from tiny_models import save_tiny
 
 from pipeline.errors import ModelError
-from pipeline.evaluation.conformal import ReferZone
+from pipeline.evaluation.decisions.refer_zone import ReferZone
 from pipeline.files import sha256_bytes
 from pipeline.imaging.envelope import Envelope
 from pipeline.scoring.model_description import PatientHashes, model_digest

@@ -4,9 +4,9 @@ import pytest
 
 from pipeline.cases.case import Case
 from pipeline.errors import Code
-from pipeline.scoring.rows import Stamp, first_code, refusal, rows_table, schema
+from pipeline.scoring.rows import ModelIdentity, first_code, refusal, rows_table, schema
 
-STAMP = Stamp("tiny@1", "1" * 64, "2" * 64)
+STAMP = ModelIdentity("tiny@1", "1" * 64, "2" * 64)
 CASE = Case(case_id="a", image="a.nii", path="a.nii", patient_id="P1")
 
 

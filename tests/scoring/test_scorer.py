@@ -11,8 +11,8 @@ from tiny_models import save_tiny, write_model, write_scans
 from pipeline.cases import prepare
 from pipeline.config.training import Network
 from pipeline.errors import UsageError
-from pipeline.evaluation.calibrator import logit, sigmoid
-from pipeline.evaluation.conformal import ReferZone
+from pipeline.evaluation.calibration.calibrator import logit, sigmoid
+from pipeline.evaluation.decisions.refer_zone import ReferZone
 from pipeline.scoring import model_directory
 from pipeline.scoring.engine import score_cases
 from pipeline.scoring.model_directory import load_model

@@ -18,10 +18,10 @@ from pipeline.cases.case import Case
 from pipeline.errors import Code, ModelError, UsageError
 from pipeline.scoring import sink as sink_module
 from pipeline.scoring.lock import exclusive
-from pipeline.scoring.rows import Stamp, refusal, schema
+from pipeline.scoring.rows import ModelIdentity, refusal, schema
 from pipeline.scoring.sink import RunHeader, Sink
 
-STAMP = Stamp("tiny@1", "1" * 64, "2" * 64)
+STAMP = ModelIdentity("tiny@1", "1" * 64, "2" * 64)
 HEADER = RunHeader(STAMP, 0, "/scans", 0.5)
 
 
@@ -185,7 +185,7 @@ def test_a_row_that_failed_through_no_fault_of_the_case_or_ran_out_of_time_is_no
 @pytest.mark.parametrize(
     ("other", "says"),
     [
-        (RunHeader(Stamp("tiny@2", "3" * 64, "2" * 64), 0, "/scans", 0.5), r"model \(tiny@1, now tiny@2\)"),
+        (RunHeader(ModelIdentity("tiny@2", "3" * 64, "2" * 64), 0, "/scans", 0.5), r"model \(tiny@1, now tiny@2\)"),
         (RunHeader(STAMP, 0, "/others", 0.5), r"source \(/scans, now /others\)"),
         (RunHeader(STAMP, 2, "/scans", 0.5), r"members \(0, now 2\)"),
         (RunHeader(STAMP, 0, "/scans", 0.4), r"threshold \(0\.5, now 0\.4\)"),

@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.cases.case import Case
 from pipeline.cases.inputs import Inputs
 from pipeline.cases.lesions.collect import Collected, collect_annotations
-from pipeline.cases.lesions.dicom_object import annotation_format
+from pipeline.cases.lesions.dicom.dicom_object import annotation_format
 from pipeline.cases.lesions.images import ImageIndex
 from pipeline.cases.lesions.lesion import Lesion, ReadingOptions, RefusedAnnotation
 from pipeline.cases.lesions.match import LesionMatch, match_lesions

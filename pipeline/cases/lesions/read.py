@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from pipeline.cases.lesions.dicom_object import annotation_format
-from pipeline.cases.lesions.dicom_seg import read_segmentation
+from pipeline.cases.lesions.dicom.dicom_object import annotation_format
+from pipeline.cases.lesions.dicom.rtstruct import read_structure_set
+from pipeline.cases.lesions.dicom.segmentation import read_segmentation
+from pipeline.cases.lesions.dicom.structured_report import read_report
+from pipeline.cases.lesions.files.lidc_xml import read_lidc_xml
+from pipeline.cases.lesions.files.mask import read_mask
+from pipeline.cases.lesions.files.slicer import read_fcsv, read_markups
+from pipeline.cases.lesions.files.table_rows import PARQUET, read_lesion_table
+from pipeline.cases.lesions.files.tables import read_table
 from pipeline.cases.lesions.images import ImageIndex
 from pipeline.cases.lesions.lesion import Annotations, LesionFormat, ReadingOptions
-from pipeline.cases.lesions.lidc_xml import read_lidc_xml
-from pipeline.cases.lesions.mask import read_mask
-from pipeline.cases.lesions.rtstruct import read_structure_set
-from pipeline.cases.lesions.slicer import read_fcsv, read_markups
-from pipeline.cases.lesions.structured_report import read_report
-from pipeline.cases.lesions.table_rows import PARQUET, read_lesion_table
-from pipeline.cases.lesions.tables import read_table
 from pipeline.cases.tables.table import TABLE_SUFFIXES
 from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code, TableError

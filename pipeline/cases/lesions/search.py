@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from pipeline.cases.lesions.dicom_object import annotation_format
+from pipeline.cases.lesions.dicom.dicom_object import annotation_format
+from pipeline.cases.lesions.files.lidc_xml import ROOT
+from pipeline.cases.lesions.files.slicer import is_markups
+from pipeline.cases.lesions.files.table_rows import table_columns
 from pipeline.cases.lesions.lesion import LesionFormat
-from pipeline.cases.lesions.lidc_xml import ROOT
 from pipeline.cases.lesions.names import is_mask_name
-from pipeline.cases.lesions.slicer import is_markups
-from pipeline.cases.lesions.table_rows import table_columns
 from pipeline.cases.tables.table import TABLE_SUFFIXES
 from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code

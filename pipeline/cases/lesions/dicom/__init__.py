@@ -1,0 +1,1 @@
+"""Annotations in DICOM objects: segmentations, RT structure sets, structured reports."""

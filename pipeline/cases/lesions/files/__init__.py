@@ -1,0 +1,1 @@
+"""Annotations in other files: masks, tables, 3D Slicer markups, LIDC XML."""

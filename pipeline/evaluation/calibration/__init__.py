@@ -1,0 +1,1 @@
+"""Logit to probability: fitting, applying and judging calibration."""

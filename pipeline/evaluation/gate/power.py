@@ -1,0 +1,165 @@
+"""What the gate could show with so many patients, said before it looks at them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy import stats
+
+from pipeline.config.gate_policy import GatePolicy
+from pipeline.evaluation.arrays import FloatArray
+from pipeline.evaluation.gate.decision import Condition
+from pipeline.evaluation.gate.noninferiority import POWER
+from pipeline.evaluation.gate.records import LockedCases, Look
+
+POWER_NAME = "power"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Variance of paired differences, times the number of patients, of two equal models with one case a patient.
+
+    Both models' scores are taken as normal in each class, with equal variances (binormal), and as correlated there.
+
+    Attributes:
+        auroc: of the difference in AUROC; divided by the patients of either class and added up.
+        sensitivity: of the difference in sensitivity, which is the share of malignant cases decided differently.
+        specificity: likewise of benign cases.
+    """
+
+    auroc: float
+    sensitivity: float
+    specificity: float
+
+
+@dataclass(frozen=True)
+class Chances:
+    """With which probability an equal challenger would pass.
+
+    Attributes:
+        auroc: the condition on AUROC.
+        sensitivity: that on sensitivity.
+        specificity: that on specificity.
+        references: models that it is compared with, 1 or 2.
+    """
+
+    auroc: float
+    sensitivity: float
+    specificity: float
+    references: int = 1
+
+    @property
+    def together(self) -> float:
+        """All of them, were they independent; as they go together, rather more."""
+        return (self.auroc * self.sensitivity * self.specificity) ** self.references
+
+
+@lru_cache(maxsize=8)
+def expected_spread(policy: GatePolicy) -> Spread:
+    """The spread that follows from the AUROC, sensitivity and correlation that the policy assumes.
+
+    With Phi(x) the share of benign cases that a malignant score x outranks, the variance of the difference of two such
+    shares is twice their variance less their covariance; E[Phi(x) Phi(x')] is a bivariate normal probability.
+    """
+    apart = float(np.sqrt(2.0) * stats.norm.ppf(policy.expected_auroc))
+    alike = policy.expected_correlation
+    outranked = [_both_below(apart / np.sqrt(2.0), correlation / 2.0) for correlation in (1.0, alike)]
+    specificity = float(stats.norm.cdf(apart - stats.norm.ppf(policy.expected_sensitivity)))
+    return Spread(
+        auroc=2.0 * (outranked[0] - outranked[1]),
+        sensitivity=_decided_differently(policy.expected_sensitivity, alike),
+        specificity=_decided_differently(specificity, alike),
+    )
+
+
+def _both_below(limit: float, correlation: float) -> float:
+    """Probability that two standard normal values of this correlation both lie below a limit."""
+    covariance = [[1.0, correlation], [correlation, 1.0]]
+    return float(stats.multivariate_normal.cdf([limit, limit], mean=[0.0, 0.0], cov=covariance))
+
+
+def _decided_differently(share: float, correlation: float) -> float:
+    return 2.0 * (share - _both_below(float(stats.norm.ppf(share)), correlation))
+
+
+def chances(policy: GatePolicy, at: Look, *, malignant: float, benign: float, references: int = 1) -> Chances:
+    """With which probability an equal challenger would pass, with so many unseen patients of each class."""
+    errors, reaches = _errors(policy, at, malignant, benign)
+    margins = np.array([policy.auroc_margin, policy.sensitivity_margin, policy.specificity_margin])
+    auroc, sensitivity, specificity = stats.norm.cdf((margins - reaches) / errors)
+    return Chances(float(auroc), float(sensitivity), float(specificity), references)
+
+
+def _errors(policy: GatePolicy, at: Look, malignant: float, benign: float) -> tuple[FloatArray, FloatArray]:
+    """Of AUROC, sensitivity and specificity: the difference's standard error, and how far its lower limit lies below.
+
+    For shares, two patients are added, as the gate's interval does.
+    """
+    spread, patients = expected_spread(policy), np.array([malignant, benign])
+    shares = np.array([spread.sensitivity, spread.specificity]) * patients
+    ranking = np.sqrt(spread.auroc * (1.0 / patients).sum())
+    errors = np.r_[ranking, np.sqrt(shares) / (patients + 2.0)]
+    return errors, float(stats.norm.ppf(1.0 - at.alpha)) * np.r_[ranking, np.sqrt(shares + 1.0) / (patients + 2.0)]
+
+
+def patients_needed(
+    policy: GatePolicy, at: Look, *, malignant: int, benign: int, references: int = 1, power: float = POWER
+) -> tuple[int, int]:
+    """Patients of each class with which an equal challenger would pass everything with this probability, about.
+
+    The class that is short is raised first: by sensitivity for the malignant, by specificity for the benign ones.
+    """
+    counts = [float(max(count, policy.patients_a_class)) for count in (malignant, benign)]
+    each = power ** (1.0 / (3 * references))
+    while True:
+        found = chances(policy, at, malignant=counts[0], benign=counts[1], references=references)
+        if found.together >= power:
+            return int(np.ceil(counts[0])), int(np.ceil(counts[1]))
+        short = [found.sensitivity < each, found.specificity < each]
+        counts = [count * (1.02 if low or not any(short) else 1.0) for count, low in zip(counts, short, strict=True)]
+
+
+def margins_within_reach(
+    policy: GatePolicy, at: Look, *, malignant: int, benign: int, references: int = 1, power: float = POWER
+) -> FloatArray:
+    """Margins of AUROC, sensitivity and specificity that an equal challenger would all keep with this probability."""
+    errors, reaches = _errors(policy, at, malignant, benign)
+    return np.asarray(reaches + stats.norm.ppf(power ** (1.0 / (3 * references))) * errors)
+
+
+def power_condition(policy: GatePolicy, at: Look, cases: LockedCases, *, references: int) -> Condition:
+    """Whether a look at these patients could decide; one that could not would only be spent.
+
+    Args:
+        policy: margins, assumptions, and the power that is asked for.
+        at: which look it would be.
+        cases: the patients at hand.
+        references: models to be compared with, 1 or 2.
+    """
+    malignant, benign = cases.patients_malignant, cases.patients_benign
+    if min(malignant, benign) < 2:
+        return Condition(
+            POWER_NAME, holds=policy.least_power == 0.0, finding="none, with fewer than 2 patients of a class"
+        )
+    found = chances(policy, at, malignant=malignant, benign=benign, references=references)
+    says = (
+        f"look {at.number} at these patients, at a risk of {at.alpha:.2g}: an equal challenger would pass AUROC, "
+        f"sensitivity and specificity with probability {found.auroc:.2f}, {found.sensitivity:.2f} and "
+        f"{found.specificity:.2f}, and all{' against champion and anchor' if references > 1 else ''} with at least "
+        f"{found.together:.2f} (assumed: AUROC {policy.expected_auroc:g}, sensitivity {policy.expected_sensitivity:g}, "
+        f"scores correlated by {policy.expected_correlation:g})"
+    )
+    if found.together >= policy.least_power:
+        return Condition(POWER_NAME, holds=True, finding=says)
+    power = policy.least_power
+    wanted = patients_needed(policy, at.first, malignant=malignant, benign=benign, references=references, power=power)
+    margins = margins_within_reach(policy, at, malignant=malignant, benign=benign, references=references, power=power)
+    shown = ", ".join(f"{np.ceil(1000.0 * margin) / 1000.0:g}" for margin in margins)
+    finding = (
+        f"{says}; {power:g} is asked for, so no look is taken unless forced. It takes about {wanted[0]:,} patients "
+        f"with malignant and {wanted[1]:,} with benign cases, whom no look has seen; or margins, stated beforehand in "
+        f"a file for --policy, of {shown}; or least_power: 0 there, to look regardless"
+    )
+    return Condition(POWER_NAME, holds=False, finding=finding)

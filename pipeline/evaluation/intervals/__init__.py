@@ -1,0 +1,1 @@
+"""Intervals whose unit of sampling is the patient: bootstrap, DeLong, linearisation."""

@@ -1,0 +1,1 @@
+"""What so many patients can show, before anything is trained."""

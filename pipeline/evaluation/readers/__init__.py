@@ -1,0 +1,1 @@
+"""Readers of the same cases: agreement, the ceiling of their labels, and the model beside them."""

@@ -1,0 +1,1 @@
+"""Calibrating, judging and comparing models on labelled cases."""

@@ -1,0 +1,216 @@
+"""Challenger, champion and anchor on the cases of a manifest that none of them has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.cases.case import Case
+from pipeline.cases.manifest import Manifest
+from pipeline.config.experiment import Tracking
+from pipeline.config.gate_policy import GatePolicy
+from pipeline.errors import ModelError, UsageError
+from pipeline.evaluation.gate import conditions
+from pipeline.evaluation.gate.decision import Condition
+from pipeline.evaluation.gate.records import Anchored, Answers, Contender, LockedCases, Look, Parity
+from pipeline.tracking import looks, promotion
+from pipeline.tracking.registry import CHAMPION
+from pipeline.tracking.runs import TrackedRun
+from pipeline.tracking.store import experiment_id, open_store
+from pipeline.workflow.judging.candidates import Candidate, contender, load_candidate
+from pipeline.workflow.judging.labelled_cases import (
+    Scored,
+    doubted_patients,
+    labelled_cases,
+    manifest_record,
+    patients_by_class,
+    score_labelled,
+    seen_cases,
+    seen_images,
+    subgroup_columns,
+)
+
+_PARITY_CASES = 8  # scored again through the registered MLflow model
+
+
+@dataclass(frozen=True, eq=False)
+class Matchup:
+    """Who is compared, and the cases that they are to be judged on.
+
+    Attributes:
+        challenger: who wants to be champion.
+        champion: who is.
+        anchor: the fixed model, which may be one of the two; or, in words, why there is none.
+        manifest: the locked cases.
+        unseen: labelled cases of patients whom none of the models has seen.
+        counts: of the cases.
+    """
+
+    challenger: Candidate
+    champion: Candidate
+    anchor: Candidate | str
+    manifest: Manifest
+    unseen: tuple[Case, ...]
+    counts: LockedCases
+
+    @property
+    def models(self) -> tuple[Candidate, ...]:
+        """Challenger, champion, and the anchor where it is a third."""
+        return _distinct(self.challenger, self.champion, self.anchor)
+
+    @property
+    def patients(self) -> set[str]:
+        """Ids of the patients to be judged on."""
+        return {str(case.patient_id) for case in self.unseen}
+
+
+@dataclass(frozen=True, eq=False)
+class Contest:
+    """What the models answered, and what the gate found."""
+
+    challenger: Contender
+    champion: Contender
+    anchored: Anchored | None
+    at: Look
+    conditions: tuple[Condition, ...]
+
+
+def match_up(model_name: str, manifest: Manifest, config: Tracking) -> Matchup:
+    """Find and load the models, and the cases that none has seen.
+
+    Raises:
+        UsageError: when the version is the champion already.
+        ModelError: when a version does not exist.
+    """
+    store = open_store(config)
+    version = promotion.find_version(store, model_name)
+    holder = promotion.find_version(store, f"models:/{version.name}@{CHAMPION}")
+    if holder.version == version.version:
+        raise UsageError(f"{version}: is the champion already; name another version, as models:/{version.name}/VERSION")
+    challenger, champion = (load_candidate(each, config) for each in (version, holder))
+    anchor = _anchor(promotion.find_anchor(store, version.name), (challenger, champion), config)
+    models = _distinct(challenger, champion, anchor)
+    cases = labelled_cases(manifest)
+    seen = [seen_cases(each.model.description, cases) for each in models]
+    unseen = tuple(case for case in cases if case.case_id not in set.union(*seen))
+    doubts = [doubted_patients(each.model.description, cases) for each in models]
+    malignant, benign = patients_by_class(unseen)
+    counts = LockedCases(
+        labelled=len(cases),
+        seen_by_challenger=len(seen[0]),
+        seen_by_champion=len(seen[1]),
+        seen_by_anchor=len(seen[2]) if len(seen) > 2 else 0,
+        unseen=len(unseen),
+        patients_malignant=malignant,
+        patients_benign=benign,
+        doubt=next(filter(None, doubts), None),
+    )
+    return Matchup(challenger, champion, anchor, manifest, unseen, counts)
+
+
+def _anchor(found: promotion.Version | str, others: Sequence[Candidate], config: Tracking) -> Candidate | str:
+    """The anchor, loaded where it is a model of its own; or why there is none."""
+    if isinstance(found, str):
+        return found
+    same = [each for each in others if each.version.version == found.version]
+    if same:
+        return same[0]
+    try:
+        return load_candidate(found, config)
+    except ModelError as error:
+        return f"{found}, the anchor, cannot be loaded ({error})"
+
+
+def _distinct(challenger: Candidate, champion: Candidate, anchor: Candidate | str) -> tuple[Candidate, ...]:
+    if isinstance(anchor, str) or anchor in (challenger, champion):
+        return challenger, champion
+    return challenger, champion, anchor
+
+
+def next_look(
+    matchup: Matchup, run: TrackedRun, config: Tracking, policy: GatePolicy, *, images: Sequence[str] = ()
+) -> Look:
+    """Which look at these patients, or their images, this one is."""
+    earlier = looks.earlier_looks(
+        run.store,
+        experiment_id(run.store, config),
+        matchup.challenger.version.name,
+        patients=matchup.patients,
+        images=images,
+        besides=run.run_id,
+    )
+    return Look(earlier.count + 1, policy.alpha, len(earlier.patients))
+
+
+def hold_contest(matchup: Matchup, run: TrackedRun, config: Tracking, policy: GatePolicy) -> Contest:
+    """Score the cases with every model, count the look, compare.
+
+    Raises:
+        UsageError: when the cases that can be scored have not both classes.
+    """
+    root, manifest = matchup.manifest.root, matchup.manifest
+    models = matchup.models
+    answers = [score_labelled(each.model, matchup.unseen, root=root) for each in models]
+    both = [row for row, (mine, other) in enumerate(zip(*answers[:2], strict=True)) if mine.usable and other.usable]
+    if len({answers[0][row].case.label for row in both}) < 2:
+        raise UsageError(
+            f"{manifest.path}: of {len(matchup.unseen)} cases that no model has seen, {len(both)} can be scored "
+            "by both, without both classes among them; `malignancy check` says why the others are rejected"
+        )
+    columns = subgroup_columns(manifest, *(each.model.description for each in models[:2]))
+    images = [each.row.image_sha256 for each in answers[0] if each.row.image_sha256]
+    looks.mark_look(run, matchup.challenger.version.name, patients=matchup.patients, images=images)
+    at = next_look(matchup, run, config, policy, images=images)
+    known = [seen_images(each.model.description, scored) for each, scored in zip(models, answers, strict=True)]
+    challenger, champion = (
+        contender([scored[row] for row in both], columns, each.model, prevalence=policy.prevalence)
+        for each, scored in zip(models[:2], answers[:2], strict=True)
+    )
+    anchored = _anchored(models, answers, both, challenger) if len(models) > 2 else None
+    held = conditions.contest(
+        challenger,
+        champion,
+        anchored=anchored,
+        answers=Answers(
+            lost=sum(other.usable and not mine.usable for mine, other in zip(*answers[:2], strict=True)),
+            known_images=len(set.union(*known)),
+            parity=_parity(matchup.challenger, [answers[0][row] for row in both], root),
+        ),
+        policy=policy,
+        at=at,
+        columns=columns,
+    )
+    return Contest(challenger, champion, anchored, at, held)
+
+
+def _anchored(
+    models: Sequence[Candidate], answers: Sequence[Sequence[Scored]], both: Sequence[int], challenger: Contender
+) -> Anchored:
+    """Challenger and anchor on those of the compared cases that the anchor can score."""
+    usable = np.array([answers[2][row].usable for row in both])
+    scored = [answers[2][row] for row, can in zip(both, usable, strict=True) if can]
+    pair = (challenger.part(usable), contender(scored, (), models[2].model)) if scored else None
+    return Anchored(pair, lost=len(both) - len(scored), cases=len(both))
+
+
+def _parity(candidate: Candidate, scored: Sequence[Scored], root: Path) -> Parity:
+    """The command's probabilities beside the registered MLflow model's, on a few cases over the whole range."""
+    ordered = sorted(scored, key=lambda each: each.row.probability or 0.0)
+    places = np.unique(np.linspace(0, len(ordered) - 1, _PARITY_CASES).astype(int))
+    chosen = [ordered[place] for place in places]
+    try:
+        answered = promotion.registered_probabilities(
+            candidate.version,
+            pd.DataFrame([manifest_record(each.case, candidate.model.description) for each in chosen]),
+            root=root,
+        )
+    except ModelError as error:
+        return Parity(None, str(error))
+    if not np.isfinite(answered).all():
+        return Parity(None, "the registered MLflow model rejects cases that the command scores")
+    expected = np.array([each.row.probability for each in chosen], dtype=np.float64)
+    return Parity(float(np.abs(answered - expected).max()))

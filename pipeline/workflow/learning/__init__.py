@@ -1,0 +1,1 @@
+"""From a configuration to a trained, saved and tracked model."""

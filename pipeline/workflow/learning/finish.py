@@ -1,0 +1,251 @@
+"""From what was learnt to a finished training: save the model and write the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.cases.covariates import measure_name
+from pipeline.cases.manifest import Manifest
+from pipeline.cases.splits import Splits
+from pipeline.config.experiment import Config
+from pipeline.config.inputs import SPLITS
+from pipeline.evaluation.readers.agreement import ReaderColumns
+from pipeline.evaluation.report.characteristics import Characteristics, characteristics
+from pipeline.evaluation.report.page import Picture
+from pipeline.files import write_csv
+from pipeline.imaging.envelope import fit_envelope
+from pipeline.scoring.drift import (
+    PROBABILITY,
+    Reference,
+    fit_probability_references,
+    fit_references,
+    references_to_json,
+)
+from pipeline.scoring.golden import add_golden
+from pipeline.scoring.model_description import LabelMeaning, ModelDescription, PatientHashes
+from pipeline.scoring.model_directory import Member, save_model
+from pipeline.tracking.runs import TrackedRun
+from pipeline.training.fit import Fitted
+from pipeline.workflow.cohort import Cohort, extra_frame
+from pipeline.workflow.judging.candidates import ChampionBeside, champion_beside
+from pipeline.workflow.judging.judge import Judgement
+from pipeline.workflow.learning.provenance import provenance
+from pipeline.workflow.reporting.evaluation_files import (
+    Judged,
+    described_columns,
+    preprocessing_facts,
+    provenance_facts,
+    write_evaluation,
+)
+from pipeline.workflow.reporting.mistakes import mistake_pictures
+
+
+@dataclass(frozen=True, eq=False)
+class Learnt:
+    """Networks that are fitted and judged, and not saved yet.
+
+    Attributes:
+        folder: of the run: ``model``, ``predictions.parquet``, ``report.html``, ``summary.txt``, checkpoints.
+        manifest: the table.
+        splits: which case was used for what.
+        cohort: what was used and what was not.
+        fitted: the model's networks: one, the configured members, or those of every fold, fold by fold.
+        judgement: on the test split, or on every case by the network that never saw its patient.
+    """
+
+    folder: Path
+    config: Config
+    manifest: Manifest
+    splits: Splits
+    cohort: Cohort
+    fitted: tuple[Fitted, ...]
+    judgement: Judgement
+
+
+@dataclass(frozen=True, eq=False)
+class Trained(Learnt):
+    """A finished training.
+
+    Attributes:
+        description: the model directory's.
+        dataset_digest: of the data as used.
+        champion: on the same judged cases, or why it is not beside the model.
+    """
+
+    description: ModelDescription
+    dataset_digest: str
+    champion: ChampionBeside | str
+
+    @property
+    def judged_on(self) -> str:
+        """Which cases the judgement is of."""
+        folds = len(self.judgement.fold_aurocs)
+        return f"out of fold, {folds} folds" if folds else "test split"
+
+
+def finish(learnt: Learnt, run: TrackedRun) -> Trained:
+    """Save the model directory and write the report; everything but the registry."""
+    digest = learnt.cohort.digest(learnt.manifest)
+    description = _save(learnt, digest, run)
+    champion = _champion_beside(learnt, description)
+    trained = Trained(**vars(learnt), description=description, dataset_digest=digest, champion=champion)
+    write_evaluation(
+        _judged(trained),
+        trained.folder,
+        all_predictions=trained.judgement.predictions,
+        calibration=trained.judgement.of_first("calibration"),
+        refer_zone=trained.judgement.refer_zone,
+    )
+    _write_splits(trained)
+    return trained
+
+
+def _judged(trained: Trained) -> Judged:
+    config, description, judgement = trained.config, trained.description, trained.judgement
+    simulated = ": simulated intensities" if config.data.intensities == "simulated" else ""
+    return Judged(
+        title=f"{config.name}{simulated}",
+        model=f"{description.name}@{description.digests.model[:12]}",
+        calibration=judgement.calibration,
+        calibration_notes=judgement.calibration_notes,
+        predictions=judgement.of_first("test"),
+        evaluation=judgement.evaluation,
+        findings=judgement.findings,
+        judged_on=trained.judged_on,
+        description=description,
+        label=description.label,
+        flow=trained.cohort.flow(),
+        refused=trained.cohort.refused(trained.splits.of),
+        comparisons=judgement.comparisons,
+        champion=trained.champion,
+        pictures=_pictures(trained),
+        histories=[network.history for network in trained.fitted],
+        subgroups=config.evaluation.subgroups,
+        prevalence=config.evaluation.prevalence,
+        characteristics=_characteristics(trained),
+        readers=ReaderColumns(config.evaluation.readers, config.evaluation.rating_middle)
+        if config.evaluation.readers
+        else None,
+        data={
+            "manifest": trained.manifest.path.name,
+            "modality": config.data.modality,
+            "label": f"1 = malignant; {config.data.label_source}",
+            "intensities": config.data.intensities,
+            "splits": f"{trained.splits.source}, by patient",
+        },
+        preprocessing=preprocessing_facts(description),
+        provenance=provenance_facts(description),
+    )
+
+
+def _characteristics(trained: Trained) -> Characteristics:
+    """Who the labelled cases of each split are; with folds every case judges and trains, so there is one group."""
+    usable, config = trained.cohort.usable, trained.config
+    wanted = described_columns(config.evaluation.subgroups, list(config.data.covariates))
+    columns = [name for name in wanted if name in trained.manifest.columns]
+    table = extra_frame([each.case for each in usable], columns)
+    folds = bool(trained.judgement.fold_aurocs)
+    table["patient_id"] = [str(each.case.patient_id) for each in usable]
+    table["label"] = [each.case.label for each in usable]
+    table["split"] = ["all folds" if folds else each.split for each in usable]
+    order = sorted(range(len(usable)), key=lambda at: [*SPLITS, "all folds"].index(table["split"][at]))
+    return characteristics(table.iloc[order], columns)
+
+
+def _champion_beside(learnt: Learnt, description: ModelDescription) -> ChampionBeside | str:
+    config, cohort, judgement = learnt.config, learnt.cohort, learnt.judgement
+    if not config.evaluation.champion:
+        return "not asked for (evaluation.champion: false)"
+    test = judgement.of_first("test")
+    cases = {each.case.case_id: each.case for each in cohort.usable}
+    return champion_beside(
+        description,
+        test,
+        [cases[case_id] for case_id in test.case_ids],
+        judgement.operating_point,
+        root=learnt.manifest.root,
+        registered=config.tracking.registered_model,
+        tracking=config.tracking,
+    )
+
+
+def _pictures(trained: Trained) -> tuple[Picture, ...]:
+    if not trained.config.evaluation.pictures:
+        return ()
+    inputs = {each.case.case_id: each.input.voxels for each in trained.cohort.usable}
+    test = trained.judgement.of_first("test")
+    # Out of fold, the networks that gave the answer are the ones to ask; the others were trained on the case.
+    folds = dict(zip(test.case_ids, test.frame["fold"].fillna(0).astype(int), strict=True))
+    networks, members = [each.network for each in trained.fitted], trained.config.training.member_count
+    of_fold = [networks[first : first + members] for first in range(0, len(networks), members)]
+    spacing = trained.config.preprocessing.spacing_mm
+    return mistake_pictures(test, lambda case_id: of_fold[folds[case_id]], inputs.get, spacing_mm=spacing)
+
+
+def _write_splits(trained: Trained) -> None:
+    """``splits.csv``: which usable case was in which split."""
+    cases = (*trained.cohort.usable, *trained.cohort.training_alone())
+    rows = [(each.case.case_id, each.case.patient_id, each.split) for each in cases]
+    write_csv(trained.folder / "splits.csv", ("case_id", "patient_id", "split"), rows)
+
+
+def _save(learnt: Learnt, dataset_digest: str, run: TrackedRun) -> ModelDescription:
+    config, cohort, fitted, judgement = learnt.config, learnt.cohort, learnt.fitted, learnt.judgement
+    seen = {"train": cohort.training(), "validation": cohort.of("validation"), "calibration": cohort.of("calibration")}
+    if judgement.fold_aurocs:  # each case trained the networks of all folds but one
+        seen = {"train": [*cohort.usable, *cohort.partly], "validation": [], "calibration": []}
+    patients = {name: [str(each.case.patient_id) for each in cases] for name, cases in seen.items()}
+    measures = [each.input.measures for each in seen["train"]]
+    description = save_model(
+        learnt.folder / "model",
+        [
+            Member(network.network, tuple(fit.calibrator for fit in judgement.calibrations), judgement.covariates)
+            for network in fitted
+        ],
+        name=config.name,
+        network=config.network,
+        preprocessing=config.preprocessing,
+        modality=config.data.modality,
+        findings=config.data.findings,
+        operating_points=list(judgement.operating_points.values()),
+        label=LabelMeaning(source=config.data.label_source, intensities=config.data.intensities),
+        envelope=fit_envelope(
+            measures,
+            modality=config.data.modality,
+            covariates={measure_name(name): scale for name, scale in config.data.covariates.items()},
+        ),
+        prevalence_at_calibration=judgement.prevalence_at_calibration,
+        patients=PatientHashes.of(
+            run.run_id,
+            patients,
+            case_ids=[each.case.case_id for cases in seen.values() for each in cases],
+            images=[each.input.image_sha256 for cases in seen.values() for each in cases],
+        ),
+        provenance={
+            **provenance(config, learnt.manifest, learnt.splits, dataset_digest, run.run_id),
+            "calibration": judgement.calibration_to_json(),
+        },
+        drift_reference=references_to_json(_drift_references(measures, patients["train"], cohort, judgement)),
+        refer_zone=judgement.refer_zone,
+    )
+    add_golden(learnt.folder / "model")
+    return description
+
+
+def _drift_references(
+    measures: Sequence[Mapping[str, float]], patients: Sequence[str], cohort: Cohort, judgement: Judgement
+) -> dict[str, Reference]:
+    """Measures of the training cases, which the envelope knows too, and probabilities of the calibration cases."""
+    names = set.intersection(*(set(case) for case in measures))
+    found = fit_references({name: [case[name] for case in measures] for name in names}, patients)
+    of_case = {each.case.case_id: each.input.measures for each in cohort.usable}
+    calibration = judgement.predictions.where(split="calibration")
+    for name in judgement.operating_points:
+        column = PROBABILITY if name == judgement.first_finding else f"{PROBABILITY}_{name}"
+        cases = calibration.where(finding=name)
+        found |= fit_probability_references(
+            column, cases.probabilities.tolist(), [of_case[each] for each in cases.case_ids], cases.patients.tolist()
+        )
+    return found

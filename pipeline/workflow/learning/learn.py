@@ -1,0 +1,150 @@
+"""From a cohort to networks and what is known of them: fit, calibrate, judge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.cases.findings import finding_labels
+from pipeline.cases.splits import leave_out_parts
+from pipeline.config.experiment import Config
+from pipeline.evaluation.covariates import require_covariates_vary
+from pipeline.training.data import CaseTensors, ImageRows
+from pipeline.training.fit import Fitted, fit
+from pipeline.training.progress import NetworkPlace
+from pipeline.training.tracker import PrefixTracker, Tracker
+from pipeline.workflow.cohort import Cohort, Usable, auxiliary_targets, covariate_values, soft_targets
+from pipeline.workflow.judging.calibrate import calibration_rows, require_operating_point, require_refer_zone
+from pipeline.workflow.judging.judge import Judgement, judge
+from pipeline.workflow.learning.held_out import held_out_logits
+
+
+def learn(
+    cohort: Cohort,
+    config: Config,
+    folder: Path,
+    tracker: Tracker,
+    *,
+    profile: bool = False,
+) -> tuple[tuple[Fitted, ...], Judgement]:
+    """Fit one network or the configured members, calibrate them, and judge them together on the test cases.
+
+    The arguments are those of `fit_members`.
+    """
+    require_can_calibrate(cohort.usable, calibration_rows(cohort.usable), config)
+    fitted = fit_members(member_parts(cohort, config), config, folder, tracker, profile=profile)
+    return fitted, judge_members(cohort, fitted, config)
+
+
+def require_can_calibrate(usable: Sequence[Usable], at: Iterable[int], config: Config) -> None:
+    """Refuse, before anything is trained, what the cases that calibrate cannot bear: zone, confidence, covariate.
+
+    Args:
+        usable: all cases.
+        at: places of those that calibrate.
+        config: the experiment.
+
+    Raises:
+        UsageError: with what is missing.
+    """
+    cases = [usable[index] for index in at]
+    labels = np.array([case.case.label for case in cases])
+    require_refer_zone(labels, config)
+    require_operating_point(labels, config)
+    require_covariates_vary(covariate_values(cases, config), config.data.covariates)
+
+
+def judge_members(cohort: Cohort, fitted: Sequence[Fitted], config: Config) -> Judgement:
+    """Calibrate the networks together and judge them on the test cases."""
+    said = held_out_logits(member_parts(cohort, config), [each.network for each in fitted], config)
+    # Members' offsets differ by what the parts left out differ in; the calibrator takes one off all of them.
+    offset = float(np.mean([each.prior_offset for each in fitted]))
+    return judge(cohort.usable, said, config, prior_offset=offset)
+
+
+def member_parts(cohort: Cohort, config: Config) -> list[Cohort]:
+    """The cohort as each member sees it: itself for one, else with another part of the training cases left out."""
+    members = config.training.member_count
+    if members == 1:
+        return [cohort]
+    cases, splits = zip(*((each.case, each.split) for each in cohort.usable), strict=True)
+    return [cohort.with_splits(names) for names in leave_out_parts(cases, splits, members, seed=config.data.split_seed)]
+
+
+def fit_members(
+    parts: Sequence[Cohort],
+    config: Config,
+    folder: Path,
+    tracker: Tracker,
+    *,
+    after: int = 0,
+    total: int | None = None,
+    profile: bool = False,
+) -> tuple[Fitted, ...]:
+    """Fit a network on the training cases of each part.
+
+    What one of several members leaves out is not looked at in training: its last weights are kept.
+
+    Args:
+        parts: the cohort as each network sees it.
+        config: the experiment.
+        folder: gets the checkpoints.
+        tracker: is told each epoch.
+        after: how many networks of the training, of earlier folds, are fitted already.
+        total: how many it has; by default this call's.
+        profile: print and track where the time goes.
+    """
+    total = total or len(parts)
+    if len(parts) == 1:
+        (cohort,) = parts
+        validation = case_tensors(cohort, "validation", config) if cohort.of("validation") else None
+        place = NetworkPlace(after + 1, total)
+        return (_fit(cohort, validation, config, folder, tracker, place=place, profile=profile),)
+    fitted = []
+    for member, part in enumerate(parts, start=1):
+        seed = int(np.random.SeedSequence((config.seed, member)).generate_state(1)[0])
+        name = f"member_{member}"
+        fitted.append(
+            _fit(
+                part,
+                None,
+                config.model_copy(update={"seed": seed}),
+                folder / name,
+                PrefixTracker(tracker, f"{name}/"),
+                place=NetworkPlace(after + member, total),
+                profile=profile,
+            )
+        )
+    return tuple(fitted)
+
+
+def _fit(
+    cohort: Cohort,
+    validation: CaseTensors | None,
+    config: Config,
+    folder: Path,
+    tracker: Tracker,
+    *,
+    place: NetworkPlace,
+    profile: bool,
+) -> Fitted:
+    train = case_tensors(cohort, "train", config)
+    return fit(train, validation, config, folder=folder, tracker=tracker, place=place, profile=profile)
+
+
+def case_tensors(cohort: Cohort, split: str, config: Config) -> CaseTensors:
+    """Inputs, hard labels (N, F) and the targets of the loss of one split's cases."""
+    usable = cohort.training() if split == "train" else cohort.of(split)
+    cases = [each.case for each in usable]
+    labels = finding_labels(cases, config.data.findings)
+    targets = labels.copy()
+    if config.training.soft_labels:
+        soft = np.array(soft_targets(cases, config.training.soft_labels))
+        targets[:, 0] = np.where(np.isfinite(labels[:, 0]), soft, np.nan)
+    columns = config.training.auxiliary if split == "train" else None
+    auxiliary = auxiliary_targets(cases, columns) if columns else None
+    inputs = ImageRows([each.input.voxels for each in usable])
+    ids = [case.case_id for case in cases]
+    return CaseTensors.from_arrays(inputs, labels, ids, targets=targets, auxiliary=auxiliary)

@@ -1,0 +1,1 @@
+"""What jobs write and print: evaluation files, summaries, checklist answers."""

@@ -1,0 +1,187 @@
+"""What a scoring run says at its end, for people and for whatever watches the night."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.cases.inputs import Inputs
+from pipeline.console import one_line
+from pipeline.evaluation.calibration.calibrator import Calibrator
+from pipeline.scoring.drift import PROBABILITY, Drift, DriftMeter, Reference, references_from_json
+from pipeline.scoring.model_description import ModelDescription
+from pipeline.scoring.rows import STATUSES, ModelIdentity, now
+from pipeline.scoring.sink import Counts, measures_of
+from pipeline.workflow.judging.table_truth import truth_differences
+
+_SHOWN = 5  # rows printed at the end
+_HISTOGRAM_BINS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringRun:
+    """A run that has come to its end.
+
+    Attributes:
+        counts: of the whole output, earlier runs into it included.
+        new: rows of this run by status.
+        waiting: cases whose files were too young.
+        gone: committed cases that the input no longer names.
+        seconds: of this run, imports and start of the workers included.
+    """
+
+    inputs: Inputs
+    descriptions: Sequence[ModelDescription]
+    identity: ModelIdentity
+    counts: Counts
+    new: Mapping[str, int]
+    waiting: int
+    gone: int
+    started_at: str
+    seconds: float
+
+
+def summarise(run: ScoringRun, tables: Iterable[pa.Table], *, drift_alert: float) -> dict[str, Any]:
+    """``summary.json``: counts, throughput, digests, and whether the cases have drifted.
+
+    Args:
+        run: that ended.
+        tables: committed rows with their measures (`pipeline.scoring.sink.Sink.tables`).
+        drift_alert: population stability index, less what chance adds to it, from which a clear shift is an alert.
+    """
+    meter = DriftMeter(_references(run.descriptions))
+    histogram = np.zeros(_HISTOGRAM_BINS, np.int64)
+    first: list[dict[str, Any]] = []
+    decisions: Counter[str] = Counter()
+    for table in tables:
+        probabilities = [value for value in table.column("probability").to_pylist() if value is not None]
+        histogram += np.histogram(probabilities, bins=_HISTOGRAM_BINS, range=(0.0, 1.0))[0]
+        decisions.update(value for value in table.column("decision").to_pylist() if value is not None)
+        columns = {name: table.column(name).to_pylist() for name in table.column_names if name.startswith(PROBABILITY)}
+        meter.add(table.column("patient_id").to_pylist(), {**columns, **measures_of(table)})
+        if len(first) < _SHOWN:
+            names = ["case_id", "status", "code", "probability", "decision"]
+            first += table.select(names).slice(0, _SHOWN - len(first)).to_pylist()
+    drift = meter.drift(least_effect=drift_alert)
+    new = sum(run.new.values())
+    unscored = run.counts.statuses.get("rejected", 0) + run.counts.statuses.get("failed", 0)
+    label = run.descriptions[0].label
+    return {
+        "cases": run.counts.total,
+        **{status: run.counts.statuses.get(status, 0) for status in STATUSES},
+        "codes": dict(run.counts.codes),
+        "decisions": dict(sorted(decisions.items())),
+        "unscored_share": unscored / max(run.counts.total, 1),
+        "scored_by_this_run": new,
+        "waiting_for_arrival": run.waiting,
+        "no_longer_in_input": run.gone,
+        "skipped_files": dict(run.inputs.skipped),
+        "repeated_rows": run.inputs.repeated_rows,
+        "input": run.inputs.source,
+        "input_digest": run.inputs.digest,
+        "seconds": round(run.seconds, 3),
+        "scans_per_second": round(new / run.seconds, 2),
+        "started_at": run.started_at,
+        "ended_at": now(),
+        "model": run.identity.model,
+        "model_digest": run.identity.model_digest,
+        "preprocessing_digest": run.identity.preprocessing_digest,
+        "label_source": label.source,
+        "intensities": label.intensities,
+        "intensities_differ": truth_differences(
+            run.inputs.facts, label_source=label.source, intensities=label.intensities
+        ).intensities,
+        "probability_histogram": histogram.tolist(),
+        **_drift_to_json(drift),
+        "drift_unknown_patients": meter.unknown_patients,
+        "first_rows": first,
+    }
+
+
+def summary_text(run: ScoringRun, summary: Mapping[str, Any], out: Path) -> str:
+    """The same for a person, in a few lines."""
+    counts = ", ".join(f"{summary[status]} {status}" for status in STATUSES)
+    lines = [f"{summary['cases']} cases: {counts} ({summary['scans_per_second']} scans per second)"]
+    kept = summary["cases"] - summary["scored_by_this_run"]
+    if kept > 0:
+        lines.append(f"  {kept} of them were kept from an earlier run into this folder")
+    if summary["waiting_for_arrival"]:
+        lines.append(f"  {summary['waiting_for_arrival']} more are still arriving, left for the next run")
+    if run.gone:
+        what = "left out of the table" if run.inputs.digest else "kept as they were scored"
+        lines.append(f"  {run.gone} cases of an earlier run are no longer in the input: {what}")
+    if summary["decisions"]:
+        lines.append("  " + ", ".join(f"{count} {name}" for name, count in summary["decisions"].items()))
+    lines += [f"  {code}: {count}" for code, count in summary["codes"].items()]
+    lines += [f"  drift: {sentence}" for sentence in summary["drift_sentences"]]
+    if summary["drift_alerts"] and summary["drift_unknown_patients"]:
+        lines.append(
+            f"  drift: {summary['drift_unknown_patients']} cases name no patient, and each counts as another; "
+            "where a patient has several, chance does more than the test knows of"
+        )
+    calibrators = ", ".join(
+        dict.fromkeys(_calibrator(member.calibrator) for each in run.descriptions for member in each.members)
+    )
+    lines.append(
+        f"model {run.identity.model}: probability of malignancy ({summary['label_source']}), "
+        f"{calibrators}, {summary['intensities']} intensities"
+    )
+    if summary["intensities_differ"]:
+        lines.append(f"{summary['intensities_differ']}: the probabilities are not made for these cases")
+    if len(run.descriptions[0].findings) > 1:
+        findings = ", ".join(run.descriptions[0].findings)
+        lines.append(f"findings, each with its own probability, which do not sum to 1: {findings}")
+    for row in summary["first_rows"]:
+        shown = f"{row['probability']:.3f} {row['decision']}" if row["probability"] is not None else row["code"]
+        lines.append(f"  {row['case_id']}: {shown} ({row['status']})")
+    lines.append(f"rows: {out / 'scores.parquet'}, {out / 'scores.csv'}")
+    return "\n".join(map(one_line, lines))
+
+
+def _references(descriptions: Sequence[ModelDescription]) -> dict[str, Reference]:
+    """What the cases are held against; of several models the first one's measures alone.
+
+    Its probabilities are its own, and the rows hold the mean of all.
+    """
+    description = descriptions[0]
+    stored = description.drift_reference
+    if len(descriptions) > 1:
+        stored = {name: each for name, each in stored.items() if not name.startswith(PROBABILITY)}
+    # For models that were saved before references said how many cases they are of.
+    train, calibration = len(description.patients.train), len(description.patients.calibration)
+    patients = {name: calibration or train if name.startswith(PROBABILITY) else train for name in stored}
+    return references_from_json(stored, patients=patients)
+
+
+def _drift_to_json(drift: Drift) -> dict[str, Any]:
+    """Indices by name, the test of each, and what has changed in words."""
+    return {
+        "drift": {name: round(shift.index, 4) for name, shift in drift.shifts.items()},
+        "drift_alerts": list(drift.alerts),
+        "drift_tests": {
+            name: {
+                "index": shift.index,
+                "effect": shift.effect,
+                "statistic": shift.statistic,
+                "degrees_of_freedom": list(shift.degrees),
+                "p_value": shift.p_value,
+                "p_adjusted": drift.adjusted[name],
+                "cases": shift.cases,
+                "patients": shift.patients,
+                "alert": name in drift.alerts,
+            }
+            for name, shift in drift.shifts.items()
+        },
+        "drift_untested": dict(drift.untested),
+        "drift_sentences": drift.sentences(),
+    }
+
+
+def _calibrator(value: dict[str, Any]) -> str:
+    return Calibrator.from_json(value).describe()
