@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.cases.cache import StoredInputs, look
 from pipeline.cases.case import Case
-from pipeline.cases.covariates import NO_COVARIATES, read_covariates
+from pipeline.cases.covariates import NO_COVARIATES, measure_name, read_covariates
 from pipeline.cases.remote import local_copy
 from pipeline.config.inputs import Preprocessing, Scale
 from pipeline.errors import CaseError, Code
@@ -48,6 +48,8 @@ def prepare_case(
         return case.fault
     try:
         known = read_covariates(case, covariates)
+        if config.zoom:
+            config = config.for_size(known[measure_name(config.zoom.column)])
         if stored is not None and envelope is None and case.url is None:
             found = _prepare_stored(case, config, modality=modality, root=root, stored=stored)
             # What is stored is the scan's: the table may say something else of it tomorrow.

@@ -140,6 +140,12 @@ class Config(Section):
                 )
             if name in self.data.covariates:
                 raise ValueError(f"data.covariates: {name!r} is a finding, which is what is predicted; leave it out")
+        zoom = self.preprocessing.zoom
+        if zoom and self.data.covariates.get(zoom.column) != "log":
+            raise ValueError(
+                f"preprocessing.zoom: {zoom.column!r} is no covariate on the log scale; add it as "
+                f"data.covariates={{{zoom.column}: log}}: a network that sees all lesions alike must be told their size"
+            )
         if self.task == "multilabel" and self.training.class_balance != "none":
             raise ValueError(
                 f"training.class_balance: {self.training.class_balance!r} balances one label and would shift every "

@@ -143,6 +143,34 @@ class Limits(Section):
     max_ratio: PositiveInt = Field(200, description="decompressed bytes per compressed byte, above the first 16 MiB")
 
 
+class Zoom(Section):
+    """Enlarging small lesions: the input's spacing follows a size that is known of every case."""
+
+    column: Name = Field(description="a covariate on the log scale: the lesion's size in mm, as diameter_mm")
+    reference_mm: PositiveFloat = Field(description="a lesion of this size is shown at spacing_mm")
+    power: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="1 shows all lesions equally large; below 1 smaller ones stay smaller"
+    )
+    smallest: PositiveFloat = Field(0.5, description="least factor by which a large lesion is shrunk")
+    largest: PositiveFloat = Field(3.0, description="greatest factor by which a small one is enlarged")
+
+    @model_validator(mode="after")
+    def _holds_no_zoom(self) -> Self:
+        if not self.smallest <= 1 <= self.largest:
+            raise ValueError(f"smallest ({self.smallest:g}) to largest ({self.largest:g}) does not hold 1; widen it")
+        return self
+
+    def factor(self, size_mm: float) -> float:
+        """How much a lesion of a size in mm is enlarged.
+
+        Example:
+            >>> Zoom(column="diameter_mm", reference_mm=9.0, largest=2.0).factor(6.0)
+            1.5
+        """
+        factor = math.pow(self.reference_mm / size_mm, self.power)
+        return min(max(factor, self.smallest), self.largest)
+
+
 MOST_INPUT_VOXELS = 2**27  # half a gigabyte a case
 
 
@@ -157,8 +185,20 @@ class Preprocessing(Section):
     spacing_mm: tuple[PositiveFloat, ...] | None = Field(
         description="millimetres between voxels along R, A (and S); null resizes the whole image to size", strict=False
     )
+    zoom: Zoom | None = Field(
+        None,
+        description="null, or the covariate by which small lesions are enlarged",
+        exclude_if=lambda zoom: zoom is None,  # digests of inputs and models without it stay what they were
+    )
     intensity: Intensity = Intensity()
     limits: Limits = Limits()
+
+    def for_size(self, size_mm: float) -> Preprocessing:
+        """The preprocessing of a case whose zoom column holds this size in mm: spacing divided by the factor."""
+        if self.zoom is None or self.spacing_mm is None:
+            return self
+        factor = self.zoom.factor(size_mm)
+        return self.model_copy(update={"spacing_mm": tuple(mm / factor for mm in self.spacing_mm), "zoom": None})
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -176,6 +216,8 @@ class Preprocessing(Section):
             raise ValueError(f"size {self.size} is below 8 voxels; no network here accepts that")
         if self.region == "lesion" and self.spacing_mm is None:
             raise ValueError("region 'lesion' needs spacing_mm, because its size is a length in millimetres")
+        if self.zoom and self.spacing_mm is None:
+            raise ValueError("zoom needs spacing_mm, which it divides by the factor of each case")
         if self.region == "lesion" and self.dimensions == 2:
             raise ValueError("region 'lesion' needs dimensions 3; for slices cut around the lesion use region 'image'")
         return self

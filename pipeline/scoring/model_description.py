@@ -211,6 +211,8 @@ def input_contract(preprocessing: Preprocessing, modality: str, *, covariates: I
         else f"{' x '.join(f'{mm:g}' for mm in preprocessing.spacing_mm)} mm"
     )
     what = "lesion centre needed" if preprocessing.region == "lesion" else "whole image"
+    if preprocessing.zoom:
+        spacing += f" for {preprocessing.zoom.column} {preprocessing.zoom.reference_mm:g}, finer for smaller"
     columns = "".join(f", column {name} needed" for name in covariates)
     return f"{modality} {preprocessing.dimensions}D, {what}{columns}, {size} voxels, {spacing}"
 
