@@ -159,6 +159,11 @@ class Training(Section):
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: a GPU when there is one")
     devices: Count = Field(1, description="of each node; more than one process is started by torchrun")
     num_nodes: Count = Field(1, description="machines of a distributed training")
+    networks_at_once: Count | None = Field(
+        None,
+        description="members or folds fitted at a time on a CPU, each with its share of the threads; null: as many as "
+        "there are threads, where the training is long enough",
+    )
     loader_workers: Annotated[NonNegativeInt, Field(le=1024)] = Field(
         0, description="processes that read batches ahead; 0 reads between steps"
     )

@@ -26,15 +26,24 @@ class ImageRows:
     """Network inputs that stay where they are, such as mapped files, until a batch needs them.
 
     Args:
-        rows: N arrays (1, R, A[, S]) float32.
+        rows: M arrays (1, R, A[, S]) float32, or one of them all.
+        places: of N of them; by default all, in order.
     """
 
-    def __init__(self, rows: Sequence[npt.NDArray[np.float32]]) -> None:
+    def __init__(
+        self, rows: Sequence[npt.NDArray[np.float32]] | npt.NDArray[np.float32], places: Sequence[int] | None = None
+    ) -> None:
         self._rows = rows
+        self._places = range(len(rows)) if places is None else places
+
+    @property
+    def rows(self) -> list[npt.NDArray[np.float32]]:
+        """The N arrays."""
+        return [self._rows[place] for place in self._places]
 
     def __getitem__(self, places: Tensor) -> Tensor:
         """Copies of some of them, (B, 1, R, A[, S])."""
-        return torch.from_numpy(np.stack([self._rows[place] for place in places.tolist()]))
+        return torch.from_numpy(np.stack([self._rows[self._places[place]] for place in places.tolist()]))
 
 
 @dataclass(frozen=True, eq=False)

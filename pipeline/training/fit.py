@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAverag
 from torch import nn
 
 from pipeline.config.experiment import Config
+from pipeline.config.training import Training
 from pipeline.errors import UnfinishedError
 from pipeline.models.cpu_kernels import to_fast_layout
 from pipeline.models.networks import build_network, keep_outputs
@@ -95,7 +96,7 @@ def fit(
     if processes().count > 1:
         network = share_batch_norm(network, on_gpu=uses_gpu(settings))
     steps_an_epoch = math.ceil(len(data.batches) / settings.accumulate_batches)
-    epochs = max(settings.max_epochs, math.ceil(settings.min_steps / steps_an_epoch))
+    epochs = planned_epochs(steps_an_epoch, settings)
     module = Classifier(
         network,
         settings,
@@ -114,6 +115,11 @@ def fit(
     if profile:
         report_shares(shares.shares(), tracker, step=trainer.current_epoch)
     return replace(_load_best(module, kept[0], trainer, offset=offset), history=tuple(history.epochs))
+
+
+def planned_epochs(steps_an_epoch: int, settings: Training) -> int:
+    """How many epochs a training has unless it stops early: more than ``max_epochs`` where those are few steps."""
+    return max(settings.max_epochs, math.ceil(settings.min_steps / steps_an_epoch))
 
 
 def _run(trainer: pl.Trainer, module: Classifier, data: CasesDataModule, last: Path | None) -> None:

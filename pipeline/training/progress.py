@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 
 from pipeline.progress import ProgressReport
 
-_EVERY_SECONDS = 2.0  # few cases make epochs of a tenth of a second, of which a log does not want each
+EVERY_SECONDS = 2.0  # few cases make epochs of a tenth of a second, of which a log does not want each
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class EpochProgress(Callback):
         """Start the clock."""
         self._started, self._first = time.monotonic(), trainer.current_epoch
         self._report = ProgressReport(
-            str(self._place), total=trainer.max_epochs, done=self._first, every_seconds=_EVERY_SECONDS
+            str(self._place), total=trainer.max_epochs, done=self._first, every_seconds=EVERY_SECONDS
         )
         self._report.__enter__()
 

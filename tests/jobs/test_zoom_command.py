@@ -1,4 +1,4 @@
-"""``preprocessing.zoom``: lesions shown at a scale that follows their known size, in training and every way of scoring."""
+"""``preprocessing.zoom``: lesions are shown at a scale that follows their known size, wherever a case is read."""
 
 import numpy as np
 import pandas as pd

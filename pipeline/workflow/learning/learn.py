@@ -12,8 +12,8 @@ from pipeline.cases.splits import leave_out_parts
 from pipeline.config.experiment import Config
 from pipeline.evaluation.covariates import require_covariates_vary
 from pipeline.training.data import CaseTensors, ImageRows
-from pipeline.training.fit import Fitted, fit
-from pipeline.training.progress import NetworkPlace
+from pipeline.training.fit import Fitted
+from pipeline.training.networks import NetworkTask, fit_networks
 from pipeline.training.tracker import PrefixTracker, Tracker
 from pipeline.workflow.cohort import Cohort, Usable, auxiliary_targets, covariate_values, soft_targets
 from pipeline.workflow.judging.calibrate import calibration_rows, require_operating_point, require_refer_zone
@@ -96,42 +96,24 @@ def fit_members(
         total: how many it has; by default this call's.
         profile: print and track where the time goes.
     """
-    total = total or len(parts)
+    return fit_networks(
+        member_tasks(parts, config, folder, tracker), after=after, total=total or len(parts), profile=profile
+    )
+
+
+def member_tasks(parts: Sequence[Cohort], config: Config, folder: Path, tracker: Tracker) -> list[NetworkTask]:
+    """What each member is fitted on, with what seed, and where its checkpoints lie; the only network is no member."""
     if len(parts) == 1:
         (cohort,) = parts
         validation = case_tensors(cohort, "validation", config) if cohort.of("validation") else None
-        place = NetworkPlace(after + 1, total)
-        return (_fit(cohort, validation, config, folder, tracker, place=place, profile=profile),)
-    fitted = []
+        return [NetworkTask(case_tensors(cohort, "train", config), validation, config, folder, tracker)]
+    tasks = []
     for member, part in enumerate(parts, start=1):
         seed = int(np.random.SeedSequence((config.seed, member)).generate_state(1)[0])
-        name = f"member_{member}"
-        fitted.append(
-            _fit(
-                part,
-                None,
-                config.model_copy(update={"seed": seed}),
-                folder / name,
-                PrefixTracker(tracker, f"{name}/"),
-                place=NetworkPlace(after + member, total),
-                profile=profile,
-            )
-        )
-    return tuple(fitted)
-
-
-def _fit(
-    cohort: Cohort,
-    validation: CaseTensors | None,
-    config: Config,
-    folder: Path,
-    tracker: Tracker,
-    *,
-    place: NetworkPlace,
-    profile: bool,
-) -> Fitted:
-    train = case_tensors(cohort, "train", config)
-    return fit(train, validation, config, folder=folder, tracker=tracker, place=place, profile=profile)
+        name, of_member = f"member_{member}", config.model_copy(update={"seed": seed})
+        train = case_tensors(part, "train", config)
+        tasks.append(NetworkTask(train, None, of_member, folder / name, PrefixTracker(tracker, f"{name}/")))
+    return tasks
 
 
 def case_tensors(cohort: Cohort, split: str, config: Config) -> CaseTensors:

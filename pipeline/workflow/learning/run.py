@@ -81,7 +81,9 @@ def run_training(experiment: Experiment, *, resume: str | None = None, profile: 
         return None
     started = datetime.now(UTC)
     name = _run_name(experiment, started)
-    shown = map_texts(config.model_dump(mode="json"), redact)
+    # How many networks are fitted at a time may change when a training goes on.
+    asked = config.model_dump(mode="json", exclude={"training": {"networks_at_once"}})
+    shown = map_texts(asked, redact)
     record = RunRecord(None, name, shown, manifest.digest)
     if resume:
         folder, record = find_run(resume, config, record)
