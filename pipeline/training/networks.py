@@ -56,24 +56,19 @@ class NetworkTask:
     tracker: Tracker
 
 
-def fit_networks(
-    tasks: Sequence[NetworkTask], *, after: int = 0, total: int | None = None, profile: bool = False
-) -> tuple[Fitted, ...]:
+def fit_networks(tasks: Sequence[NetworkTask], *, profile: bool = False) -> tuple[Fitted, ...]:
     """Fit every network, in order, several at a time where that is sooner.
 
     Args:
         tasks: one or more, of one experiment.
-        after: how many networks of the training are fitted already.
-        total: how many it has; by default these.
         profile: print and track where the time goes; then one after the other.
 
     Raises:
         UnfinishedError: as `fit`; or when a process ends before its network is fitted.
     """
-    total = total or len(tasks)
     at_once = 1 if profile else networks_at_once(tasks)
     if at_once > 1:
-        return _fit_at_once(tasks, at_once, after=after, total=total)
+        return _fit_at_once(tasks, at_once)
     return tuple(
         fit(
             task.train,
@@ -81,7 +76,7 @@ def fit_networks(
             task.config,
             folder=task.folder,
             tracker=task.tracker,
-            place=NetworkPlace(after + number, total),
+            place=NetworkPlace(number, len(tasks)),
             profile=profile,
         )
         for number, task in enumerate(tasks, start=1)
@@ -99,7 +94,7 @@ def networks_at_once(tasks: Sequence[NetworkTask]) -> int:
     return min(len(tasks), torch.get_num_threads(), settings.networks_at_once or len(tasks))
 
 
-def _fit_at_once(tasks: Sequence[NetworkTask], at_once: int, *, after: int, total: int) -> tuple[Fitted, ...]:
+def _fit_at_once(tasks: Sequence[NetworkTask], at_once: int) -> tuple[Fitted, ...]:
     threads = max(1, torch.get_num_threads() // at_once)
     with tempfile.TemporaryDirectory(prefix="malignancy-networks-") as folder:
         lines = [Path(folder) / f"{number}.jsonl" for number in range(len(tasks))]
@@ -110,8 +105,7 @@ def _fit_at_once(tasks: Sequence[NetworkTask], at_once: int, *, after: int, tota
         setting = parallel_config(
             "loky", inner_max_num_threads=threads, initializer=start, initargs=(os.getpid(),), temp_folder=folder
         )
-        first, last = after + 1, after + len(tasks)
-        with setting, _telling(tasks, lines, f"networks {first} to {last} of {total}, epoch"):
+        with setting, _telling(tasks, lines, f"{len(tasks)} networks, {at_once} at a time, epoch"):
             try:
                 return tuple(Parallel(at_once)(jobs))
             except BrokenProcessPool as error:

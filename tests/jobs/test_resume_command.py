@@ -9,8 +9,8 @@ from cohorts import tiny_config
 
 from pipeline.cli import run
 from pipeline.tracking.runs import TrackedRun
+from pipeline.training import networks
 from pipeline.training.fit import fit
-from pipeline.workflow.learning import learn
 
 
 class KilledError(BaseException):
@@ -44,7 +44,7 @@ def killed_after_fitting(monkeypatch):
         fit(*args, **kwargs)
         raise KilledError
 
-    monkeypatch.setattr(learn, "fit", fitting)
+    monkeypatch.setattr(networks, "fit", fitting)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ from pipeline.config.experiment import Config
 from pipeline.evaluation.metrics import auroc
 from pipeline.tracking.runs import TrackedRun, open_run
 from pipeline.training.fit import Fitted
+from pipeline.training.networks import fit_networks
 from pipeline.workflow.cohort import Cohort
 from pipeline.workflow.judging.judge import Judgement
 from pipeline.workflow.learning.held_out import out_of_fold_logits
-from pipeline.workflow.learning.learn import fit_members, require_can_calibrate
+from pipeline.workflow.learning.learn import member_tasks, require_can_calibrate
 from pipeline.workflow.learning.out_of_fold import judge_out_of_fold
 from pipeline.workflow.learning.run_folder import RunRecord, read_record
 
@@ -47,20 +49,21 @@ def learn_folds(
     usable = cohort.usable
     require_can_calibrate(usable, range(len(usable)), config)
     labels = finding_labels([case.case for case in usable], config.data.findings)[:, 0]
-    names, members = fold_names(cohort), config.training.member_count
+    members = config.training.member_count
+    parts = {fold: fold_parts(cohort, fold, config) for fold in fold_names(cohort)}
     runs = _FoldRuns(run, config, folder, name, tags)
-    learnt: dict[str, tuple[Fitted, ...]] = {}
-    for fold in names:
-        with runs.open(fold) as child:
-            parts, after = fold_parts(cohort, fold, config), len(learnt) * members
-            learnt[fold] = fit_members(
-                parts, config, folder / fold, child, after=after, total=len(names) * members, profile=profile
-            )
-            networks = [fitted.network for fitted in learnt[fold]]
-            logits = out_of_fold_logits(parts[:1], [networks], config).logits[:, 0]
+    with ExitStack() as opened:  # all at once, because networks of several folds are fitted at a time
+        children = {fold: opened.enter_context(runs.open(fold)) for fold in parts}
+        tasks = [member_tasks(parts[fold], config, folder / fold, child) for fold, child in children.items()]
+        fitted = fit_networks(list(chain.from_iterable(tasks)), profile=profile)
+        of_fold = [fitted[start : start + members] for start in range(0, len(fitted), members)]
+        learnt = dict(zip(parts, of_fold, strict=True))
+        for fold, child in children.items():
+            networks = [network.network for network in learnt[fold]]
+            logits = out_of_fold_logits(parts[fold][:1], [networks], config).logits[:, 0]
             tested = np.isfinite(logits)
             child.metrics({"test_auroc": auroc(labels[tested], logits[tested])})
-    return tuple(fitted for of_fold in learnt.values() for fitted in of_fold), judge_folds(cohort, learnt, config)
+    return fitted, judge_folds(cohort, learnt, config)
 
 
 def judge_folds(cohort: Cohort, learnt: Mapping[str, Sequence[Fitted]], config: Config) -> Judgement:

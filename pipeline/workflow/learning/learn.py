@@ -79,8 +79,6 @@ def fit_members(
     folder: Path,
     tracker: Tracker,
     *,
-    after: int = 0,
-    total: int | None = None,
     profile: bool = False,
 ) -> tuple[Fitted, ...]:
     """Fit a network on the training cases of each part.
@@ -92,13 +90,9 @@ def fit_members(
         config: the experiment.
         folder: gets the checkpoints.
         tracker: is told each epoch.
-        after: how many networks of the training, of earlier folds, are fitted already.
-        total: how many it has; by default this call's.
         profile: print and track where the time goes.
     """
-    return fit_networks(
-        member_tasks(parts, config, folder, tracker), after=after, total=total or len(parts), profile=profile
-    )
+    return fit_networks(member_tasks(parts, config, folder, tracker), profile=profile)
 
 
 def member_tasks(parts: Sequence[Cohort], config: Config, folder: Path, tracker: Tracker) -> list[NetworkTask]:

@@ -64,15 +64,15 @@ def trained(monkeypatch):
     def no_run(self, fold):
         yield Run()
 
-    def train(*_, **__):
-        return (SimpleNamespace(network=0, prior_offset=next(offsets)),)
+    def train(tasks, **_):
+        return tuple(SimpleNamespace(network=0, prior_offset=next(offsets)) for _ in tasks)
 
     def judge(parts, said, config, *, prior_offset):
         told.update(prior_offset=prior_offset, logits=said.logits)
         return "judged"
 
     monkeypatch.setattr(folds._FoldRuns, "open", no_run)
-    monkeypatch.setattr(folds, "fit_members", train)
+    monkeypatch.setattr(folds, "fit_networks", train)
     said = HeldOut(np.arange(24.0)[:, None], np.empty((0, 2, 1)), 3)
     monkeypatch.setattr(folds, "out_of_fold_logits", lambda *_: said)
     monkeypatch.setattr(folds, "judge_out_of_fold", judge)
@@ -107,8 +107,8 @@ def test_what_the_calibration_cases_cannot_bear_is_refused_before_training(confi
     def train(*_, **__):
         raise AssertionError("trained")
 
-    monkeypatch.setattr(folds, "fit_members", train)
-    monkeypatch.setattr(learn, "fit_members", train)
+    monkeypatch.setattr(folds, "fit_networks", train)
+    monkeypatch.setattr(learn, "fit_networks", train)
     with pytest.raises(UsageError, match=says):
         learn_folds(cohort(FOLDS), change(config), tmp_path, Run(), name="n", tags={})
     with pytest.raises(UsageError, match=says):
