@@ -6,8 +6,10 @@ import os
 import pwd
 import resource
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+_PROC, _CONTROL_GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/nvhost-gpu", "/dev/kfd", "/dev/dxg")  # NVIDIA, Jetson, AMD, WSL
 
 
@@ -18,9 +20,53 @@ def may_have_gpu() -> bool:
 
 def usable_cores() -> int:
     """Cores that this process may use: fewer than the machine has in a container or under ``taskset``."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
+    quota = _cpu_quota()
+    return cores if quota is None else max(1, min(cores, round(quota)))
+
+
+def set_thread_defaults() -> None:
+    """Have threads that wait for work sleep soon, and start no more than the cores that this process may use.
+
+    OpenMP's threads spin for milliseconds before they sleep. Beside another busy process they then take the time of
+    the thread that they wait for, and a training is several times slower; ``benchmarks/threads.py`` shows it. OpenMP
+    reads these variables when torch is imported; whatever the user has set stays.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
+        os.environ["GOMP_SPINCOUNT"] = "10000"
+    if "OMP_NUM_THREADS" not in os.environ and _cpu_quota() is not None:  # which torch does not look at
+        os.environ["OMP_NUM_THREADS"] = str(usable_cores())
+
+
+def _cpu_quota() -> float | None:
+    """Cores' worth of time that control groups, as a container's, grant this process; None without a limit."""
+    quotas = [quota for quota in map(_quota_of, _control_groups()) if quota is not None]
+    return min(quotas, default=None)
+
+
+def _control_groups() -> Iterator[Path]:
+    """Folders of the control groups that limit this process's time: its own and those around it."""
+    try:
+        lines = (_PROC / "self" / "cgroup").read_text().splitlines()
+    except OSError:  # not on macOS
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers or "cpu" in controllers.split(","):
+            root = _CONTROL_GROUPS / ("cpu" if controllers else "")
+            group = root / path.lstrip("/")
+            yield from (group, *(parent for parent in group.parents if parent.is_relative_to(root)))
+
+
+def _quota_of(group: Path) -> float | None:
+    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        try:
+            quota, period, *_ = " ".join((group / name).read_text() for name in names).split()
+            if quota != "max" and float(quota) > 0 and float(period) > 0:
+                return float(quota) / float(period)
+        except (OSError, ValueError):
+            continue
+    return None
 
 
 def peak_memory_megabytes() -> float:

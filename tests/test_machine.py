@@ -77,3 +77,43 @@ def test_a_gpu_is_asked_for_only_where_a_device_is(monkeypatch, tmp_path):
     assert not may_have_gpu()
     (tmp_path / "device").touch()
     assert may_have_gpu()
+
+
+def limited(monkeypatch, tmp_path, groups, files):
+    """A machine whose /proc and /sys hold these."""
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    (tmp_path / "proc" / "self" / "cgroup").write_text(groups)
+    for name, text in files.items():
+        path = tmp_path / "groups" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr(machine, "_PROC", tmp_path / "proc")
+    monkeypatch.setattr(machine, "_CONTROL_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "cores"),
+    [
+        ("0::/\n", {"cpu.max": "200000 100000\n"}, 2),
+        ("0::/pod/one\n", {"pod/one/cpu.max": "max 100000\n", "pod/cpu.max": "350000 100000\n"}, 4),
+        ("0::/\n", {"cpu.max": "50000 100000\n"}, 1),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, 16),
+        ("4:cpu,cpuacct:/a\n", {"cpu/a/cpu.cfs_quota_us": "300000\n", "cpu/a/cpu.cfs_period_us": "100000\n"}, 3),
+        ("4:cpu,cpuacct:/\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 16),
+        ("0::/\n", {"cpu.max": "damaged"}, 16),
+    ],
+)
+def test_cores_are_those_that_a_container_may_use(monkeypatch, tmp_path, groups, files, cores):
+    limited(monkeypatch, tmp_path, groups, files)
+    assert machine.usable_cores() == cores
+
+
+def test_threads_are_as_many_as_the_quota_and_sleep_soon(monkeypatch, tmp_path):
+    limited(monkeypatch, tmp_path, "0::/\n", {"cpu.max": "200000 100000\n"})
+    monkeypatch.setattr(os, "environ", {})
+    machine.set_thread_defaults()
+    assert (os.environ["OMP_NUM_THREADS"], os.environ["GOMP_SPINCOUNT"]) == ("2", "10000")
+    monkeypatch.setattr(os, "environ", asked := {"OMP_NUM_THREADS": "7", "OMP_WAIT_POLICY": "ACTIVE"})
+    machine.set_thread_defaults()
+    assert asked == {"OMP_NUM_THREADS": "7", "OMP_WAIT_POLICY": "ACTIVE"}
