@@ -175,6 +175,17 @@ def train(
         raise typer.Exit(int(bool(result.rejected) or not result.is_calibrated))
 
 
+@app.command("config")
+def config_command(
+    config: Annotated[Path, typer.Argument(help="A configuration, such as configs/demo.yaml.")],
+    overrides: Overrides = None,
+) -> None:
+    """Print a configuration with every key, those with their defaults too; `train` takes what is printed."""
+    from pipeline.jobs.show_config import resolved_config
+
+    print(resolved_config(config, overrides or []), end="")
+
+
 @app.command()
 def search(
     config: Annotated[Path, typer.Argument(help="A configuration that declares search.ranges.")],

@@ -25,23 +25,6 @@ def config_file(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_shipped_configuration_is_complete(path):
-    tree = yaml.safe_load(path.read_text())
-    loaded = load_config(path).model_dump(mode="json")
-
-    def missing(given, full, prefix=""):
-        for key, value in full.items():
-            if key in ("search", "positive_label", "negative_label", "lesions"):  # where they are wanted
-                continue
-            if key not in given:
-                yield prefix + key
-            elif isinstance(value, dict) and given[key] is not None:
-                yield from missing(given[key], value, f"{prefix}{key}.")
-
-    assert list(missing(tree, loaded)) == []
-
-
 def test_each_registered_model_name_is_used_by_one_shipped_configuration():
     names = [load_config(path).tracking.registered_model for path in SHIPPED]
     registered = [name for name in names if name]
