@@ -12,12 +12,12 @@ from pipeline.errors import UndefinedMetricError, UsageError
 from pipeline.evaluation import metrics
 from pipeline.evaluation.arrays import BoolArray, FloatArray, IntArray
 from pipeline.evaluation.calibration import error as calibration_error
+from pipeline.evaluation.calibration.calibrator import Calibrator, sigmoid
 from pipeline.evaluation.calibration.curve import CURVE_STATISTICS, calibration_distances, fit_calibration_curve
-from pipeline.evaluation.calibration.fit import Calibrator, sigmoid
 from pipeline.evaluation.calibration.saturation import saturation_caution
 from pipeline.evaluation.decisions.decision_curve import net_benefit_interval
 from pipeline.evaluation.decisions.operating_points import OperatingPoint
-from pipeline.evaluation.intervals.bootstrap import Interval, auroc_interval, average_precision_interval
+from pipeline.evaluation.intervals.bootstrap import auroc_interval, average_precision_interval
 from pipeline.evaluation.intervals.clustered import (
     calibration_intercept_interval,
     calibration_slope_interval,
@@ -26,11 +26,10 @@ from pipeline.evaluation.intervals.clustered import (
     proportion_interval,
 )
 from pipeline.evaluation.intervals.clustered_ratios import observed_expected_interval, scaled_brier_interval
+from pipeline.evaluation.intervals.interval import Interval
 from pipeline.evaluation.intervals.patient_labels import PatientLabels
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.results import CalibrationSummary, Evaluation
-
-__all__ = ["Evaluation", "default_bins", "evaluate"]
 
 _AGREEMENT = 1e-6
 _T = TypeVar("_T")
@@ -237,6 +236,6 @@ def _summary(labels: IntArray, probabilities: FloatArray, *, bins: int) -> Calib
         log_loss=metrics.log_loss(labels, probabilities),
         ece=ece,
         bins=bins,
-        miscalibration=calibration_error.brier_decomposition(labels, probabilities).miscalibration,
+        miscalibration=calibration_error.miscalibration(labels, probabilities),
         cumulative_error=calibration_error.cumulative_calibration_error(labels, probabilities),
     )

@@ -16,7 +16,7 @@ from pipeline.evaluation.arrays import (
     as_scores,
     require_both_classes,
 )
-from pipeline.evaluation.calibration.fit import logit
+from pipeline.evaluation.calibration.calibrator import logit
 from pipeline.evaluation.calibration.logistic import fit_recalibration
 
 # The distance from 0 and 1 that scikit-learn's log loss keeps in float64.

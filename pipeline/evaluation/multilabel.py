@@ -18,7 +18,8 @@ from pipeline.evaluation.arrays import BoolArray, FloatArray, IntArray, as_group
 from pipeline.evaluation.decisions.operating_points import OperatingPoint
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.intervals import resampling
-from pipeline.evaluation.intervals.bootstrap import Interval, percentile_interval
+from pipeline.evaluation.intervals.bootstrap import percentile_interval
+from pipeline.evaluation.intervals.interval import Interval
 from pipeline.evaluation.intervals.resampling import WeightedStatistic
 from pipeline.evaluation.metrics import case_log_losses
 from pipeline.evaluation.predictions import Predictions

@@ -15,8 +15,8 @@ import numpy as np
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import BoolArray
-from pipeline.evaluation.intervals.bootstrap import Interval
 from pipeline.evaluation.intervals.clustered import proportion_interval
+from pipeline.evaluation.intervals.interval import Interval
 from pipeline.evaluation.predictions import Predictions
 
 NOT_KNOWN = "predictions hold the cases that were scored; how many were refused before is not known"

@@ -13,8 +13,9 @@ from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import BoolArray, FloatArray, IntArray, as_groups
 from pipeline.evaluation.decisions.operating_points import OperatingPoint
 from pipeline.evaluation.intervals import delong
-from pipeline.evaluation.intervals.bootstrap import Interval, auroc_interval
+from pipeline.evaluation.intervals.bootstrap import auroc_interval
 from pipeline.evaluation.intervals.clustered import proportion_interval
+from pipeline.evaluation.intervals.interval import Interval
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.subgroups import partition, patients_of_classes
 

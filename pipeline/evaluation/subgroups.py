@@ -12,7 +12,7 @@ import pandas as pd
 
 from pipeline.errors import UsageError
 from pipeline.evaluation.arrays import BoolArray
-from pipeline.evaluation.calibration.fit import Calibrator
+from pipeline.evaluation.calibration.calibrator import Calibrator
 from pipeline.evaluation.decisions.operating_points import OperatingPoint
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.predictions import Predictions

@@ -164,14 +164,14 @@ def test_net_benefit_is_that_of_dcurves():
 
 def test_independent_cases_have_the_delong_variance_of_mlstatkit():
     stats = pytest.importorskip("MLstatkit", reason="the test-only package MLstatkit is not installed")
-    from pipeline.evaluation.intervals.bootstrap import paired_auroc_difference_analytic
+    from pipeline.evaluation.intervals.paired_difference import paired_auroc
 
     test = predictions(400)
     rng = np.random.default_rng(0)
     other = test.probabilities + 0.15 * rng.normal(size=400)
     alone = np.arange(400)
     z, *_ = stats.Delong_test(test.labels, test.probabilities, other)
-    ours = paired_auroc_difference_analytic(test.labels, test.probabilities, other, alone, level=0.95)
+    ours = paired_auroc(test.labels, test.probabilities, other, alone).interval()
     from scipy.stats import t
 
     smaller = min(test.labels.sum(), 400 - test.labels.sum())

@@ -16,9 +16,9 @@ from pipeline.evaluation.arrays import (
     as_probabilities,
     require_both_classes,
 )
-from pipeline.evaluation.calibration.fit import sigmoid
+from pipeline.evaluation.calibration.calibrator import sigmoid
 from pipeline.evaluation.calibration.logistic import fit_logistic
-from pipeline.evaluation.intervals.bootstrap import Interval
+from pipeline.evaluation.intervals.interval import Interval
 from pipeline.evaluation.metrics import log_odds
 from pipeline.evaluation.report.curves import Band
 

@@ -155,28 +155,10 @@ def cumulative_null_p95(
     return float(np.quantile(found / values.size, 0.95))
 
 
-@dataclass(frozen=True)
-class BrierDecomposition:
-    """Brier score = miscalibration - discrimination + uncertainty, exactly and without bins.
+def miscalibration(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
+    """Part of the Brier score that recalibration could win back: a calibration error without bins; 0 is right.
 
-    Attributes:
-        miscalibration: what recalibration could win back; a calibration error free of bins, 0 is right.
-        discrimination: what the ranking is worth over the prevalence alone; larger is better.
-        uncertainty: prevalence times one minus prevalence; a property of the cases.
-    """
-
-    miscalibration: float
-    discrimination: float
-    uncertainty: float
-
-    @property
-    def brier(self) -> float:
-        """The score that the three parts make up."""
-        return self.miscalibration - self.discrimination + self.uncertainty
-
-
-def brier_decomposition(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> BrierDecomposition:
-    """Split the Brier score by isotonic recalibration (CORP).
+    It is the Brier score less that of the isotonic recalibration (CORP).
 
     Raises:
         UndefinedMetricError: without cases, or with a probability outside [0, 1].
@@ -188,16 +170,9 @@ def brier_decomposition(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> 
     truth, values = _checked(labels, probabilities)
     # Of the steps themselves: `IsotonicRegression` interpolates between them, which gives NaN where probabilities
     # differ by the last bit of a number, as sigmoids near 1 do.
-    _, group, cases = np.unique(values, return_inverse=True, return_counts=True)
-    recalibrated = isotonic_regression(np.bincount(group, truth) / cases, sample_weight=cases)[group]
-    best = float(np.mean((recalibrated - truth) ** 2))
-    prevalence = float(truth.mean())
-    uncertainty = prevalence * (1.0 - prevalence)
-    return BrierDecomposition(
-        miscalibration=float(np.mean((values - truth) ** 2)) - best,
-        discrimination=uncertainty - best,
-        uncertainty=uncertainty,
-    )
+    _, step, cases = np.unique(values, return_inverse=True, return_counts=True)
+    recalibrated = isotonic_regression(np.bincount(step, truth) / cases, sample_weight=cases)[step]
+    return float(np.mean((values - truth) ** 2)) - float(np.mean((recalibrated - truth) ** 2))
 
 
 def _checked(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[IntArray, FloatArray]:

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from scipy import stats
 
-from pipeline.evaluation.intervals.bootstrap import Interval
+from pipeline.evaluation.intervals.interval import Interval
 
 Verdict = Literal["shown", "not shown", "refuted"]
 SHOWN, NOT_SHOWN, REFUTED = get_args(Verdict)

@@ -19,8 +19,8 @@ from pipeline.evaluation.arrays import (
     as_scores,
     require_both_classes,
 )
-from pipeline.evaluation.intervals.bootstrap import Interval
 from pipeline.evaluation.intervals.clustered import mean_difference_interval
+from pipeline.evaluation.intervals.interval import Interval
 
 
 @dataclass(frozen=True, eq=False)

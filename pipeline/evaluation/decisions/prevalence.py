@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import FloatArray, as_probabilities
-from pipeline.evaluation.calibration.fit import sigmoid
-from pipeline.evaluation.intervals.bootstrap import Interval
+from pipeline.evaluation.calibration.calibrator import sigmoid
+from pipeline.evaluation.intervals.interval import Interval
 
 
 @dataclass(frozen=True)

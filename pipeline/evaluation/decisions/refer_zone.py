@@ -13,7 +13,7 @@ from pipeline.errors import CalibrationError
 from pipeline.evaluation.arrays import BoolArray, FloatArray, as_labels, as_probabilities
 
 if TYPE_CHECKING:  # zones are read wherever a model is scored with: judging them alone needs pandas and SciPy
-    from pipeline.evaluation.intervals.bootstrap import Interval
+    from pipeline.evaluation.intervals.interval import Interval
     from pipeline.evaluation.predictions import Predictions
 
 CASES_A_CLASS = 100

@@ -26,7 +26,7 @@ from pipeline.evaluation.gate.records import (
     same_cases,
 )
 from pipeline.evaluation.gate.subgroups import no_collapse
-from pipeline.evaluation.intervals.bootstrap import Interval
+from pipeline.evaluation.intervals.interval import Interval
 
 
 def admission(

@@ -8,9 +8,9 @@ from scipy import stats
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import FloatArray, IntArray, as_groups, as_labels, as_probabilities, as_scores
-from pipeline.evaluation.calibration.fit import sigmoid
+from pipeline.evaluation.calibration.calibrator import sigmoid
 from pipeline.evaluation.calibration.logistic import fit_recalibration
-from pipeline.evaluation.intervals.bootstrap import Interval
+from pipeline.evaluation.intervals.interval import Interval
 from pipeline.evaluation.metrics import log_odds
 
 SHOWN_FROM_PATIENTS = 8  # the smallest study in which the coverage of a proportion's interval was simulated

@@ -15,7 +15,7 @@ from pipeline.evaluation.arrays import (
     as_probabilities,
     require_both_classes,
 )
-from pipeline.evaluation.intervals.bootstrap import Interval
+from pipeline.evaluation.intervals.interval import Interval
 
 
 def observed_expected_interval(

@@ -157,22 +157,5 @@ def mean_statistic(values: FloatArray, among: FloatArray | None = None) -> Weigh
     return statistic
 
 
-def ece_statistic(members: IntArray, gaps: FloatArray, *, bins: int) -> WeightedStatistic:
-    """ECE of weighted cases in bins that stay where the whole sample put them.
-
-    Args:
-        members: bin of each case, shape (n,).
-        gaps: probability less label, shape (n,).
-        bins: number of bins.
-    """
-    table = np.zeros((gaps.size, bins))  # (n, bins)
-    table[np.arange(gaps.size), members] = gaps
-
-    def statistic(weights: FloatArray) -> FloatArray:
-        return np.asarray(np.abs(weights @ table).sum(axis=1) / weights.sum(axis=1))
-
-    return statistic
-
-
 def _ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
     return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0.0)

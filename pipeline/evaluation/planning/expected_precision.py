@@ -16,8 +16,8 @@ import numpy as np
 from scipy import special, stats
 
 from pipeline.errors import UndefinedMetricError, UsageError
-from pipeline.evaluation.intervals.bootstrap import Interval
 from pipeline.evaluation.intervals.delong import exponential_variance
+from pipeline.evaluation.intervals.interval import Interval
 from pipeline.evaluation.planning.sample_size import LogitDistribution, class_separation, error_of_ratio, smallest
 
 # Half-widths to aim at: Riley et al. (2021) take widths of 0.1 for the AUROC and 0.2 for slope and O/E.

@@ -11,12 +11,9 @@ import numpy as np
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import BoolArray, FloatArray, IntArray, as_groups
 from pipeline.evaluation.intervals import resampling
-from pipeline.evaluation.intervals.bootstrap import (
-    Interval,
-    auroc_interval,
-    paired_auroc_difference_analytic,
-    percentile_interval,
-)
+from pipeline.evaluation.intervals.bootstrap import auroc_interval, percentile_interval
+from pipeline.evaluation.intervals.interval import Interval
+from pipeline.evaluation.intervals.paired_difference import paired_auroc
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.readers.agreement import Ratings, ReaderColumns, agreement_intervals, read_ratings
 from pipeline.evaluation.readers.label_noise import HalfPanels, ceiling, half_panels, means_of, sides_of
@@ -164,7 +161,7 @@ def _one_reader(name: str, at: int, ratings: Ratings, predictions: Predictions) 
         n_cases=int(against.labels.size),
         reader=auroc_interval(against.labels, against.scores, patients),
         model=auroc_interval(against.labels, scores, patients),
-        gain=paired_auroc_difference_analytic(against.labels, scores, against.scores, patients),
+        gain=paired_auroc(against.labels, scores, against.scores, patients).interval(),
     )
 
 

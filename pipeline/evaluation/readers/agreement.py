@@ -13,7 +13,8 @@ import pandas as pd
 from pipeline.errors import UndefinedMetricError, UsageError
 from pipeline.evaluation.arrays import FloatArray, IntArray, as_groups
 from pipeline.evaluation.intervals import resampling
-from pipeline.evaluation.intervals.bootstrap import Interval, percentile_interval
+from pipeline.evaluation.intervals.bootstrap import percentile_interval
+from pipeline.evaluation.intervals.interval import Interval
 from pipeline.evaluation.intervals.resampling import WeightedStatistic
 
 JOINED_COLUMN = "ratings"  # of one column that holds a case's ratings as 5|4|3

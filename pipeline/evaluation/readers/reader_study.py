@@ -21,7 +21,7 @@ from scipy import stats
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import FloatArray, as_groups, as_labels, as_scores, require_both_classes
 from pipeline.evaluation.intervals import delong
-from pipeline.evaluation.intervals.bootstrap import Interval
+from pipeline.evaluation.intervals.interval import Interval
 from pipeline.evaluation.predictions import Predictions
 
 _FEWEST_READERS = 2

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import as_labels, as_probabilities, as_scores
+from pipeline.evaluation.calibration.calibrator import sigmoid
 from pipeline.evaluation.calibration.curve import CalibrationCurve, fit_calibration_curve
-from pipeline.evaluation.calibration.fit import sigmoid
 from pipeline.evaluation.decisions.decision_curve import decision_curve
-from pipeline.evaluation.intervals.bootstrap import Interval
+from pipeline.evaluation.intervals.interval import Interval
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.report import curves
 from pipeline.evaluation.report.figure_frame import (

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.evaluation.beside_headline import Details
 from pipeline.evaluation.decisions.prevalence import Restated
-from pipeline.evaluation.intervals.bootstrap import Interval
+from pipeline.evaluation.intervals.interval import Interval
 from pipeline.evaluation.multilabel import FindingsEvaluation
 from pipeline.evaluation.readers.reader_study import ReaderStudy
 from pipeline.evaluation.refused import NOT_KNOWN, WithRefused

@@ -9,8 +9,8 @@ from studies import predictions
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import as_groups
 from pipeline.evaluation.calibration import curve as calibration_curve
+from pipeline.evaluation.calibration.calibrator import sigmoid
 from pipeline.evaluation.calibration.curve import CalibrationCurve, calibration_distances, fit_calibration_curve
-from pipeline.evaluation.calibration.fit import sigmoid
 
 CASES = predictions(900, seed=8)
 LABELS, PROBABILITIES, PATIENTS = CASES.labels, CASES.probabilities, CASES.patients

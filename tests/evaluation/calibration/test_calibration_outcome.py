@@ -16,7 +16,7 @@ from pipeline.evaluation.calibration.outcome import (
     calibration_outcome,
 )
 from pipeline.evaluation.gate.conditions import _calibration
-from pipeline.evaluation.intervals.bootstrap import Interval
+from pipeline.evaluation.intervals.interval import Interval
 
 RIGHT = {
     "calibration_slope": Interval(1.0, 0.9, 1.1),

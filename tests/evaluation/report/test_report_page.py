@@ -11,7 +11,8 @@ from studies import calibrator, frame, point, predictions, several_seeds
 from pipeline.evaluation.beside_headline import evaluate_details
 from pipeline.evaluation.decisions.prevalence import restate_prevalence
 from pipeline.evaluation.evaluate import evaluate
-from pipeline.evaluation.intervals.bootstrap import Interval, paired_auroc_difference
+from pipeline.evaluation.intervals.bootstrap import paired_auroc_difference
+from pipeline.evaluation.intervals.interval import Interval
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.report.checklist import ANSWERS, checklist
 from pipeline.evaluation.report.figure_frame import Caption, to_png
