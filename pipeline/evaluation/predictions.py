@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UsageError
-from pipeline.evaluation.arrays import FloatArray, IntArray
+from pipeline.evaluation.arrays import BoolArray, FloatArray, IntArray, patients_of_each_class
 from pipeline.files import atomic_write
 
 _SCHEMA = pa.schema(
@@ -167,6 +167,10 @@ class Predictions:
         """Whether a row has a threshold of its fold."""
         return "fold_threshold" in self.frame.columns and bool(self.frame["fold_threshold"].notna().any())
 
+    def patients_by_class(self) -> tuple[int, int]:
+        """How many patients have malignant, and how many have benign, cases; the rows must be labelled."""
+        return patients_of_each_class(self.labels, self.patients)
+
     def __len__(self) -> int:
         return len(self.frame)
 
@@ -178,11 +182,15 @@ class Predictions:
         for name, value in (("split", split), ("finding", finding), ("fold", fold), ("seed", seed)):
             if value is not None:
                 keep &= (self.frame[name] == value).fillna(value=False).to_numpy(dtype=bool)
-        return Predictions(self.frame[keep].reset_index(drop=True))
+        return self.rows(keep)
+
+    def rows(self, members: BoolArray) -> Predictions:
+        """Some of the rows, as a mask of shape (n,) says."""
+        return Predictions(self.frame[members].reset_index(drop=True))
 
     def labelled(self) -> Predictions:
         """The rows with a label."""
-        return Predictions(self.frame[self.frame["label"].notna()].reset_index(drop=True))
+        return self.rows(self.frame["label"].notna().to_numpy())
 
     def with_probabilities(self, apply: Callable[[FloatArray], FloatArray]) -> Predictions:
         """The same rows with ``probability = apply(logits)``, as ``with_probabilities(calibrator.apply)``."""

@@ -36,7 +36,7 @@ class RefusedCases:
 
 
 @dataclass(frozen=True)
-class Shares:
+class DecisionRates:
     """Sensitivity and specificity under one reading of the refused cases."""
 
     sensitivity: Interval
@@ -59,9 +59,9 @@ class WithRefused:
     cases: int
     malignant: int
     patients: int
-    read_alone: Shares
-    as_mistakes: Shares
-    as_positive: Shares
+    read_alone: DecisionRates
+    as_mistakes: DecisionRates
+    as_positive: DecisionRates
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -105,14 +105,14 @@ def judge_with_refused(judged: Predictions, refused: RefusedCases, *, threshold:
     labels = np.concatenate([read.labels == 1, malignant])
     patients = np.concatenate([read.patients, np.asarray(refused.patients, dtype=str)])
 
-    def shares(of_refused: BoolArray) -> Shares:
+    def shares(of_refused: BoolArray) -> DecisionRates:
         called = np.concatenate([positive, of_refused])
-        return Shares(
+        return DecisionRates(
             proportion_interval(called[labels], patients[labels]),
             proportion_interval(~called[~labels], patients[~labels]),
         )
 
-    alone = Shares(
+    alone = DecisionRates(
         proportion_interval(positive[read.labels == 1], read.patients[read.labels == 1]),
         proportion_interval(~positive[read.labels == 0], read.patients[read.labels == 0]),
     )

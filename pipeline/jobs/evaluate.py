@@ -18,9 +18,9 @@ from pipeline.console import one_line
 from pipeline.errors import Code, TableError
 from pipeline.evaluation.multilabel import evaluate_findings
 from pipeline.evaluation.predictions import Predictions
-from pipeline.evaluation.readers.label_certainty import RATING_COLUMN, Scale
+from pipeline.evaluation.readers.label_certainty import RATING_COLUMN, RatingScale
 from pipeline.evaluation.refused import RefusedCases
-from pipeline.evaluation.report.page import Flow, Picture, SplitCounts
+from pipeline.evaluation.report.page import Flow, ReportPicture, SplitCounts
 from pipeline.files import require_free
 from pipeline.imaging.preprocess import ModelInput
 from pipeline.scoring.engine import score_cases
@@ -227,7 +227,9 @@ def _champion_beside(
     )
 
 
-def _pictures(model: Model, scorer: Scorer, predictions: Predictions, cases: Sequence[Case]) -> tuple[Picture, ...]:
+def _pictures(
+    model: Model, scorer: Scorer, predictions: Predictions, cases: Sequence[Case]
+) -> tuple[ReportPicture, ...]:
     by_id = {case.case_id: case for case in cases}
 
     def input_of(case_id: str) -> NDArray[np.float32] | None:
@@ -243,7 +245,7 @@ def _score_indeterminate(model: Model, manifest: Manifest) -> list[Scored]:
     """Unlabelled cases that readers put exactly in the middle: they count by label certainty alone."""
     if RATING_COLUMN not in manifest.columns:
         return []
-    cases = [case for case in manifest.cases if case.label is None and _rating(case) == Scale().middle]
+    cases = [case for case in manifest.cases if case.label is None and _rating(case) == RatingScale().middle]
     seen = seen_cases(model.description, cases)
     return score_labelled(model, [case for case in cases if case.case_id not in seen], root=manifest.root)
 

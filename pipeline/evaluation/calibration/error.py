@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from pipeline.errors import UndefinedMetricError
-from pipeline.evaluation.arrays import FloatArray, IntArray, as_labels, as_probabilities
+from pipeline.evaluation.arrays import FloatArray, IntArray, as_labels_and_probabilities, as_probabilities
 from pipeline.evaluation.intervals.patient_labels import PatientLabels
 
 
@@ -31,7 +31,7 @@ def expected_calibration_error(labels: npt.ArrayLike, probabilities: npt.ArrayLi
 
     Source: Nguyen & O'Connor, 2015; equal-mass bins as in Roelofs et al., 2022.
     """
-    truth, values = _checked(labels, probabilities)
+    truth, values = as_labels_and_probabilities(labels, probabilities)
     members = equal_mass_bins(values, bins=bins)
     gaps = np.bincount(members, weights=values - truth, minlength=bins)
     return float(np.abs(gaps).sum() / truth.size)
@@ -121,7 +121,7 @@ def cumulative_calibration_error(labels: npt.ArrayLike, probabilities: npt.Array
 
     Source: Arrieta-Ibarra et al., 2022 (ECCE-R).
     """
-    truth, values = _checked(labels, probabilities)
+    truth, values = as_labels_and_probabilities(labels, probabilities)
     order = np.argsort(values, kind="stable")
     ends = np.r_[np.flatnonzero(np.diff(values[order]) > 0.0), values.size - 1]
     drift = np.r_[0.0, np.cumsum((truth - values)[order])[ends]]
@@ -167,14 +167,9 @@ def miscalibration(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float
     """
     from sklearn.isotonic import isotonic_regression
 
-    truth, values = _checked(labels, probabilities)
+    truth, values = as_labels_and_probabilities(labels, probabilities)
     # Of the steps themselves: `IsotonicRegression` interpolates between them, which gives NaN where probabilities
     # differ by the last bit of a number, as sigmoids near 1 do.
     _, step, cases = np.unique(values, return_inverse=True, return_counts=True)
     recalibrated = isotonic_regression(np.bincount(step, truth) / cases, sample_weight=cases)[step]
     return float(np.mean((values - truth) ** 2)) - float(np.mean((recalibrated - truth) ** 2))
-
-
-def _checked(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[IntArray, FloatArray]:
-    truth = as_labels(labels)
-    return truth, as_probabilities(probabilities, truth)

@@ -20,6 +20,7 @@ from pipeline.evaluation.arrays import (
 )
 
 Rule = Literal["sensitivity", "specificity", "youden", "cost"]
+_WITH_TARGET = ("sensitivity", "specificity")
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class OperatingPoint:
         Raises:
             CalibrationError: when a key is missing or unknown, or a value is out of its range.
         """
-        names = {each.name for each in fields(cls)} - {"confidence"}
+        names = {field.name for field in fields(cls)} - {"confidence"}
         if not isinstance(value, Mapping) or set(value) - {"confidence"} != names:
             raise CalibrationError(
                 f"operating point: expected an object with exactly {', '.join(sorted(names))}; "
@@ -176,7 +177,27 @@ def choose_operating_point(
     truth = as_labels(labels, error=CalibrationError)
     scores = as_probabilities(probabilities, truth)
     require_both_classes(truth, what="operating point", error=CalibrationError)
-    if rule in ("sensitivity", "specificity"):
+    _check_rule(rule, target, cost_ratio, confidence)
+    threshold = _threshold(
+        truth, scores, rule=rule, target=target or 0.0, cost_ratio=cost_ratio or 0.0, confidence=confidence
+    )
+    positive = scores >= threshold
+    return OperatingPoint(
+        threshold=threshold,
+        rule=rule,
+        target=target if rule in _WITH_TARGET else None,
+        cost_ratio=cost_ratio if rule == "cost" else None,
+        n_positive=int(truth.sum()),
+        n_negative=int((truth == 0).sum()),
+        sensitivity=float(positive[truth == 1].mean()),
+        specificity=float((~positive[truth == 0]).mean()),
+        confidence=confidence,
+    )
+
+
+def _check_rule(rule: Rule, target: float | None, cost_ratio: float | None, confidence: float | None) -> None:
+    """Refuse a target, cost ratio or confidence that the rule cannot use."""
+    if rule in _WITH_TARGET:
         if target is None or not 0.0 < target <= 1.0:
             raise CalibrationError(
                 f"operating point: target: {target} is not in (0, 1], which rule {rule!r} needs; "
@@ -187,23 +208,8 @@ def choose_operating_point(
             f"operating point: cost_ratio: {cost_ratio} is not above 0, which rule 'cost' needs; "
             "set operating_point.cost_ratio"
         )
-    if confidence is not None and rule not in ("sensitivity", "specificity"):
+    if confidence is not None and rule not in _WITH_TARGET:
         raise CalibrationError(f"operating point: confidence: {confidence:g} is not for rule {rule!r}; leave it out")
-    threshold = _threshold(
-        truth, scores, rule=rule, target=target or 0.0, cost_ratio=cost_ratio or 0.0, confidence=confidence
-    )
-    positive = scores >= threshold
-    return OperatingPoint(
-        threshold=threshold,
-        rule=rule,
-        target=target if rule in ("sensitivity", "specificity") else None,
-        cost_ratio=cost_ratio if rule == "cost" else None,
-        n_positive=int(truth.sum()),
-        n_negative=int((truth == 0).sum()),
-        sensitivity=float(positive[truth == 1].mean()),
-        specificity=float((~positive[truth == 0]).mean()),
-        confidence=confidence,
-    )
 
 
 def needed_cases(cases: int, *, target: float, confidence: float | None, what: str = "malignant") -> int:

@@ -19,8 +19,8 @@ from pipeline.evaluation.gate.records import (
     Anchored,
     Answers,
     Contender,
+    GateLook,
     LockedCases,
-    Look,
     Parity,
     Standing,
     same_cases,
@@ -36,7 +36,7 @@ def admission(
     *,
     anchor: Standing | str,
     policy: GatePolicy,
-    at: Look,
+    at: GateLook,
 ) -> tuple[Condition, ...]:
     """What must hold before the locked cases are looked at.
 
@@ -124,7 +124,7 @@ def contest(
     anchored: Anchored | None,
     answers: Answers,
     policy: GatePolicy,
-    at: Look,
+    at: GateLook,
     columns: Sequence[str],
 ) -> tuple[Condition, ...]:
     """Compare the challenger with the champion, and with the anchor, on the same cases.
@@ -157,7 +157,7 @@ def contest(
     )
 
 
-def _against_anchor(anchored: Anchored, *, policy: GatePolicy, at: Look) -> tuple[Condition, ...]:
+def _against_anchor(anchored: Anchored, *, policy: GatePolicy, at: GateLook) -> tuple[Condition, ...]:
     """The same comparisons, and that the anchor could score the cases that they are about."""
     finding = f"it refuses {anchored.lost} of {anchored.cases} compared cases (limit {100 * policy.lost_share:g} %)"
     holds = anchored.lost <= policy.lost_share * anchored.cases

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from pipeline.errors import UsageError
-
-Outcome = Literal["shown", "not shown", "refuted"]
+from pipeline.evaluation.calibration.outcome import Verdict
 
 
 @dataclass(frozen=True)
@@ -25,10 +24,10 @@ class Condition:
     name: str
     holds: bool
     finding: str
-    outcome: Outcome | None = None
+    outcome: Verdict | None = None
 
     @classmethod
-    def of(cls, name: str, outcome: Outcome, finding: str) -> Condition:
+    def of(cls, name: str, outcome: Verdict, finding: str) -> Condition:
         """A statistical claim, which holds where it is shown."""
         return cls(name, outcome == "shown", finding, outcome)
 
@@ -41,7 +40,7 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Decision:
+class GateDecision:
     """What the gate decided, and why.
 
     Attributes:
@@ -80,7 +79,7 @@ class Decision:
         return {"verdict": self.verdict, "reasons": self.reasons, **asdict(self)}
 
 
-def decide(conditions: Sequence[Condition], *, forced_because: str | None = None) -> Decision:
+def decide_promotion(conditions: Sequence[Condition], *, forced_because: str | None = None) -> GateDecision:
     """The decision on conditions that were judged.
 
     Raises:
@@ -90,10 +89,10 @@ def decide(conditions: Sequence[Condition], *, forced_because: str | None = None
         raise UsageError("gate: no condition was judged; expected at least one")
     if forced_because is not None and not forced_because.strip():
         raise UsageError("gate: the reason for forcing is blank; say why in words")
-    return Decision(tuple(conditions), forced_because)
+    return GateDecision(tuple(conditions), forced_because)
 
 
-def decision_text(decision: Decision, *, facts: Mapping[str, str], most: int | None = None) -> str:
+def decision_text(decision: GateDecision, *, facts: Mapping[str, str], most: int | None = None) -> str:
     """Markdown for the model version's page: the verdict, the facts, every condition.
 
     Args:

@@ -12,7 +12,7 @@ from pipeline.config.gate_policy import GatePolicy
 from pipeline.evaluation.arrays import FloatArray
 from pipeline.evaluation.gate.decision import Condition
 from pipeline.evaluation.gate.noninferiority import POWER
-from pipeline.evaluation.gate.records import LockedCases, Look
+from pipeline.evaluation.gate.records import GateLook, LockedCases
 
 POWER_NAME = "power"
 
@@ -84,7 +84,7 @@ def _decided_differently(share: float, correlation: float) -> float:
     return 2.0 * (share - _both_below(float(stats.norm.ppf(share)), correlation))
 
 
-def chances(policy: GatePolicy, at: Look, *, malignant: float, benign: float, references: int = 1) -> Chances:
+def chances(policy: GatePolicy, at: GateLook, *, malignant: float, benign: float, references: int = 1) -> Chances:
     """With which probability an equal challenger would pass, with so many unseen patients of each class."""
     errors, reaches = _errors(policy, at, malignant, benign)
     margins = np.array([policy.auroc_margin, policy.sensitivity_margin, policy.specificity_margin])
@@ -92,7 +92,7 @@ def chances(policy: GatePolicy, at: Look, *, malignant: float, benign: float, re
     return Chances(float(auroc), float(sensitivity), float(specificity), references)
 
 
-def _errors(policy: GatePolicy, at: Look, malignant: float, benign: float) -> tuple[FloatArray, FloatArray]:
+def _errors(policy: GatePolicy, at: GateLook, malignant: float, benign: float) -> tuple[FloatArray, FloatArray]:
     """Of AUROC, sensitivity and specificity: the difference's standard error, and how far its lower limit lies below.
 
     For shares, two patients are added, as the gate's interval does.
@@ -104,8 +104,8 @@ def _errors(policy: GatePolicy, at: Look, malignant: float, benign: float) -> tu
     return errors, float(stats.norm.ppf(1.0 - at.alpha)) * np.r_[ranking, np.sqrt(shares + 1.0) / (patients + 2.0)]
 
 
-def patients_needed(
-    policy: GatePolicy, at: Look, *, malignant: int, benign: int, references: int = 1, power: float = POWER
+def patients_to_pass(
+    policy: GatePolicy, at: GateLook, *, malignant: int, benign: int, references: int = 1, power: float = POWER
 ) -> tuple[int, int]:
     """Patients of each class with which an equal challenger would pass everything with this probability, about.
 
@@ -122,14 +122,14 @@ def patients_needed(
 
 
 def margins_within_reach(
-    policy: GatePolicy, at: Look, *, malignant: int, benign: int, references: int = 1, power: float = POWER
+    policy: GatePolicy, at: GateLook, *, malignant: int, benign: int, references: int = 1, power: float = POWER
 ) -> FloatArray:
     """Margins of AUROC, sensitivity and specificity that an equal challenger would all keep with this probability."""
     errors, reaches = _errors(policy, at, malignant, benign)
     return np.asarray(reaches + stats.norm.ppf(power ** (1.0 / (3 * references))) * errors)
 
 
-def power_condition(policy: GatePolicy, at: Look, cases: LockedCases, *, references: int) -> Condition:
+def power_condition(policy: GatePolicy, at: GateLook, cases: LockedCases, *, references: int) -> Condition:
     """Whether a look at these patients could decide; one that could not would only be spent.
 
     Args:
@@ -154,7 +154,7 @@ def power_condition(policy: GatePolicy, at: Look, cases: LockedCases, *, referen
     if found.together >= policy.least_power:
         return Condition(POWER_NAME, holds=True, finding=says)
     power = policy.least_power
-    wanted = patients_needed(policy, at.first, malignant=malignant, benign=benign, references=references, power=power)
+    wanted = patients_to_pass(policy, at.first, malignant=malignant, benign=benign, references=references, power=power)
     margins = margins_within_reach(policy, at, malignant=malignant, benign=benign, references=references, power=power)
     shown = ", ".join(f"{np.ceil(1000.0 * margin) / 1000.0:g}" for margin in margins)
     finding = (

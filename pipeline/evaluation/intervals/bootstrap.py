@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, stats
+from scipy import optimize
 
 from pipeline.errors import UndefinedMetricError
-from pipeline.evaluation.arrays import FloatArray, IntArray, as_groups, as_labels, as_scores, require_both_classes
+from pipeline.evaluation.arrays import (
+    FloatArray,
+    IntArray,
+    as_groups,
+    as_labels,
+    as_scores,
+    patients_of_each_class,
+    require_both_classes,
+)
 from pipeline.evaluation.calibration.calibrator import sigmoid
 from pipeline.evaluation.intervals import delong, resampling
-from pipeline.evaluation.intervals.interval import Interval
+from pipeline.evaluation.intervals.interval import Interval, normal_quantile, t_quantile
 
+PERCENTILES = ((1.0 - 0.95) / 2.0, (1.0 + 0.95) / 2.0)  # of the 95 % interval
 # The one place that says what an interval of an out-of-fold figure is about. Bengio and Grandvalet (2004): no unbiased
 # estimate of what training adds exists; Bayle et al. (2020): what is left out vanishes where learning is stable.
 OUT_OF_FOLD = (
@@ -24,22 +33,21 @@ OUT_OF_FOLD = (
 )
 
 
-def percentile_interval(name: str, estimate: float, found: FloatArray, level: float = 0.95) -> Interval:
+def percentile_interval(name: str, estimate: float, replicates: FloatArray) -> Interval:
     """Percentile interval of a statistic from its value on each resample; NaN where a resample does not define it.
 
     Raises:
         UndefinedMetricError: when over 5 % of the resamples do not.
     """
-    defined = _defined(name, estimate, found)
-    lower, upper = np.quantile(defined, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-    return Interval(estimate, float(lower), float(upper), level, "patient bootstrap, percentile")
+    lower, upper = np.quantile(_defined(name, estimate, replicates), PERCENTILES)
+    return Interval(estimate, float(lower), float(upper), method="patient bootstrap, percentile")
 
 
-def _defined(name: str, estimate: float, found: FloatArray) -> FloatArray:
-    defined = found[np.isfinite(found)]
-    if not np.isfinite(estimate) or defined.size < 0.95 * found.size:
+def _defined(name: str, estimate: float, replicates: FloatArray) -> FloatArray:
+    defined = replicates[np.isfinite(replicates)]
+    if not np.isfinite(estimate) or defined.size < 0.95 * replicates.size:
         raise UndefinedMetricError(
-            f"{name}: undefined on {found.size - defined.size} of {found.size} resamples; "
+            f"{name}: undefined on {replicates.size - defined.size} of {replicates.size} resamples; "
             "expected at most 5 %; too few patients of a class to say"
         )
     return defined
@@ -52,7 +60,6 @@ def average_precision_interval(
     *,
     rng: np.random.Generator,
     resamples: int = 2000,
-    level: float = 0.95,
 ) -> Interval:
     """Average precision with the patient bootstrap's standard error, on the logit scale.
 
@@ -72,11 +79,11 @@ def average_precision_interval(
         raise UndefinedMetricError(
             f"average precision: is 1 on these {truth.size} cases, which shows no spread to measure; add cases"
         )
-    found = resampling.replicates(groups[order], {"found": statistic}, resamples=resamples, rng=rng)["found"]
-    defined = _defined("average precision", estimate, found)
-    reach = _reach(_smaller_class(truth, groups), level) * float(defined.std(ddof=1)) / (estimate * (1.0 - estimate))
+    replicates = resampling.replicates(groups[order], {"": statistic}, resamples=resamples, rng=rng)[""]
+    defined = _defined("average precision", estimate, replicates)
+    reach = _reach(truth, groups) * float(defined.std(ddof=1)) / (estimate * (1.0 - estimate))
     lower, upper = sigmoid(np.log(estimate / (1.0 - estimate)) + np.array([-reach, reach]))
-    return Interval(estimate, float(lower), float(upper), level, "patient bootstrap, logit scale")
+    return Interval(estimate, float(lower), float(upper), method="patient bootstrap, logit scale")
 
 
 def auroc_interval(
@@ -99,14 +106,14 @@ def auroc_interval(
     area = parts.auroc
     if not 0.0 < area < 1.0 or variance <= 0.0:
         return _separated_auroc(truth, groups, area, level)
-    reach = _reach(_smaller_class(truth, groups), level) * np.sqrt(variance) / (area * (1.0 - area))
+    reach = _reach(truth, groups, level) * np.sqrt(variance) / (area * (1.0 - area))
     lower, upper = sigmoid(np.log(area / (1.0 - area)) + np.array([-reach, reach]))
     return Interval(area, float(lower), float(upper), level, "Obuchowski, logit scale")
 
 
 def _separated_auroc(truth: IntArray, groups: IntArray, area: float, level: float) -> Interval:
-    counts = [np.unique(groups[truth == value]).size for value in (1, 0)]
-    far = float(stats.norm.ppf((1.0 + level) / 2.0))
+    counts = patients_of_each_class(truth, groups)
+    far = normal_quantile(level)
 
     def gap(value: float) -> float:
         return abs(area - value) - far * float(np.sqrt(delong.exponential_variance(value, *counts)))
@@ -117,13 +124,9 @@ def _separated_auroc(truth: IntArray, groups: IntArray, area: float, level: floa
     return Interval(area, lower, upper, level, "Newcombe, over patients")
 
 
-def _smaller_class(truth: IntArray, groups: IntArray) -> int:
-    return min(int(np.unique(groups[truth == value]).size) for value in (0, 1))
-
-
-def _reach(patients: int, level: float) -> float:
-    """Student's t rather than the normal, because the variance is estimated from so many patients."""
-    return float(stats.t.ppf((1.0 + level) / 2.0, max(patients - 1, 1)))
+def _reach(truth: IntArray, groups: IntArray, level: float = 0.95) -> float:
+    """Student's t rather than the normal, because the variance is estimated from the patients of the smaller class."""
+    return t_quantile(min(patients_of_each_class(truth, groups)) - 1, level)
 
 
 def paired_auroc_difference(
@@ -134,7 +137,6 @@ def paired_auroc_difference(
     *,
     rng: np.random.Generator,
     resamples: int = 2000,
-    level: float = 0.95,
 ) -> Interval:
     """AUROC of ``scores_a`` less that of ``scores_b`` on the same cases, by patient bootstrap.
 
@@ -152,5 +154,5 @@ def paired_auroc_difference(
     def difference(weights: FloatArray) -> FloatArray:
         return first(weights) - second(weights)
 
-    found = resampling.replicates(groups, {"difference": difference}, resamples=resamples, rng=rng)["difference"]
-    return percentile_interval("AUROC difference", float(difference(np.ones((1, truth.size)))[0]), found, level)
+    replicates = resampling.replicates(groups, {"": difference}, resamples=resamples, rng=rng)[""]
+    return percentile_interval("AUROC difference", float(difference(np.ones((1, truth.size)))[0]), replicates)

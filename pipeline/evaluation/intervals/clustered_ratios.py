@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import (
     FloatArray,
     IntArray,
     as_groups,
-    as_labels,
-    as_probabilities,
+    as_labels_and_probabilities,
     require_both_classes,
 )
-from pipeline.evaluation.intervals.interval import Interval
+from pipeline.evaluation.intervals.interval import Interval, t_quantile
 
 
 def observed_expected_interval(
-    labels: npt.ArrayLike, probabilities: npt.ArrayLike, patients: npt.ArrayLike, *, level: float = 0.95
+    labels: npt.ArrayLike, probabilities: npt.ArrayLike, patients: npt.ArrayLike
 ) -> Interval:
     """Malignant cases observed over those expected (the sum of the probabilities), on the log scale.
 
@@ -29,29 +27,25 @@ def observed_expected_interval(
         labels: 0 or 1, shape (n,).
         probabilities: in [0, 1], shape (n,).
         patients: patient id of each case, shape (n,).
-        level: confidence level.
 
     Raises:
         UndefinedMetricError: without a malignant case or with fewer than two patients.
 
     Source: Riley et al., 2021 (the same variance where each patient has one case and the ratio is 1).
     """
-    truth = as_labels(labels)
-    values, groups = as_probabilities(probabilities, truth), as_groups(patients, truth)
+    truth, values = as_labels_and_probabilities(labels, probabilities)
+    groups = as_groups(patients, truth)
     observed, expected = float(truth.sum()), float(values.sum())
     if observed == 0.0 or expected == 0.0:
         raise UndefinedMetricError(f"O:E: {observed:g} malignant cases observed, {expected:.3g} expected; undefined")
     ratio = observed / expected
     error = _clustered_error((truth - ratio * values) / observed, groups, "O:E")  # of the logarithm of the ratio
-    reach = _quantile(groups, level) * error
-    return Interval(
-        ratio, ratio * float(np.exp(-reach)), ratio * float(np.exp(reach)), level, "patient-clustered ratio, log scale"
-    )
+    reach = t_quantile(int(groups.max())) * error
+    lower, upper = ratio * float(np.exp(-reach)), ratio * float(np.exp(reach))
+    return Interval(ratio, lower, upper, method="patient-clustered ratio, log scale")
 
 
-def scaled_brier_interval(
-    labels: npt.ArrayLike, probabilities: npt.ArrayLike, patients: npt.ArrayLike, *, level: float = 0.95
-) -> Interval:
+def scaled_brier_interval(labels: npt.ArrayLike, probabilities: npt.ArrayLike, patients: npt.ArrayLike) -> Interval:
     """1 less the Brier score over that of the prevalence: 1 is perfect, 0 no better than the prevalence alone.
 
     Below 0 it is worse. The interval is found for the logarithm of the ratio.
@@ -60,15 +54,14 @@ def scaled_brier_interval(
         labels: 0 or 1, shape (n,).
         probabilities: in [0, 1], shape (n,).
         patients: patient id of each case, shape (n,).
-        level: confidence level.
 
     Raises:
         UndefinedMetricError: with one class, no loss at all, or fewer than two patients.
 
     Source: Steyerberg et al., 2010; Kattan & Gerds, 2018 (index of prediction accuracy).
     """
-    truth = as_labels(labels)
-    values, groups = as_probabilities(probabilities, truth), as_groups(patients, truth)
+    truth, values = as_labels_and_probabilities(labels, probabilities)
+    groups = as_groups(patients, truth)
     require_both_classes(truth, what="scaled Brier score")
     losses, prevalence = (values - truth) ** 2, float(truth.mean())
     loss, spread = float(losses.mean()), prevalence * (1.0 - prevalence)
@@ -76,14 +69,13 @@ def scaled_brier_interval(
         raise UndefinedMetricError("scaled Brier score: every case has a loss of 0, so there is no spread to measure")
     # Both parts of log(loss / spread): the loss, and the prevalence, by which the spread moves.
     parts = (losses - loss) / loss - (1.0 - 2.0 * prevalence) * (truth - prevalence) / spread
-    reach = _quantile(groups, level) * _clustered_error(parts / truth.size, groups, "scaled Brier score")
+    reach = t_quantile(int(groups.max())) * _clustered_error(parts / truth.size, groups, "scaled Brier score")
     ratio = loss / spread
     return Interval(
         1.0 - ratio,
         1.0 - ratio * float(np.exp(reach)),
         1.0 - ratio * float(np.exp(-reach)),
-        level,
-        "patient-clustered ratio, log scale",
+        method="patient-clustered ratio, log scale",
     )
 
 
@@ -94,7 +86,3 @@ def _clustered_error(parts: FloatArray, groups: IntArray, what: str) -> float:
         raise UndefinedMetricError(f"{what}: 1 patient; expected at least 2")
     sums = np.bincount(groups, weights=parts, minlength=count)
     return float(np.sqrt(count / (count - 1) * (sums @ sums)))
-
-
-def _quantile(groups: IntArray, level: float) -> float:
-    return float(stats.t.ppf((1.0 + level) / 2.0, int(groups.max())))

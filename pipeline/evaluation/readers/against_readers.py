@@ -169,7 +169,7 @@ def _mean_over_readers(
     ratings: Ratings, predictions: Predictions, *, rng: np.random.Generator, resamples: int
 ) -> dict[str, Interval]:
     """``reader``, ``model`` and ``gain``: mean AUROC over readers, by patient bootstrap; the readers stay the same."""
-    groups = as_groups(predictions.patients, np.zeros(len(predictions), dtype=np.int64))
+    groups = as_groups(predictions.patients, predictions.logits)
     pairs = []
     for at in range(ratings.values.shape[1]):
         against = _against_others(ratings, at)

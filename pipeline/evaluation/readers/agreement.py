@@ -145,7 +145,7 @@ def agreement_intervals(
         UndefinedMetricError: when no case has two ratings, or all ratings are the same.
     """
     estimates = {"alpha": krippendorff_alpha(ratings), "reliability": single_rating_reliability(ratings)}
-    groups = as_groups(patients, np.zeros(len(ratings), dtype=np.int64))
+    groups = as_groups(patients, ratings[:, 0])
     statistics = {"alpha": _alpha_statistic(ratings), "reliability": _reliability_statistic(ratings)}
     found = resampling.replicates(groups, statistics, resamples=resamples, rng=rng)
     return {name: percentile_interval(name, estimate, found[name]) for name, estimate in estimates.items()}

@@ -17,7 +17,7 @@ NEAR = 1.0  # rating points from the middle within which a label is near to it
 
 
 @dataclass(frozen=True)
-class Scale:
+class RatingScale:
     """The readers' scale.
 
     Attributes:
@@ -33,7 +33,7 @@ def evaluate_by_certainty(
     predictions: Predictions,
     *,
     operating_point: OperatingPoint,
-    scale: Scale | None = None,
+    scale: RatingScale | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[Subgroup, ...]:
@@ -53,7 +53,7 @@ def evaluate_by_certainty(
     Raises:
         UsageError: when there is no such column, or a rating is no number.
     """
-    scale = scale or Scale()
+    scale = scale or RatingScale()
     if scale.column not in predictions.frame.columns:
         raise UsageError(
             f"label certainty: predictions have no column {scale.column!r}; keep the readers' ratings in it"

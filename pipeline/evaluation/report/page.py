@@ -101,7 +101,7 @@ class ComparisonModel:
 
 
 @dataclass(frozen=True)
-class Picture:
+class ReportPicture:
     """A finished picture with its caption, as a confident mistake."""
 
     title: str
@@ -160,7 +160,7 @@ class ReportInputs:
     characteristics: Characteristics | None = None
     reader_study: ReaderStudy | str | None = None
     restated: tuple[Restated, ...] = ()
-    pictures: tuple[Picture, ...] = ()
+    pictures: tuple[ReportPicture, ...] = ()
     data: Mapping[str, str] = field(default_factory=dict)
     preprocessing: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)

@@ -24,7 +24,7 @@ from pipeline.evaluation.report.figure_frame import Caption, to_png
 from pipeline.evaluation.report.figures import evaluation_figures
 from pipeline.evaluation.report.finding_figures import findings_figure
 from pipeline.evaluation.report.learning_curve import Epochs, learning_curve_figure
-from pipeline.evaluation.report.page import ComparisonModel, Flow, Picture, ReportInputs, render_report
+from pipeline.evaluation.report.page import ComparisonModel, Flow, ReportInputs, ReportPicture, render_report
 from pipeline.evaluation.results import Evaluation
 from pipeline.evaluation.subgroups import SUBGROUP_COLUMNS
 from pipeline.files import write_csv, write_json, write_text
@@ -81,7 +81,7 @@ class Judged:
     differences: tuple[str, ...] = ()
     comparisons: Sequence[Comparison] = ()
     champion: ChampionBeside | str = "predictions alone name no model"
-    pictures: tuple[Picture, ...] = ()
+    pictures: tuple[ReportPicture, ...] = ()
     histories: Sequence[Epochs] = ()
     subgroups: Sequence[str] = ()
     prevalence: float | None = None

@@ -227,8 +227,8 @@ def test_perfect_separation_still_leaves_room_for_doubt():
 @pytest.mark.parametrize("patients", [2, 3, 5])
 def test_with_one_case_a_patient_a_mean_difference_is_students(patients):
     differences = np.random.default_rng(patients).normal(0.1, 1.0, patients)
-    found = mean_difference_interval(differences, np.arange(patients), level=0.9)
-    known = stats.ttest_1samp(differences, 0.0).confidence_interval(0.9)
+    found = mean_difference_interval(differences, np.arange(patients))
+    known = stats.ttest_1samp(differences, 0.0).confidence_interval(0.95)
     assert (found.lower, found.upper) == pytest.approx((known.low, known.high))
 
 

@@ -17,7 +17,14 @@ from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.report.checklist import ANSWERS, checklist
 from pipeline.evaluation.report.figure_frame import Caption, to_png
 from pipeline.evaluation.report.figures import evaluation_figures
-from pipeline.evaluation.report.page import ComparisonModel, Flow, Picture, ReportInputs, SplitCounts, render_report
+from pipeline.evaluation.report.page import (
+    ComparisonModel,
+    Flow,
+    ReportInputs,
+    ReportPicture,
+    SplitCounts,
+    render_report,
+)
 from pipeline.workflow.reporting.training_summary import evaluation_text
 
 VOID = {"meta", "img", "br", "link"}
@@ -86,7 +93,7 @@ def full():
             resamples=50,
         ),
         restated=(restate_prevalence(found["sensitivity"], found["specificity"], prevalence=0.01),),
-        pictures=(Picture("case 7", "probability 0.98, benign", b"\x89PNG"),),
+        pictures=(ReportPicture("case 7", "probability 0.98, benign", b"\x89PNG"),),
         data={"Manifest": "manifest.csv"},
         preprocessing={"Spacing": "1 x 1 x 1 mm"},
         provenance={"Git commit": "abc"},
