@@ -63,15 +63,14 @@ def evaluate(
     labelled = predictions.labelled()
     _check_one_row_a_case(labelled)
     probabilities = _probabilities(labelled, calibrator)
-    labels, patients = labelled.labels, labelled.patients
-    bins = default_bins(labels.size)
+    labels, patients, bins = labelled.labels, labelled.patients, default_bins(len(labelled))
     null_rng, bootstrap_rng, drift_rng, curve_rng = (np.random.default_rng([seed, stream]) for stream in (0, 1, 2, 4))
     thresholds = labelled.thresholds(operating_point.threshold)
     uncalibrated = sigmoid(labelled.logits)
     statistics = _statistics(labels, probabilities, patients, thresholds, resamples=resamples, rng=bootstrap_rng)
     intervals, undefined = _settle(statistics | _uncalibrated_statistics(labels, uncalibrated, patients))
-    distances, reasons = _curve_distances(labels, probabilities, patients, rng=curve_rng)
-    intervals, undefined = intervals | distances, undefined | reasons
+    distances, no_curve = _curve_distances(labels, probabilities, patients, rng=curve_rng)
+    intervals, undefined = intervals | distances, undefined | no_curve
     cautions = _cautions(labels, probabilities, patients, thresholds)
     drawn = PatientLabels.of(labels, probabilities, patients)
     null, reason = _attempt(

@@ -25,10 +25,6 @@ _OF_ONE_CLASS = {"sensitivity": "malignant", "specificity": "benign"}
 _OF_ANY_CLASS = ("observed_expected",)
 _MANY = 10  # distinct numbers above which a column is parted into bands
 MISSING = "(missing)"
-# Columns that are subgroups wherever a manifest has them, and the edges of those that are numbers: 6-15 mm is where a
-# nodule's malignancy is in doubt, and where the diameter alone says least.
-SUBGROUP_COLUMNS = ("site", "scanner", "manufacturer", "sex", "age", "diameter_mm")
-SUBGROUP_BANDS: Mapping[str, tuple[float, ...]] = {"diameter_mm": (6.0, 15.0), "age": (50.0, 65.0, 75.0)}
 
 
 @dataclass(frozen=True)
@@ -153,13 +149,6 @@ def too_few_patients(part: Predictions) -> str | None:
     counts = zip(CLASSES, part.patients_by_class(), strict=True)
     scarce = [f"{count} with {name} cases" for name, count in counts if count < FEWEST_PATIENTS]
     return f"too few patients to say: {' and '.join(scarce)}, at least {FEWEST_PATIENTS} needed" if scarce else None
-
-
-def usual_edges(values: pd.Series) -> tuple[float, ...] | None:
-    """Edges of ``SUBGROUP_BANDS`` for a column that has some and holds numbers; None otherwise."""
-    edges = SUBGROUP_BANDS.get(str(values.name))
-    numeric = pd.to_numeric(values.dropna(), errors="coerce").notna().all()
-    return edges if bool(numeric) else None
 
 
 def partition(values: pd.Series, *, edges: Sequence[float] | None = None) -> dict[str, BoolArray]:

@@ -15,7 +15,8 @@ from pipeline.evaluation.gate.decision import Condition
 from pipeline.evaluation.gate.noninferiority import auroc_difference, sensitivity_difference
 from pipeline.evaluation.gate.records import Contender
 from pipeline.evaluation.intervals.paired_difference import PairedDifference
-from pipeline.evaluation.subgroups import partition, too_few_patients, usual_edges
+from pipeline.evaluation.subgroups import partition, too_few_patients
+from pipeline.evaluation.usual_columns import usual_edges
 
 _NAME = "no subgroup collapse"
 _HALF = 0.5  # of the stated fall: what must be seen of it, beside significance, to be called a collapse
