@@ -87,7 +87,7 @@ def fit_baseline(
     means, scales = filled.mean(axis=0), filled.std(axis=0)
     scales = np.where(scales > 0.0, scales, 1.0)
     model = LogisticRegression(max_iter=1000).fit((filled - means) / scales, truth)
-    numbers = (tuple(float(each) for each in row) for row in (medians, means, scales, model.coef_[0]))
+    numbers = (tuple(float(value) for value in row) for row in (medians, means, scales, model.coef_[0]))
     median, mean, scale, coefficient = numbers
     return Baseline(tuple(columns), median, mean, scale, coefficient, float(model.intercept_[0]), logs)
 
@@ -108,12 +108,12 @@ def _matrix(frame: pd.DataFrame, columns: Sequence[str], log_columns: Collection
     values = np.column_stack(parts)
     if np.isinf(values).any():
         raise UsageError(f"baseline: a value of {', '.join(columns)} is infinite; expected finite numbers; correct it")
-    for at, name in enumerate(columns):
+    for number, name in enumerate(columns):
         if name in log_columns:
-            if (values[:, at] <= 0.0).any():
+            if (values[:, number] <= 0.0).any():
                 raise UsageError(
-                    f"baseline: column {name!r} holds {np.nanmin(values[:, at]):g}, which has no logarithm; expected "
-                    "numbers above 0; correct it, or use scale linear"
+                    f"baseline: column {name!r} holds {np.nanmin(values[:, number]):g}, which has no logarithm; "
+                    "expected numbers above 0; correct it, or use scale linear"
                 )
-            values[:, at] = np.log(values[:, at])
+            values[:, number] = np.log(values[:, number])
     return values

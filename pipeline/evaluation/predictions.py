@@ -1,4 +1,4 @@
-"""``predictions.parquet``: one row a judged case, the waist between networks and statistics."""
+"""``predictions.parquet``: one row a judged case, all that calibration, evaluation and reports need."""
 
 from __future__ import annotations
 
@@ -44,12 +44,11 @@ class Predictions:
         frame: the columns of the contract in their order and types, then the subgroup columns; one row a case,
             split, finding, fold and seed. Treat it as read-only.
 
-    Three columns are optional and no subgroups. ``fold_threshold`` is the threshold that decides a row, chosen on cases
-    of other folds, as its calibrator was fitted on them; where it is blank or absent, the operating point's decides.
-    ``fold_malignant_from`` and ``fold_benign_to`` are likewise the limits of the refer zone (``ReferZone``); blank
-    where the other folds have too few cases for one. ``thresholds`` is how to ask: whatever counts decisions does
-    (``evaluate``, and with it subgroups, certainty and patients; findings; the gate; the refer zone). The model that is
-    saved has one operating point and one zone, chosen on the cases of all folds.
+    Three optional columns are not subgroups. ``fold_threshold`` decides a row, and was chosen on the cases of other
+    folds; where it is blank or absent, the operating point's threshold decides. ``fold_malignant_from`` and
+    ``fold_benign_to`` are the limits of the refer zone (``ReferZone``), blank where the other folds have too few cases.
+    Whatever counts decisions takes its thresholds from ``thresholds``. The saved model has one operating point and one
+    zone, chosen on the cases of all folds.
     """
 
     frame: pd.DataFrame

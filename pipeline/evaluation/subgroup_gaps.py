@@ -91,7 +91,7 @@ def subgroup_gaps(
     gaps = []
     for part, name in able:
         difference, strict = (
-            _difference(labelled, part, name, operating_point, level=each) for each in (_LEVEL, level)
+            _difference(labelled, part, name, operating_point, level=confidence) for confidence in (_LEVEL, level)
         )
         gaps.append(
             Gap(
@@ -168,10 +168,10 @@ def auroc_gap(
     shares = []
     for side in sides:
         own, local = np.unique(groups[side], return_inverse=True)
-        found = delong.components(labels[side], scores[side], local.astype(np.int64))
+        components = delong.components(labels[side], scores[side], local.astype(np.int64))
         positives = int(labels[side].sum())
         share = np.zeros(int(groups.max()) + 1)
-        share[own] = found.malignant / positives + found.benign / (int(side.sum()) - positives)
+        share[own] = components.malignant / positives + components.benign / (int(side.sum()) - positives)
         shares.append(share)
     return _combined(intervals, _correlation(*shares), level)
 
@@ -196,7 +196,7 @@ def proportion_gap(
     intervals = [proportion_interval(right[side], patients[side], level=level) for side in sides]
     count = int(groups.max()) + 1
     sums = [np.bincount(groups[side], weights=right[side] - right[side].mean(), minlength=count) for side in sides]
-    first, second = (each.astype(np.float64) for each in sums)
+    first, second = (patient_sums.astype(np.float64) for patient_sums in sums)
     return _combined(intervals, _correlation(first, second), level)
 
 

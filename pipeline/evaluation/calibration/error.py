@@ -94,19 +94,19 @@ def ece_null(
     members, ordered = members[order], values[order]
     starts = np.flatnonzero(np.r_[True, np.diff(members) > 0])
     expected = np.add.reduceat(ordered, starts)
-    found = np.empty(draws)
+    errors = np.empty(draws)
     step = max(1, 4_000_000 // values.size)
     for first in range(0, draws, step):
         drawn = labels.draw(values, rows=min(step, draws - first), rng=rng)  # (draws in step, n)
         observed = np.add.reduceat(drawn[:, order], starts, axis=1, dtype=np.float64)
-        found[first : first + len(drawn)] = np.abs(observed - expected).sum(axis=1) / values.size
+        errors[first : first + len(drawn)] = np.abs(observed - expected).sum(axis=1) / values.size
     return EceNull(
         bins=bins,
         draws=draws,
         alike=labels.alike,
-        mean=float(found.mean()),
-        median=float(np.median(found)),
-        p95=float(np.quantile(found, 0.95)),
+        mean=float(errors.mean()),
+        median=float(np.median(errors)),
+        p95=float(np.quantile(errors, 0.95)),
     )
 
 
@@ -146,13 +146,13 @@ def cumulative_null_p95(
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     ends = np.r_[np.flatnonzero(np.diff(ordered) > 0.0), values.size - 1]
-    found = np.empty(draws)
+    ranges = np.empty(draws)
     step = max(1, 2_000_000 // values.size)
     for first in range(0, draws, step):
         drawn = labels.draw(values, rows=min(step, draws - first), rng=rng)  # (draws in step, n)
         drift = np.cumsum(drawn[:, order] - ordered, axis=1)[:, ends]
-        found[first : first + len(drawn)] = np.maximum(drift.max(axis=1), 0.0) - np.minimum(drift.min(axis=1), 0.0)
-    return float(np.quantile(found / values.size, 0.95))
+        ranges[first : first + len(drawn)] = np.maximum(drift.max(axis=1), 0.0) - np.minimum(drift.min(axis=1), 0.0)
+    return float(np.quantile(ranges / values.size, 0.95))
 
 
 def miscalibration(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:

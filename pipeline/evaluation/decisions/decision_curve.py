@@ -45,8 +45,8 @@ class DecisionCurve:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         arrays = {name: getattr(self, name) for name in ("thresholds", "model", "lower", "upper", "treat_all")}
-        found = {name: None if values is None else values.tolist() for name, values in arrays.items()}
-        return {"prevalence": self.prevalence, **found}
+        plain = {name: None if values is None else values.tolist() for name, values in arrays.items()}
+        return {"prevalence": self.prevalence, **plain}
 
 
 def net_benefit(
@@ -76,10 +76,10 @@ def net_benefit(
     if edges.size and (edges.min() <= 0.0 or edges.max() >= 1.0):
         raise UndefinedMetricError(f"net benefit: thresholds span {edges.min():g} to {edges.max():g}; expected (0, 1)")
     malignant, benign = np.sort(values[truth == 1]), np.sort(values[truth == 0])
-    found = malignant.size - np.searchsorted(malignant, edges, side="left")
+    detected = malignant.size - np.searchsorted(malignant, edges, side="left")
     alarms = benign.size - np.searchsorted(benign, edges, side="left")
     share = _share(truth, prevalence)
-    return np.asarray(share * found / malignant.size - (1.0 - share) * alarms / benign.size * edges / (1.0 - edges))
+    return np.asarray(share * detected / malignant.size - (1.0 - share) * alarms / benign.size * edges / (1.0 - edges))
 
 
 def net_benefit_interval(
@@ -166,7 +166,7 @@ def _variances(
 ) -> FloatArray:
     """Variance of the net benefit at each threshold, shape (t,), from what each patient moves it by."""
     count, sizes = int(groups.max()) + 1, np.bincount(truth, minlength=2)
-    found = np.empty(edges.size)
+    variances = np.empty(edges.size)
     for place, edge in enumerate(edges):
         called, odds = (values >= edge).astype(np.float64), edge / (1.0 - edge)
         if prevalence is None:
@@ -177,5 +177,5 @@ def _variances(
             weights = np.array([-(1.0 - prevalence) * odds, prevalence]) / sizes
             moves = weights[truth] * (called - rates[truth])
         sums = np.bincount(groups, weights=moves, minlength=count)
-        found[place] = count / (count - 1) * float(sums @ sums)
-    return found
+        variances[place] = count / (count - 1) * float(sums @ sums)
+    return variances

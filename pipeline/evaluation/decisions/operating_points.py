@@ -99,12 +99,12 @@ class OperatingPoint:
         """
         from scipy import stats
 
-        found = round(self.sensitivity * self.n_positive)
-        missed = self.n_positive - found
-        low = float(stats.beta.ppf(0.05, found, missed + 1)) if found else 0.0
-        if self.rule == "sensitivity" and found:
-            return low, float(stats.beta.ppf(0.95, found, missed + 1))
-        return low, float(stats.beta.ppf(0.95, found + 1, missed)) if missed else 1.0
+        detected = round(self.sensitivity * self.n_positive)
+        missed = self.n_positive - detected
+        low = float(stats.beta.ppf(0.05, detected, missed + 1)) if detected else 0.0
+        if self.rule == "sensitivity" and detected:
+            return low, float(stats.beta.ppf(0.95, detected, missed + 1))
+        return low, float(stats.beta.ppf(0.95, detected + 1, missed)) if missed else 1.0
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, ``confidence`` only if there is one; ``from_json`` gives back an equal one."""
@@ -255,14 +255,14 @@ def _threshold(
         return 1.0 / (1.0 + cost_ratio)
     candidates = np.unique(scores)
     malignant, benign = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
-    found = malignant.size - np.searchsorted(malignant, candidates, side="left")
-    spared = np.searchsorted(benign, candidates, side="left")
+    detected = malignant.size - np.searchsorted(malignant, candidates, side="left")
+    cleared = np.searchsorted(benign, candidates, side="left")
     if rule == "sensitivity":
         needed = needed_cases(malignant.size, target=target, confidence=confidence)
-        return float(candidates[found >= needed].max())
+        return float(candidates[detected >= needed].max())
     if rule == "specificity":
         needed = needed_cases(benign.size, target=target, confidence=confidence, what="benign")
-        enough = candidates[spared >= needed]
+        enough = candidates[cleared >= needed]
         if enough.size:
             return float(enough.min())
         if candidates[-1] < 1.0:
@@ -273,5 +273,5 @@ def _threshold(
         )
     if rule == "youden":
         # In whole numbers: found/P + spared/N compared without rounding.
-        return float(candidates[np.argmax(found * benign.size + spared * malignant.size)])
+        return float(candidates[np.argmax(detected * benign.size + cleared * malignant.size)])
     raise CalibrationError(f"operating point: rule: {rule!r} is not one of {', '.join(get_args(Rule))}")

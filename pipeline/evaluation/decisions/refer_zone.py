@@ -71,7 +71,7 @@ class ReferZone:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ReferZone:
         """Read what ``to_json`` wrote."""
-        plain: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in value.items()}
+        plain: dict[str, Any] = {name: tuple(item) if isinstance(item, list) else item for name, item in value.items()}
         plain.pop("describes", None)
         return cls(**plain)
 

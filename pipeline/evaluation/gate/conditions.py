@@ -75,9 +75,11 @@ def _anchor(challenger: Standing, champion: Standing, anchor: Standing | str) ->
     if anchor in (challenger, champion):
         who = "champion" if anchor == champion else "challenger"
         return Condition("anchor", holds=True, finding=f"{anchor.name}, the {who}, is the anchor itself")
-    others = [each.name.removeprefix("same ") for each in same_question(challenger, anchor) if not each.holds]
-    if others:
-        finding = f"{anchor.name} cannot judge the challenger: it has another {', '.join(others)}; {remedy}"
+    differences = [
+        condition.name.removeprefix("same ") for condition in same_question(challenger, anchor) if not condition.holds
+    ]
+    if differences:
+        finding = f"{anchor.name} cannot judge the challenger: it has another {', '.join(differences)}; {remedy}"
         return Condition("anchor", holds=False, finding=finding)
     return Condition("anchor", holds=True, finding=f"{anchor.name}, compared with as well")
 
@@ -152,7 +154,9 @@ def contest(
         _images(answers.known_images),
         *not_inferior(challenger, champion, policy=policy, at=at),
         *([] if anchored is None else _against_anchor(anchored, policy=policy, at=at)),
-        _calibration(*((each.calibration or each.evaluation).calibration for each in (challenger, champion))),
+        _calibration(
+            *((contender.calibration or contender.evaluation).calibration for contender in (challenger, champion))
+        ),
         no_collapse(challenger, champion, columns, policy=policy),
     )
 

@@ -54,7 +54,7 @@ class GateDecision:
     @property
     def failed(self) -> tuple[Condition, ...]:
         """Conditions that do not hold."""
-        return tuple(each for each in self.conditions if not each.holds)
+        return tuple(condition for condition in self.conditions if not condition.holds)
 
     @property
     def promoted(self) -> bool:
@@ -71,7 +71,7 @@ class GateDecision:
     @property
     def reasons(self) -> str:
         """Why, in words: the conditions that failed, or that all hold."""
-        why = "; ".join(f"{each.name}: {each.finding}" for each in self.failed) or "all conditions hold"
+        why = "; ".join(f"{condition.name}: {condition.finding}" for condition in self.failed) or "all conditions hold"
         return f"forced because: {self.forced_because}; {why}" if self.failed and self.forced_because else why
 
     def to_json(self) -> dict[str, Any]:
@@ -105,11 +105,11 @@ def decision_text(decision: GateDecision, *, facts: Mapping[str, str], most: int
         lines.append(f"\nForced because: {decision.forced_because}")
     lines += ["", *(f"- {name}: {value}" for name, value in facts.items()), "", "| condition | holds | finding |"]
     lines.append("|---|---|---|")
-    whole = "\n".join([*lines, *(_row(each, each.finding) for each in decision.conditions)])
-    if most is None or len(whole) <= most:
-        return whole
-    short = "in `decision.md` of the gate's run"
-    return "\n".join([*lines, *(_row(each, short if each.holds else each.finding) for each in decision.conditions)])
+    rows = [_row(condition, condition.finding) for condition in decision.conditions]
+    if most is not None and len("\n".join([*lines, *rows])) > most:
+        short = "in `decision.md` of the gate's run"
+        rows = [_row(condition, short if condition.holds else condition.finding) for condition in decision.conditions]
+    return "\n".join([*lines, *rows])
 
 
 def _row(condition: Condition, finding: str) -> str:

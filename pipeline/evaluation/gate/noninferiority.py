@@ -120,8 +120,8 @@ def auroc_difference(challenger: Contender, reference: Contender) -> PairedDiffe
     Raises:
         UndefinedMetricError: with one class, or fewer than two patients of a class.
     """
-    mine = challenger.predictions
-    return paired_auroc(mine.labels, mine.probabilities, reference.predictions.probabilities, mine.patients)
+    judged = challenger.predictions
+    return paired_auroc(judged.labels, judged.probabilities, reference.predictions.probabilities, judged.patients)
 
 
 def sensitivity_difference(challenger: Contender, reference: Contender) -> PairedDifference:

@@ -112,12 +112,12 @@ def patients_to_pass(
     The class that is short is raised first: by sensitivity for the malignant, by specificity for the benign ones.
     """
     counts = [float(max(count, policy.patients_a_class)) for count in (malignant, benign)]
-    each = power ** (1.0 / (3 * references))
+    of_each_condition = power ** (1.0 / (3 * references))
     while True:
-        found = chances(policy, at, malignant=counts[0], benign=counts[1], references=references)
-        if found.together >= power:
+        chance = chances(policy, at, malignant=counts[0], benign=counts[1], references=references)
+        if chance.together >= power:
             return int(np.ceil(counts[0])), int(np.ceil(counts[1]))
-        short = [found.sensitivity < each, found.specificity < each]
+        short = [chance.sensitivity < of_each_condition, chance.specificity < of_each_condition]
         counts = [count * (1.02 if low or not any(short) else 1.0) for count, low in zip(counts, short, strict=True)]
 
 
@@ -143,15 +143,15 @@ def power_condition(policy: GatePolicy, at: GateLook, cases: LockedCases, *, ref
         return Condition(
             POWER_NAME, holds=policy.least_power == 0.0, finding="none, with fewer than 2 patients of a class"
         )
-    found = chances(policy, at, malignant=malignant, benign=benign, references=references)
+    chance = chances(policy, at, malignant=malignant, benign=benign, references=references)
     says = (
         f"look {at.number} at these patients, at a risk of {at.alpha:.2g}: an equal challenger would pass AUROC, "
-        f"sensitivity and specificity with probability {found.auroc:.2f}, {found.sensitivity:.2f} and "
-        f"{found.specificity:.2f}, and all{' against champion and anchor' if references > 1 else ''} with at least "
-        f"{found.together:.2f} (assumed: AUROC {policy.expected_auroc:g}, sensitivity {policy.expected_sensitivity:g}, "
-        f"scores correlated by {policy.expected_correlation:g})"
+        f"sensitivity and specificity with probability {chance.auroc:.2f}, {chance.sensitivity:.2f} and "
+        f"{chance.specificity:.2f}, and all{' against champion and anchor' if references > 1 else ''} with at least "
+        f"{chance.together:.2f} (assumed: AUROC {policy.expected_auroc:g}, "
+        f"sensitivity {policy.expected_sensitivity:g}, scores correlated by {policy.expected_correlation:g})"
     )
-    if found.together >= policy.least_power:
+    if chance.together >= policy.least_power:
         return Condition(POWER_NAME, holds=True, finding=says)
     power = policy.least_power
     wanted = patients_to_pass(policy, at.first, malignant=malignant, benign=benign, references=references, power=power)

@@ -96,9 +96,9 @@ def evaluate_readers(
     agreement = agreement_intervals(ratings.values, patients, rng=streams[0], resamples=resamples)
     missing: dict[str, str] = {}
     results = []
-    for at, name in enumerate(ratings.readers):
+    for number, name in enumerate(ratings.readers):
         try:
-            results.append(_one_reader(name, at, ratings, predictions))
+            results.append(_one_reader(name, number, ratings, predictions))
         except UndefinedMetricError as error:
             missing[name] = str(error)
     means: dict[str, Interval] = {}
@@ -171,8 +171,8 @@ def _mean_over_readers(
     """``reader``, ``model`` and ``gain``: mean AUROC over readers, by patient bootstrap; the readers stay the same."""
     groups = as_groups(predictions.patients, predictions.logits)
     pairs = []
-    for at in range(ratings.values.shape[1]):
-        against = _against_others(ratings, at)
+    for reader_number in range(ratings.values.shape[1]):
+        against = _against_others(ratings, reader_number)
         if against.labels.size and 0 < against.labels.sum() < against.labels.size:
             both = [
                 resampling.auroc_statistic(resampling.Ranking.of(against.labels, scores))
@@ -194,10 +194,10 @@ def _mean_over_readers(
         return model(weights) - reader(weights)
 
     statistics = {"reader": reader, "model": model, "gain": gain}
-    found = resampling.replicates(groups, statistics, resamples=resamples, rng=rng)
+    replicates = resampling.replicates(groups, statistics, resamples=resamples, rng=rng)
     everyone = np.ones((1, len(predictions)))
     return {
-        name: percentile_interval(f"mean over readers, {name}", float(statistic(everyone)[0]), found[name])
+        name: percentile_interval(f"mean over readers, {name}", float(statistic(everyone)[0]), replicates[name])
         for name, statistic in statistics.items()
     }
 
@@ -220,7 +220,7 @@ def _ceiling_interval(ratings: Ratings, reliability: Interval) -> Interval:
     if reliability.estimate <= 0.0:
         raise UndefinedMetricError("ceiling: readers agree no more than by chance, so there is nothing to predict")
     lower, estimate, upper = (
-        ceiling(ratings, _inside(each)) for each in (reliability.lower, reliability.estimate, reliability.upper)
+        ceiling(ratings, _inside(value)) for value in (reliability.lower, reliability.estimate, reliability.upper)
     )
     return Interval(estimate, lower, upper, method="from the reliability's limits")
 

@@ -147,15 +147,15 @@ def agreement_intervals(
     estimates = {"alpha": krippendorff_alpha(ratings), "reliability": single_rating_reliability(ratings)}
     groups = as_groups(patients, ratings[:, 0])
     statistics = {"alpha": _alpha_statistic(ratings), "reliability": _reliability_statistic(ratings)}
-    found = resampling.replicates(groups, statistics, resamples=resamples, rng=rng)
-    return {name: percentile_interval(name, estimate, found[name]) for name, estimate in estimates.items()}
+    replicates = resampling.replicates(groups, statistics, resamples=resamples, rng=rng)
+    return {name: percentile_interval(name, estimate, replicates[name]) for name, estimate in estimates.items()}
 
 
 def _value(statistic: WeightedStatistic, cases: int, what: str) -> float:
-    found = float(statistic(np.ones((1, cases)))[0])
-    if not np.isfinite(found):
+    value = float(statistic(np.ones((1, cases)))[0])
+    if not np.isfinite(value):
         raise UndefinedMetricError(f"{what}: needs cases that two readers rated, and ratings that differ")
-    return found
+    return value
 
 
 @dataclass(frozen=True, eq=False)

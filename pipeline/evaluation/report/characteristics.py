@@ -90,7 +90,10 @@ def _of_column(name: str, table: pd.DataFrame, splits: Sequence[str]) -> list[Ro
         return [Row(name, "different values", tuple(str(words[part].nunique()) for part in parts))]
     levels = sorted(set(kinds), key=lambda level: (level == MISSING, level == OTHERS, level))
     columns = [_cells(kinds[part], values["patient_id"][part], levels) for part in parts]
-    return [Row(name, f"{level} ({unit})", tuple(column[at] for column in columns)) for at, level in enumerate(levels)]
+    return [
+        Row(name, f"{level} ({unit})", tuple(column[number] for column in columns))
+        for number, level in enumerate(levels)
+    ]
 
 
 def _kinds(words: pd.Series, patients: pd.Series) -> pd.Series:
@@ -104,10 +107,12 @@ def _cells(kinds: pd.Series, patients: pd.Series, levels: Sequence[str]) -> list
     """Counts of one split; what points at one or two patients is hidden, and never a single cell alone."""
     counts = [int((kinds == level).sum()) for level in levels]
     people = [int(patients[kinds == level].nunique()) for level in levels]
-    hidden = {at for at, count in enumerate(people) if 0 < count < _FEWEST}
+    hidden = {number for number, count in enumerate(people) if 0 < count < _FEWEST}
     if len(hidden) == 1:
-        hidden |= set(sorted((at for at, count in enumerate(people) if count >= _FEWEST), key=people.__getitem__)[:1])
-    return [HIDDEN_COUNT if at in hidden else _share(count, sum(counts)) for at, count in enumerate(counts)]
+        hidden |= set(
+            sorted((number for number, count in enumerate(people) if count >= _FEWEST), key=people.__getitem__)[:1]
+        )
+    return [HIDDEN_COUNT if number in hidden else _share(count, sum(counts)) for number, count in enumerate(counts)]
 
 
 def _missing_row(

@@ -72,16 +72,16 @@ def roc_band(
     malignant = labels[order].astype(np.float64)
     ends = np.flatnonzero(np.r_[np.diff(scores[order]) < 0.0, True])  # last case of each run of equal scores
     grid = np.linspace(0.0, 1.0, _BAND_POINTS)
-    found = []
+    sensitivities = []
     for weights in resampling.patient_weights(as_groups(patients, labels)[order], resamples=resamples, rng=rng):
         hits = np.cumsum(weights * malignant, axis=1)[:, ends]
         alarms = np.cumsum(weights, axis=1)[:, ends] - hits
         for hit, alarm in zip(hits, alarms, strict=True):
             if hit[-1] > 0.0 and alarm[-1] > 0.0:
-                found.append(np.interp(grid, np.r_[0.0, alarm / alarm[-1]], np.r_[0.0, hit / hit[-1]]))
-    if not found:
+                sensitivities.append(np.interp(grid, np.r_[0.0, alarm / alarm[-1]], np.r_[0.0, hit / hit[-1]]))
+    if not sensitivities:
         raise UndefinedMetricError("ROC band: no resample has both classes; too few patients")
-    lower, middle, upper = np.quantile(np.stack(found), [PERCENTILES[0], 0.5, PERCENTILES[1]], axis=0)
+    lower, middle, upper = np.quantile(np.stack(sensitivities), [PERCENTILES[0], 0.5, PERCENTILES[1]], axis=0)
     return Band(x=grid, y=middle, lower=lower, upper=upper)
 
 
@@ -93,12 +93,12 @@ def reliability(labels: npt.ArrayLike, probabilities: npt.ArrayLike, patients: n
     """
     truth = as_labels(labels)
     values = as_probabilities(probabilities, truth)
-    who = np.asarray(patients)
+    ids = np.asarray(patients)
     members = calibration_error.equal_mass_bins(values, bins=bins)
     filled = np.unique(members)
-    shares = [proportion_interval(truth[members == each], who[members == each]) for each in filled]
+    shares = [proportion_interval(truth[members == number], ids[members == number]) for number in filled]
     return Band(
-        x=np.array([values[members == each].mean() for each in filled]),
+        x=np.array([values[members == number].mean() for number in filled]),
         y=np.array([share.estimate for share in shares]),
         lower=np.array([share.lower for share in shares]),
         upper=np.array([share.upper for share in shares]),

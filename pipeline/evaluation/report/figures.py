@@ -270,8 +270,8 @@ def decision_curve_figure(
         prevalence: to restate the curves for; None for that of the cases.
     """
     truth = as_labels(labels)
-    at = "" if prevalence is None else f" where {100 * prevalence:g} % are malignant"
-    figure, axes = new_frame(f"Decision curve{at}", caption)
+    where = "" if prevalence is None else f" where {100 * prevalence:g} % are malignant"
+    figure, axes = new_frame(f"Decision curve{where}", caption)
     several = patients is not None and np.unique(np.asarray(patients)).size > 1
     curve = decision_curve(truth, probabilities, patients=patients if several else None, prevalence=prevalence)
     if curve.lower is not None and curve.upper is not None:
