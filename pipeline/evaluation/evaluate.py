@@ -22,10 +22,11 @@ from pipeline.evaluation.intervals.clustered import (
     calibration_intercept_interval,
     calibration_slope_interval,
     mean_interval,
+    observed_expected_interval,
     proportion_caution,
     proportion_interval,
+    scaled_brier_interval,
 )
-from pipeline.evaluation.intervals.clustered_ratios import observed_expected_interval, scaled_brier_interval
 from pipeline.evaluation.intervals.interval import Interval
 from pipeline.evaluation.intervals.patient_labels import PatientLabels
 from pipeline.evaluation.predictions import Predictions

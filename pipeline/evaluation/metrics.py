@@ -138,16 +138,6 @@ class Confusion:
         """Share of the benign that are called negative. Raises UndefinedMetricError without benign cases."""
         return _share(self.true_negative, self.false_positive, "specificity: there is no benign case")
 
-    @property
-    def ppv(self) -> float:
-        """Share of the positive that are malignant, here. Raises UndefinedMetricError without positives."""
-        return _share(self.true_positive, self.false_positive, "PPV: no case is called positive at this threshold")
-
-    @property
-    def npv(self) -> float:
-        """Share of the negative that are benign, here. Raises UndefinedMetricError without negatives."""
-        return _share(self.true_negative, self.false_negative, "NPV: no case is called negative at this threshold")
-
 
 def _share(part: int, rest: int, otherwise: str) -> float:
     if part + rest == 0:

@@ -1,4 +1,7 @@
-"""Intervals in closed form for shares, means and calibration, robust to a patient's cases being alike."""
+"""Intervals in closed form for shares, means, ratios and calibration, robust to a patient's cases being alike.
+
+Ratios that are not means over cases are linearised.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UndefinedMetricError
-from pipeline.evaluation.arrays import FloatArray, IntArray, as_groups, as_labels, as_probabilities, as_scores
+from pipeline.evaluation.arrays import (
+    FloatArray,
+    IntArray,
+    as_groups,
+    as_labels,
+    as_labels_and_probabilities,
+    as_scores,
+    require_both_classes,
+)
 from pipeline.evaluation.calibration.calibrator import sigmoid
 from pipeline.evaluation.calibration.logistic import fit_recalibration
 from pipeline.evaluation.intervals.interval import Interval, normal_quantile, t_quantile
@@ -129,13 +140,88 @@ def mean_difference_interval(
     return Interval(mean, mean - reach, mean + reach, method="patient-clustered mean")
 
 
-def _mean_variance(values: FloatArray, groups: IntArray) -> float:
-    """Variance of a mean over cases, from the sums of deviations of each patient."""
+def _sum_variance(parts: FloatArray, groups: IntArray) -> float:
+    """Variance of the sum of parts, one a case and 0 in all, from each patient's sum; two patients or more."""
     count = int(groups.max()) + 1
-    if count < 2:
+    sums = np.bincount(groups, weights=parts, minlength=count)
+    return float(count / (count - 1) * (sums @ sums))
+
+
+def _mean_variance(values: FloatArray, groups: IntArray) -> float:
+    """Variance of a mean over cases; 0 where there is a single patient."""
+    if int(groups.max()) < 1:
         return 0.0
-    sums = np.bincount(groups, weights=values - values.mean(), minlength=count)
-    return float(count / (count - 1) * (sums @ sums) / values.size**2)
+    return _sum_variance(values - values.mean(), groups) / values.size**2
+
+
+def _error_of_sum(parts: FloatArray, groups: IntArray, what: str) -> float:
+    """Standard error of a sum of linearised parts, one a case and 0 in all."""
+    if int(groups.max()) < 1:
+        raise UndefinedMetricError(f"{what}: 1 patient; expected at least 2")
+    return math.sqrt(_sum_variance(parts, groups))
+
+
+def observed_expected_interval(
+    labels: npt.ArrayLike, probabilities: npt.ArrayLike, patients: npt.ArrayLike
+) -> Interval:
+    """Malignant cases observed over those expected (the sum of the probabilities), on the log scale.
+
+    1 is right; above 1 the probabilities are too low on average.
+
+    Args:
+        labels: 0 or 1, shape (n,).
+        probabilities: in [0, 1], shape (n,).
+        patients: patient id of each case, shape (n,).
+
+    Raises:
+        UndefinedMetricError: without a malignant case or with fewer than two patients.
+
+    Source: Riley et al., 2021 (the same variance where each patient has one case and the ratio is 1).
+    """
+    truth, values = as_labels_and_probabilities(labels, probabilities)
+    groups = as_groups(patients, truth)
+    observed, expected = float(truth.sum()), float(values.sum())
+    if observed == 0.0 or expected == 0.0:
+        raise UndefinedMetricError(f"O:E: {observed:g} malignant cases observed, {expected:.3g} expected; undefined")
+    ratio = observed / expected
+    error = _error_of_sum((truth - ratio * values) / observed, groups, "O:E")  # of the logarithm of the ratio
+    reach = t_quantile(int(groups.max())) * error
+    lower, upper = ratio * float(np.exp(-reach)), ratio * float(np.exp(reach))
+    return Interval(ratio, lower, upper, method="patient-clustered ratio, log scale")
+
+
+def scaled_brier_interval(labels: npt.ArrayLike, probabilities: npt.ArrayLike, patients: npt.ArrayLike) -> Interval:
+    """1 less the Brier score over that of the prevalence: 1 is perfect, 0 no better than the prevalence alone.
+
+    Below 0 it is worse. The interval is found for the logarithm of the ratio.
+
+    Args:
+        labels: 0 or 1, shape (n,).
+        probabilities: in [0, 1], shape (n,).
+        patients: patient id of each case, shape (n,).
+
+    Raises:
+        UndefinedMetricError: with one class, no loss at all, or fewer than two patients.
+
+    Source: Steyerberg et al., 2010; Kattan & Gerds, 2018 (index of prediction accuracy).
+    """
+    truth, values = as_labels_and_probabilities(labels, probabilities)
+    groups = as_groups(patients, truth)
+    require_both_classes(truth, what="scaled Brier score")
+    losses, prevalence = (values - truth) ** 2, float(truth.mean())
+    loss, spread = float(losses.mean()), prevalence * (1.0 - prevalence)
+    if loss == 0.0:
+        raise UndefinedMetricError("scaled Brier score: every case has a loss of 0, so there is no spread to measure")
+    # Both parts of log(loss / spread): the loss, and the prevalence, by which the spread moves.
+    parts = (losses - loss) / loss - (1.0 - 2.0 * prevalence) * (truth - prevalence) / spread
+    reach = t_quantile(int(groups.max())) * _error_of_sum(parts / truth.size, groups, "scaled Brier score")
+    ratio = loss / spread
+    return Interval(
+        1.0 - ratio,
+        1.0 - ratio * float(np.exp(reach)),
+        1.0 - ratio * float(np.exp(-reach)),
+        method="patient-clustered ratio, log scale",
+    )
 
 
 def calibration_slope_interval(
@@ -170,11 +256,11 @@ def calibration_intercept_interval(
 def _checked(
     labels: npt.ArrayLike, probabilities: npt.ArrayLike, patients: npt.ArrayLike
 ) -> tuple[IntArray, FloatArray, IntArray]:
-    truth = as_labels(labels)
+    truth, values = as_labels_and_probabilities(labels, probabilities)
     groups = as_groups(patients, truth)
     if int(groups.max()) < 2:
         raise UndefinedMetricError(f"calibration interval: {int(groups.max()) + 1} patients; expected at least 3")
-    return truth, log_odds(as_probabilities(probabilities, truth)), groups
+    return truth, log_odds(values), groups
 
 
 def _sandwich(design: FloatArray, labels: IntArray, fitted: FloatArray, groups: IntArray) -> FloatArray:

@@ -8,7 +8,7 @@ from studies import predictions
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import as_groups
-from pipeline.evaluation.intervals.clustered_ratios import observed_expected_interval, scaled_brier_interval
+from pipeline.evaluation.intervals.clustered import observed_expected_interval, scaled_brier_interval
 
 CASES = predictions(300, seed=3)
 STUDY = CASES.labels, CASES.probabilities, CASES.patients
