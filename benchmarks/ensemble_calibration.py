@@ -25,8 +25,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from pipeline.evaluation.arrays import FloatArray, IntArray
+from pipeline.evaluation.calibration.calibrator import sigmoid
 from pipeline.evaluation.calibration.ensemble_mean import as_mean_of
-from pipeline.evaluation.calibration.fit import sigmoid
 from pipeline.evaluation.calibration.logistic import fit_recalibration
 
 KINDS, CORRELATIONS, SIZES = ("normal", "classes", "uneven"), (0.7, 0.8, 0.9, 1.0), (3, 5)

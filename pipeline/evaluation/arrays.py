@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -66,19 +68,39 @@ def as_probabilities(probabilities: npt.ArrayLike, labels: IntArray | None = Non
     return values
 
 
-def as_groups(patients: npt.ArrayLike, labels: IntArray) -> IntArray:
-    """Patient ids as numbers 0 … patients-1, shape (n,), in order of the ids.
+def as_labels_and_probabilities(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[IntArray, FloatArray]:
+    """Labels and as many probabilities, each shape (n,).
 
     Raises:
-        UndefinedMetricError: when their number is not that of the labels.
+        UndefinedMetricError: as ``as_labels`` and ``as_probabilities``.
     """
-    values = np.asarray(patients)
-    if values.shape != labels.shape:
+    truth = as_labels(labels)
+    return truth, as_probabilities(probabilities, truth)
+
+
+def as_groups(patients: npt.ArrayLike, values: npt.NDArray[Any]) -> IntArray:
+    """Patient ids as numbers 0 … patients-1, shape (n,), in order of the ids.
+
+    Args:
+        patients: patient id of each case, shape (n,).
+        values: any array of one value a case, shape (n,).
+
+    Raises:
+        UndefinedMetricError: when there are not as many ids as values.
+    """
+    ids = np.asarray(patients)
+    if ids.shape != values.shape:
         raise UndefinedMetricError(
-            f"patients: have shape {values.shape}, the labels {labels.shape}; expected one patient a case"
+            f"patients: have shape {ids.shape}, the labels {values.shape}; expected one patient a case"
         )
-    values = values.astype(str) if values.dtype.kind == "O" else values
-    return np.unique(values, return_inverse=True)[1].astype(np.int64)
+    ids = ids.astype(str) if ids.dtype.kind == "O" else ids
+    return np.unique(ids, return_inverse=True)[1].astype(np.int64)
+
+
+def patients_of_each_class(labels: IntArray, patients: npt.NDArray[Any]) -> tuple[int, int]:
+    """How many patients have malignant, and how many have benign, cases."""
+    malignant, benign = (int(np.unique(patients[labels == label]).size) for label in (1, 0))
+    return malignant, benign
 
 
 def require_both_classes(labels: IntArray, *, what: str, error: type[PipelineError] = UndefinedMetricError) -> None:

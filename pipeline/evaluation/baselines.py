@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,6 @@ import pandas as pd
 
 from pipeline.errors import UsageError
 from pipeline.evaluation.arrays import FloatArray, as_labels, require_both_classes
-from pipeline.evaluation.calibration.fit import sigmoid
 
 
 @dataclass(frozen=True)
@@ -47,24 +45,6 @@ class Baseline:
         filled = np.where(np.isnan(values), np.asarray(self.medians), values)
         standard = (filled - np.asarray(self.means)) / np.asarray(self.scales)
         return np.asarray(standard @ np.asarray(self.coefficients) + self.intercept, dtype=np.float64)
-
-    def probabilities(self, frame: pd.DataFrame) -> FloatArray:
-        """Sigmoid of the log odds, shape (n,)."""
-        return sigmoid(self.logits(frame))
-
-    def describe(self) -> str:
-        """One line, as ``logistic regression on log diameter_mm, age``."""
-        return f"logistic regression on {', '.join(on_scale(self.columns, self.log_columns))}"
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; ``from_json`` gives back an equal baseline."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Baseline:
-        """Read what ``to_json`` wrote."""
-        plain: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in value.items()}
-        return cls(**plain)
 
 
 def on_scale(columns: Sequence[str], log_columns: Collection[str]) -> tuple[str, ...]:
@@ -107,7 +87,7 @@ def fit_baseline(
     means, scales = filled.mean(axis=0), filled.std(axis=0)
     scales = np.where(scales > 0.0, scales, 1.0)
     model = LogisticRegression(max_iter=1000).fit((filled - means) / scales, truth)
-    numbers = (tuple(float(each) for each in row) for row in (medians, means, scales, model.coef_[0]))
+    numbers = (tuple(float(value) for value in row) for row in (medians, means, scales, model.coef_[0]))
     median, mean, scale, coefficient = numbers
     return Baseline(tuple(columns), median, mean, scale, coefficient, float(model.intercept_[0]), logs)
 
@@ -128,12 +108,12 @@ def _matrix(frame: pd.DataFrame, columns: Sequence[str], log_columns: Collection
     values = np.column_stack(parts)
     if np.isinf(values).any():
         raise UsageError(f"baseline: a value of {', '.join(columns)} is infinite; expected finite numbers; correct it")
-    for at, name in enumerate(columns):
+    for number, name in enumerate(columns):
         if name in log_columns:
-            if (values[:, at] <= 0.0).any():
+            if (values[:, number] <= 0.0).any():
                 raise UsageError(
-                    f"baseline: column {name!r} holds {np.nanmin(values[:, at]):g}, which has no logarithm; expected "
-                    "numbers above 0; correct it, or use scale linear"
+                    f"baseline: column {name!r} holds {np.nanmin(values[:, number]):g}, which has no logarithm; "
+                    "expected numbers above 0; correct it, or use scale linear"
                 )
-            values[:, at] = np.log(values[:, at])
+            values[:, number] = np.log(values[:, number])
     return values

@@ -1,10 +1,10 @@
-"""What stands beside the headline: subgroups, label certainty, patients, the refer zone, seeds. Each or its reason."""
+"""Results beside the headline: subgroups, label certainty, patients, refer zone, seeds; or why there are none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from pipeline.errors import CalibrationError, UndefinedMetricError, UsageError
 from pipeline.evaluation.decisions.operating_points import OperatingPoint
@@ -14,14 +14,12 @@ from pipeline.evaluation.patient_level import by_patient, has_several_cases
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.readers.against_readers import ReadersEvaluation, evaluate_readers
 from pipeline.evaluation.readers.agreement import ReaderColumns, usual_reader_columns
-from pipeline.evaluation.readers.label_certainty import RATING_COLUMN, evaluate_by_certainty
+from pipeline.evaluation.readers.label_certainty import evaluate_by_certainty
 from pipeline.evaluation.results import Evaluation
 from pipeline.evaluation.seeds import SeedSpread, spread_over_seeds
 from pipeline.evaluation.subgroup_gaps import Gap, subgroup_gaps
-from pipeline.evaluation.subgroups import SUBGROUP_COLUMNS, Subgroup, evaluate_subgroups, usual_edges
-
-HEADLINE_BAND = ("diameter_mm", "6 to 15")  # where malignancy is in doubt, and the diameter alone says least
-_T = TypeVar("_T")
+from pipeline.evaluation.subgroups import Subgroup, evaluate_subgroups
+from pipeline.evaluation.usual_columns import HEADLINE_BAND, RATING_SCALE, SUBGROUP_COLUMNS, usual_edges
 
 
 @dataclass(frozen=True)
@@ -50,19 +48,19 @@ class Details:
 
     @property
     def headline_band(self) -> Subgroup | None:
-        """Lesions of 6 to below 15 mm, where diameters are known."""
-        return next((each for each in self.subgroups if (each.column, each.value) == HEADLINE_BAND), None)
+        """The subgroup of ``HEADLINE_BAND``, where there is one."""
+        return next((group for group in self.subgroups if (group.column, group.value) == HEADLINE_BAND), None)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
-            "subgroups": [each.to_json() for each in self.subgroups],
-            "subgroup_gaps": [each.to_json() for each in self.gaps],
-            "label_certainty": [each.to_json() for each in self.certainty],
+            "subgroups": [subgroup.to_json() for subgroup in self.subgroups],
+            "subgroup_gaps": [gap.to_json() for gap in self.gaps],
+            "label_certainty": [subgroup.to_json() for subgroup in self.certainty],
             "readers": None if self.readers is None else self.readers.to_json(),
             "patient_level": None if self.patient is None else self.patient.to_json(),
             "refer_zone": None if self.refer is None else self.refer.to_json(),
-            "seeds": [each.to_json() for each in self.seeds],
+            "seeds": [spread.to_json() for spread in self.seeds],
             "missing": dict(self.missing),
         }
 
@@ -77,7 +75,6 @@ def evaluate_details(
     all_seeds: Predictions | None = None,
     readers: ReaderColumns | None = None,
     resamples: int = 1000,
-    seed: int = 0,
 ) -> Details:
     """Compute what the predictions allow.
 
@@ -90,49 +87,44 @@ def evaluate_details(
         all_seeds: the judged cases under every seed; None when there is one.
         readers: columns of several readers' ratings; None takes the usual ones, where there are any.
         resamples: patient-level bootstrap samples.
-        seed: of the bootstraps.
     """
-    missing: dict[str, str] = {}
+    settings: dict[str, Any] = {"operating_point": operating_point, "resamples": resamples}
+    extra = judged.extra
+    names = list(dict.fromkeys([*columns, *(name for name in SUBGROUP_COLUMNS if name in extra.columns)]))
+    bands = {name: edges for name in names if name in extra and (edges := usual_edges(extra[name])) is not None}
+    rated_by = readers or ReaderColumns(usual_reader_columns([*map(str, extra.columns)]))
+    results: dict[str, Callable[[], Any]] = {}
+    if RATING_SCALE.column in extra.columns:
+        results["label certainty"] = lambda: evaluate_by_certainty(judged, scale=RATING_SCALE, **settings)
+    if rated_by.names:
+        results["readers"] = lambda: evaluate_readers(judged, rated_by, resamples=resamples)
+    if has_several_cases(judged):
+        results["patient level"] = lambda: evaluate(by_patient(judged), **settings)
+    results["refer zone"] = lambda: _refer(judged, operating_point, calibration, refer_zone)
+    if all_seeds is not None:
+        results["spread over seeds"] = lambda: spread_over_seeds(all_seeds)
+    found, missing = _attempt(results)
+    return Details(
+        subgroups=evaluate_subgroups(judged, names, bands=bands, **settings),
+        certainty=found.get("label certainty", ()),
+        patient=found.get("patient level"),
+        refer=found.get("refer zone"),
+        seeds=found.get("spread over seeds", ()),
+        missing=missing,
+        gaps=subgroup_gaps(judged, names, operating_point=operating_point, bands=bands),
+        readers=found.get("readers"),
+    )
 
-    def attempt(name: str, compute: Callable[[], _T], otherwise: _T) -> _T:
+
+def _attempt(results: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Each result under its name, and the reasons why others could not be computed."""
+    found, missing = {}, {}
+    for name, compute in results.items():
         try:
-            return compute()
+            found[name] = compute()
         except (UndefinedMetricError, CalibrationError, UsageError) as error:
             missing[name] = str(error)
-            return otherwise
-
-    have = judged.extra
-    names = list(dict.fromkeys([*columns, *(name for name in SUBGROUP_COLUMNS if name in have.columns)]))
-    bands = {name: edges for name in names if name in have and (edges := usual_edges(have[name])) is not None}
-    subgroups = evaluate_subgroups(
-        judged, names, operating_point=operating_point, bands=bands, resamples=resamples, seed=seed
-    )
-    gaps = subgroup_gaps(judged, names, operating_point=operating_point, bands=bands)
-    certainty: tuple[Subgroup, ...] = ()
-    if RATING_COLUMN in have.columns:
-        certainty = attempt(
-            "label certainty",
-            lambda: evaluate_by_certainty(judged, operating_point=operating_point, resamples=resamples, seed=seed),
-            (),
-        )
-    columns_of_readers = readers or ReaderColumns(usual_reader_columns([*map(str, have.columns)]))
-    of_readers: ReadersEvaluation | None = None
-    if columns_of_readers.names:
-        of_readers = attempt(
-            "readers", lambda: evaluate_readers(judged, columns_of_readers, resamples=resamples, seed=seed), None
-        )
-    patient: Evaluation | None = None
-    if has_several_cases(judged):
-        patient = attempt(
-            "patient level",
-            lambda: evaluate(by_patient(judged), operating_point=operating_point, resamples=resamples, seed=seed),
-            None,
-        )
-    refer = attempt("refer zone", lambda: _refer(judged, operating_point, calibration, refer_zone), None)
-    seeds: tuple[SeedSpread, ...] = ()
-    if all_seeds is not None:
-        seeds = attempt("spread over seeds", lambda: spread_over_seeds(all_seeds), ())
-    return Details(subgroups, certainty, patient, refer, seeds, missing, gaps, of_readers)
+    return found, missing
 
 
 def _refer(

@@ -91,11 +91,13 @@ def fit_covariate_term(
     means, deviations = known.mean(axis=0), known.std(axis=0)
     weights = []
     for column, truth in zip(logits.T, labels.T, strict=True):
-        at = np.isfinite(truth)
-        spread = float(column[at].std()) or 1.0
-        joined = np.column_stack([(column[at] - column[at].mean()) / spread, (known[at] - means) / deviations])
-        slope, *others = _fit_slopes(joined, truth[at])
-        weights.append([other / slope * spread for other in others])
+        labelled = np.isfinite(truth)
+        spread = float(column[labelled].std()) or 1.0
+        joined = np.column_stack(
+            [(column[labelled] - column[labelled].mean()) / spread, (known[labelled] - means) / deviations]
+        )
+        slope, *column_slopes = _fit_slopes(joined, truth[labelled])
+        weights.append([weight / slope * spread for weight in column_slopes])
     return CovariateTerm(
         {
             name: Covariate(scale=scale, mean=float(mean), deviation=float(deviation), weights=of_column)
@@ -138,8 +140,8 @@ def _fit_slopes(columns: FloatArray, truth: FloatArray) -> list[float]:
 
     bounds = [(_LEAST_SLOPE, None), *[(None, None)] * (design.shape[1] - 1)]
     begin = np.append(1.0, np.zeros(design.shape[1] - 1))
-    found = minimize(loss, begin, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-12, "gtol": 1e-8})
-    return [float(slope) for slope in found.x[:-1]]
+    solution = minimize(loss, begin, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-12, "gtol": 1e-8})
+    return [float(slope) for slope in solution.x[:-1]]
 
 
 def _on_scale(values: FloatArray, scale: Scale) -> FloatArray:

@@ -1,4 +1,4 @@
-"""Judging: every number about a set of predictions, with its interval. Nothing here fits to what it judges."""
+"""Judge a set of predictions: every statistic with its interval. Nothing is fitted to the cases that are judged."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from pipeline.errors import UndefinedMetricError, UsageError
 from pipeline.evaluation import metrics
 from pipeline.evaluation.arrays import BoolArray, FloatArray, IntArray
 from pipeline.evaluation.calibration import error as calibration_error
+from pipeline.evaluation.calibration.calibrator import Calibrator, sigmoid
 from pipeline.evaluation.calibration.curve import CURVE_STATISTICS, calibration_distances, fit_calibration_curve
-from pipeline.evaluation.calibration.fit import Calibrator, sigmoid
 from pipeline.evaluation.calibration.saturation import saturation_caution
 from pipeline.evaluation.decisions.decision_curve import net_benefit_interval
 from pipeline.evaluation.decisions.operating_points import OperatingPoint
-from pipeline.evaluation.intervals.bootstrap import Interval, auroc_interval, average_precision_interval
+from pipeline.evaluation.intervals.bootstrap import auroc_interval, average_precision_interval
 from pipeline.evaluation.intervals.clustered import (
     calibration_intercept_interval,
     calibration_slope_interval,
     mean_interval,
+    observed_expected_interval,
     proportion_caution,
     proportion_interval,
+    scaled_brier_interval,
 )
-from pipeline.evaluation.intervals.clustered_ratios import observed_expected_interval, scaled_brier_interval
+from pipeline.evaluation.intervals.interval import Interval
 from pipeline.evaluation.intervals.patient_labels import PatientLabels
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.results import CalibrationSummary, Evaluation
-
-__all__ = ["Evaluation", "default_bins", "evaluate"]
 
 _AGREEMENT = 1e-6
 _T = TypeVar("_T")
@@ -43,7 +43,6 @@ def evaluate(
     calibrator: Calibrator | None = None,
     resamples: int = 2000,
     seed: int = 0,
-    bins: int | None = None,
     null_draws: int = 1000,
 ) -> Evaluation:
     """Judge the labelled rows, one a case. The probability column is what is judged.
@@ -56,7 +55,6 @@ def evaluate(
         calibrator: applied where the probability column is empty; where it is filled, it must agree to 1e-6.
         resamples: patient-level bootstrap samples (average precision).
         seed: of the bootstrap and of the null of the ECE.
-        bins: equal-mass bins of the ECE; default one for 15 cases, at least 5 and at most 15.
         null_draws: label sets of the null of the ECE; half as many of the cumulative error's.
 
     Raises:
@@ -66,24 +64,18 @@ def evaluate(
     labelled = predictions.labelled()
     _check_one_row_a_case(labelled)
     probabilities = _probabilities(labelled, calibrator)
-    labels, patients = labelled.labels, labelled.patients
-    count = bins if bins is not None else default_bins(labels.size)
+    labels, patients, bins = labelled.labels, labelled.patients, default_bins(len(labelled))
     null_rng, bootstrap_rng, drift_rng, curve_rng = (np.random.default_rng([seed, stream]) for stream in (0, 1, 2, 4))
-    limits = labelled.thresholds(operating_point.threshold)
+    thresholds = labelled.thresholds(operating_point.threshold)
     uncalibrated = sigmoid(labelled.logits)
-    asked = {
-        **_intervals(labels, probabilities, patients, limits, resamples=resamples, rng=bootstrap_rng),
-        "brier_score_uncalibrated": lambda: mean_interval((uncalibrated - labels) ** 2, patients, largest=1.0),
-        "log_loss_uncalibrated": lambda: mean_interval(metrics.case_log_losses(labels, uncalibrated), patients),
-    }
-    intervals, undefined = _settle(asked)
-    distances, reasons = _curve_distances(labels, probabilities, patients, rng=curve_rng)
-    intervals |= distances
-    undefined |= reasons
-    cautions = _cautions(labels, probabilities, patients, limits)
+    statistics = _statistics(labels, probabilities, patients, thresholds, resamples=resamples, rng=bootstrap_rng)
+    intervals, undefined = _settle(statistics | _uncalibrated_statistics(labels, uncalibrated, patients))
+    distances, no_curve = _curve_distances(labels, probabilities, patients, rng=curve_rng)
+    intervals, undefined = intervals | distances, undefined | no_curve
+    cautions = _cautions(labels, probabilities, patients, thresholds)
     drawn = PatientLabels.of(labels, probabilities, patients)
     null, reason = _attempt(
-        lambda: calibration_error.ece_null(probabilities, drawn, bins=count, rng=null_rng, draws=null_draws)
+        lambda: calibration_error.ece_null(probabilities, drawn, bins=bins, rng=null_rng, draws=null_draws)
     )
     return Evaluation(
         n_cases=labels.size,
@@ -94,15 +86,15 @@ def evaluate(
         undefined=undefined if reason is None else {**undefined, "ece": reason},
         cautions={name: caution for name, caution in cautions.items() if name in intervals},
         patients_unknown=labelled.patients_unknown,
-        calibrated=_summary(labels, probabilities, bins=count),
-        uncalibrated=_summary(labels, uncalibrated, bins=count),
+        calibrated=_summary(labels, probabilities, bins=bins),
+        uncalibrated=_summary(labels, uncalibrated, bins=bins),
         null=null,
         cumulative_null_p95=calibration_error.cumulative_null_p95(
             probabilities, drawn, rng=drift_rng, draws=null_draws // 2
         ),
-        confusion=metrics.confusion(labels, probabilities, limits),
+        confusion=metrics.confusion(labels, probabilities, thresholds),
         operating_point=operating_point,
-        fold_thresholds=(float(limits.min()), float(limits.max())) if labelled.decided_by_fold else None,
+        fold_thresholds=(float(thresholds.min()), float(thresholds.max())) if labelled.decided_by_fold else None,
     )
 
 
@@ -140,17 +132,17 @@ def _probabilities(labelled: Predictions, calibrator: Calibrator | None) -> Floa
     return np.where(known, given, applied)
 
 
-def _intervals(
+def _statistics(
     labels: IntArray,
     probabilities: FloatArray,
     patients: npt.NDArray[np.str_],
-    limits: FloatArray,
+    thresholds: FloatArray,
     *,
     resamples: int,
     rng: np.random.Generator,
 ) -> dict[str, Callable[[], Interval]]:
-    """What to compute, each under its name, so that one undefined statistic does not hide the others."""
-    shares = _shares(labels == 1, probabilities >= limits)
+    """Each statistic under its name, computed when called, so that an undefined one does not hide the others."""
+    shares = _shares(labels == 1, probabilities >= thresholds)
 
     def share(name: str, title: str) -> Interval:
         right, among, empty = shares[name]
@@ -174,7 +166,17 @@ def _intervals(
         "specificity": lambda: share("specificity", "specificity"),
         "ppv": lambda: share("ppv", "PPV"),
         "npv": lambda: share("npv", "NPV"),
-        "net_benefit": lambda: net_benefit_interval(labels, probabilities, patients, threshold=limits),
+        "net_benefit": lambda: net_benefit_interval(labels, probabilities, patients, threshold=thresholds),
+    }
+
+
+def _uncalibrated_statistics(
+    labels: IntArray, uncalibrated: FloatArray, patients: npt.NDArray[np.str_]
+) -> dict[str, Callable[[], Interval]]:
+    """Losses of the bare sigmoid of the logit, under their names."""
+    return {
+        "brier_score_uncalibrated": lambda: mean_interval((uncalibrated - labels) ** 2, patients, largest=1.0),
+        "log_loss_uncalibrated": lambda: mean_interval(metrics.case_log_losses(labels, uncalibrated), patients),
     }
 
 
@@ -199,17 +201,17 @@ def _curve_distances(
 
 
 def _cautions(
-    labels: IntArray, probabilities: FloatArray, patients: npt.NDArray[np.str_], limits: FloatArray
+    labels: IntArray, probabilities: FloatArray, patients: npt.NDArray[np.str_], thresholds: FloatArray
 ) -> dict[str, str]:
     """Statistics to be read with caution, and why."""
-    shares = _shares(labels == 1, probabilities >= limits)
-    found = {
+    shares = _shares(labels == 1, probabilities >= thresholds)
+    cautions = {
         name: proportion_caution(right[among], patients[among])
         for name, (right, among, _) in shares.items()
         if among.any()
     }
-    found["calibration_slope"] = saturation_caution(labels, probabilities)
-    return {name: caution for name, caution in found.items() if caution is not None}
+    cautions["calibration_slope"] = saturation_caution(labels, probabilities)
+    return {name: caution for name, caution in cautions.items() if caution is not None}
 
 
 def _attempt(compute: Callable[[], _T]) -> tuple[_T | None, str | None]:
@@ -219,9 +221,9 @@ def _attempt(compute: Callable[[], _T]) -> tuple[_T | None, str | None]:
         return None, str(error)
 
 
-def _settle(asked: Mapping[str, Callable[[], Interval]]) -> tuple[dict[str, Interval], dict[str, str]]:
+def _settle(statistics: Mapping[str, Callable[[], Interval]]) -> tuple[dict[str, Interval], dict[str, str]]:
     intervals, undefined = {}, {}
-    for name, compute in asked.items():
+    for name, compute in statistics.items():
         interval, reason = _attempt(compute)
         if interval is not None:
             intervals[name] = interval
@@ -237,6 +239,6 @@ def _summary(labels: IntArray, probabilities: FloatArray, *, bins: int) -> Calib
         log_loss=metrics.log_loss(labels, probabilities),
         ece=ece,
         bins=bins,
-        miscalibration=calibration_error.brier_decomposition(labels, probabilities).miscalibration,
+        miscalibration=calibration_error.miscalibration(labels, probabilities),
         cumulative_error=calibration_error.cumulative_calibration_error(labels, probabilities),
     )

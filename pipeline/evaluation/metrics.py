@@ -12,11 +12,11 @@ from pipeline.evaluation.arrays import (
     FloatArray,
     IntArray,
     as_labels,
-    as_probabilities,
+    as_labels_and_probabilities,
     as_scores,
     require_both_classes,
 )
-from pipeline.evaluation.calibration.fit import logit
+from pipeline.evaluation.calibration.calibrator import logit
 from pipeline.evaluation.calibration.logistic import fit_recalibration
 
 # The distance from 0 and 1 that scikit-learn's log loss keeps in float64.
@@ -57,7 +57,7 @@ def brier_score(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
     Raises:
         UndefinedMetricError: without cases, or with a probability outside [0, 1].
     """
-    truth, values = _probabilities(labels, probabilities)
+    truth, values = as_labels_and_probabilities(labels, probabilities)
     return float(np.mean((values - truth) ** 2))
 
 
@@ -70,7 +70,7 @@ def log_loss(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
     Raises:
         UndefinedMetricError: without cases, or with a probability outside [0, 1].
     """
-    truth, values = _probabilities(labels, probabilities)
+    truth, values = as_labels_and_probabilities(labels, probabilities)
     return float(case_log_losses(truth, values).mean())
 
 
@@ -88,7 +88,7 @@ def calibration_slope(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> fl
 
     Source: Cox, 1958; Van Calster et al., 2016.
     """
-    truth, values = _probabilities(labels, probabilities)
+    truth, values = as_labels_and_probabilities(labels, probabilities)
     return fit_recalibration(log_odds(values), truth, fixed_slope=False).slope
 
 
@@ -103,7 +103,7 @@ def calibration_intercept(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -
 
     Source: Cox, 1958; Van Calster et al., 2016.
     """
-    truth, values = _probabilities(labels, probabilities)
+    truth, values = as_labels_and_probabilities(labels, probabilities)
     return fit_recalibration(log_odds(values), truth, fixed_slope=True).intercept
 
 
@@ -138,16 +138,6 @@ class Confusion:
         """Share of the benign that are called negative. Raises UndefinedMetricError without benign cases."""
         return _share(self.true_negative, self.false_positive, "specificity: there is no benign case")
 
-    @property
-    def ppv(self) -> float:
-        """Share of the positive that are malignant, here. Raises UndefinedMetricError without positives."""
-        return _share(self.true_positive, self.false_positive, "PPV: no case is called positive at this threshold")
-
-    @property
-    def npv(self) -> float:
-        """Share of the negative that are benign, here. Raises UndefinedMetricError without negatives."""
-        return _share(self.true_negative, self.false_negative, "NPV: no case is called negative at this threshold")
-
 
 def _share(part: int, rest: int, otherwise: str) -> float:
     if part + rest == 0:
@@ -161,7 +151,7 @@ def confusion(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: np
     Raises:
         UndefinedMetricError: without cases, or with a probability outside [0, 1].
     """
-    truth, values = _probabilities(labels, probabilities)
+    truth, values = as_labels_and_probabilities(labels, probabilities)
     positive = values >= np.asarray(threshold, dtype=np.float64)
     return Confusion(
         true_positive=int((positive & (truth == 1)).sum()),
@@ -176,8 +166,3 @@ def _both_classes(labels: npt.ArrayLike, scores: npt.ArrayLike, *, what: str) ->
     values = as_scores(scores, truth)
     require_both_classes(truth, what=what)
     return truth, values
-
-
-def _probabilities(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[IntArray, FloatArray]:
-    truth = as_labels(labels)
-    return truth, as_probabilities(probabilities, truth)

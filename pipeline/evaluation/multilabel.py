@@ -18,7 +18,8 @@ from pipeline.evaluation.arrays import BoolArray, FloatArray, IntArray, as_group
 from pipeline.evaluation.decisions.operating_points import OperatingPoint
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.intervals import resampling
-from pipeline.evaluation.intervals.bootstrap import Interval, percentile_interval
+from pipeline.evaluation.intervals.bootstrap import percentile_interval
+from pipeline.evaluation.intervals.interval import Interval
 from pipeline.evaluation.intervals.resampling import WeightedStatistic
 from pipeline.evaluation.metrics import case_log_losses
 from pipeline.evaluation.predictions import Predictions
@@ -55,7 +56,7 @@ class FindingsEvaluation:
         if len(self.evaluations) < 2:
             return {}
         return {
-            "findings": {name: each.to_json() for name, each in self.evaluations.items()},
+            "findings": {name: evaluation.to_json() for name, evaluation in self.evaluations.items()},
             "macro": {name: interval.to_json() for name, interval in self.macro.items()},
             "micro": {name: interval.to_json() for name, interval in self.micro.items()},
             "undefined_averages": dict(self.undefined),
@@ -68,8 +69,8 @@ class FindingsEvaluation:
         """
         flat: dict[str, float] = {}
         if len(self.evaluations) > 1:
-            for name, each in self.evaluations.items():
-                flat |= each.metrics(f"{prefix}{name}_")
+            for name, evaluation in self.evaluations.items():
+                flat |= evaluation.metrics(f"{prefix}{name}_")
         for kind, averages in (("macro", self.macro), ("micro", self.micro)):
             for name, interval in averages.items():
                 flat[f"{prefix}{kind}_{name}"] = interval.estimate
@@ -126,16 +127,19 @@ def _averages(
     rows = {name: np.flatnonzero(names == name) for name in operating_points}
     statistics: dict[str, WeightedStatistic] = {}
     for statistic in AVERAGED:
-        each = [_on(at, _statistic(statistic, labels[at], probabilities[at], called[at])) for at in rows.values()]
-        statistics[f"macro {statistic}"] = _mean_of(each)
+        by_finding = [
+            _on(members, _statistic(statistic, labels[members], probabilities[members], called[members]))
+            for members in rows.values()
+        ]
+        statistics[f"macro {statistic}"] = _mean_of(by_finding)
         statistics[f"micro {statistic}"] = _statistic(statistic, labels, probabilities, called)
     groups = as_groups(labelled.patients, labels)
     rng = np.random.default_rng([seed, 3])
-    found = resampling.replicates(groups, statistics, resamples=resamples, rng=rng)
+    replicates = resampling.replicates(groups, statistics, resamples=resamples, rng=rng)
     intervals, undefined = {}, {}
     for name, compute in statistics.items():
         try:
-            intervals[name] = percentile_interval(name, float(compute(np.ones((1, labels.size)))[0]), found[name])
+            intervals[name] = percentile_interval(name, float(compute(np.ones((1, labels.size)))[0]), replicates[name])
         except UndefinedMetricError as error:
             undefined[name] = str(error)
     return intervals, undefined

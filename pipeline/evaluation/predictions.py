@@ -1,4 +1,4 @@
-"""``predictions.parquet``: one row a judged case, the waist between networks and statistics."""
+"""``predictions.parquet``: one row a judged case, all that calibration, evaluation and reports need."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UsageError
-from pipeline.evaluation.arrays import FloatArray, IntArray
+from pipeline.evaluation.arrays import BoolArray, FloatArray, IntArray, patients_of_each_class
 from pipeline.files import atomic_write
 
 _SCHEMA = pa.schema(
@@ -44,12 +44,11 @@ class Predictions:
         frame: the columns of the contract in their order and types, then the subgroup columns; one row a case,
             split, finding, fold and seed. Treat it as read-only.
 
-    Three columns are optional and no subgroups. ``fold_threshold`` is the threshold that decides a row, chosen on cases
-    of other folds, as its calibrator was fitted on them; where it is blank or absent, the operating point's decides.
-    ``fold_malignant_from`` and ``fold_benign_to`` are likewise the limits of the refer zone (``ReferZone``); blank
-    where the other folds have too few cases for one. ``thresholds`` is how to ask: whatever counts decisions does
-    (``evaluate``, and with it subgroups, certainty and patients; findings; the gate; the refer zone). The model that is
-    saved has one operating point and one zone, chosen on the cases of all folds.
+    Three optional columns are not subgroups. ``fold_threshold`` decides a row, and was chosen on the cases of other
+    folds; where it is blank or absent, the operating point's threshold decides. ``fold_malignant_from`` and
+    ``fold_benign_to`` are the limits of the refer zone (``ReferZone``), blank where the other folds have too few cases.
+    Whatever counts decisions takes its thresholds from ``thresholds``. The saved model has one operating point and one
+    zone, chosen on the cases of all folds.
     """
 
     frame: pd.DataFrame
@@ -167,6 +166,10 @@ class Predictions:
         """Whether a row has a threshold of its fold."""
         return "fold_threshold" in self.frame.columns and bool(self.frame["fold_threshold"].notna().any())
 
+    def patients_by_class(self) -> tuple[int, int]:
+        """How many patients have malignant, and how many have benign, cases; the rows must be labelled."""
+        return patients_of_each_class(self.labels, self.patients)
+
     def __len__(self) -> int:
         return len(self.frame)
 
@@ -178,11 +181,15 @@ class Predictions:
         for name, value in (("split", split), ("finding", finding), ("fold", fold), ("seed", seed)):
             if value is not None:
                 keep &= (self.frame[name] == value).fillna(value=False).to_numpy(dtype=bool)
-        return Predictions(self.frame[keep].reset_index(drop=True))
+        return self.rows(keep)
+
+    def rows(self, members: BoolArray) -> Predictions:
+        """Some of the rows, as a mask of shape (n,) says."""
+        return Predictions(self.frame[members].reset_index(drop=True))
 
     def labelled(self) -> Predictions:
         """The rows with a label."""
-        return Predictions(self.frame[self.frame["label"].notna()].reset_index(drop=True))
+        return self.rows(self.frame["label"].notna().to_numpy())
 
     def with_probabilities(self, apply: Callable[[FloatArray], FloatArray]) -> Predictions:
         """The same rows with ``probability = apply(logits)``, as ``with_probabilities(calibrator.apply)``."""

@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import BoolArray
-from pipeline.evaluation.intervals.bootstrap import Interval
 from pipeline.evaluation.intervals.clustered import proportion_interval
+from pipeline.evaluation.intervals.interval import Interval
 from pipeline.evaluation.predictions import Predictions
 
 NOT_KNOWN = "predictions hold the cases that were scored; how many were refused before is not known"
@@ -36,7 +37,7 @@ class RefusedCases:
 
 
 @dataclass(frozen=True)
-class Shares:
+class DecisionRates:
     """Sensitivity and specificity under one reading of the refused cases."""
 
     sensitivity: Interval
@@ -49,8 +50,8 @@ class WithRefused:
 
     Attributes:
         cases: refused.
-        malignant: of them.
-        patients: from whom the refused are.
+        malignant: refused malignant cases.
+        patients: of the refused cases.
         read_alone: without the refused cases, as in the headline.
         as_mistakes: a refused malignant case is missed, and a refused benign one is a false alarm.
         as_positive: every refused case goes to a person, as the positive do.
@@ -59,9 +60,9 @@ class WithRefused:
     cases: int
     malignant: int
     patients: int
-    read_alone: Shares
-    as_mistakes: Shares
-    as_positive: Shares
+    read_alone: DecisionRates
+    as_mistakes: DecisionRates
+    as_positive: DecisionRates
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -79,48 +80,38 @@ class WithRefused:
 
 
 def with_refused(judged: Predictions, refused: RefusedCases | None, *, threshold: float) -> WithRefused | str:
-    """What ``judge_with_refused`` finds, or why it cannot: the refused are not known, or a class has no case."""
-    if refused is None:
-        return NOT_KNOWN
-    try:
-        return judge_with_refused(judged, refused, threshold=threshold)
-    except UndefinedMetricError as error:
-        return str(error)
-
-
-def judge_with_refused(judged: Predictions, refused: RefusedCases, *, threshold: float) -> WithRefused:
-    """Count the refused cases in, with intervals by patient over all cases.
+    """Count the refused cases in, with intervals by patient over all cases; or say why that is not possible.
 
     Args:
         judged: one row a case; unlabelled rows are left out.
-        refused: of the same cohort.
+        refused: of the same cohort; None where they are not known.
         threshold: of the operating point, for rows without one of their fold.
 
-    Raises:
-        UndefinedMetricError: where a class has no case at all.
+    Returns:
+        A reason where the refused cases are not known, or a class has no case at all.
     """
+    if refused is None:
+        return NOT_KNOWN
     read = judged.labelled()
     positive = read.probabilities >= read.thresholds(threshold)
     malignant = np.asarray(refused.labels, dtype=np.int64) == 1
     labels = np.concatenate([read.labels == 1, malignant])
     patients = np.concatenate([read.patients, np.asarray(refused.patients, dtype=str)])
-
-    def shares(of_refused: BoolArray) -> Shares:
-        called = np.concatenate([positive, of_refused])
-        return Shares(
-            proportion_interval(called[labels], patients[labels]),
-            proportion_interval(~called[~labels], patients[~labels]),
+    try:
+        return WithRefused(
+            cases=malignant.size,
+            malignant=int(malignant.sum()),
+            patients=len(set(refused.patients)),
+            read_alone=_decision_rates(read.labels == 1, positive, read.patients),
+            as_mistakes=_decision_rates(labels, np.concatenate([positive, ~malignant]), patients),
+            as_positive=_decision_rates(labels, np.concatenate([positive, np.ones_like(malignant)]), patients),
         )
+    except UndefinedMetricError as error:
+        return str(error)
 
-    alone = Shares(
-        proportion_interval(positive[read.labels == 1], read.patients[read.labels == 1]),
-        proportion_interval(~positive[read.labels == 0], read.patients[read.labels == 0]),
-    )
-    return WithRefused(
-        cases=malignant.size,
-        malignant=int(malignant.sum()),
-        patients=len(set(refused.patients)),
-        read_alone=alone,
-        as_mistakes=shares(~malignant),
-        as_positive=shares(np.ones(malignant.size, dtype=bool)),
+
+def _decision_rates(malignant: BoolArray, positive: BoolArray, patients: npt.NDArray[np.str_]) -> DecisionRates:
+    return DecisionRates(
+        proportion_interval(positive[malignant], patients[malignant]),
+        proportion_interval(~positive[~malignant], patients[~malignant]),
     )

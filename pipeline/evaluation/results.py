@@ -16,7 +16,7 @@ from pipeline.evaluation.calibration.outcome import (
     calibration_outcome,
 )
 from pipeline.evaluation.decisions.operating_points import OperatingPoint
-from pipeline.evaluation.intervals.bootstrap import Interval
+from pipeline.evaluation.intervals.interval import Interval
 from pipeline.evaluation.metrics import Confusion
 
 

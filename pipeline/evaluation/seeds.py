@@ -66,18 +66,18 @@ def spread_over_seeds(predictions: Predictions) -> tuple[SeedSpread, ...]:
         return ()
     parts = [predictions.where(seed=seed).labelled() for seed in seeds]
     cases = [set(part.case_ids) for part in parts]
-    if any(each != cases[0] for each in cases):
+    if any(ids != cases[0] for ids in cases):
         raise UsageError(
             f"predictions: the {len(seeds)} seeds did not judge the same cases, so their spread would be sampling "
             "error too; keep one split_seed for all"
         )
-    found = []
+    spreads = []
     for name, statistic in _STATISTICS.items():
         try:
             values = np.array([statistic(part.labels, part.probabilities) for part in parts])
         except UndefinedMetricError:
             continue
-        found.append(
+        spreads.append(
             SeedSpread(
                 statistic=name,
                 seeds=len(seeds),
@@ -87,4 +87,4 @@ def spread_over_seeds(predictions: Predictions) -> tuple[SeedSpread, ...]:
                 highest=float(values.max()),
             )
         )
-    return tuple(found)
+    return tuple(spreads)

@@ -13,14 +13,14 @@ from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import BoolArray, FloatArray, IntArray, as_groups
 from pipeline.evaluation.decisions.operating_points import OperatingPoint
 from pipeline.evaluation.intervals import delong
-from pipeline.evaluation.intervals.bootstrap import Interval, auroc_interval
+from pipeline.evaluation.intervals.bootstrap import auroc_interval
 from pipeline.evaluation.intervals.clustered import proportion_interval
+from pipeline.evaluation.intervals.interval import Interval, normal_quantile
 from pipeline.evaluation.predictions import Predictions
-from pipeline.evaluation.subgroups import partition, patients_of_classes
+from pipeline.evaluation.subgroups import CLASSES, FEWEST_PATIENTS, partition
 
 STATISTICS = ("auroc", "sensitivity", "specificity")
-_FEW = 10  # patients of a class on either side, as for a subgroup's own figures
-_CLASSES = {"auroc": ("malignant", "benign"), "sensitivity": ("malignant",), "specificity": ("benign",)}
+_CLASSES_NEEDED = {"auroc": ("malignant", "benign"), "sensitivity": ("malignant",), "specificity": ("benign",)}
 _LEVEL, _POWER = 0.95, 0.80
 
 
@@ -91,7 +91,7 @@ def subgroup_gaps(
     gaps = []
     for part, name in able:
         difference, strict = (
-            _difference(labelled, part, name, operating_point, level=each) for each in (_LEVEL, level)
+            _difference(labelled, part, name, operating_point, level=confidence) for confidence in (_LEVEL, level)
         )
         gaps.append(
             Gap(
@@ -109,7 +109,7 @@ def subgroup_gaps(
 
 def detectable_gap(difference: Interval) -> float:
     """Smallest true difference that a study with an interval so wide finds in 80 % of repetitions, at its level."""
-    far = float(stats.norm.ppf((1.0 + difference.level) / 2.0))
+    far = normal_quantile(difference.level)
     half_width = (difference.upper - difference.lower) / 2.0
     return half_width * (far + float(stats.norm.ppf(_POWER))) / far
 
@@ -125,8 +125,8 @@ def _parts(column: str, values: Mapping[str, BoolArray]) -> list[_Part]:
 
 def _enough(labelled: Predictions, part: _Part, statistic: str) -> bool:
     sides = (part.members, part.others)
-    counts = [patients_of_classes(Predictions(labelled.frame[side].reset_index(drop=True))) for side in sides]
-    return all(count[name] >= _FEW for count in counts for name in _CLASSES[statistic])
+    counts = [dict(zip(CLASSES, labelled.rows(side).patients_by_class(), strict=True)) for side in sides]
+    return all(count[name] >= FEWEST_PATIENTS for count in counts for name in _CLASSES_NEEDED[statistic])
 
 
 def _difference(labelled: Predictions, part: _Part, statistic: str, point: OperatingPoint, *, level: float) -> Interval:
@@ -168,10 +168,10 @@ def auroc_gap(
     shares = []
     for side in sides:
         own, local = np.unique(groups[side], return_inverse=True)
-        found = delong.components(labels[side], scores[side], local.astype(np.int64))
+        components = delong.components(labels[side], scores[side], local.astype(np.int64))
         positives = int(labels[side].sum())
         share = np.zeros(int(groups.max()) + 1)
-        share[own] = found.malignant / positives + found.benign / (int(side.sum()) - positives)
+        share[own] = components.malignant / positives + components.benign / (int(side.sum()) - positives)
         shares.append(share)
     return _combined(intervals, _correlation(*shares), level)
 
@@ -192,11 +192,11 @@ def proportion_gap(
 
     Source: Wilson's limits with the effective sample size, put together as by Newcombe, 1998 (method 10).
     """
-    groups = as_groups(patients, np.zeros(right.size, dtype=np.int64))
+    groups = as_groups(patients, right)
     intervals = [proportion_interval(right[side], patients[side], level=level) for side in sides]
     count = int(groups.max()) + 1
     sums = [np.bincount(groups[side], weights=right[side] - right[side].mean(), minlength=count) for side in sides]
-    first, second = (each.astype(np.float64) for each in sums)
+    first, second = (patient_sums.astype(np.float64) for patient_sums in sums)
     return _combined(intervals, _correlation(first, second), level)
 
 

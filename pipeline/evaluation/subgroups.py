@@ -12,23 +12,19 @@ import pandas as pd
 
 from pipeline.errors import UsageError
 from pipeline.evaluation.arrays import BoolArray
-from pipeline.evaluation.calibration.fit import Calibrator
 from pipeline.evaluation.decisions.operating_points import OperatingPoint
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.results import Evaluation
 
 _NULL_DRAWS = 200  # of a subgroup: twenty of them in a large study would take longer than everything else
-_FEW = 10  # patients of a class below which a subgroup is too small to say
+CLASSES = ("malignant", "benign")
+FEWEST_PATIENTS = 10  # of a class, below which a subgroup is too small to say
 # What needs patients of one class alone, or of either; everything else needs both.
 _OF_ONE_CLASS = {"sensitivity": "malignant", "specificity": "benign"}
 _OF_ANY_CLASS = ("observed_expected",)
 _MANY = 10  # distinct numbers above which a column is parted into bands
 MISSING = "(missing)"
-# Columns that are subgroups wherever a manifest has them, and the edges of those that are numbers: 6-15 mm is where a
-# nodule's malignancy is in doubt, and where the diameter alone says least.
-SUBGROUP_COLUMNS = ("site", "scanner", "manufacturer", "sex", "age", "diameter_mm")
-SUBGROUP_BANDS: Mapping[str, tuple[float, ...]] = {"diameter_mm": (6.0, 15.0), "age": (50.0, 65.0, 75.0)}
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,6 @@ def evaluate_subgroups(
     columns: Sequence[str],
     *,
     operating_point: OperatingPoint,
-    calibrator: Calibrator | None = None,
     bands: Mapping[str, Sequence[float]] | None = None,
     resamples: int = 1000,
     seed: int = 0,
@@ -76,7 +71,6 @@ def evaluate_subgroups(
         predictions: as for ``evaluate``.
         columns: subgroup columns of the predictions.
         operating_point: as for ``evaluate``.
-        calibrator: as for ``evaluate``.
         bands: edges that part a numeric column, as ``{"diameter_mm": (6, 15)}``: below 6, 6 to below 15, 15 and
             above. A numeric column of over 10 values without edges is parted at its thirds.
         resamples: as for ``evaluate``.
@@ -90,21 +84,15 @@ def evaluate_subgroups(
     if missing:
         have = ", ".join(map(str, labelled.extra.columns)) or "none"
         raise UsageError(f"subgroups: predictions have no column {missing[0]!r}; there are: {have}; correct the names")
-    found = []
+    subgroups = []
     for column in columns:
         for value, members in partition(labelled.extra[column], edges=(bands or {}).get(column)).items():
-            part = Predictions(labelled.frame[members].reset_index(drop=True))
-            found.append(
-                judge_subgroup(
-                    (column, value),
-                    part,
-                    operating_point=operating_point,
-                    calibrator=calibrator,
-                    resamples=resamples,
-                    seed=seed,
-                )
+            part = labelled.rows(members)
+            subgroup = judge_subgroup(
+                (column, value), part, operating_point=operating_point, resamples=resamples, seed=seed
             )
-    return tuple(found)
+            subgroups.append(subgroup)
+    return tuple(subgroups)
 
 
 def judge_subgroup(
@@ -112,7 +100,6 @@ def judge_subgroup(
     part: Predictions,
     *,
     operating_point: OperatingPoint,
-    calibrator: Calibrator | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Subgroup:
@@ -125,22 +112,14 @@ def judge_subgroup(
         name: column and value.
         part: its labelled cases, at least one.
         operating_point: as for ``evaluate``.
-        calibrator: as for ``evaluate``.
         resamples: as for ``evaluate``.
         seed: as for ``evaluate``.
     """
-    too_few, patients = too_few_patients(part), patients_of_classes(part)
+    too_few, patients = too_few_patients(part), dict(zip(CLASSES, part.patients_by_class(), strict=True))
     everyone = int(np.unique(part.patients).size)
     judged: Evaluation | None = None
-    if everyone >= _FEW:
-        judged = evaluate(
-            part,
-            operating_point=operating_point,
-            calibrator=calibrator,
-            resamples=resamples,
-            seed=seed,
-            null_draws=_NULL_DRAWS,
-        )
+    if everyone >= FEWEST_PATIENTS:
+        judged = evaluate(part, operating_point=operating_point, resamples=resamples, seed=seed, null_draws=_NULL_DRAWS)
         if too_few is not None:
             judged = _sayable(judged, patients, too_few)
     return Subgroup(
@@ -159,32 +138,17 @@ def _sayable(judged: Evaluation, patients: Mapping[str, int], too_few: str) -> E
     kept = {
         name: interval
         for name, interval in judged.intervals.items()
-        if name in _OF_ANY_CLASS or patients.get(_OF_ONE_CLASS.get(name, ""), 0) >= _FEW
+        if name in _OF_ANY_CLASS or patients.get(_OF_ONE_CLASS.get(name, ""), 0) >= FEWEST_PATIENTS
     }
     left_out = {name: f"{name}: {too_few}" for name in judged.intervals if name not in kept}
     return replace(judged, intervals=kept, undefined={**judged.undefined, **left_out})
 
 
-def patients_of_classes(part: Predictions) -> dict[str, int]:
-    """Patients with ``malignant`` and with ``benign`` cases, among labelled ones."""
-    malignant = part.labels == 1
-    return {
-        name: int(np.unique(part.patients[mask]).size)
-        for name, mask in (("malignant", malignant), ("benign", ~malignant))
-    }
-
-
 def too_few_patients(part: Predictions) -> str | None:
     """Why labelled cases are too few to judge a subgroup on, in words; None when they are enough."""
-    scarce = [f"{count} with {name} cases" for name, count in patients_of_classes(part).items() if count < _FEW]
-    return f"too few patients to say: {' and '.join(scarce)}, at least {_FEW} needed" if scarce else None
-
-
-def usual_edges(values: pd.Series) -> tuple[float, ...] | None:
-    """Edges of ``SUBGROUP_BANDS`` for a column that has some and holds numbers; None otherwise."""
-    edges = SUBGROUP_BANDS.get(str(values.name))
-    numeric = pd.to_numeric(values.dropna(), errors="coerce").notna().all()
-    return edges if bool(numeric) else None
+    counts = zip(CLASSES, part.patients_by_class(), strict=True)
+    scarce = [f"{count} with {name} cases" for name, count in counts if count < FEWEST_PATIENTS]
+    return f"too few patients to say: {' and '.join(scarce)}, at least {FEWEST_PATIENTS} needed" if scarce else None
 
 
 def partition(values: pd.Series, *, edges: Sequence[float] | None = None) -> dict[str, BoolArray]:

@@ -18,9 +18,9 @@ from pipeline.console import one_line
 from pipeline.errors import Code, TableError
 from pipeline.evaluation.multilabel import evaluate_findings
 from pipeline.evaluation.predictions import Predictions
-from pipeline.evaluation.readers.label_certainty import RATING_COLUMN, Scale
 from pipeline.evaluation.refused import RefusedCases
-from pipeline.evaluation.report.page import Flow, Picture, SplitCounts
+from pipeline.evaluation.report.page import Flow, ReportPicture, SplitCounts
+from pipeline.evaluation.usual_columns import RATING_SCALE
 from pipeline.files import require_free
 from pipeline.imaging.preprocess import ModelInput
 from pipeline.scoring.engine import score_cases
@@ -173,7 +173,7 @@ def _judged(
         name: point for name, point in zip(model.findings, model.operating_points, strict=True) if name in findings
     }
     subgroups = subgroup_columns(manifest, description)
-    ratings = [RATING_COLUMN] if RATING_COLUMN in manifest.columns else []
+    ratings = [RATING_SCALE.column] if RATING_SCALE.column in manifest.columns else []
     readers = reader_columns(manifest, description)
     ratings += [name for name in (readers.names if readers else ()) if name not in (*subgroups, *ratings)]
     scored = [Scored(*each) for each in judged]
@@ -227,7 +227,9 @@ def _champion_beside(
     )
 
 
-def _pictures(model: Model, scorer: Scorer, predictions: Predictions, cases: Sequence[Case]) -> tuple[Picture, ...]:
+def _pictures(
+    model: Model, scorer: Scorer, predictions: Predictions, cases: Sequence[Case]
+) -> tuple[ReportPicture, ...]:
     by_id = {case.case_id: case for case in cases}
 
     def input_of(case_id: str) -> NDArray[np.float32] | None:
@@ -241,15 +243,15 @@ def _pictures(model: Model, scorer: Scorer, predictions: Predictions, cases: Seq
 
 def _score_indeterminate(model: Model, manifest: Manifest) -> list[Scored]:
     """Unlabelled cases that readers put exactly in the middle: they count by label certainty alone."""
-    if RATING_COLUMN not in manifest.columns:
+    if RATING_SCALE.column not in manifest.columns:
         return []
-    cases = [case for case in manifest.cases if case.label is None and _rating(case) == Scale().middle]
+    cases = [case for case in manifest.cases if case.label is None and _rating(case) == RATING_SCALE.middle]
     seen = seen_cases(model.description, cases)
     return score_labelled(model, [case for case in cases if case.case_id not in seen], root=manifest.root)
 
 
 def _rating(case: Case) -> float | None:
     try:
-        return float(case.extra[RATING_COLUMN])
+        return float(case.extra[RATING_SCALE.column])
     except ValueError:
         return None

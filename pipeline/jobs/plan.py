@@ -21,7 +21,7 @@ from pipeline.errors import CalibrationError
 from pipeline.evaluation.decisions.operating_points import needed_cases
 from pipeline.evaluation.decisions.refer_zone import CASES_A_CLASS
 from pipeline.evaluation.gate.decision import Condition
-from pipeline.evaluation.intervals.bootstrap import Interval
+from pipeline.evaluation.intervals.interval import Interval
 from pipeline.evaluation.planning.expected_precision import (
     TARGETS,
     Assumed,

@@ -13,9 +13,9 @@ from pipeline.config.file import load_gate_policy
 from pipeline.config.gate_policy import GatePolicy
 from pipeline.errors import UndefinedMetricError, UsageError
 from pipeline.evaluation.gate import conditions
-from pipeline.evaluation.gate.decision import Condition, Decision, decide, decision_text
+from pipeline.evaluation.gate.decision import Condition, GateDecision, decide_promotion, decision_text
 from pipeline.evaluation.gate.power import POWER_NAME
-from pipeline.evaluation.gate.records import Look
+from pipeline.evaluation.gate.records import GateLook
 from pipeline.tracking import promotion
 from pipeline.tracking.runs import TrackedRun, open_run
 from pipeline.tracking.store import open_store
@@ -88,7 +88,7 @@ def promote(model_name: str, manifest_path: Path, options: PromoteOptions) -> in
             contest = hold_contest(matchup, run, config, policy)
             _print(contest.conditions)
             conditions = (*conditions, *contest.conditions)
-        decision = decide(conditions, forced_because=options.reason)
+        decision = decide_promotion(conditions, forced_because=options.reason)
         _record(run, matchup, decision, contest, policy=policy, at=contest.at if contest else at)
         if decision.promoted:
             promotion.move_champion(run.store, version, from_version=matchup.champion.version)
@@ -105,7 +105,7 @@ def _policy(options: PromoteOptions) -> GatePolicy:
     return policy.model_copy(update={"prevalence": options.prevalence})
 
 
-def _admission(matchup: Matchup, policy: GatePolicy, at: Look) -> tuple[Condition, ...]:
+def _admission(matchup: Matchup, policy: GatePolicy, at: GateLook) -> tuple[Condition, ...]:
     anchor = matchup.anchor
     return conditions.admission(
         matchup.challenger.standing(),
@@ -149,7 +149,13 @@ def rollback(name: str) -> None:
 
 
 def _record(
-    run: TrackedRun, matchup: Matchup, decision: Decision, contest: Contest | None, *, policy: GatePolicy, at: Look
+    run: TrackedRun,
+    matchup: Matchup,
+    decision: GateDecision,
+    contest: Contest | None,
+    *,
+    policy: GatePolicy,
+    at: GateLook,
 ) -> None:
     """Write the decision to the gate's run and to the model version, and print the facts."""
     count = at.number if contest else at.number - 1

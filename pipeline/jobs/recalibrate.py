@@ -17,7 +17,7 @@ from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.config.experiment import Tracking
 from pipeline.console import one_line
 from pipeline.errors import UsageError
-from pipeline.evaluation.calibration.fit import sigmoid
+from pipeline.evaluation.calibration.calibrator import sigmoid
 from pipeline.evaluation.metrics import log_odds
 from pipeline.scoring.drift import GIVEN_MEASURES, PROBABILITY, fit_probability_references, references_to_json
 from pipeline.scoring.golden import add_golden

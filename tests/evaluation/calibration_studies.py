@@ -7,8 +7,8 @@ from collections import Counter
 import numpy as np
 from scipy import stats
 
+from pipeline.evaluation.calibration.calibrator import logit, sigmoid
 from pipeline.evaluation.calibration.curve import calibration_distances, fit_calibration_curve
-from pipeline.evaluation.calibration.fit import logit, sigmoid
 from pipeline.evaluation.calibration.outcome import SampleSize, calibration_outcome
 from pipeline.evaluation.gate.conditions import _calibration
 from pipeline.evaluation.intervals.clustered import calibration_intercept_interval, calibration_slope_interval

@@ -15,7 +15,7 @@ from scipy import stats
 from pipeline.config.gate_policy import GatePolicy
 from pipeline.evaluation.calibration.calibrator import sigmoid
 from pipeline.evaluation.gate.noninferiority import not_inferior
-from pipeline.evaluation.gate.records import Contender, Look
+from pipeline.evaluation.gate.records import Contender, GateLook
 from pipeline.evaluation.gate.subgroups import no_collapse
 from pipeline.evaluation.intervals.paired_difference import paired_auroc
 from pipeline.evaluation.predictions import Predictions
@@ -64,7 +64,7 @@ def separation(auroc):
 
 def passes(challenger, *references, margin, number=1):
     """Whether all comparisons are shown, and whether that of AUROC with the first reference is."""
-    at = Look(number, GatePolicy().alpha)
+    at = GateLook(number, GatePolicy().alpha)
     found = [not_inferior(challenger, each, policy=policy(margin), at=at) for each in references]
     return all(each.holds for conditions in found for each in conditions), found[0][0].holds
 
@@ -126,7 +126,7 @@ def false_rankings(*, spending, patients, margin, studies, looks=20, seed=0):
         champion = cases.scores(CHAMPION)
         passed += any(
             paired_auroc(cases.labels, cases.scores(CHAMPION - margin), champion, patients_of)
-            .interval(level=Look(number if spending else 1, GatePolicy().alpha).level)
+            .interval(level=GateLook(number if spending else 1, GatePolicy().alpha).level)
             .lower
             > -margin
             for number in range(1, looks + 1)

@@ -10,12 +10,13 @@ from scipy import stats
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation import metrics
-from pipeline.evaluation.calibration.fit import logit
+from pipeline.evaluation.calibration.calibrator import logit
 from pipeline.evaluation.decisions.decision_curve import net_benefit
 from pipeline.evaluation.decisions.operating_points import OperatingPoint
 from pipeline.evaluation.evaluate import evaluate
-from pipeline.evaluation.intervals.bootstrap import paired_auroc_difference, paired_auroc_difference_analytic
+from pipeline.evaluation.intervals.bootstrap import paired_auroc_difference
 from pipeline.evaluation.intervals.clustered import proportion_interval
+from pipeline.evaluation.intervals.paired_difference import paired_auroc
 from pipeline.evaluation.predictions import Predictions
 
 
@@ -95,7 +96,7 @@ def coverage(*, studies, patients, threshold=0.2, resamples=1000, seed=0, true_p
         cases = (study.labels, study.probabilities, study.comparison, study.patients)
         try:
             intervals["difference"] = paired_auroc_difference(*cases, resamples=resamples, rng=rng)
-            intervals["difference_analytic"] = paired_auroc_difference_analytic(*cases)
+            intervals["difference_analytic"] = paired_auroc(*cases).interval()
         except UndefinedMetricError:
             pass
         for name, interval in intervals.items():

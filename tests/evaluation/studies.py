@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from pipeline.evaluation.calibration.fit import Calibrator, sigmoid
+from pipeline.evaluation.calibration.calibrator import Calibrator, sigmoid
 from pipeline.evaluation.decisions.operating_points import OperatingPoint
 from pipeline.evaluation.predictions import Predictions
 

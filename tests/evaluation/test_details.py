@@ -20,6 +20,7 @@ from pipeline.evaluation.patient_level import by_patient
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.readers.label_certainty import evaluate_by_certainty
 from pipeline.evaluation.seeds import spread_over_seeds
+from pipeline.evaluation.usual_columns import RATING_SCALE
 from pipeline.jobs.evaluate_predictions import evaluate_predictions
 
 
@@ -34,7 +35,10 @@ def rated(n=400, **settings):
 
 def test_doubtful_cases_are_excluded_or_counted_either_way():
     test = rated()
-    found = {each.value: each for each in evaluate_by_certainty(test, operating_point=point(), resamples=50)}
+    found = {
+        each.value: each
+        for each in evaluate_by_certainty(test, scale=RATING_SCALE, operating_point=point(), resamples=50)
+    }
     doubtful = int((test.frame["mean_malignancy"] == 3).sum())
     labelled = test.labelled()
     excluded = found["indeterminate excluded"]
@@ -53,10 +57,10 @@ def test_doubtful_cases_are_excluded_or_counted_either_way():
 
 def test_ratings_that_are_none_are_one_line():
     with pytest.raises(UsageError, match="have no column 'mean_malignancy'"):
-        evaluate_by_certainty(predictions(), operating_point=point())
+        evaluate_by_certainty(predictions(), scale=RATING_SCALE, operating_point=point())
     worded = Predictions.from_frame(frame().assign(mean_malignancy="high", probability=0.5))
     with pytest.raises(UsageError, match="holds text"):
-        evaluate_by_certainty(worded, operating_point=point())
+        evaluate_by_certainty(worded, scale=RATING_SCALE, operating_point=point())
 
 
 def test_a_patient_scores_as_their_most_suspicious_case():
@@ -164,14 +168,14 @@ def test_net_benefit_is_that_of_dcurves():
 
 def test_independent_cases_have_the_delong_variance_of_mlstatkit():
     stats = pytest.importorskip("MLstatkit", reason="the test-only package MLstatkit is not installed")
-    from pipeline.evaluation.intervals.bootstrap import paired_auroc_difference_analytic
+    from pipeline.evaluation.intervals.paired_difference import paired_auroc
 
     test = predictions(400)
     rng = np.random.default_rng(0)
     other = test.probabilities + 0.15 * rng.normal(size=400)
     alone = np.arange(400)
     z, *_ = stats.Delong_test(test.labels, test.probabilities, other)
-    ours = paired_auroc_difference_analytic(test.labels, test.probabilities, other, alone, level=0.95)
+    ours = paired_auroc(test.labels, test.probabilities, other, alone).interval()
     from scipy.stats import t
 
     smaller = min(test.labels.sum(), 400 - test.labels.sum())

@@ -11,11 +11,11 @@ from studies import calibrator, frame, point, predictions
 from pipeline.errors import UndefinedMetricError, UsageError
 from pipeline.evaluation import metrics
 from pipeline.evaluation.calibration import error as calibration_error
-from pipeline.evaluation.calibration.fit import sigmoid
+from pipeline.evaluation.calibration.calibrator import sigmoid
 from pipeline.evaluation.calibration.outcome import SampleSize, calibration_outcome
 from pipeline.evaluation.decisions.prevalence import restate_prevalence
 from pipeline.evaluation.evaluate import default_bins, evaluate
-from pipeline.evaluation.intervals.bootstrap import Interval
+from pipeline.evaluation.intervals.interval import Interval
 from pipeline.evaluation.predictions import Predictions
 
 TEST = predictions(400, seed=1)

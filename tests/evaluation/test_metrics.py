@@ -6,13 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 from sklearn import metrics as sk
+from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from studies import predictions
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation import metrics
-from pipeline.evaluation.calibration.error import brier_decomposition, ece_null, expected_calibration_error
-from pipeline.evaluation.calibration.fit import sigmoid
+from pipeline.evaluation.calibration.calibrator import sigmoid
+from pipeline.evaluation.calibration.error import ece_null, expected_calibration_error, miscalibration
 from pipeline.evaluation.intervals.patient_labels import PatientLabels
 
 CASES = predictions(200, seed=5)
@@ -113,25 +114,26 @@ def test_probabilities_that_are_too_low_have_an_intercept_above_zero():
     assert metrics.calibration_intercept(LABELS, lower) == pytest.approx(before + 1.0)
 
 
-def test_brier_decomposition_adds_up_and_is_kind_to_the_calibrated():
-    parts = brier_decomposition(LABELS, PROBABILITIES)
-    assert parts.brier == pytest.approx(metrics.brier_score(LABELS, PROBABILITIES))
-    assert parts.miscalibration >= 0
-    assert parts.discrimination >= 0
-    worse = brier_decomposition(LABELS, PROBABILITIES**3)
-    assert worse.discrimination == pytest.approx(parts.discrimination)  # the ranking is the same
-    assert worse.miscalibration > parts.miscalibration
+def test_miscalibration_is_what_isotonic_recalibration_wins_back():
+    found = miscalibration(LABELS, PROBABILITIES)
+    recalibrated = IsotonicRegression().fit_transform(PROBABILITIES, LABELS)
+    best = metrics.brier_score(LABELS, recalibrated)
+    assert found == pytest.approx(metrics.brier_score(LABELS, PROBABILITIES) - best)
+    assert found >= 0
+    assert miscalibration(LABELS, recalibrated) == pytest.approx(0.0, abs=1e-12)
+    assert miscalibration(LABELS, PROBABILITIES**3) > found
 
 
-def test_brier_decomposition_of_probabilities_that_differ_in_their_last_bit():
-    parts = brier_decomposition([0, 1, 0, 1, 0, 1], [0.1, 0.2, 1 - 3e-16, 1 - 2e-16, 1 - 1e-16, 1.0])
-    assert parts.discrimination == pytest.approx(0.25 - (2 * 0.5**2 + 2 * 0.5**2) / 6)
+def test_miscalibration_of_probabilities_that_differ_in_their_last_bit():
+    labels, probabilities = [0, 1, 0, 1, 0, 1], [0.1, 0.2, 1 - 3e-16, 1 - 2e-16, 1 - 1e-16, 1.0]
+    best = (2 * 0.5**2 + 2 * 0.5**2) / 6
+    assert miscalibration(labels, probabilities) == pytest.approx(metrics.brier_score(labels, probabilities) - best)
 
 
 def test_confusion_counts_the_threshold_as_positive():
     counts = metrics.confusion([1, 1, 0, 0, 0], [0.9, 0.4, 0.4, 0.1, 0.39], 0.4)
     assert (counts.true_positive, counts.false_negative, counts.true_negative, counts.false_positive) == (2, 0, 2, 1)
-    assert (counts.sensitivity, counts.specificity, counts.ppv, counts.npv) == (1.0, 2 / 3, 2 / 3, 1.0)
+    assert (counts.sensitivity, counts.specificity) == (1.0, 2 / 3)
 
 
 @settings(max_examples=30, deadline=None)

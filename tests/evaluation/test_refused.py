@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from studies import point, predictions
 
-from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.intervals.clustered import proportion_interval
-from pipeline.evaluation.refused import NOT_KNOWN, RefusedCases, judge_with_refused, with_refused
+from pipeline.evaluation.refused import NOT_KNOWN, RefusedCases, with_refused
 from pipeline.evaluation.report.page import ReportInputs, render_report
 
 TEST = predictions(200, seed=8)
@@ -23,7 +22,7 @@ def shares(found):
 
 def test_refused_cases_are_counted_as_mistakes_and_as_positive():
     headline = evaluate(TEST, operating_point=point())
-    found, counts = judge_with_refused(TEST, REFUSED, threshold=0.2), headline.confusion
+    found, counts = with_refused(TEST, REFUSED, threshold=0.2), headline.confusion
     malignant, benign = int(TEST.labels.sum()), int((TEST.labels == 0).sum())
     assert shares(found)["read_alone"] == (headline["sensitivity"].estimate, headline["specificity"].estimate)
     assert shares(found)["as_mistakes"] == pytest.approx(
@@ -36,7 +35,7 @@ def test_refused_cases_are_counted_as_mistakes_and_as_positive():
 
 
 def test_intervals_keep_a_refused_case_with_its_patients_others():
-    found = judge_with_refused(TEST, REFUSED, threshold=0.2)
+    found = with_refused(TEST, REFUSED, threshold=0.2)
     right = np.concatenate([(TEST.probabilities >= 0.2)[TEST.labels == 1], [False] * 3])
     patients = np.concatenate([TEST.patients[TEST.labels == 1], ["new", "p3", "other"]])
     assert found.as_mistakes.sensitivity == proportion_interval(right, patients)
@@ -46,7 +45,7 @@ def test_intervals_keep_a_refused_case_with_its_patients_others():
 
 
 def test_without_refused_cases_all_three_are_the_headline():
-    found = judge_with_refused(TEST, RefusedCases(), threshold=0.2)
+    found = with_refused(TEST, RefusedCases(), threshold=0.2)
     assert found.read_alone == found.as_mistakes == found.as_positive
     assert found.describe() == "no labelled case was refused"
 
@@ -55,7 +54,7 @@ def test_unlabelled_rows_and_thresholds_of_folds_are_as_in_the_headline():
     frame = TEST.frame.assign(fold_threshold=np.where(np.arange(200) % 2, 0.1, 0.4), label=TEST.frame["label"])
     frame.loc[:9, "label"] = None
     folds = TEST.from_frame(frame)
-    found, headline = judge_with_refused(folds, REFUSED, threshold=0.2), evaluate(folds, operating_point=point())
+    found, headline = with_refused(folds, REFUSED, threshold=0.2), evaluate(folds, operating_point=point())
     assert found.read_alone.sensitivity == headline["sensitivity"]
     assert found.read_alone.specificity == headline["specificity"]
 
@@ -63,14 +62,11 @@ def test_unlabelled_rows_and_thresholds_of_folds_are_as_in_the_headline():
 def test_why_it_is_not_known_is_said():
     assert with_refused(TEST, None, threshold=0.2) == NOT_KNOWN
     benign = TEST.from_frame(TEST.frame[TEST.frame["label"] == 0])
-    with pytest.raises(UndefinedMetricError, match="expected"):
-        judge_with_refused(benign, RefusedCases(), threshold=0.2)
     assert "expected" in with_refused(benign, RefusedCases(), threshold=0.2)
-    assert with_refused(TEST, REFUSED, threshold=0.2) == judge_with_refused(TEST, REFUSED, threshold=0.2)
 
 
 def test_a_line_says_both_ends():
-    found = judge_with_refused(TEST, REFUSED, threshold=0.2)
+    found = with_refused(TEST, REFUSED, threshold=0.2)
     line = found.describe()
     assert line.startswith("7 labelled cases refused, 3 malignant: as mistakes, sensitivity 0.")
     for interval in (found.as_mistakes.sensitivity, found.as_mistakes.specificity, found.as_positive.sensitivity):
@@ -85,10 +81,10 @@ def page(refused):
 
 
 def test_report_has_the_table_or_says_why_not():
-    found = judge_with_refused(TEST, REFUSED, threshold=0.2)
+    found = with_refused(TEST, REFUSED, threshold=0.2)
     text = page(found)
     assert "7 labelled cases of 4 patients, 3 malignant, could not be read" in text
     row = text.split("are positive: handed to a person")[1].split("</tr>")[0]
     assert f"{found.as_positive.sensitivity.estimate:.3f} (" in row
-    assert "No labelled case was refused" in page(judge_with_refused(TEST, RefusedCases(), threshold=0.2))
+    assert "No labelled case was refused" in page(with_refused(TEST, RefusedCases(), threshold=0.2))
     assert f"Refused cases: {NOT_KNOWN}." in page(NOT_KNOWN)

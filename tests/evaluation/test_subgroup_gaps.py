@@ -10,8 +10,9 @@ from studies import calibrator, frame, point, predictions
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation import metrics
 from pipeline.evaluation.beside_headline import evaluate_details
-from pipeline.evaluation.intervals.bootstrap import Interval, auroc_interval
+from pipeline.evaluation.intervals.bootstrap import auroc_interval
 from pipeline.evaluation.intervals.clustered import proportion_interval
+from pipeline.evaluation.intervals.interval import Interval
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.subgroup_gaps import auroc_gap, detectable_gap, proportion_gap, subgroup_gaps
 from pipeline.evaluation.subgroups import evaluate_subgroups

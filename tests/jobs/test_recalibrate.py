@@ -10,7 +10,7 @@ from coded_models import register_coded, save_coded, use_coded_networks, write_p
 
 from pipeline.cli import run
 from pipeline.config.experiment import Tracking
-from pipeline.evaluation.calibration.fit import logit
+from pipeline.evaluation.calibration.calibrator import logit
 from pipeline.evaluation.decisions.refer_zone import ReferZone
 from pipeline.files import sha256_file
 from pipeline.scoring.model_description import hash_id

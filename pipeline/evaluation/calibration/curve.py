@@ -16,11 +16,11 @@ from pipeline.evaluation.arrays import (
     as_probabilities,
     require_both_classes,
 )
-from pipeline.evaluation.calibration.fit import sigmoid
+from pipeline.evaluation.calibration.calibrator import sigmoid
 from pipeline.evaluation.calibration.logistic import fit_logistic
-from pipeline.evaluation.intervals.bootstrap import Interval
+from pipeline.evaluation.intervals.bootstrap import PERCENTILES
+from pipeline.evaluation.intervals.interval import Band, Interval
 from pipeline.evaluation.metrics import log_odds
-from pipeline.evaluation.report.curves import Band
 
 # Harrell (2015), table 2.3: quantiles of the log odds at which the cubics join.
 _KNOTS = {3: (0.10, 0.50, 0.90), 4: (0.05, 0.35, 0.65, 0.95), 5: (0.05, 0.275, 0.50, 0.725, 0.95)}
@@ -53,11 +53,10 @@ class CalibrationCurve:
         """Likewise on every resample, shape (r, n)."""
         return sigmoid(self.resampled @ _basis(log_odds(probabilities), self.knots).T)
 
-    def band(self, probabilities: FloatArray, *, level: float = 0.95) -> Band:
+    def band(self, probabilities: FloatArray) -> Band:
         """The curve with pointwise percentile limits at predicted probabilities."""
-        limits = [(1.0 - level) / 2.0, (1.0 + level) / 2.0]
         middle = self.at(probabilities)
-        lower, upper = np.quantile(self.resampled_at(probabilities), limits, axis=0)
+        lower, upper = np.quantile(self.resampled_at(probabilities), PERCENTILES, axis=0)
         return Band(x=probabilities, y=middle, lower=np.minimum(lower, middle), upper=np.maximum(upper, middle))
 
 
@@ -107,9 +106,7 @@ def fit_calibration_curve(
     return CalibrationCurve(knots, coefficients, coefficients + np.stack([drawn @ moves for drawn in draws]))
 
 
-def calibration_distances(
-    curve: CalibrationCurve, probabilities: npt.ArrayLike, *, level: float = 0.95
-) -> dict[str, Interval]:
+def calibration_distances(curve: CalibrationCurve, probabilities: npt.ArrayLike) -> dict[str, Interval]:
     """Mean (ICI), median (E50) and 90th percentile (E90) over cases of the distance between curve and diagonal.
 
     All three are above 0 for a perfect model too, and higher still on resamples. The upper limit is the resamples'
@@ -120,7 +117,6 @@ def calibration_distances(
     Args:
         curve: fitted on these cases.
         probabilities: in [0, 1], shape (n,); which cases there are is taken as given.
-        level: confidence level.
 
     Source: Austin & Steyerberg, 2019.
     """
@@ -130,15 +126,13 @@ def calibration_distances(
     middle, resampled = curve.at(values), curve.resampled_at(values)
     gaps = np.abs(np.vstack([middle, resampled]) - values)  # (1 + r, n)
     noise = np.abs(resampled - middle)  # (r, n)
-    found = {}
+    intervals, upper_tail = {}, PERCENTILES[1]
     for name, share in (("ici", None), ("e50", 0.5), ("e90", 0.9)):
-        estimate, *others = _over_cases(gaps, share)
-        at = (1.0 + level) / 2.0
-        lower, upper = estimate - np.quantile(_over_cases(noise, share), at), np.quantile(others, at)
-        found[name] = Interval(
-            float(estimate), max(float(lower), 0.0), max(float(upper), float(estimate)), level, _METHOD
-        )
-    return found
+        estimate, *of_resamples = (float(distance) for distance in _over_cases(gaps, share))
+        lower = estimate - float(np.quantile(_over_cases(noise, share), upper_tail))
+        upper = float(np.quantile(of_resamples, upper_tail))
+        intervals[name] = Interval(estimate, max(lower, 0.0), max(upper, estimate), method=_METHOD)
+    return intervals
 
 
 def _over_cases(distances: FloatArray, share: float | None) -> FloatArray:

@@ -135,5 +135,5 @@ def _matched_slope(single: Recalibration, pairs: FloatArray) -> float:
 
     start = np.array([single.intercept + single.slope * center, single.slope * scale])
     limits = (0.1 * start[1], _STEEPEST * start[1])
-    found = optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(None, None), limits])
-    return float(found.x[1]) / scale
+    solution = optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(None, None), limits])
+    return float(solution.x[1]) / scale

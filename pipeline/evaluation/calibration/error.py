@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from pipeline.errors import UndefinedMetricError
-from pipeline.evaluation.arrays import FloatArray, IntArray, as_labels, as_probabilities
+from pipeline.evaluation.arrays import FloatArray, IntArray, as_labels_and_probabilities, as_probabilities
 from pipeline.evaluation.intervals.patient_labels import PatientLabels
 
 
@@ -31,7 +31,7 @@ def expected_calibration_error(labels: npt.ArrayLike, probabilities: npt.ArrayLi
 
     Source: Nguyen & O'Connor, 2015; equal-mass bins as in Roelofs et al., 2022.
     """
-    truth, values = _checked(labels, probabilities)
+    truth, values = as_labels_and_probabilities(labels, probabilities)
     members = equal_mass_bins(values, bins=bins)
     gaps = np.bincount(members, weights=values - truth, minlength=bins)
     return float(np.abs(gaps).sum() / truth.size)
@@ -94,19 +94,19 @@ def ece_null(
     members, ordered = members[order], values[order]
     starts = np.flatnonzero(np.r_[True, np.diff(members) > 0])
     expected = np.add.reduceat(ordered, starts)
-    found = np.empty(draws)
+    errors = np.empty(draws)
     step = max(1, 4_000_000 // values.size)
     for first in range(0, draws, step):
         drawn = labels.draw(values, rows=min(step, draws - first), rng=rng)  # (draws in step, n)
         observed = np.add.reduceat(drawn[:, order], starts, axis=1, dtype=np.float64)
-        found[first : first + len(drawn)] = np.abs(observed - expected).sum(axis=1) / values.size
+        errors[first : first + len(drawn)] = np.abs(observed - expected).sum(axis=1) / values.size
     return EceNull(
         bins=bins,
         draws=draws,
         alike=labels.alike,
-        mean=float(found.mean()),
-        median=float(np.median(found)),
-        p95=float(np.quantile(found, 0.95)),
+        mean=float(errors.mean()),
+        median=float(np.median(errors)),
+        p95=float(np.quantile(errors, 0.95)),
     )
 
 
@@ -121,7 +121,7 @@ def cumulative_calibration_error(labels: npt.ArrayLike, probabilities: npt.Array
 
     Source: Arrieta-Ibarra et al., 2022 (ECCE-R).
     """
-    truth, values = _checked(labels, probabilities)
+    truth, values = as_labels_and_probabilities(labels, probabilities)
     order = np.argsort(values, kind="stable")
     ends = np.r_[np.flatnonzero(np.diff(values[order]) > 0.0), values.size - 1]
     drift = np.r_[0.0, np.cumsum((truth - values)[order])[ends]]
@@ -146,37 +146,19 @@ def cumulative_null_p95(
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     ends = np.r_[np.flatnonzero(np.diff(ordered) > 0.0), values.size - 1]
-    found = np.empty(draws)
+    ranges = np.empty(draws)
     step = max(1, 2_000_000 // values.size)
     for first in range(0, draws, step):
         drawn = labels.draw(values, rows=min(step, draws - first), rng=rng)  # (draws in step, n)
         drift = np.cumsum(drawn[:, order] - ordered, axis=1)[:, ends]
-        found[first : first + len(drawn)] = np.maximum(drift.max(axis=1), 0.0) - np.minimum(drift.min(axis=1), 0.0)
-    return float(np.quantile(found / values.size, 0.95))
+        ranges[first : first + len(drawn)] = np.maximum(drift.max(axis=1), 0.0) - np.minimum(drift.min(axis=1), 0.0)
+    return float(np.quantile(ranges / values.size, 0.95))
 
 
-@dataclass(frozen=True)
-class BrierDecomposition:
-    """Brier score = miscalibration - discrimination + uncertainty, exactly and without bins.
+def miscalibration(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
+    """Part of the Brier score that recalibration could win back: a calibration error without bins; 0 is right.
 
-    Attributes:
-        miscalibration: what recalibration could win back; a calibration error free of bins, 0 is right.
-        discrimination: what the ranking is worth over the prevalence alone; larger is better.
-        uncertainty: prevalence times one minus prevalence; a property of the cases.
-    """
-
-    miscalibration: float
-    discrimination: float
-    uncertainty: float
-
-    @property
-    def brier(self) -> float:
-        """The score that the three parts make up."""
-        return self.miscalibration - self.discrimination + self.uncertainty
-
-
-def brier_decomposition(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> BrierDecomposition:
-    """Split the Brier score by isotonic recalibration (CORP).
+    It is the Brier score less that of the isotonic recalibration (CORP).
 
     Raises:
         UndefinedMetricError: without cases, or with a probability outside [0, 1].
@@ -185,21 +167,9 @@ def brier_decomposition(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> 
     """
     from sklearn.isotonic import isotonic_regression
 
-    truth, values = _checked(labels, probabilities)
+    truth, values = as_labels_and_probabilities(labels, probabilities)
     # Of the steps themselves: `IsotonicRegression` interpolates between them, which gives NaN where probabilities
     # differ by the last bit of a number, as sigmoids near 1 do.
-    _, group, cases = np.unique(values, return_inverse=True, return_counts=True)
-    recalibrated = isotonic_regression(np.bincount(group, truth) / cases, sample_weight=cases)[group]
-    best = float(np.mean((recalibrated - truth) ** 2))
-    prevalence = float(truth.mean())
-    uncertainty = prevalence * (1.0 - prevalence)
-    return BrierDecomposition(
-        miscalibration=float(np.mean((values - truth) ** 2)) - best,
-        discrimination=uncertainty - best,
-        uncertainty=uncertainty,
-    )
-
-
-def _checked(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[IntArray, FloatArray]:
-    truth = as_labels(labels)
-    return truth, as_probabilities(probabilities, truth)
+    _, step, cases = np.unique(values, return_inverse=True, return_counts=True)
+    recalibrated = isotonic_regression(np.bincount(step, truth) / cases, sample_weight=cases)[step]
+    return float(np.mean((values - truth) ** 2)) - float(np.mean((recalibrated - truth) ** 2))

@@ -144,9 +144,9 @@ def fit_platt_with_prior(logits: npt.ArrayLike, labels: npt.ArrayLike, *, prior_
 
     begin = np.array([0.0, special.logit(targets.mean())])
     # Beyond a slope of exp(±12) the prior is 72 nats away: no data reach it, and exp cannot overflow.
-    found = minimize(negative_log_posterior, begin, jac=True, method="L-BFGS-B", bounds=[(-12, 12), (None, None)])
-    slope = float(np.exp(found.x[0]))
-    parameters = {"slope": slope, "intercept": float(found.x[1]) - slope * center}
+    solution = minimize(negative_log_posterior, begin, jac=True, method="L-BFGS-B", bounds=[(-12, 12), (None, None)])
+    slope = float(np.exp(solution.x[0]))
+    parameters = {"slope": slope, "intercept": float(solution.x[1]) - slope * center}
     return Calibrator(method="platt", parameters=parameters, prior_offset=float(prior_offset))
 
 

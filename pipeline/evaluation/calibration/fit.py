@@ -15,19 +15,7 @@ import numpy.typing as npt
 
 from pipeline.errors import CalibrationError
 from pipeline.evaluation.arrays import FloatArray, IntArray, as_labels, as_scores, require_both_classes
-from pipeline.evaluation.calibration.calibrator import TEMPERATURE_LIMITS, Calibrator, Method, logit, sigmoid
-
-__all__ = [
-    "Calibrator",
-    "Method",
-    "fit_calibrator",
-    "fit_isotonic",
-    "fit_platt",
-    "fit_temperature",
-    "logit",
-    "separated",
-    "sigmoid",
-]
+from pipeline.evaluation.calibration.calibrator import TEMPERATURE_LIMITS, Calibrator, Method
 
 _ISOTONIC_GRID = 8  # steps to a standard deviation of the logits
 
@@ -74,15 +62,15 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike, *, prior_offse
     """
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.frozen import FrozenEstimator
-
-    from pipeline.evaluation.calibration._logit_classifier import LogitClassifier
+    from sklearn.linear_model import LogisticRegression
 
     shifted, targets = checked_logits(logits, labels, prior_offset, "temperature")
-    every = np.arange(targets.size)
+    # A classifier whose decision function is its input: the logit is what is calibrated.
+    identity = LogisticRegression()
+    identity.classes_, identity.coef_, identity.intercept_ = np.array([0, 1]), np.ones((1, 1)), np.zeros(1)
+    cases = np.arange(targets.size)
     # The base is frozen, so folds would only forbid classes of fewer than five cases.
-    calibrated = CalibratedClassifierCV(
-        FrozenEstimator(LogitClassifier().fit(shifted[:, None], targets)), method="temperature", cv=[(every, every)]
-    )
+    calibrated = CalibratedClassifierCV(FrozenEstimator(identity), method="temperature", cv=[(cases, cases)])
     calibrated.fit(shifted[:, None], targets)
     beta = float(calibrated.calibrated_classifiers_[0].calibrators[0].beta_)
     # scikit-learn's two logits are (-x, x): the odds are exp(2 * beta * x).

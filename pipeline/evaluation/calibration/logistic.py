@@ -8,7 +8,8 @@ import numpy as np
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import FloatArray, IntArray, require_both_classes
-from pipeline.evaluation.calibration.fit import separated, sigmoid
+from pipeline.evaluation.calibration.calibrator import sigmoid
+from pipeline.evaluation.calibration.fit import separated
 
 _STEPS = 100
 _CLOSE = 1e-10

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from scipy import stats
 
-from pipeline.evaluation.intervals.bootstrap import Interval
+from pipeline.evaluation.intervals.interval import Interval, normal_quantile, t_quantile
 
 Verdict = Literal["shown", "not shown", "refuted"]
 SHOWN, NOT_SHOWN, REFUTED = get_args(Verdict)
@@ -23,7 +23,7 @@ _MOST_TIMES_AS_MANY = 100.0  # beyond, a figure scaled from so few patients woul
 
 
 @dataclass(frozen=True)
-class Margin:
+class EquivalenceMargin:
     """How far a quantity may be from its ideal value and still not matter.
 
     Attributes:
@@ -82,34 +82,18 @@ class Margin:
         return min(side for side in sides if side > 0.0)
 
 
-@dataclass(frozen=True)
-class CalibrationPolicy:
-    """The margins, and how sure the number of patients that would decide should make one.
-
-    Attributes:
-        slope_factor: the slope may be this many times too high or too low (0.8 to 1.25): the range within which van
-            Calster et al. (2019) and Riley et al. (2021) call a slope near to 1.
-        odds_factor: likewise the odds of malignancy; an intercept of plus or minus its logarithm (0.22). O:E is then
-            within 0.8 to 1.25 at any prevalence.
-        ici: largest ICI; what an intercept at its margin does to a probability of 0.5 is 0.055.
-        chance: with which a perfectly calibrated model would be shown to be so, of each quantity, by the number of
-            patients that would decide.
-    """
-
-    slope_factor: float = 1.25
-    odds_factor: float = 1.25
-    ici: float = 0.05
-    chance: float = 0.9
-
-    @property
-    def margins(self) -> tuple[Margin, ...]:
-        """Of slope, intercept and ICI."""
-        shift = math.log(self.odds_factor)
-        return (
-            Margin("calibration_slope", "slope", 1.0, 1.0 / self.slope_factor, self.slope_factor, ".2f"),
-            Margin("calibration_intercept", "intercept", 0.0, -shift, shift, "+.2f"),
-            Margin("ici", "ICI", 0.0, 0.0, self.ici, ".3f"),
-        )
+# The slope may be 1.25 times too high or too low: the range within which van Calster et al. (2019) and Riley et al.
+# (2021) call a slope near to 1. So may the odds of malignancy: O:E is then within 0.8 to 1.25 at any prevalence. An
+# intercept at its margin moves a probability of 0.5 by 0.055; the ICI may be 0.05.
+_LARGEST_FACTOR, _LARGEST_ICI = 1.25, 0.05
+_LARGEST_SHIFT = math.log(_LARGEST_FACTOR)
+MARGINS = (
+    EquivalenceMargin("calibration_slope", "slope", 1.0, 1.0 / _LARGEST_FACTOR, _LARGEST_FACTOR, ".2f"),
+    EquivalenceMargin("calibration_intercept", "intercept", 0.0, -_LARGEST_SHIFT, _LARGEST_SHIFT, "+.2f"),
+    EquivalenceMargin("ici", "ICI", 0.0, 0.0, _LARGEST_ICI, ".3f"),
+)
+# With which a perfectly calibrated model would be shown to be so, of each quantity, by the patients that are named.
+_CHANCE = 0.9
 
 
 @dataclass(frozen=True)
@@ -151,11 +135,7 @@ class CalibrationOutcome:
 
 
 def calibration_outcome(
-    intervals: Mapping[str, Interval],
-    undefined: Mapping[str, str],
-    counts: SampleSize,
-    *,
-    policy: CalibrationPolicy | None = None,
+    intervals: Mapping[str, Interval], undefined: Mapping[str, str], counts: SampleSize
 ) -> CalibrationOutcome:
     """Compare the intervals of slope, intercept and ICI with their margins.
 
@@ -168,30 +148,28 @@ def calibration_outcome(
         intervals: by name; an absent one is undefined.
         undefined: why, by name.
         counts: of the study at hand.
-        policy: the margins.
 
     Source: margins of equivalence as Schuirmann, 1987 (with intervals of 95 %, not 90 %).
     """
-    margins = (policy or CalibrationPolicy()).margins
-    found = {margin: intervals[margin.name] for margin in margins if margin.name in intervals}
-    wide = {margin: _widened(interval, len(margins), counts.patients) for margin, interval in found.items()}
-    doubts = tuple(margin.title for margin in found if margin.doubts(wide[margin]))
-    refuted = [_refutation(margin, interval) for margin, interval in found.items() if margin.excludes(wide[margin])]
+    defined = {margin: intervals[margin.name] for margin in MARGINS if margin.name in intervals}
+    wide = {margin: _widened(interval, len(MARGINS), counts.patients) for margin, interval in defined.items()}
+    doubts = tuple(margin.title for margin in defined if margin.doubts(wide[margin]))
+    refuted = [_refutation(margin, interval) for margin, interval in defined.items() if margin.excludes(wide[margin])]
     if refuted:
         return CalibrationOutcome("refuted", tuple(refuted), doubts)
-    absent = [undefined[margin.name] for margin in margins if margin.name not in intervals]
-    still_open = {margin: interval for margin, interval in found.items() if not margin.holds(interval)}
+    absent = [undefined[margin.name] for margin in MARGINS if margin.name not in intervals]
+    still_open = {margin: interval for margin, interval in defined.items() if not margin.holds(interval)}
     if not absent and not still_open:
         within = (
             f"{margin.words(interval)} within {margin.show(margin.lower)} to {margin.show(margin.upper)}"
-            for margin, interval in found.items()
+            for margin, interval in defined.items()
         )
         return CalibrationOutcome("shown", tuple(within))
     reasons = list(dict.fromkeys(absent))
     reasons += [f"{margin.words(interval)} {margin.openness(interval)}" for margin, interval in still_open.items()]
     if absent:
         return CalibrationOutcome("not shown", tuple(reasons), doubts)
-    times = max(_times_as_many(margin, still_open[margin], counts, policy) for margin in still_open)
+    times = max(_times_as_many(margin, still_open[margin], counts) for margin in still_open)
     if times > _MOST_TIMES_AS_MANY:
         reasons.append(f"more than {_MOST_TIMES_AS_MANY:g} times as many patients would be needed to decide")
         return CalibrationOutcome("not shown", tuple(reasons), doubts)
@@ -208,7 +186,7 @@ def _widened(interval: Interval, looks: int, patients: int) -> Interval:
     return Interval(interval.estimate, lower, upper, 1.0 - 2.0 * tail / looks, interval.method)
 
 
-def _refutation(margin: Margin, interval: Interval) -> str:
+def _refutation(margin: EquivalenceMargin, interval: Interval) -> str:
     low, senses = interval.upper < margin.lower, _SENSES[margin.name]
     return (
         f"{margin.words(interval)} is outside {margin.show(margin.lower)} to {margin.show(margin.upper)}"
@@ -223,24 +201,22 @@ _SENSES: Mapping[str, tuple[str, str]] = {
 }
 
 
-def _times_as_many(margin: Margin, interval: Interval, counts: SampleSize, policy: CalibrationPolicy | None) -> float:
+def _times_as_many(margin: EquivalenceMargin, interval: Interval, counts: SampleSize) -> float:
     """By how much the patients must be multiplied for this quantity, its spread shrinking as their square root.
 
-    So many that perfect calibration would be shown with the policy's chance. Where there are as many already, the
+    So many that perfect calibration would be shown with ``_CHANCE``. Where there are as many already, the
     truth lies near a margin: then so many that an interval around the estimate would no longer reach it.
     """
-    chance = (policy or CalibrationPolicy()).chance
     reach = (interval.upper - interval.lower) / 2.0
     if margin.lower == margin.ideal:  # one-sided: a perfect model's upper limit shrinks with the width
         perfect = (2.0 * reach / margin.room) ** 2
     else:
-        far = float(stats.norm.ppf((1.0 + interval.level) / 2.0))
-        error = reach / float(stats.t.ppf((1.0 + interval.level) / 2.0, max(counts.patients - 1, 1)))
-        perfect = (error * (far + float(stats.norm.ppf((1.0 + chance) / 2.0))) / margin.room) ** 2
+        far = normal_quantile(interval.level)
+        error = reach / t_quantile(counts.patients - 1, interval.level)
+        perfect = (error * (far + normal_quantile(_CHANCE)) / margin.room) ** 2
     if perfect > 1.0:
         return perfect
-    crossed = [each for each in (margin.lower, margin.upper) if each != margin.ideal]
-    away = min(abs(interval.estimate - each) for each in crossed)
+    away = min(abs(interval.estimate - limit) for limit in (margin.lower, margin.upper) if limit != margin.ideal)
     return (reach / away) ** 2 if away > 0.0 else math.inf
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import (
@@ -19,8 +18,8 @@ from pipeline.evaluation.arrays import (
     as_scores,
     require_both_classes,
 )
-from pipeline.evaluation.intervals.bootstrap import Interval
 from pipeline.evaluation.intervals.clustered import mean_difference_interval
+from pipeline.evaluation.intervals.interval import Interval, t_quantile
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +45,8 @@ class DecisionCurve:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         arrays = {name: getattr(self, name) for name in ("thresholds", "model", "lower", "upper", "treat_all")}
-        found = {name: None if values is None else values.tolist() for name, values in arrays.items()}
-        return {"prevalence": self.prevalence, **found}
+        plain = {name: None if values is None else values.tolist() for name, values in arrays.items()}
+        return {"prevalence": self.prevalence, **plain}
 
 
 def net_benefit(
@@ -77,10 +76,10 @@ def net_benefit(
     if edges.size and (edges.min() <= 0.0 or edges.max() >= 1.0):
         raise UndefinedMetricError(f"net benefit: thresholds span {edges.min():g} to {edges.max():g}; expected (0, 1)")
     malignant, benign = np.sort(values[truth == 1]), np.sort(values[truth == 0])
-    found = malignant.size - np.searchsorted(malignant, edges, side="left")
+    detected = malignant.size - np.searchsorted(malignant, edges, side="left")
     alarms = benign.size - np.searchsorted(benign, edges, side="left")
     share = _share(truth, prevalence)
-    return np.asarray(share * found / malignant.size - (1.0 - share) * alarms / benign.size * edges / (1.0 - edges))
+    return np.asarray(share * detected / malignant.size - (1.0 - share) * alarms / benign.size * edges / (1.0 - edges))
 
 
 def net_benefit_interval(
@@ -89,7 +88,6 @@ def net_benefit_interval(
     patients: npt.ArrayLike,
     *,
     threshold: npt.ArrayLike,
-    level: float = 0.95,
 ) -> Interval:
     """Net benefit at what decides each case: a mean over cases, with a patient-clustered variance and Student's t.
 
@@ -98,7 +96,6 @@ def net_benefit_interval(
         probabilities: calibrated, in [0, 1], shape (n,).
         patients: patient id of each case, shape (n,).
         threshold: a case is acted on at or above it, in (0, 1); one, or one a case.
-        level: confidence level.
 
     Raises:
         UndefinedMetricError: with one class, fewer than two patients, or a threshold outside (0, 1).
@@ -110,7 +107,7 @@ def net_benefit_interval(
     limits = np.asarray(threshold, dtype=np.float64)
     net_benefit(truth, values, thresholds=np.unique(limits))  # its checks
     worth = np.where(truth == 1, 1.0, -limits / (1.0 - limits)) * (values >= limits)
-    return mean_difference_interval(worth, patients, level=level, what="net benefit")
+    return mean_difference_interval(worth, patients, what="net benefit")
 
 
 def decision_curve(
@@ -120,7 +117,6 @@ def decision_curve(
     patients: npt.ArrayLike | None = None,
     thresholds: npt.ArrayLike | None = None,
     prevalence: float | None = None,
-    level: float = 0.95,
 ) -> DecisionCurve:
     """Net benefit of the model and of treating all, over thresholds (default 0.01 to 0.99 by 0.01).
 
@@ -131,7 +127,6 @@ def decision_curve(
             variance between patients and Student's t. None gives none.
         thresholds: in (0, 1), shape (t,).
         prevalence: as ``net_benefit``; a prevalence that is given is taken as known, that of the cases as estimated.
-        level: confidence level of the limits.
 
     Raises:
         UndefinedMetricError: as ``net_benefit``; with patients also where there are fewer than two.
@@ -146,7 +141,7 @@ def decision_curve(
         if count < 2:
             raise UndefinedMetricError("limits of a decision curve: 1 patient; expected at least 2")
         variance = _variances(truth, as_probabilities(probabilities, truth), groups, edges, prevalence)
-        reach = float(stats.t.ppf((1.0 + level) / 2.0, count - 1)) * np.sqrt(variance)
+        reach = t_quantile(count - 1) * np.sqrt(variance)
         lower, upper = model - reach, model + reach
     return DecisionCurve(
         thresholds=edges,
@@ -171,7 +166,7 @@ def _variances(
 ) -> FloatArray:
     """Variance of the net benefit at each threshold, shape (t,), from what each patient moves it by."""
     count, sizes = int(groups.max()) + 1, np.bincount(truth, minlength=2)
-    found = np.empty(edges.size)
+    variances = np.empty(edges.size)
     for place, edge in enumerate(edges):
         called, odds = (values >= edge).astype(np.float64), edge / (1.0 - edge)
         if prevalence is None:
@@ -182,5 +177,5 @@ def _variances(
             weights = np.array([-(1.0 - prevalence) * odds, prevalence]) / sizes
             moves = weights[truth] * (called - rates[truth])
         sums = np.bincount(groups, weights=moves, minlength=count)
-        found[place] = count / (count - 1) * float(sums @ sums)
-    return found
+        variances[place] = count / (count - 1) * float(sums @ sums)
+    return variances

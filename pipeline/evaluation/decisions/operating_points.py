@@ -20,6 +20,7 @@ from pipeline.evaluation.arrays import (
 )
 
 Rule = Literal["sensitivity", "specificity", "youden", "cost"]
+_WITH_TARGET = ("sensitivity", "specificity")
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,12 @@ class OperatingPoint:
         """
         from scipy import stats
 
-        found = round(self.sensitivity * self.n_positive)
-        missed = self.n_positive - found
-        low = float(stats.beta.ppf(0.05, found, missed + 1)) if found else 0.0
-        if self.rule == "sensitivity" and found:
-            return low, float(stats.beta.ppf(0.95, found, missed + 1))
-        return low, float(stats.beta.ppf(0.95, found + 1, missed)) if missed else 1.0
+        detected = round(self.sensitivity * self.n_positive)
+        missed = self.n_positive - detected
+        low = float(stats.beta.ppf(0.05, detected, missed + 1)) if detected else 0.0
+        if self.rule == "sensitivity" and detected:
+            return low, float(stats.beta.ppf(0.95, detected, missed + 1))
+        return low, float(stats.beta.ppf(0.95, detected + 1, missed)) if missed else 1.0
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, ``confidence`` only if there is one; ``from_json`` gives back an equal one."""
@@ -116,7 +117,7 @@ class OperatingPoint:
         Raises:
             CalibrationError: when a key is missing or unknown, or a value is out of its range.
         """
-        names = {each.name for each in fields(cls)} - {"confidence"}
+        names = {field.name for field in fields(cls)} - {"confidence"}
         if not isinstance(value, Mapping) or set(value) - {"confidence"} != names:
             raise CalibrationError(
                 f"operating point: expected an object with exactly {', '.join(sorted(names))}; "
@@ -176,7 +177,27 @@ def choose_operating_point(
     truth = as_labels(labels, error=CalibrationError)
     scores = as_probabilities(probabilities, truth)
     require_both_classes(truth, what="operating point", error=CalibrationError)
-    if rule in ("sensitivity", "specificity"):
+    _check_rule(rule, target, cost_ratio, confidence)
+    threshold = _threshold(
+        truth, scores, rule=rule, target=target or 0.0, cost_ratio=cost_ratio or 0.0, confidence=confidence
+    )
+    positive = scores >= threshold
+    return OperatingPoint(
+        threshold=threshold,
+        rule=rule,
+        target=target if rule in _WITH_TARGET else None,
+        cost_ratio=cost_ratio if rule == "cost" else None,
+        n_positive=int(truth.sum()),
+        n_negative=int((truth == 0).sum()),
+        sensitivity=float(positive[truth == 1].mean()),
+        specificity=float((~positive[truth == 0]).mean()),
+        confidence=confidence,
+    )
+
+
+def _check_rule(rule: Rule, target: float | None, cost_ratio: float | None, confidence: float | None) -> None:
+    """Refuse a target, cost ratio or confidence that the rule cannot use."""
+    if rule in _WITH_TARGET:
         if target is None or not 0.0 < target <= 1.0:
             raise CalibrationError(
                 f"operating point: target: {target} is not in (0, 1], which rule {rule!r} needs; "
@@ -187,23 +208,8 @@ def choose_operating_point(
             f"operating point: cost_ratio: {cost_ratio} is not above 0, which rule 'cost' needs; "
             "set operating_point.cost_ratio"
         )
-    if confidence is not None and rule not in ("sensitivity", "specificity"):
+    if confidence is not None and rule not in _WITH_TARGET:
         raise CalibrationError(f"operating point: confidence: {confidence:g} is not for rule {rule!r}; leave it out")
-    threshold = _threshold(
-        truth, scores, rule=rule, target=target or 0.0, cost_ratio=cost_ratio or 0.0, confidence=confidence
-    )
-    positive = scores >= threshold
-    return OperatingPoint(
-        threshold=threshold,
-        rule=rule,
-        target=target if rule in ("sensitivity", "specificity") else None,
-        cost_ratio=cost_ratio if rule == "cost" else None,
-        n_positive=int(truth.sum()),
-        n_negative=int((truth == 0).sum()),
-        sensitivity=float(positive[truth == 1].mean()),
-        specificity=float((~positive[truth == 0]).mean()),
-        confidence=confidence,
-    )
 
 
 def needed_cases(cases: int, *, target: float, confidence: float | None, what: str = "malignant") -> int:
@@ -249,14 +255,14 @@ def _threshold(
         return 1.0 / (1.0 + cost_ratio)
     candidates = np.unique(scores)
     malignant, benign = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
-    found = malignant.size - np.searchsorted(malignant, candidates, side="left")
-    spared = np.searchsorted(benign, candidates, side="left")
+    detected = malignant.size - np.searchsorted(malignant, candidates, side="left")
+    cleared = np.searchsorted(benign, candidates, side="left")
     if rule == "sensitivity":
         needed = needed_cases(malignant.size, target=target, confidence=confidence)
-        return float(candidates[found >= needed].max())
+        return float(candidates[detected >= needed].max())
     if rule == "specificity":
         needed = needed_cases(benign.size, target=target, confidence=confidence, what="benign")
-        enough = candidates[spared >= needed]
+        enough = candidates[cleared >= needed]
         if enough.size:
             return float(enough.min())
         if candidates[-1] < 1.0:
@@ -267,5 +273,5 @@ def _threshold(
         )
     if rule == "youden":
         # In whole numbers: found/P + spared/N compared without rounding.
-        return float(candidates[np.argmax(found * benign.size + spared * malignant.size)])
+        return float(candidates[np.argmax(detected * benign.size + cleared * malignant.size)])
     raise CalibrationError(f"operating point: rule: {rule!r} is not one of {', '.join(get_args(Rule))}")

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import FloatArray, as_probabilities
-from pipeline.evaluation.calibration.fit import sigmoid
-from pipeline.evaluation.intervals.bootstrap import Interval
+from pipeline.evaluation.calibration.calibrator import sigmoid
+from pipeline.evaluation.intervals.interval import Interval
 
 
 @dataclass(frozen=True)
@@ -92,5 +92,5 @@ def _predictive_value(hit: Interval, other: Interval, odds: float, name: str) ->
         # A rate of 0 or 1 has no finite logarithm: then the reachable limits take the estimate's place.
         low = middle - below if np.isfinite(middle) else right_low - wrong_high
         high = middle + above if np.isfinite(middle) else right_high - wrong_low
-    estimate, lower, upper = (float(each) for each in sigmoid(odds + np.array([middle, low, high])))
+    estimate, lower, upper = (float(value) for value in sigmoid(odds + np.array([middle, low, high])))
     return Interval(estimate, min(lower, estimate), max(upper, estimate), hit.level, "MOVER")

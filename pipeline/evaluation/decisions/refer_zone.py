@@ -13,7 +13,7 @@ from pipeline.errors import CalibrationError
 from pipeline.evaluation.arrays import BoolArray, FloatArray, as_labels, as_probabilities
 
 if TYPE_CHECKING:  # zones are read wherever a model is scored with: judging them alone needs pandas and SciPy
-    from pipeline.evaluation.intervals.bootstrap import Interval
+    from pipeline.evaluation.intervals.interval import Interval
     from pipeline.evaluation.predictions import Predictions
 
 CASES_A_CLASS = 100
@@ -71,7 +71,7 @@ class ReferZone:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ReferZone:
         """Read what ``to_json`` wrote."""
-        plain: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in value.items()}
+        plain: dict[str, Any] = {name: tuple(item) if isinstance(item, list) else item for name, item in value.items()}
         plain.pop("describes", None)
         return cls(**plain)
 

@@ -19,14 +19,14 @@ from pipeline.evaluation.gate.records import (
     Anchored,
     Answers,
     Contender,
+    GateLook,
     LockedCases,
-    Look,
     Parity,
     Standing,
     same_cases,
 )
 from pipeline.evaluation.gate.subgroups import no_collapse
-from pipeline.evaluation.intervals.bootstrap import Interval
+from pipeline.evaluation.intervals.interval import Interval
 
 
 def admission(
@@ -36,7 +36,7 @@ def admission(
     *,
     anchor: Standing | str,
     policy: GatePolicy,
-    at: Look,
+    at: GateLook,
 ) -> tuple[Condition, ...]:
     """What must hold before the locked cases are looked at.
 
@@ -75,9 +75,11 @@ def _anchor(challenger: Standing, champion: Standing, anchor: Standing | str) ->
     if anchor in (challenger, champion):
         who = "champion" if anchor == champion else "challenger"
         return Condition("anchor", holds=True, finding=f"{anchor.name}, the {who}, is the anchor itself")
-    others = [each.name.removeprefix("same ") for each in same_question(challenger, anchor) if not each.holds]
-    if others:
-        finding = f"{anchor.name} cannot judge the challenger: it has another {', '.join(others)}; {remedy}"
+    differences = [
+        condition.name.removeprefix("same ") for condition in same_question(challenger, anchor) if not condition.holds
+    ]
+    if differences:
+        finding = f"{anchor.name} cannot judge the challenger: it has another {', '.join(differences)}; {remedy}"
         return Condition("anchor", holds=False, finding=finding)
     return Condition("anchor", holds=True, finding=f"{anchor.name}, compared with as well")
 
@@ -124,7 +126,7 @@ def contest(
     anchored: Anchored | None,
     answers: Answers,
     policy: GatePolicy,
-    at: Look,
+    at: GateLook,
     columns: Sequence[str],
 ) -> tuple[Condition, ...]:
     """Compare the challenger with the champion, and with the anchor, on the same cases.
@@ -152,12 +154,14 @@ def contest(
         _images(answers.known_images),
         *not_inferior(challenger, champion, policy=policy, at=at),
         *([] if anchored is None else _against_anchor(anchored, policy=policy, at=at)),
-        _calibration(*((each.calibration or each.evaluation).calibration for each in (challenger, champion))),
+        _calibration(
+            *((contender.calibration or contender.evaluation).calibration for contender in (challenger, champion))
+        ),
         no_collapse(challenger, champion, columns, policy=policy),
     )
 
 
-def _against_anchor(anchored: Anchored, *, policy: GatePolicy, at: Look) -> tuple[Condition, ...]:
+def _against_anchor(anchored: Anchored, *, policy: GatePolicy, at: GateLook) -> tuple[Condition, ...]:
     """The same comparisons, and that the anchor could score the cases that they are about."""
     finding = f"it refuses {anchored.lost} of {anchored.cases} compared cases (limit {100 * policy.lost_share:g} %)"
     holds = anchored.lost <= policy.lost_share * anchored.cases

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from pipeline.errors import UsageError
-
-Outcome = Literal["shown", "not shown", "refuted"]
+from pipeline.evaluation.calibration.outcome import Verdict
 
 
 @dataclass(frozen=True)
@@ -25,10 +24,10 @@ class Condition:
     name: str
     holds: bool
     finding: str
-    outcome: Outcome | None = None
+    outcome: Verdict | None = None
 
     @classmethod
-    def of(cls, name: str, outcome: Outcome, finding: str) -> Condition:
+    def of(cls, name: str, outcome: Verdict, finding: str) -> Condition:
         """A statistical claim, which holds where it is shown."""
         return cls(name, outcome == "shown", finding, outcome)
 
@@ -41,7 +40,7 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Decision:
+class GateDecision:
     """What the gate decided, and why.
 
     Attributes:
@@ -55,7 +54,7 @@ class Decision:
     @property
     def failed(self) -> tuple[Condition, ...]:
         """Conditions that do not hold."""
-        return tuple(each for each in self.conditions if not each.holds)
+        return tuple(condition for condition in self.conditions if not condition.holds)
 
     @property
     def promoted(self) -> bool:
@@ -72,7 +71,7 @@ class Decision:
     @property
     def reasons(self) -> str:
         """Why, in words: the conditions that failed, or that all hold."""
-        why = "; ".join(f"{each.name}: {each.finding}" for each in self.failed) or "all conditions hold"
+        why = "; ".join(f"{condition.name}: {condition.finding}" for condition in self.failed) or "all conditions hold"
         return f"forced because: {self.forced_because}; {why}" if self.failed and self.forced_because else why
 
     def to_json(self) -> dict[str, Any]:
@@ -80,7 +79,7 @@ class Decision:
         return {"verdict": self.verdict, "reasons": self.reasons, **asdict(self)}
 
 
-def decide(conditions: Sequence[Condition], *, forced_because: str | None = None) -> Decision:
+def decide_promotion(conditions: Sequence[Condition], *, forced_because: str | None = None) -> GateDecision:
     """The decision on conditions that were judged.
 
     Raises:
@@ -90,10 +89,10 @@ def decide(conditions: Sequence[Condition], *, forced_because: str | None = None
         raise UsageError("gate: no condition was judged; expected at least one")
     if forced_because is not None and not forced_because.strip():
         raise UsageError("gate: the reason for forcing is blank; say why in words")
-    return Decision(tuple(conditions), forced_because)
+    return GateDecision(tuple(conditions), forced_because)
 
 
-def decision_text(decision: Decision, *, facts: Mapping[str, str], most: int | None = None) -> str:
+def decision_text(decision: GateDecision, *, facts: Mapping[str, str], most: int | None = None) -> str:
     """Markdown for the model version's page: the verdict, the facts, every condition.
 
     Args:
@@ -106,11 +105,11 @@ def decision_text(decision: Decision, *, facts: Mapping[str, str], most: int | N
         lines.append(f"\nForced because: {decision.forced_because}")
     lines += ["", *(f"- {name}: {value}" for name, value in facts.items()), "", "| condition | holds | finding |"]
     lines.append("|---|---|---|")
-    whole = "\n".join([*lines, *(_row(each, each.finding) for each in decision.conditions)])
-    if most is None or len(whole) <= most:
-        return whole
-    short = "in `decision.md` of the gate's run"
-    return "\n".join([*lines, *(_row(each, short if each.holds else each.finding) for each in decision.conditions)])
+    rows = [_row(condition, condition.finding) for condition in decision.conditions]
+    if most is not None and len("\n".join([*lines, *rows])) > most:
+        short = "in `decision.md` of the gate's run"
+        rows = [_row(condition, short if condition.holds else condition.finding) for condition in decision.conditions]
+    return "\n".join([*lines, *rows])
 
 
 def _row(condition: Condition, finding: str) -> str:

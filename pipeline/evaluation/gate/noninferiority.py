@@ -12,8 +12,9 @@ from scipy import stats
 from pipeline.config.gate_policy import GatePolicy
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import BoolArray
-from pipeline.evaluation.gate.decision import Condition, Outcome
-from pipeline.evaluation.gate.records import Contender, Look, patients_by_class
+from pipeline.evaluation.calibration.outcome import Verdict
+from pipeline.evaluation.gate.decision import Condition
+from pipeline.evaluation.gate.records import Contender, GateLook
 from pipeline.evaluation.intervals.paired_difference import PairedDifference, paired_auroc, paired_proportion, weighted
 
 POWER = 0.8  # with which a number of patients, where one is named, would show that an equal challenger is no worse
@@ -35,7 +36,7 @@ class Claim:
     compared: str
     patients: tuple[tuple[int, str], ...]
 
-    def judge(self, difference: Callable[[], PairedDifference], at: Look) -> Condition:
+    def judge(self, difference: Callable[[], PairedDifference], at: GateLook) -> Condition:
         """The claim's condition, at the level of this look; what the cases do not define is not shown."""
         try:
             gain = difference()
@@ -52,7 +53,7 @@ class Claim:
         finding = f"{says}; not inferior: not shown (the lower limit must lie above -{self.margin:g}; {worse})"
         return Condition.of(self.name, outcome, f"{finding}; {self._remedy(gain, at)}")
 
-    def _remedy(self, gain: PairedDifference, at: Look) -> str:
+    def _remedy(self, gain: PairedDifference, at: GateLook) -> str:
         factor = times_as_many(gain.standard_error, margin=self.margin, alpha=at.first.alpha)
         wanted = " and ".join(
             f"{int(np.ceil(factor * count)):,} {who} (here {count:,})" for count, who in self.patients
@@ -60,7 +61,7 @@ class Claim:
         return f"if the two are equal, about {wanted}, whom no look has seen, would show it with probability {POWER:g}"
 
 
-def outcome_of(lower: float, upper: float, margin: float) -> Outcome:
+def outcome_of(lower: float, upper: float, margin: float) -> Verdict:
     """What an interval of a difference says of "not worse by the margin"."""
     if lower > -margin:
         return "shown"
@@ -82,7 +83,7 @@ def not_inferior(
     reference: Contender,
     *,
     policy: GatePolicy,
-    at: Look,
+    at: GateLook,
     title: str = "champion",
 ) -> tuple[Condition, ...]:
     """AUROC, sensitivity, specificity and the share referred, each no worse than the reference's by the margin.
@@ -119,8 +120,8 @@ def auroc_difference(challenger: Contender, reference: Contender) -> PairedDiffe
     Raises:
         UndefinedMetricError: with one class, or fewer than two patients of a class.
     """
-    mine = challenger.predictions
-    return paired_auroc(mine.labels, mine.probabilities, reference.predictions.probabilities, mine.patients)
+    judged = challenger.predictions
+    return paired_auroc(judged.labels, judged.probabilities, reference.predictions.probabilities, judged.patients)
 
 
 def sensitivity_difference(challenger: Contender, reference: Contender) -> PairedDifference:
@@ -144,7 +145,9 @@ def _rightly(contender: Contender, label: int) -> BoolArray:
     return called if label else ~called
 
 
-def _refers(claim: Claim, challenger: Contender, reference: Contender, at: Look, prevalence: float | None) -> Condition:
+def _refers(
+    claim: Claim, challenger: Contender, reference: Contender, at: GateLook, prevalence: float | None
+) -> Condition:
     """Fewer referred is better, so the challenger is what is subtracted."""
     if challenger.zone is None and reference.zone is None:
         return Condition.of(claim.name, "shown", "neither model has a refer zone")
@@ -168,7 +171,7 @@ def _refers(claim: Claim, challenger: Contender, reference: Contender, at: Look,
 
 
 def _who(contender: Contender) -> tuple[tuple[int, str], ...]:
-    malignant, benign = patients_by_class(contender.predictions)
+    malignant, benign = contender.predictions.patients_by_class()
     return (malignant, "patients with malignant cases"), (benign, "patients with benign cases")
 
 

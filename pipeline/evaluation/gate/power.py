@@ -12,7 +12,7 @@ from pipeline.config.gate_policy import GatePolicy
 from pipeline.evaluation.arrays import FloatArray
 from pipeline.evaluation.gate.decision import Condition
 from pipeline.evaluation.gate.noninferiority import POWER
-from pipeline.evaluation.gate.records import LockedCases, Look
+from pipeline.evaluation.gate.records import GateLook, LockedCases
 
 POWER_NAME = "power"
 
@@ -84,7 +84,7 @@ def _decided_differently(share: float, correlation: float) -> float:
     return 2.0 * (share - _both_below(float(stats.norm.ppf(share)), correlation))
 
 
-def chances(policy: GatePolicy, at: Look, *, malignant: float, benign: float, references: int = 1) -> Chances:
+def chances(policy: GatePolicy, at: GateLook, *, malignant: float, benign: float, references: int = 1) -> Chances:
     """With which probability an equal challenger would pass, with so many unseen patients of each class."""
     errors, reaches = _errors(policy, at, malignant, benign)
     margins = np.array([policy.auroc_margin, policy.sensitivity_margin, policy.specificity_margin])
@@ -92,7 +92,7 @@ def chances(policy: GatePolicy, at: Look, *, malignant: float, benign: float, re
     return Chances(float(auroc), float(sensitivity), float(specificity), references)
 
 
-def _errors(policy: GatePolicy, at: Look, malignant: float, benign: float) -> tuple[FloatArray, FloatArray]:
+def _errors(policy: GatePolicy, at: GateLook, malignant: float, benign: float) -> tuple[FloatArray, FloatArray]:
     """Of AUROC, sensitivity and specificity: the difference's standard error, and how far its lower limit lies below.
 
     For shares, two patients are added, as the gate's interval does.
@@ -104,32 +104,32 @@ def _errors(policy: GatePolicy, at: Look, malignant: float, benign: float) -> tu
     return errors, float(stats.norm.ppf(1.0 - at.alpha)) * np.r_[ranking, np.sqrt(shares + 1.0) / (patients + 2.0)]
 
 
-def patients_needed(
-    policy: GatePolicy, at: Look, *, malignant: int, benign: int, references: int = 1, power: float = POWER
+def patients_to_pass(
+    policy: GatePolicy, at: GateLook, *, malignant: int, benign: int, references: int = 1, power: float = POWER
 ) -> tuple[int, int]:
     """Patients of each class with which an equal challenger would pass everything with this probability, about.
 
     The class that is short is raised first: by sensitivity for the malignant, by specificity for the benign ones.
     """
     counts = [float(max(count, policy.patients_a_class)) for count in (malignant, benign)]
-    each = power ** (1.0 / (3 * references))
+    of_each_condition = power ** (1.0 / (3 * references))
     while True:
-        found = chances(policy, at, malignant=counts[0], benign=counts[1], references=references)
-        if found.together >= power:
+        chance = chances(policy, at, malignant=counts[0], benign=counts[1], references=references)
+        if chance.together >= power:
             return int(np.ceil(counts[0])), int(np.ceil(counts[1]))
-        short = [found.sensitivity < each, found.specificity < each]
+        short = [chance.sensitivity < of_each_condition, chance.specificity < of_each_condition]
         counts = [count * (1.02 if low or not any(short) else 1.0) for count, low in zip(counts, short, strict=True)]
 
 
 def margins_within_reach(
-    policy: GatePolicy, at: Look, *, malignant: int, benign: int, references: int = 1, power: float = POWER
+    policy: GatePolicy, at: GateLook, *, malignant: int, benign: int, references: int = 1, power: float = POWER
 ) -> FloatArray:
     """Margins of AUROC, sensitivity and specificity that an equal challenger would all keep with this probability."""
     errors, reaches = _errors(policy, at, malignant, benign)
     return np.asarray(reaches + stats.norm.ppf(power ** (1.0 / (3 * references))) * errors)
 
 
-def power_condition(policy: GatePolicy, at: Look, cases: LockedCases, *, references: int) -> Condition:
+def power_condition(policy: GatePolicy, at: GateLook, cases: LockedCases, *, references: int) -> Condition:
     """Whether a look at these patients could decide; one that could not would only be spent.
 
     Args:
@@ -143,18 +143,18 @@ def power_condition(policy: GatePolicy, at: Look, cases: LockedCases, *, referen
         return Condition(
             POWER_NAME, holds=policy.least_power == 0.0, finding="none, with fewer than 2 patients of a class"
         )
-    found = chances(policy, at, malignant=malignant, benign=benign, references=references)
+    chance = chances(policy, at, malignant=malignant, benign=benign, references=references)
     says = (
         f"look {at.number} at these patients, at a risk of {at.alpha:.2g}: an equal challenger would pass AUROC, "
-        f"sensitivity and specificity with probability {found.auroc:.2f}, {found.sensitivity:.2f} and "
-        f"{found.specificity:.2f}, and all{' against champion and anchor' if references > 1 else ''} with at least "
-        f"{found.together:.2f} (assumed: AUROC {policy.expected_auroc:g}, sensitivity {policy.expected_sensitivity:g}, "
-        f"scores correlated by {policy.expected_correlation:g})"
+        f"sensitivity and specificity with probability {chance.auroc:.2f}, {chance.sensitivity:.2f} and "
+        f"{chance.specificity:.2f}, and all{' against champion and anchor' if references > 1 else ''} with at least "
+        f"{chance.together:.2f} (assumed: AUROC {policy.expected_auroc:g}, "
+        f"sensitivity {policy.expected_sensitivity:g}, scores correlated by {policy.expected_correlation:g})"
     )
-    if found.together >= policy.least_power:
+    if chance.together >= policy.least_power:
         return Condition(POWER_NAME, holds=True, finding=says)
     power = policy.least_power
-    wanted = patients_needed(policy, at.first, malignant=malignant, benign=benign, references=references, power=power)
+    wanted = patients_to_pass(policy, at.first, malignant=malignant, benign=benign, references=references, power=power)
     margins = margins_within_reach(policy, at, malignant=malignant, benign=benign, references=references, power=power)
     shown = ", ".join(f"{np.ceil(1000.0 * margin) / 1000.0:g}" for margin in margins)
     finding = (

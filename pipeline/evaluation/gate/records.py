@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -91,8 +91,7 @@ class Contender:
 
     def part(self, members: BoolArray) -> Contender:
         """The same model on some of the cases; its evaluation stays that of all."""
-        rows = self.predictions.frame[members].reset_index(drop=True)
-        return Contender(Predictions(rows), self.evaluation, self.zone, self.calibration)
+        return replace(self, predictions=self.predictions.rows(members))
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ class Anchored:
 
 
 @dataclass(frozen=True)
-class Look:
+class GateLook:
     """Which look at these patients it is, and the risk that it may spend.
 
     Look number k spends ``total`` times 6 / (pi k)^2. These add up to ``total``, however many looks there are: by the
@@ -169,17 +168,11 @@ class Look:
         return 1.0 - 2.0 * self.alpha
 
     @property
-    def first(self) -> Look:
+    def first(self) -> GateLook:
         """A look at other patients, at whom nobody has looked."""
-        return Look(1, self.total)
+        return GateLook(1, self.total)
 
 
 def same_cases(first: Contender, second: Contender) -> bool:
     """Whether two models were judged on the same cases in the same order."""
     return bool(np.array_equal(first.predictions.case_ids, second.predictions.case_ids))
-
-
-def patients_by_class(predictions: Predictions) -> tuple[int, int]:
-    """How many patients have malignant, and how many have benign, cases."""
-    malignant, benign = (np.unique(predictions.patients[predictions.labels == label]).size for label in (1, 0))
-    return int(malignant), int(benign)

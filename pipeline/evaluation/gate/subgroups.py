@@ -15,7 +15,8 @@ from pipeline.evaluation.gate.decision import Condition
 from pipeline.evaluation.gate.noninferiority import auroc_difference, sensitivity_difference
 from pipeline.evaluation.gate.records import Contender
 from pipeline.evaluation.intervals.paired_difference import PairedDifference
-from pipeline.evaluation.subgroups import partition, too_few_patients, usual_edges
+from pipeline.evaluation.subgroups import partition, too_few_patients
+from pipeline.evaluation.usual_columns import usual_edges
 
 _NAME = "no subgroup collapse"
 _HALF = 0.5  # of the stated fall: what must be seen of it, beside significance, to be called a collapse
@@ -48,8 +49,8 @@ class SubgroupTest:
 
     def describe(self, alpha: float) -> str:
         """The fall, in words, with limits that each err with this probability."""
-        found = "is undefined" if self.difference is None else self.difference.interval(level=1.0 - 2.0 * alpha)
-        return f"{self.column} {self.value}: {self.what} falls, challenger less champion {found}"
+        interval = "is undefined" if self.difference is None else self.difference.interval(level=1.0 - 2.0 * alpha)
+        return f"{self.column} {self.value}: {self.what} falls, challenger less champion {interval}"
 
     def power(self, alpha: float) -> float:
         """Probability of seeing a collapse where the truth is just the stated fall, at this one-sided level."""
@@ -100,15 +101,15 @@ def no_collapse(challenger: Contender, champion: Contender, columns: Sequence[st
 
 def collapsed(tests: Sequence[SubgroupTest], *, alpha: float) -> list[SubgroupTest]:
     """The comparisons that Holm's step-down procedure rejects, and whose fall is at least half the stated one."""
-    found = []
+    rejected = []
     ranked = sorted(
         (test.difference.p_value_below_zero(), index) for index, test in enumerate(tests) if test.difference is not None
     )
     for step, (p_value, index) in enumerate(ranked):
         if p_value > alpha / (len(ranked) - step):
             break
-        found.append(tests[index])
-    return [test for test in found if test.difference and test.difference.estimate <= -_HALF * test.drop]
+        rejected.append(tests[index])
+    return [test for test in rejected if test.difference and test.difference.estimate <= -_HALF * test.drop]
 
 
 def _tests(
@@ -121,18 +122,18 @@ def _tests(
     for column in columns:
         values = challenger.predictions.extra[column]
         for value, members in partition(values, edges=usual_edges(values)).items():
-            mine, other = (each.part(members) for each in (challenger, champion))
-            few = too_few_patients(mine.predictions) is not None
-            for what, (drop, difference) in asked.items():
-                found = None if few else _defined(difference, mine, other)
-                yield SubgroupTest(column, value, what, members, drop, found)
+            of_challenger, of_champion = (contender.part(members) for contender in (challenger, champion))
+            few = too_few_patients(of_challenger.predictions) is not None
+            for statistic, (drop, difference) in asked.items():
+                fall = None if few else _defined(difference, of_challenger, of_champion)
+                yield SubgroupTest(column, value, statistic, members, drop, fall)
 
 
 def _defined(
-    difference: Callable[[Contender, Contender], PairedDifference], mine: Contender, other: Contender
+    difference: Callable[[Contender, Contender], PairedDifference], challenger: Contender, champion: Contender
 ) -> PairedDifference | None:
     try:
-        return difference(mine, other)
+        return difference(challenger, champion)
     except UndefinedMetricError:
         return None
 

@@ -1,18 +1,14 @@
-"""How far a number may be from the truth, when the patient, not the case, is what was sampled.
+"""Intervals of AUROC and average precision, where patients, not cases, are what was sampled.
 
-``patient_bootstrap`` gives percentile intervals for any statistic. Where a closed form covers the truth more
-reliably in a study of a few hundred cases, there is one: AUROC (Obuchowski on the logit scale), proportions
-(Wilson with the effective sample size), means of a case's score, calibration slope and intercept (cluster
-sandwich). ``evaluate`` uses the ones that the coverage simulation in the tests favours.
+The closed forms for shares, means, calibration slope and intercept are in ``clustered``. ``evaluate`` uses the forms
+that cover the truth most reliably in the simulation of the tests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, stats
+from scipy import optimize
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import (
@@ -20,21 +16,15 @@ from pipeline.evaluation.arrays import (
     IntArray,
     as_groups,
     as_labels,
-    as_probabilities,
     as_scores,
+    patients_of_each_class,
     require_both_classes,
 )
-from pipeline.evaluation.calibration.error import equal_mass_bins
-from pipeline.evaluation.calibration.fit import sigmoid
+from pipeline.evaluation.calibration.calibrator import sigmoid
 from pipeline.evaluation.intervals import delong, resampling
-from pipeline.evaluation.intervals.interval import Interval as Interval
-from pipeline.evaluation.intervals.paired_difference import paired_auroc
-from pipeline.evaluation.metrics import case_log_losses
+from pipeline.evaluation.intervals.interval import Interval, normal_quantile, t_quantile
 
-STATISTICS = ("auroc", "average_precision", "brier_score", "log_loss")
-AT_A_THRESHOLD = ("sensitivity", "specificity", "ppv", "npv")
-
-
+PERCENTILES = ((1.0 - 0.95) / 2.0, (1.0 + 0.95) / 2.0)  # of the 95 % interval
 # The one place that says what an interval of an out-of-fold figure is about. Bengio and Grandvalet (2004): no unbiased
 # estimate of what training adds exists; Bayle et al. (2020): what is left out vanishes where learning is stable.
 OUT_OF_FOLD = (
@@ -43,104 +33,21 @@ OUT_OF_FOLD = (
 )
 
 
-def patient_bootstrap(
-    labels: npt.ArrayLike,
-    probabilities: npt.ArrayLike,
-    patients: npt.ArrayLike,
-    *,
-    rng: np.random.Generator,
-    resamples: int = 2000,
-    statistics: Sequence[str] = STATISTICS,
-    threshold: float | None = None,
-    bins: int = 15,
-    level: float = 0.95,
-) -> dict[str, Interval]:
-    """Percentile intervals of several statistics from the same patient-level resamples.
-
-    Args:
-        labels: 0 or 1, shape (n,).
-        probabilities: in [0, 1], shape (n,); any finite scores where only ``auroc`` and ``average_precision``
-            are asked for.
-        patients: patient id of each case, shape (n,).
-        rng: source of the draws.
-        resamples: bootstrap samples.
-        statistics: names among ``auroc``, ``average_precision``, ``brier_score``, ``log_loss``, ``ece`` and, with
-            ``threshold``, ``sensitivity``, ``specificity``, ``ppv``, ``npv``.
-        threshold: a case is positive at or above it.
-        bins: equal-mass bins of ``ece``, whose interval shows its spread but not its bias (see ``ece_null``).
-        level: confidence level.
-
-    Raises:
-        UndefinedMetricError: when a statistic is unknown, is undefined on the cases, or on over 5 % of resamples.
-    """
-    truth = as_labels(labels)
-    groups = as_groups(patients, truth)
-    ranks_only = set(statistics) <= {"auroc", "average_precision"}
-    scores = as_scores(probabilities, truth) if ranks_only else as_probabilities(probabilities, truth)
-    # Sorted once here, so that no resample has to be.
-    order = np.argsort(scores, kind="stable")
-    truth, scores, groups = truth[order], scores[order], groups[order]
-    chosen = _weighted_statistics(truth, scores, statistics, threshold=threshold, bins=bins)
-    everyone = np.ones((1, truth.size))
-    found = resampling.replicates(groups, chosen, resamples=resamples, rng=rng)
-    return {
-        name: percentile_interval(name, float(chosen[name](everyone)[0]), found[name], level) for name in statistics
-    }
-
-
-def _weighted_statistics(
-    truth: IntArray, scores: FloatArray, names: Sequence[str], *, threshold: float | None, bins: int
-) -> dict[str, resampling.WeightedStatistic]:
-    ranking = resampling.Ranking.of(truth, scores)
-    malignant, positive = truth.astype(np.float64), np.zeros(truth.size)
-    if threshold is not None:
-        positive = (scores >= threshold).astype(np.float64)
-    chosen: dict[str, resampling.WeightedStatistic] = {}
-    for name in names:
-        if name == "auroc":
-            chosen[name] = resampling.auroc_statistic(ranking)
-        elif name == "average_precision":
-            chosen[name] = resampling.average_precision_statistic(ranking)
-        elif name == "brier_score":
-            chosen[name] = resampling.mean_statistic((scores - truth) ** 2)
-        elif name == "log_loss":
-            chosen[name] = resampling.mean_statistic(case_log_losses(truth, scores))
-        elif name == "ece":
-            chosen[name] = resampling.ece_statistic(equal_mass_bins(scores, bins=bins), scores - truth, bins=bins)
-        elif name in AT_A_THRESHOLD and threshold is not None:
-            right, among = _decisions(malignant, positive, name)
-            chosen[name] = resampling.mean_statistic(right, among)
-        else:
-            raise UndefinedMetricError(
-                f"statistics: {name!r} is unknown, or needs a threshold; expected some of "
-                f"{', '.join((*STATISTICS, 'ece', *AT_A_THRESHOLD))}"
-            )
-    return chosen
-
-
-def _decisions(malignant: FloatArray, positive: FloatArray, name: str) -> tuple[FloatArray, FloatArray]:
-    """For a share: which cases are rightly decided, and among which cases they are counted."""
-    right = (malignant == positive).astype(np.float64)
-    among = {"sensitivity": malignant, "specificity": 1.0 - malignant, "ppv": positive, "npv": 1.0 - positive}
-    return right, among[name]
-
-
-def percentile_interval(name: str, estimate: float, found: FloatArray, level: float = 0.95) -> Interval:
+def percentile_interval(name: str, estimate: float, replicates: FloatArray) -> Interval:
     """Percentile interval of a statistic from its value on each resample; NaN where a resample does not define it.
 
     Raises:
         UndefinedMetricError: when over 5 % of the resamples do not.
     """
-    defined = _defined(name, estimate, found)
-    lower, upper = np.quantile(defined, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-    return Interval(estimate, float(lower), float(upper), level, "patient bootstrap, percentile")
+    lower, upper = np.quantile(_defined(name, estimate, replicates), PERCENTILES)
+    return Interval(estimate, float(lower), float(upper), method="patient bootstrap, percentile")
 
 
-def _defined(name: str, estimate: float, found: FloatArray) -> FloatArray:
-    defined = found[np.isfinite(found)]
-    if not np.isfinite(estimate) or defined.size < 0.95 * found.size:
+def _defined(name: str, estimate: float, replicates: FloatArray) -> FloatArray:
+    defined = replicates[np.isfinite(replicates)]
+    if not np.isfinite(estimate) or defined.size < 0.95 * replicates.size:
         raise UndefinedMetricError(
-            f"{name}: undefined on {found.size - defined.size} of {found.size} resamples; "
+            f"{name}: undefined on {replicates.size - defined.size} of {replicates.size} resamples; "
             "expected at most 5 %; too few patients of a class to say"
         )
     return defined
@@ -153,7 +60,6 @@ def average_precision_interval(
     *,
     rng: np.random.Generator,
     resamples: int = 2000,
-    level: float = 0.95,
 ) -> Interval:
     """Average precision with the patient bootstrap's standard error, on the logit scale.
 
@@ -173,11 +79,11 @@ def average_precision_interval(
         raise UndefinedMetricError(
             f"average precision: is 1 on these {truth.size} cases, which shows no spread to measure; add cases"
         )
-    found = resampling.replicates(groups[order], {"found": statistic}, resamples=resamples, rng=rng)["found"]
-    defined = _defined("average precision", estimate, found)
-    reach = _reach(_smaller_class(truth, groups), level) * float(defined.std(ddof=1)) / (estimate * (1.0 - estimate))
+    replicates = resampling.replicates(groups[order], {"": statistic}, resamples=resamples, rng=rng)[""]
+    defined = _defined("average precision", estimate, replicates)
+    reach = _reach(truth, groups) * float(defined.std(ddof=1)) / (estimate * (1.0 - estimate))
     lower, upper = sigmoid(np.log(estimate / (1.0 - estimate)) + np.array([-reach, reach]))
-    return Interval(estimate, float(lower), float(upper), level, "patient bootstrap, logit scale")
+    return Interval(estimate, float(lower), float(upper), method="patient bootstrap, logit scale")
 
 
 def auroc_interval(
@@ -200,14 +106,14 @@ def auroc_interval(
     area = parts.auroc
     if not 0.0 < area < 1.0 or variance <= 0.0:
         return _separated_auroc(truth, groups, area, level)
-    reach = _reach(_smaller_class(truth, groups), level) * np.sqrt(variance) / (area * (1.0 - area))
+    reach = _reach(truth, groups, level) * np.sqrt(variance) / (area * (1.0 - area))
     lower, upper = sigmoid(np.log(area / (1.0 - area)) + np.array([-reach, reach]))
     return Interval(area, float(lower), float(upper), level, "Obuchowski, logit scale")
 
 
 def _separated_auroc(truth: IntArray, groups: IntArray, area: float, level: float) -> Interval:
-    counts = [np.unique(groups[truth == value]).size for value in (1, 0)]
-    far = float(stats.norm.ppf((1.0 + level) / 2.0))
+    counts = patients_of_each_class(truth, groups)
+    far = normal_quantile(level)
 
     def gap(value: float) -> float:
         return abs(area - value) - far * float(np.sqrt(delong.exponential_variance(value, *counts)))
@@ -218,13 +124,9 @@ def _separated_auroc(truth: IntArray, groups: IntArray, area: float, level: floa
     return Interval(area, lower, upper, level, "Newcombe, over patients")
 
 
-def _smaller_class(truth: IntArray, groups: IntArray) -> int:
-    return min(int(np.unique(groups[truth == value]).size) for value in (0, 1))
-
-
-def _reach(patients: int, level: float) -> float:
-    """Student's t rather than the normal, because the variance is estimated from so many patients."""
-    return float(stats.t.ppf((1.0 + level) / 2.0, max(patients - 1, 1)))
+def _reach(truth: IntArray, groups: IntArray, level: float = 0.95) -> float:
+    """Student's t rather than the normal, because the variance is estimated from the patients of the smaller class."""
+    return t_quantile(min(patients_of_each_class(truth, groups)) - 1, level)
 
 
 def paired_auroc_difference(
@@ -235,7 +137,6 @@ def paired_auroc_difference(
     *,
     rng: np.random.Generator,
     resamples: int = 2000,
-    level: float = 0.95,
 ) -> Interval:
     """AUROC of ``scores_a`` less that of ``scores_b`` on the same cases, by patient bootstrap.
 
@@ -253,21 +154,5 @@ def paired_auroc_difference(
     def difference(weights: FloatArray) -> FloatArray:
         return first(weights) - second(weights)
 
-    found = resampling.replicates(groups, {"difference": difference}, resamples=resamples, rng=rng)["difference"]
-    return percentile_interval("AUROC difference", float(difference(np.ones((1, truth.size)))[0]), found, level)
-
-
-def paired_auroc_difference_analytic(
-    labels: npt.ArrayLike,
-    scores_a: npt.ArrayLike,
-    scores_b: npt.ArrayLike,
-    patients: npt.ArrayLike,
-    *,
-    level: float = 0.95,
-) -> Interval:
-    """AUROC of ``scores_a`` less that of ``scores_b`` on the same cases, with Obuchowski's clustered covariance.
-
-    Raises:
-        UndefinedMetricError: with one class, or fewer than two patients with malignant or with benign cases.
-    """
-    return paired_auroc(labels, scores_a, scores_b, patients).interval(level=level)
+    replicates = resampling.replicates(groups, {"": difference}, resamples=resamples, rng=rng)[""]
+    return percentile_interval("AUROC difference", float(difference(np.ones((1, truth.size)))[0]), replicates)

@@ -1,4 +1,4 @@
-"""An estimate with its confidence limits."""
+"""An estimate with its confidence limits, a curve with its band, and the quantiles that limits are made of."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from pipeline.errors import UndefinedMetricError
+from pipeline.evaluation.arrays import FloatArray
 
 
 @dataclass(frozen=True)
@@ -42,3 +44,23 @@ class Interval:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """Pointwise limits along a curve, each shape (k,)."""
+
+    x: FloatArray
+    y: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+
+
+def normal_quantile(level: float = 0.95) -> float:
+    """Standard errors from the estimate to either limit of a two-sided normal interval."""
+    return float(stats.norm.ppf((1.0 + level) / 2.0))
+
+
+def t_quantile(degrees: float, level: float = 0.95) -> float:
+    """Likewise with Student's t, where the variance is estimated with so many degrees of freedom; at least 1."""
+    return float(stats.t.ppf((1.0 + level) / 2.0, max(degrees, 1)))

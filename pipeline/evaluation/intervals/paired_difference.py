@@ -9,9 +9,9 @@ import numpy.typing as npt
 from scipy import stats
 
 from pipeline.errors import UndefinedMetricError
-from pipeline.evaluation.arrays import as_groups, as_labels, as_scores, require_both_classes
+from pipeline.evaluation.arrays import as_groups, as_labels, as_scores, patients_of_each_class, require_both_classes
 from pipeline.evaluation.intervals import delong
-from pipeline.evaluation.intervals.interval import Interval
+from pipeline.evaluation.intervals.interval import Interval, t_quantile
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class PairedDifference:
 
     def interval(self, *, level: float = 0.95) -> Interval:
         """Two-sided interval, within [-1, 1]."""
-        reach = float(stats.t.ppf((1.0 + level) / 2.0, self.degrees)) * self.standard_error
+        reach = t_quantile(self.degrees, level) * self.standard_error
         lower = min(max(self.center - reach, -1.0), self.estimate)
         upper = max(min(self.center + reach, 1.0), self.estimate)
         return Interval(self.estimate, lower, upper, level, self.method)
@@ -68,7 +68,7 @@ def paired_auroc(
     parts = [delong.components(truth, as_scores(scores, truth), groups) for scores in (first, second)]
     both = sum(delong.covariance(truth, groups, part, part) for part in parts)
     variance = max(both - 2.0 * delong.covariance(truth, groups, *parts), 0.0)
-    fewer = min(int(np.unique(groups[truth == value]).size) for value in (0, 1))
+    fewer = min(patients_of_each_class(truth, groups))
     estimate = parts[0].auroc - parts[1].auroc
     return PairedDifference(estimate, estimate, float(np.sqrt(variance)), max(fewer - 1, 1), "Obuchowski, paired")
 
@@ -91,7 +91,7 @@ def paired_proportion(first: npt.ArrayLike, second: npt.ArrayLike, patients: npt
     Source: Agresti & Min, 2005 (independent pairs); the sums over patients as for any mean of clusters.
     """
     differences = (as_labels(first) - as_labels(second)).astype(np.float64)
-    groups = as_groups(patients, differences.astype(np.int64))
+    groups = as_groups(patients, differences)
     count = int(groups.max()) + 1
     if count < 2:
         raise UndefinedMetricError("interval of a paired difference: 1 patient; expected at least 2")

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import BoolArray, FloatArray, IntArray, as_groups, as_labels, as_probabilities
-from pipeline.evaluation.calibration.fit import sigmoid
+from pipeline.evaluation.calibration.calibrator import sigmoid
 from pipeline.evaluation.calibration.logistic import fit_recalibration
 from pipeline.evaluation.metrics import log_odds
 

@@ -38,11 +38,11 @@ def replicates(
     groups: IntArray, statistics: Mapping[str, WeightedStatistic], *, resamples: int, rng: np.random.Generator
 ) -> dict[str, FloatArray]:
     """Value of each statistic on each resample, shape (resamples,); NaN where a resample does not define it."""
-    found: dict[str, list[FloatArray]] = {name: [] for name in statistics}
+    values: dict[str, list[FloatArray]] = {name: [] for name in statistics}
     for weights in patient_weights(groups, resamples=resamples, rng=rng):
         for name, statistic in statistics.items():
-            found[name].append(statistic(weights))
-    return {name: np.concatenate(blocks) for name, blocks in found.items()}
+            values[name].append(statistic(weights))
+    return {name: np.concatenate(blocks) for name, blocks in values.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,9 +137,9 @@ def average_precision_statistic(ranking: Ranking) -> WeightedStatistic:
         by = ranking.weigh(weights)
         positives = by.malignant_upto[:, -1]
         # Called positive at a group's score: that group and everything above it.
-        found = positives[:, None] - by.malignant_upto + by.malignant
+        detected = positives[:, None] - by.malignant_upto + by.malignant
         called = by.total[:, None] - by.every_upto + by.every
-        precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0.0)
+        precision = np.divide(detected, called, out=np.zeros_like(detected), where=called > 0.0)
         value = _ratio(np.einsum("rm,rm->r", by.malignant, precision), positives)
         # With no benign case the value would be 1 whatever the scores say.
         return np.where(by.total > positives, value, np.nan)
@@ -153,23 +153,6 @@ def mean_statistic(values: FloatArray, among: FloatArray | None = None) -> Weigh
 
     def statistic(weights: FloatArray) -> FloatArray:
         return _ratio(weights @ (values * counted), weights @ counted)
-
-    return statistic
-
-
-def ece_statistic(members: IntArray, gaps: FloatArray, *, bins: int) -> WeightedStatistic:
-    """ECE of weighted cases in bins that stay where the whole sample put them.
-
-    Args:
-        members: bin of each case, shape (n,).
-        gaps: probability less label, shape (n,).
-        bins: number of bins.
-    """
-    table = np.zeros((gaps.size, bins))  # (n, bins)
-    table[np.arange(gaps.size), members] = gaps
-
-    def statistic(weights: FloatArray) -> FloatArray:
-        return np.asarray(np.abs(weights @ table).sum(axis=1) / weights.sum(axis=1))
 
     return statistic
 

@@ -16,8 +16,9 @@ import numpy as np
 from scipy import special, stats
 
 from pipeline.errors import UndefinedMetricError, UsageError
-from pipeline.evaluation.intervals.bootstrap import Interval
+from pipeline.evaluation.intervals.clustered import wilson_limits
 from pipeline.evaluation.intervals.delong import exponential_variance
+from pipeline.evaluation.intervals.interval import Interval, normal_quantile, t_quantile
 from pipeline.evaluation.planning.sample_size import LogitDistribution, class_separation, error_of_ratio, smallest
 
 # Half-widths to aim at: Riley et al. (2021) take widths of 0.1 for the AUROC and 0.2 for slope and O/E.
@@ -29,7 +30,7 @@ TARGETS = {
     "calibration_intercept": 0.2,
     "observed_expected": 0.1,
 }
-_POWER, _LEVEL = 0.80, 0.95
+_POWER = 0.80
 _MOST_PATIENTS = 10_000_000
 
 
@@ -137,11 +138,11 @@ def expected_intervals(size: JudgedSize, assumed: Assumed) -> dict[str, Interval
     Source: Newcombe, 2006 (AUROC); Riley et al., 2021 (slope, intercept, O/E).
     """
     area = assumed.auroc
-    rarer = _t(min(size.malignant_patients, size.benign_patients))
+    rarer = t_quantile(min(size.malignant_patients, size.benign_patients) - 1.0)
     reach = rarer * math.sqrt(exponential_variance(area, size.malignant, size.benign)) / (area * (1.0 - area))
     lower, upper = special.expit(special.logit(area) + np.array([-reach, reach]))
     information = LogitDistribution.of_auroc(area, size.prevalence).information()
-    overall = _t(size.patients)
+    overall = t_quantile(size.patients - 1.0)
     slope = overall * math.sqrt(float(np.linalg.inv(information)[1, 1]) / size.cases)
     intercept = overall / math.sqrt(float(information[0, 0]) * size.cases)
     # Probabilities move with the outcome, so that observed less expected varies by p (1 - p) of each case alone.
@@ -186,7 +187,7 @@ def detectable_gaps(size: JudgedSize, assumed: Assumed, *, share: float) -> dict
         By ``auroc``, ``sensitivity`` and ``specificity``; 1 or more: none could be shown.
     """
     parts = [size.scaled(share), size.scaled(1.0 - share)]
-    reach = float(stats.norm.ppf((1.0 + _LEVEL) / 2.0) + stats.norm.ppf(_POWER))
+    reach = normal_quantile() + float(stats.norm.ppf(_POWER))
     variances = {
         "auroc": [exponential_variance(assumed.auroc, part.malignant, part.benign) for part in parts],
         "sensitivity": [assumed.sensitivity * (1.0 - assumed.sensitivity) / part.malignant for part in parts],
@@ -221,12 +222,5 @@ def riley_cases(assumed: Assumed, prevalence: float) -> dict[str, int]:
     }
 
 
-def _t(patients: float) -> float:
-    return float(stats.t.ppf((1.0 + _LEVEL) / 2.0, max(patients - 1.0, 1.0)))
-
-
 def _wilson(share: float, cases: float) -> Interval:
-    far = float(stats.norm.ppf((1.0 + _LEVEL) / 2.0))
-    center = (share + far**2 / (2.0 * cases)) / (1.0 + far**2 / cases)
-    reach = far * math.sqrt(share * (1.0 - share) / cases + far**2 / (4.0 * cases**2)) / (1.0 + far**2 / cases)
-    return Interval(share, max(center - reach, 0.0), min(center + reach, 1.0))
+    return Interval(share, *wilson_limits(share, cases))

@@ -37,9 +37,9 @@ class LogitDistribution:
     @classmethod
     def normal(cls, mean: float, deviation: float) -> LogitDistribution:
         """One normal distribution over all cases."""
-        at = np.linspace(-9.0, 9.0, 4001)
-        density = stats.norm.pdf(at)
-        return cls(mean + deviation * at, density / density.sum())
+        grid = np.linspace(-9.0, 9.0, 4001)
+        density = stats.norm.pdf(grid)
+        return cls(mean + deviation * grid, density / density.sum())
 
     @classmethod
     def of_auroc(cls, auroc: float, prevalence: float) -> LogitDistribution:

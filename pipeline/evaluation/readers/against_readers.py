@@ -11,12 +11,9 @@ import numpy as np
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import BoolArray, FloatArray, IntArray, as_groups
 from pipeline.evaluation.intervals import resampling
-from pipeline.evaluation.intervals.bootstrap import (
-    Interval,
-    auroc_interval,
-    paired_auroc_difference_analytic,
-    percentile_interval,
-)
+from pipeline.evaluation.intervals.bootstrap import auroc_interval, percentile_interval
+from pipeline.evaluation.intervals.interval import Interval
+from pipeline.evaluation.intervals.paired_difference import paired_auroc
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.readers.agreement import Ratings, ReaderColumns, agreement_intervals, read_ratings
 from pipeline.evaluation.readers.label_noise import HalfPanels, ceiling, half_panels, means_of, sides_of
@@ -99,9 +96,9 @@ def evaluate_readers(
     agreement = agreement_intervals(ratings.values, patients, rng=streams[0], resamples=resamples)
     missing: dict[str, str] = {}
     results = []
-    for at, name in enumerate(ratings.readers):
+    for number, name in enumerate(ratings.readers):
         try:
-            results.append(_one_reader(name, at, ratings, predictions))
+            results.append(_one_reader(name, number, ratings, predictions))
         except UndefinedMetricError as error:
             missing[name] = str(error)
     means: dict[str, Interval] = {}
@@ -164,7 +161,7 @@ def _one_reader(name: str, at: int, ratings: Ratings, predictions: Predictions) 
         n_cases=int(against.labels.size),
         reader=auroc_interval(against.labels, against.scores, patients),
         model=auroc_interval(against.labels, scores, patients),
-        gain=paired_auroc_difference_analytic(against.labels, scores, against.scores, patients),
+        gain=paired_auroc(against.labels, scores, against.scores, patients).interval(),
     )
 
 
@@ -172,10 +169,10 @@ def _mean_over_readers(
     ratings: Ratings, predictions: Predictions, *, rng: np.random.Generator, resamples: int
 ) -> dict[str, Interval]:
     """``reader``, ``model`` and ``gain``: mean AUROC over readers, by patient bootstrap; the readers stay the same."""
-    groups = as_groups(predictions.patients, np.zeros(len(predictions), dtype=np.int64))
+    groups = as_groups(predictions.patients, predictions.logits)
     pairs = []
-    for at in range(ratings.values.shape[1]):
-        against = _against_others(ratings, at)
+    for reader_number in range(ratings.values.shape[1]):
+        against = _against_others(ratings, reader_number)
         if against.labels.size and 0 < against.labels.sum() < against.labels.size:
             both = [
                 resampling.auroc_statistic(resampling.Ranking.of(against.labels, scores))
@@ -197,10 +194,10 @@ def _mean_over_readers(
         return model(weights) - reader(weights)
 
     statistics = {"reader": reader, "model": model, "gain": gain}
-    found = resampling.replicates(groups, statistics, resamples=resamples, rng=rng)
+    replicates = resampling.replicates(groups, statistics, resamples=resamples, rng=rng)
     everyone = np.ones((1, len(predictions)))
     return {
-        name: percentile_interval(f"mean over readers, {name}", float(statistic(everyone)[0]), found[name])
+        name: percentile_interval(f"mean over readers, {name}", float(statistic(everyone)[0]), replicates[name])
         for name, statistic in statistics.items()
     }
 
@@ -223,7 +220,7 @@ def _ceiling_interval(ratings: Ratings, reliability: Interval) -> Interval:
     if reliability.estimate <= 0.0:
         raise UndefinedMetricError("ceiling: readers agree no more than by chance, so there is nothing to predict")
     lower, estimate, upper = (
-        ceiling(ratings, _inside(each)) for each in (reliability.lower, reliability.estimate, reliability.upper)
+        ceiling(ratings, _inside(value)) for value in (reliability.lower, reliability.estimate, reliability.upper)
     )
     return Interval(estimate, lower, upper, method="from the reliability's limits")
 

@@ -13,7 +13,8 @@ import pandas as pd
 from pipeline.errors import UndefinedMetricError, UsageError
 from pipeline.evaluation.arrays import FloatArray, IntArray, as_groups
 from pipeline.evaluation.intervals import resampling
-from pipeline.evaluation.intervals.bootstrap import Interval, percentile_interval
+from pipeline.evaluation.intervals.bootstrap import percentile_interval
+from pipeline.evaluation.intervals.interval import Interval
 from pipeline.evaluation.intervals.resampling import WeightedStatistic
 
 JOINED_COLUMN = "ratings"  # of one column that holds a case's ratings as 5|4|3
@@ -144,17 +145,17 @@ def agreement_intervals(
         UndefinedMetricError: when no case has two ratings, or all ratings are the same.
     """
     estimates = {"alpha": krippendorff_alpha(ratings), "reliability": single_rating_reliability(ratings)}
-    groups = as_groups(patients, np.zeros(len(ratings), dtype=np.int64))
+    groups = as_groups(patients, ratings[:, 0])
     statistics = {"alpha": _alpha_statistic(ratings), "reliability": _reliability_statistic(ratings)}
-    found = resampling.replicates(groups, statistics, resamples=resamples, rng=rng)
-    return {name: percentile_interval(name, estimate, found[name]) for name, estimate in estimates.items()}
+    replicates = resampling.replicates(groups, statistics, resamples=resamples, rng=rng)
+    return {name: percentile_interval(name, estimate, replicates[name]) for name, estimate in estimates.items()}
 
 
 def _value(statistic: WeightedStatistic, cases: int, what: str) -> float:
-    found = float(statistic(np.ones((1, cases)))[0])
-    if not np.isfinite(found):
+    value = float(statistic(np.ones((1, cases)))[0])
+    if not np.isfinite(value):
         raise UndefinedMetricError(f"{what}: needs cases that two readers rated, and ratings that differ")
-    return found
+    return value
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,12 +12,11 @@ from pipeline.evaluation.decisions.operating_points import OperatingPoint
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.subgroups import Subgroup, judge_subgroup
 
-RATING_COLUMN = "mean_malignancy"  # mean of readers' ratings, 1 (surely benign) to 5 (surely malignant)
 NEAR = 1.0  # rating points from the middle within which a label is near to it
 
 
 @dataclass(frozen=True)
-class Scale:
+class RatingScale:
     """The readers' scale.
 
     Attributes:
@@ -25,15 +24,15 @@ class Scale:
         middle: the rating that is neither benign nor malignant.
     """
 
-    column: str = RATING_COLUMN
-    middle: float = 3.0
+    column: str
+    middle: float
 
 
 def evaluate_by_certainty(
     predictions: Predictions,
     *,
     operating_point: OperatingPoint,
-    scale: Scale | None = None,
+    scale: RatingScale,
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[Subgroup, ...]:
@@ -53,7 +52,6 @@ def evaluate_by_certainty(
     Raises:
         UsageError: when there is no such column, or a rating is no number.
     """
-    scale = scale or Scale()
     if scale.column not in predictions.frame.columns:
         raise UsageError(
             f"label certainty: predictions have no column {scale.column!r}; keep the readers' ratings in it"

@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import FloatArray, as_groups, as_labels, as_scores, require_both_classes
 from pipeline.evaluation.intervals import delong
-from pipeline.evaluation.intervals.bootstrap import Interval
+from pipeline.evaluation.intervals.interval import Interval, normal_quantile, t_quantile
 from pipeline.evaluation.predictions import Predictions
 
 _FEWEST_READERS = 2
@@ -91,13 +90,12 @@ class PanelMean:
     degrees_of_freedom: float
 
 
-def panel_mean(values: npt.ArrayLike, covariance: npt.ArrayLike, *, level: float = 0.95) -> PanelMean:
+def panel_mean(values: npt.ArrayLike, covariance: npt.ArrayLike) -> PanelMean:
     """Mean over readers of an AUROC, or of a difference of AUROCs, on the same random cases.
 
     Args:
         values: one a reader, shape (readers,).
         covariance: of the values over samples of cases, shape (readers, readers).
-        level: confidence level.
 
     Raises:
         UndefinedMetricError: with fewer than two readers, or when nothing varies.
@@ -118,15 +116,15 @@ def panel_mean(values: npt.ArrayLike, covariance: npt.ArrayLike, *, level: float
     if min(whole, of_these) <= _NO_VARIANCE:
         raise UndefinedMetricError("reader study: readers and cases show no spread to measure; give more cases")
     freedom = whole**2 / (between**2 / (readers - 1)) if between > 0.0 else np.inf
-    mean, half = float(figures.mean()), (1.0 + level) / 2.0
-    far = float(stats.t.ppf(half, freedom)) if np.isfinite(freedom) else float(stats.norm.ppf(half))
+    mean = float(figures.mean())
+    far = t_quantile(freedom) if np.isfinite(freedom) else normal_quantile()
     reach = far * float(np.sqrt(whole / readers))
-    fixed = float(stats.norm.ppf(half)) * float(np.sqrt(of_these / readers))
-    these_cases = float(stats.t.ppf(half, readers - 1)) * float(np.sqrt(between / readers))
+    fixed = normal_quantile() * float(np.sqrt(of_these / readers))
+    these_cases = t_quantile(readers - 1) * float(np.sqrt(between / readers))
     return PanelMean(
-        Interval(mean, mean - reach, mean + reach, level, "Obuchowski-Rockette, random readers"),
-        Interval(mean, mean - fixed, mean + fixed, level, "Obuchowski-Rockette, fixed readers"),
-        Interval(mean, mean - these_cases, mean + these_cases, level, "Obuchowski-Rockette, fixed cases"),
+        Interval(mean, mean - reach, mean + reach, method="Obuchowski-Rockette, random readers"),
+        Interval(mean, mean - fixed, mean + fixed, method="Obuchowski-Rockette, fixed readers"),
+        Interval(mean, mean - these_cases, mean + these_cases, method="Obuchowski-Rockette, fixed cases"),
         float(min(freedom, 1e9)),
     )
 
@@ -144,7 +142,7 @@ def auroc_covariance(
     truth = as_labels(labels)
     groups = as_groups(patients, truth)
     require_both_classes(truth, what="reader study")
-    parts = [delong.components(truth, as_scores(each, truth), groups) for each in scores]
+    parts = [delong.components(truth, as_scores(values, truth), groups) for values in scores]
     covariance = [[delong.covariance(truth, groups, one, other) for other in parts] for one in parts]
     return np.array([part.auroc for part in parts]), np.array(covariance)
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from pipeline.evaluation.arrays import BoolArray
 
-HIDDEN = "hidden"  # a number that could point at a patient
+HIDDEN_COUNT = "hidden"  # a number that could point at a patient
 _FEWEST = 3  # patients of a cell that is shown
 _FOR_QUARTILES = 10  # patients
 _MOST_VALUES = 20  # more values of a column are names, not kinds
@@ -90,7 +90,10 @@ def _of_column(name: str, table: pd.DataFrame, splits: Sequence[str]) -> list[Ro
         return [Row(name, "different values", tuple(str(words[part].nunique()) for part in parts))]
     levels = sorted(set(kinds), key=lambda level: (level == MISSING, level == OTHERS, level))
     columns = [_cells(kinds[part], values["patient_id"][part], levels) for part in parts]
-    return [Row(name, f"{level} ({unit})", tuple(column[at] for column in columns)) for at, level in enumerate(levels)]
+    return [
+        Row(name, f"{level} ({unit})", tuple(column[number] for column in columns))
+        for number, level in enumerate(levels)
+    ]
 
 
 def _kinds(words: pd.Series, patients: pd.Series) -> pd.Series:
@@ -104,10 +107,12 @@ def _cells(kinds: pd.Series, patients: pd.Series, levels: Sequence[str]) -> list
     """Counts of one split; what points at one or two patients is hidden, and never a single cell alone."""
     counts = [int((kinds == level).sum()) for level in levels]
     people = [int(patients[kinds == level].nunique()) for level in levels]
-    hidden = {at for at, count in enumerate(people) if 0 < count < _FEWEST}
+    hidden = {number for number, count in enumerate(people) if 0 < count < _FEWEST}
     if len(hidden) == 1:
-        hidden |= set(sorted((at for at, count in enumerate(people) if count >= _FEWEST), key=people.__getitem__)[:1])
-    return [HIDDEN if at in hidden else _share(count, sum(counts)) for at, count in enumerate(counts)]
+        hidden |= set(
+            sorted((number for number, count in enumerate(people) if count >= _FEWEST), key=people.__getitem__)[:1]
+        )
+    return [HIDDEN_COUNT if number in hidden else _share(count, sum(counts)) for number, count in enumerate(counts)]
 
 
 def _missing_row(
@@ -120,13 +125,13 @@ def _missing_row(
     for part in parts:
         people = values["patient_id"][part & missing].nunique()
         count = int((part & missing).sum())
-        cells.append(HIDDEN if 0 < people < _FEWEST else _share(count, int(part.sum())))
+        cells.append(HIDDEN_COUNT if 0 < people < _FEWEST else _share(count, int(part.sum())))
     return [Row(name, f"{MISSING} ({unit})", tuple(cells))]
 
 
 def _quartiles(numbers: pd.Series, patients: pd.Series) -> str:
     if patients[numbers.notna()].nunique() < _FOR_QUARTILES:
-        return HIDDEN
+        return HIDDEN_COUNT
     low, median, high = np.nanquantile(numbers.to_numpy(dtype=np.float64), [0.25, 0.5, 0.75])
     return f"{median:.3g} ({low:.3g} to {high:.3g})"
 

@@ -12,7 +12,11 @@ from pipeline.evaluation import metrics
 from pipeline.evaluation.arrays import FloatArray, IntArray, as_groups, as_labels, as_probabilities
 from pipeline.evaluation.calibration import error as calibration_error
 from pipeline.evaluation.intervals import resampling
+from pipeline.evaluation.intervals.bootstrap import PERCENTILES
 from pipeline.evaluation.intervals.clustered import proportion_interval
+from pipeline.evaluation.intervals.interval import Band
+
+_BAND_POINTS = 101
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,16 +32,6 @@ class Curve:
     x: FloatArray
     y: FloatArray
     area: float
-
-
-@dataclass(frozen=True, eq=False)
-class Band:
-    """Pointwise limits along a curve, each shape (k,)."""
-
-    x: FloatArray
-    y: FloatArray
-    lower: FloatArray
-    upper: FloatArray
 
 
 def roc(labels: IntArray, scores: FloatArray) -> Curve:
@@ -67,14 +61,7 @@ def precision_recall(labels: IntArray, scores: FloatArray) -> Curve:
 
 
 def roc_band(
-    labels: IntArray,
-    scores: FloatArray,
-    patients: npt.ArrayLike,
-    *,
-    rng: np.random.Generator,
-    resamples: int = 400,
-    points: int = 101,
-    level: float = 0.95,
+    labels: IntArray, scores: FloatArray, patients: npt.ArrayLike, *, rng: np.random.Generator, resamples: int = 400
 ) -> Band:
     """Pointwise percentile band of the sensitivity at each false positive rate, by patient bootstrap.
 
@@ -84,17 +71,17 @@ def roc_band(
     order = np.argsort(-scores, kind="stable")
     malignant = labels[order].astype(np.float64)
     ends = np.flatnonzero(np.r_[np.diff(scores[order]) < 0.0, True])  # last case of each run of equal scores
-    grid = np.linspace(0.0, 1.0, points)
-    found = []
+    grid = np.linspace(0.0, 1.0, _BAND_POINTS)
+    sensitivities = []
     for weights in resampling.patient_weights(as_groups(patients, labels)[order], resamples=resamples, rng=rng):
         hits = np.cumsum(weights * malignant, axis=1)[:, ends]
         alarms = np.cumsum(weights, axis=1)[:, ends] - hits
         for hit, alarm in zip(hits, alarms, strict=True):
             if hit[-1] > 0.0 and alarm[-1] > 0.0:
-                found.append(np.interp(grid, np.r_[0.0, alarm / alarm[-1]], np.r_[0.0, hit / hit[-1]]))
-    if not found:
+                sensitivities.append(np.interp(grid, np.r_[0.0, alarm / alarm[-1]], np.r_[0.0, hit / hit[-1]]))
+    if not sensitivities:
         raise UndefinedMetricError("ROC band: no resample has both classes; too few patients")
-    lower, middle, upper = np.quantile(np.stack(found), [(1.0 - level) / 2.0, 0.5, (1.0 + level) / 2.0], axis=0)
+    lower, middle, upper = np.quantile(np.stack(sensitivities), [PERCENTILES[0], 0.5, PERCENTILES[1]], axis=0)
     return Band(x=grid, y=middle, lower=lower, upper=upper)
 
 
@@ -106,12 +93,12 @@ def reliability(labels: npt.ArrayLike, probabilities: npt.ArrayLike, patients: n
     """
     truth = as_labels(labels)
     values = as_probabilities(probabilities, truth)
-    who = np.asarray(patients)
+    ids = np.asarray(patients)
     members = calibration_error.equal_mass_bins(values, bins=bins)
     filled = np.unique(members)
-    shares = [proportion_interval(truth[members == each], who[members == each]) for each in filled]
+    shares = [proportion_interval(truth[members == number], ids[members == number]) for number in filled]
     return Band(
-        x=np.array([values[members == each].mean() for each in filled]),
+        x=np.array([values[members == number].mean() for number in filled]),
         y=np.array([share.estimate for share in shares]),
         lower=np.array([share.lower for share in shares]),
         upper=np.array([share.upper for share in shares]),

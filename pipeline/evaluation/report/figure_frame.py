@@ -15,7 +15,7 @@ INK, MUTED, RULE = "#1f2933", "#5f6b7a", "#d9dee4"
 COMPARISON_STYLES = ((VERMILION, (0, (5, 2))), (GREEN, (0, (1, 1.2))), (PURPLE, (0, (4, 1, 1, 1))), (AMBER, "solid"))
 _SIZE = (5.4, 4.9)
 _DPI = 160
-Place = Literal["lower left", "lower right", "upper left", "upper center", "upper right"]
+LegendPlace = Literal["lower left", "lower right", "upper left", "upper center", "upper right"]
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def add_legend_below(figure: Figure, axes: Axes) -> None:
     figure.legend(*names, loc="lower left", bbox_to_anchor=(0.1, 0.0), fontsize=8, frameon=False, labelcolor=INK)
 
 
-def add_legend(axes: Axes, place: Place, *, columns: int = 1) -> None:
+def add_legend(axes: Axes, place: LegendPlace, *, columns: int = 1) -> None:
     """A legend above everything that is drawn."""
     style: dict[str, Any] = {"fontsize": 8, "frameon": True, "framealpha": 0.92, "edgecolor": "none", "labelcolor": INK}
     axes.legend(loc=place, ncols=columns, **style).set_zorder(6)

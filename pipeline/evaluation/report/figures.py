@@ -6,6 +6,7 @@ Every figure says which model and which calibration it shows.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +14,10 @@ from matplotlib.figure import Figure
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import as_labels, as_probabilities, as_scores
+from pipeline.evaluation.calibration.calibrator import sigmoid
 from pipeline.evaluation.calibration.curve import CalibrationCurve, fit_calibration_curve
-from pipeline.evaluation.calibration.fit import sigmoid
 from pipeline.evaluation.decisions.decision_curve import decision_curve
-from pipeline.evaluation.intervals.bootstrap import Interval
+from pipeline.evaluation.intervals.interval import Interval
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.report import curves
 from pipeline.evaluation.report.figure_frame import (
@@ -47,7 +48,6 @@ def evaluation_figures(
     caption: Caption,
     comparisons: Mapping[str, npt.ArrayLike] | None = None,
     prevalence: float | None = None,
-    seed: int = 0,
 ) -> dict[str, Figure]:
     """All figures of an evaluation by name, for the labelled rows it judged; none where there is one class only.
 
@@ -57,52 +57,44 @@ def evaluation_figures(
         caption: said on every figure.
         comparisons: probabilities of other models on the labelled rows, in order, by name; drawn beside the model.
         prevalence: to restate the decision curve for, in a figure of its own; None for none.
-        seed: of the bands.
     """
     labelled = predictions.labelled()
     labels, probabilities = labelled.labels, labelled.probabilities
     if not 0 < labels.sum() < labels.size:
         return {}
-    rng = np.random.default_rng(seed)
-    others, found = dict(comparisons or {}), evaluation.intervals
-    point, counts = evaluation.operating_point, evaluation.confusion
-    return {
+    patients, rng = labelled.patients, np.random.default_rng(0)
+    others, intervals = dict(comparisons or {}), evaluation.intervals
+    threshold, counts = evaluation.operating_point.threshold, evaluation.confusion
+    figures = {
         "roc": roc_figure(
             labels,
             probabilities,
-            labelled.patients,
+            patients,
             caption=caption,
             rng=rng,
-            interval=found.get("auroc"),
+            interval=intervals.get("auroc"),
             comparisons=others,
             operating=(1.0 - counts.specificity, counts.sensitivity),
         ),
         "precision_recall": precision_recall_figure(
-            labels, probabilities, caption=caption, interval=found.get("average_precision"), comparisons=others
+            labels, probabilities, caption=caption, interval=intervals.get("average_precision"), comparisons=others
         ),
         "reliability": reliability_figure(
             labels,
             probabilities,
-            labelled.patients,
+            patients,
             caption=caption,
             uncalibrated=sigmoid(labelled.logits),
             curve=_calibration_curve(labelled, rng=rng),
             bins=evaluation.calibrated.bins,
         ),
-        "probability_histogram": histogram_figure(labels, probabilities, caption=caption, threshold=point.threshold),
-    } | {
-        name: decision_curve_figure(
-            labels,
-            probabilities,
-            caption=caption,
-            patients=labelled.patients,
-            comparisons=others,
-            threshold=point.threshold,
-            prevalence=share,
-        )
-        for name, share in (("decision_curve", None), ("decision_curve_restated", prevalence))
-        if share is not None or name == "decision_curve"
+        "probability_histogram": histogram_figure(labels, probabilities, caption=caption, threshold=threshold),
     }
+    draw = partial(decision_curve_figure, labels, probabilities, caption=caption, patients=patients)
+    figures["decision_curve"] = draw(comparisons=others, threshold=threshold)
+    if prevalence is not None:
+        figures["decision_curve_restated"] = draw(comparisons=others, threshold=threshold, prevalence=prevalence)
+    return figures
 
 
 def _calibration_curve(labelled: Predictions, *, rng: np.random.Generator) -> CalibrationCurve | None:
@@ -278,8 +270,8 @@ def decision_curve_figure(
         prevalence: to restate the curves for; None for that of the cases.
     """
     truth = as_labels(labels)
-    at = "" if prevalence is None else f" where {100 * prevalence:g} % are malignant"
-    figure, axes = new_frame(f"Decision curve{at}", caption)
+    where = "" if prevalence is None else f" where {100 * prevalence:g} % are malignant"
+    figure, axes = new_frame(f"Decision curve{where}", caption)
     several = patients is not None and np.unique(np.asarray(patients)).size > 1
     curve = decision_curve(truth, probabilities, patients=patients if several else None, prevalence=prevalence)
     if curve.lower is not None and curve.upper is not None:

@@ -47,7 +47,7 @@ def _roc(axes: Axes, labels: IntArray, probabilities: FloatArray, evaluation: Ev
 
 
 def _reliability(axes: Axes, labels: IntArray, probabilities: FloatArray, patients: np.ndarray, *, bins: int) -> None:
-    found = curves.reliability(labels, probabilities, patients, bins=min(bins, labels.size))
-    reach = np.array([found.y - found.lower, found.upper - found.y])
-    axes.errorbar(found.x, found.y, yerr=reach, fmt="o-", color=BLUE, lw=1.6, ms=4.5, elinewidth=1.1)
+    band = curves.reliability(labels, probabilities, patients, bins=min(bins, labels.size))
+    reach = np.array([band.y - band.lower, band.upper - band.y])
+    axes.errorbar(band.x, band.y, yerr=reach, fmt="o-", color=BLUE, lw=1.6, ms=4.5, elinewidth=1.1)
     unit_square(axes, "Predicted probability", "Observed share")

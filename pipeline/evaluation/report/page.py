@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.evaluation.beside_headline import Details
 from pipeline.evaluation.decisions.prevalence import Restated
-from pipeline.evaluation.intervals.bootstrap import Interval
+from pipeline.evaluation.intervals.interval import Interval
 from pipeline.evaluation.multilabel import FindingsEvaluation
 from pipeline.evaluation.readers.reader_study import ReaderStudy
 from pipeline.evaluation.refused import NOT_KNOWN, WithRefused
@@ -101,7 +101,7 @@ class ComparisonModel:
 
 
 @dataclass(frozen=True)
-class Picture:
+class ReportPicture:
     """A finished picture with its caption, as a confident mistake."""
 
     title: str
@@ -160,7 +160,7 @@ class ReportInputs:
     characteristics: Characteristics | None = None
     reader_study: ReaderStudy | str | None = None
     restated: tuple[Restated, ...] = ()
-    pictures: tuple[Picture, ...] = ()
+    pictures: tuple[ReportPicture, ...] = ()
     data: Mapping[str, str] = field(default_factory=dict)
     preprocessing: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)

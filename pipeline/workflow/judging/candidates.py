@@ -15,7 +15,7 @@ from pipeline.evaluation.decisions.prevalence import adjust_prevalence
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.gate import conditions
 from pipeline.evaluation.gate.records import Contender, Standing
-from pipeline.evaluation.intervals.bootstrap import Interval
+from pipeline.evaluation.intervals.interval import Interval
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.results import Evaluation
 from pipeline.scoring.model_description import ModelDescription

@@ -16,7 +16,7 @@ from pipeline.config.gate_policy import GatePolicy
 from pipeline.errors import ModelError, UsageError
 from pipeline.evaluation.gate import conditions
 from pipeline.evaluation.gate.decision import Condition
-from pipeline.evaluation.gate.records import Anchored, Answers, Contender, LockedCases, Look, Parity
+from pipeline.evaluation.gate.records import Anchored, Answers, Contender, GateLook, LockedCases, Parity
 from pipeline.tracking import looks, promotion
 from pipeline.tracking.registry import CHAMPION
 from pipeline.tracking.runs import TrackedRun
@@ -75,7 +75,7 @@ class Contest:
     challenger: Contender
     champion: Contender
     anchored: Anchored | None
-    at: Look
+    at: GateLook
     conditions: tuple[Condition, ...]
 
 
@@ -133,7 +133,7 @@ def _distinct(challenger: Candidate, champion: Candidate, anchor: Candidate | st
 
 def next_look(
     matchup: Matchup, run: TrackedRun, config: Tracking, policy: GatePolicy, *, images: Sequence[str] = ()
-) -> Look:
+) -> GateLook:
     """Which look at these patients, or their images, this one is."""
     earlier = looks.earlier_looks(
         run.store,
@@ -143,7 +143,7 @@ def next_look(
         images=images,
         besides=run.run_id,
     )
-    return Look(earlier.count + 1, policy.alpha, len(earlier.patients))
+    return GateLook(earlier.count + 1, policy.alpha, len(earlier.patients))
 
 
 def hold_contest(matchup: Matchup, run: TrackedRun, config: Tracking, policy: GatePolicy) -> Contest:

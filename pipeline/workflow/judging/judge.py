@@ -18,9 +18,8 @@ from pipeline.evaluation.decisions.refer_zone import ReferZone
 from pipeline.evaluation.multilabel import FindingsEvaluation, evaluate_findings
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.readers.agreement import usual_reader_columns
-from pipeline.evaluation.readers.label_certainty import RATING_COLUMN
 from pipeline.evaluation.results import Evaluation
-from pipeline.evaluation.subgroups import SUBGROUP_COLUMNS
+from pipeline.evaluation.usual_columns import RATING_SCALE, SUBGROUP_COLUMNS
 from pipeline.workflow.cohort import Usable, covariate_values
 from pipeline.workflow.judging.calibrate import (
     calibrate_findings,
@@ -111,7 +110,7 @@ class Judgement:
 def used_columns(config: Config, *, available: Collection[str] = ()) -> list[str]:
     """Extra columns that evaluation uses, each once: the configured ones, and the usual ones that there are."""
     settings = config.evaluation
-    usual = [name for name in (*SUBGROUP_COLUMNS, RATING_COLUMN) if name in available]
+    usual = [name for name in (*SUBGROUP_COLUMNS, RATING_SCALE.column) if name in available]
     usual += settings.readers or usual_reader_columns(list(available))
     return list(dict.fromkeys([*settings.baseline_columns, *settings.oracle_columns, *settings.subgroups, *usual]))
 

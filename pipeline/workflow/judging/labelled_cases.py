@@ -14,7 +14,7 @@ from pipeline.cases.manifest import Manifest
 from pipeline.config.inputs import MALIGNANT
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.readers.agreement import MIDDLE, ReaderColumns, usual_reader_columns
-from pipeline.evaluation.subgroups import SUBGROUP_COLUMNS
+from pipeline.evaluation.usual_columns import SUBGROUP_COLUMNS
 from pipeline.files import sha256_json
 from pipeline.scoring.engine import score_cases
 from pipeline.scoring.model_description import FITTED_ON, ModelDescription

@@ -14,7 +14,8 @@ from pipeline.config.experiment import Evaluation as EvaluationSettings
 from pipeline.errors import UndefinedMetricError, UsageError
 from pipeline.evaluation.baselines import fit_baseline, on_scale
 from pipeline.evaluation.decisions.operating_points import OperatingPoint
-from pipeline.evaluation.intervals.bootstrap import Interval, paired_auroc_difference
+from pipeline.evaluation.intervals.bootstrap import paired_auroc_difference
+from pipeline.evaluation.intervals.interval import Interval
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.results import Evaluation
 from pipeline.imaging.image_measures import MEASURES, image_measures

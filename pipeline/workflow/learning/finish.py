@@ -13,7 +13,7 @@ from pipeline.config.experiment import Config
 from pipeline.config.inputs import SPLITS
 from pipeline.evaluation.readers.agreement import ReaderColumns
 from pipeline.evaluation.report.characteristics import Characteristics, characteristics
-from pipeline.evaluation.report.page import Picture
+from pipeline.evaluation.report.page import ReportPicture
 from pipeline.files import write_csv
 from pipeline.imaging.envelope import fit_envelope
 from pipeline.scoring.drift import (
@@ -171,7 +171,7 @@ def _champion_beside(learnt: Learnt, description: ModelDescription) -> ChampionB
     )
 
 
-def _pictures(trained: Trained) -> tuple[Picture, ...]:
+def _pictures(trained: Trained) -> tuple[ReportPicture, ...]:
     if not trained.config.evaluation.pictures:
         return ()
     inputs = {each.case.case_id: each.input.voxels for each in trained.cohort.usable}

@@ -16,7 +16,6 @@ from pipeline.evaluation.intervals.bootstrap import OUT_OF_FOLD
 from pipeline.evaluation.multilabel import FindingsEvaluation
 from pipeline.evaluation.predictions import Predictions, write_predictions
 from pipeline.evaluation.readers.agreement import ReaderColumns
-from pipeline.evaluation.readers.label_certainty import RATING_COLUMN
 from pipeline.evaluation.readers.reader_study import ReaderStudy
 from pipeline.evaluation.refused import RefusedCases, WithRefused, with_refused
 from pipeline.evaluation.report.characteristics import Characteristics, characteristics
@@ -24,9 +23,9 @@ from pipeline.evaluation.report.figure_frame import Caption, to_png
 from pipeline.evaluation.report.figures import evaluation_figures
 from pipeline.evaluation.report.finding_figures import findings_figure
 from pipeline.evaluation.report.learning_curve import Epochs, learning_curve_figure
-from pipeline.evaluation.report.page import ComparisonModel, Flow, Picture, ReportInputs, render_report
+from pipeline.evaluation.report.page import ComparisonModel, Flow, ReportInputs, ReportPicture, render_report
 from pipeline.evaluation.results import Evaluation
-from pipeline.evaluation.subgroups import SUBGROUP_COLUMNS
+from pipeline.evaluation.usual_columns import RATING_SCALE, SUBGROUP_COLUMNS
 from pipeline.files import write_csv, write_json, write_text
 from pipeline.scoring.model_description import LabelMeaning, ModelDescription
 from pipeline.workflow.judging.candidates import ChampionBeside
@@ -81,7 +80,7 @@ class Judged:
     differences: tuple[str, ...] = ()
     comparisons: Sequence[Comparison] = ()
     champion: ChampionBeside | str = "predictions alone name no model"
-    pictures: tuple[Picture, ...] = ()
+    pictures: tuple[ReportPicture, ...] = ()
     histories: Sequence[Epochs] = ()
     subgroups: Sequence[str] = ()
     prevalence: float | None = None
@@ -170,7 +169,7 @@ def write_evaluation(
 
 def described_columns(configured: Sequence[str], covariates: Sequence[str]) -> list[str]:
     """Columns that the table of characteristics may show: those that subgroups and covariates use, and the rating."""
-    return list(dict.fromkeys([*covariates, *configured, *SUBGROUP_COLUMNS, RATING_COLUMN]))
+    return list(dict.fromkeys([*covariates, *configured, *SUBGROUP_COLUMNS, RATING_SCALE.column]))
 
 
 def _of_judged(judged: Judged) -> Characteristics:

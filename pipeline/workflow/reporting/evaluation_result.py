@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pipeline.evaluation.calibration.outcome import CalibrationOutcome
 from pipeline.evaluation.decisions.refer_zone import ReferZone
-from pipeline.evaluation.intervals.bootstrap import OUT_OF_FOLD, Interval
+from pipeline.evaluation.intervals.bootstrap import OUT_OF_FOLD
+from pipeline.evaluation.intervals.interval import Interval
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.results import Evaluation
 from pipeline.files import atomic_folder

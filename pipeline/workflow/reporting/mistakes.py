@@ -13,7 +13,7 @@ from PIL import ImageDraw
 from torch import nn
 
 from pipeline.evaluation.predictions import Predictions
-from pipeline.evaluation.report.page import Picture
+from pipeline.evaluation.report.page import ReportPicture
 from pipeline.models.saliency import middle_planes, saliency_planes
 
 NetworksOf = Callable[[str], Sequence[nn.Module]]  # case_id -> the model's members
@@ -57,7 +57,7 @@ def confident_mistakes(predictions: Predictions, *, each_way: int = _EACH_WAY) -
 
 def mistake_pictures(
     predictions: Predictions, networks_of: NetworksOf, input_of: InputOf, *, spacing_mm: Sequence[float] | None
-) -> tuple[Picture, ...]:
+) -> tuple[ReportPicture, ...]:
     """The most confident mistakes, each above what Grad-CAM shows towards the answer that was wrong.
 
     Args:
@@ -74,7 +74,7 @@ def mistake_pictures(
         heat = saliency_planes(networks_of(mistake.case_id), voxels, towards=1 - mistake.label)
         truth, answer = ("malignant", "benign") if mistake.label else ("benign", "malignant")
         pictures.append(
-            Picture(
+            ReportPicture(
                 title=f"{mistake.case_id}: labelled {truth}, probability {mistake.probability:.3f}",
                 caption=f"Heat: towards {answer}" if max(plane.max() for plane in heat) > 0 else "No heat to show",
                 png=planes_png(middle_planes(voxels[0]), heat, spacing_mm),

@@ -13,15 +13,8 @@ from studies import frame
 
 from pipeline.errors import CalibrationError
 from pipeline.evaluation import metrics
-from pipeline.evaluation.calibration.fit import (
-    Calibrator,
-    fit_calibrator,
-    fit_isotonic,
-    fit_platt,
-    fit_temperature,
-    logit,
-    sigmoid,
-)
+from pipeline.evaluation.calibration.calibrator import Calibrator, logit, sigmoid
+from pipeline.evaluation.calibration.fit import fit_calibrator, fit_isotonic, fit_platt, fit_temperature
 
 CASES = frame(300, seed=3)
 LOGITS, LABELS = CASES["logit"].to_numpy(), CASES["label"].to_numpy()

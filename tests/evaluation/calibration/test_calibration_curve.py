@@ -9,8 +9,8 @@ from studies import predictions
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import as_groups
 from pipeline.evaluation.calibration import curve as calibration_curve
+from pipeline.evaluation.calibration.calibrator import sigmoid
 from pipeline.evaluation.calibration.curve import CalibrationCurve, calibration_distances, fit_calibration_curve
-from pipeline.evaluation.calibration.fit import sigmoid
 
 CASES = predictions(900, seed=8)
 LABELS, PROBABILITIES, PATIENTS = CASES.labels, CASES.probabilities, CASES.patients
@@ -146,11 +146,11 @@ def test_distances_are_mean_median_and_90th_percentile_of_the_gap():
 
 def test_the_upper_limit_is_the_resamples_and_the_lower_takes_off_what_noise_makes():
     spread = np.linspace(0.2, 0.4, 1001)
-    found = calibration_distances(flat(0.3, spread), np.full(10, 0.8), level=0.9)
+    found = calibration_distances(flat(0.3, spread), np.full(10, 0.8))
     for interval in found.values():
         assert interval.estimate == pytest.approx(0.5)
-        assert interval.upper == pytest.approx(np.quantile(0.8 - spread, 0.95))
-        assert interval.lower == pytest.approx(0.5 - np.quantile(np.abs(spread - 0.3), 0.95))
+        assert interval.upper == pytest.approx(np.quantile(0.8 - spread, 0.975))
+        assert interval.lower == pytest.approx(0.5 - np.quantile(np.abs(spread - 0.3), 0.975))
     near = calibration_distances(flat(0.3, spread), np.full(10, 0.31))
     assert all(interval.lower == 0.0 for interval in near.values())
 

@@ -2,21 +2,20 @@
 
 import json
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from pipeline.evaluation.calibration.outcome import (
+    MARGINS,
     CalibrationOutcome,
-    CalibrationPolicy,
     SampleSize,
     _widened,
     calibration_outcome,
 )
 from pipeline.evaluation.gate.conditions import _calibration
-from pipeline.evaluation.intervals.bootstrap import Interval
+from pipeline.evaluation.intervals.interval import Interval
 
 RIGHT = {
     "calibration_slope": Interval(1.0, 0.9, 1.1),
@@ -26,18 +25,17 @@ RIGHT = {
 COUNTS = SampleSize(patients=101, cases=200, malignant=60)
 
 
-def outcome(undefined=None, counts=COUNTS, policy=None, **changed):
+def outcome(undefined=None, counts=COUNTS, **changed):
     intervals = {**RIGHT, **{name: Interval(*limits) for name, limits in changed.items()}}
     return calibration_outcome(
         {name: each for name, each in intervals.items() if name not in (undefined or {})},
         undefined or {},
         counts,
-        policy=policy,
     )
 
 
 def test_the_margins_are_a_factor_of_1_25_in_slope_and_odds_and_5_points_of_probability():
-    slope, intercept, ici = CalibrationPolicy().margins
+    slope, intercept, ici = MARGINS
     assert (slope.lower, slope.upper, slope.ideal) == (0.8, 1.25, 1.0)
     assert (np.exp(intercept.lower), np.exp(intercept.upper), intercept.ideal) == pytest.approx((0.8, 1.25, 0.0))
     assert (ici.lower, ici.upper, ici.ideal) == (0.0, 0.05, 0.0)
@@ -46,7 +44,7 @@ def test_the_margins_are_a_factor_of_1_25_in_slope_and_odds_and_5_points_of_prob
 def test_odds_within_the_margin_keep_observed_over_expected_within_it_at_any_prevalence():
     # Malignant cases expected when all log odds are too high, or too low, by the margin.
     odds = np.random.default_rng(0).normal(0.0, 2.0, 2000)[:, None] + np.linspace(-7.0, 7.0, 29)
-    shift = CalibrationPolicy().margins[1].upper
+    shift = MARGINS[1].upper
     right = (1 / (1 + np.exp(-odds))).sum(axis=0)
     for sign in (1, -1):
         ratio = right / (1 / (1 + np.exp(-odds - sign * shift))).sum(axis=0)
@@ -238,16 +236,6 @@ def test_an_outcome_is_plain_json():
     assert value["verdict"] == "not shown"
     assert value["needed"] == {"patients": 2100, "cases": 4200, "malignant": 1300}
     assert value["in_doubt"] == []
-
-
-def test_another_policy_has_other_margins():
-    lenient = CalibrationPolicy(slope_factor=2.0, odds_factor=2.0, ici=0.2)
-    found = outcome(
-        policy=lenient, calibration_slope=(1.0, 0.5, 2.0), calibration_intercept=(0.0, -0.69, 0.69), ici=(0.1, 0, 0.2)
-    )
-    assert found.verdict == "shown"
-    sure = replace(CalibrationPolicy(), chance=0.99)
-    assert outcome(policy=sure, calibration_slope=(1.0, 0.5, 1.5)).needed.patients > 2100
 
 
 def judged(verdict, doubts=()):

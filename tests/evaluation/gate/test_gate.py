@@ -12,8 +12,8 @@ from pipeline.errors import UndefinedMetricError, UsageError
 from pipeline.evaluation.calibration.calibrator import logit, sigmoid
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.gate.conditions import admission, contest
-from pipeline.evaluation.gate.decision import Condition, decide, decision_text
-from pipeline.evaluation.gate.records import Anchored, Answers, Contender, LockedCases, Look, Parity, Standing
+from pipeline.evaluation.gate.decision import Condition, decide_promotion, decision_text
+from pipeline.evaluation.gate.records import Anchored, Answers, Contender, GateLook, LockedCases, Parity, Standing
 from pipeline.evaluation.intervals.clustered import mean_difference_interval
 from pipeline.evaluation.intervals.paired_difference import paired_proportion
 from pipeline.evaluation.predictions import Predictions
@@ -21,7 +21,7 @@ from pipeline.evaluation.predictions import Predictions
 STANDING = Standing("m version 1", "pathology", "real", "CT 3D", has_envelope=True)
 COUNTS = LockedCases(10_000, 0, 0, 10_000, 4000, 6000)
 POLICY = GatePolicy()
-FIRST = Look(1, POLICY.alpha)
+FIRST = GateLook(1, POLICY.alpha)
 
 
 def admit(challenger=STANDING, champion=STANDING, counts=COUNTS, *, anchor=STANDING, policy=POLICY, at=FIRST):
@@ -65,7 +65,7 @@ def failed(conditions):
 def test_equal_models_pass_every_condition(champion):
     found = compare(champion, champion)
     assert failed(found) == []
-    assert decide(list(found.values())).verdict == "promoted"
+    assert decide_promotion(list(found.values())).verdict == "promoted"
 
 
 def test_admission_needs_no_label_and_asks_for_the_same_question():
@@ -103,7 +103,7 @@ def test_a_look_that_could_not_decide_is_not_taken():
     barely = replace(COUNTS, patients_malignant=2500, patients_benign=4500)
     third = replace(STANDING, name="m version 0")
     assert admit(counts=barely)["power"].holds
-    assert not admit(counts=barely, at=Look(2, POLICY.alpha))["power"].holds
+    assert not admit(counts=barely, at=GateLook(2, POLICY.alpha))["power"].holds
     assert not admit(counts=barely, anchor=third)["power"].holds
 
 
@@ -218,7 +218,7 @@ def test_other_cases_are_no_comparison(study, champion):
 
 def test_decision_says_which_condition_failed_and_who_overruled_it(champion):
     conditions = list(compare(champion, champion, parity=Parity(1.0)).values())
-    refused, forced = decide(conditions), decide(conditions, forced_because="known and harmless")
+    refused, forced = decide_promotion(conditions), decide_promotion(conditions, forced_because="known and harmless")
     assert (refused.promoted, refused.verdict) == (False, "refused")
     assert refused.reasons.startswith("parity: ")
     assert (forced.promoted, forced.verdict) == (True, "promoted by force")
@@ -227,9 +227,9 @@ def test_decision_says_which_condition_failed_and_who_overruled_it(champion):
     assert "| parity | **no** |" in decision_text(refused, facts={"a": "b"})
     assert refused.to_json()["conditions"][0]["name"] == "parity"
     with pytest.raises(UsageError, match="no condition was judged"):
-        decide([])
+        decide_promotion([])
     with pytest.raises(UsageError, match="reason for forcing is blank"):
-        decide(conditions, forced_because=" ")
+        decide_promotion(conditions, forced_because=" ")
 
 
 def test_the_decision_is_a_table_of_markdown():
@@ -240,7 +240,9 @@ def test_the_decision_is_a_table_of_markdown():
         Condition.of("sensitivity not worse", "not shown", "few"),
         Condition.of("specificity not worse", "refuted", "worse"),
     ]
-    assert decision_text(decide(conditions, forced_because="a pilot"), facts={"cases": "40"}).splitlines() == [
+    assert decision_text(
+        decide_promotion(conditions, forced_because="a pilot"), facts={"cases": "40"}
+    ).splitlines() == [
         "**Gate: promoted by force**",
         "",
         "Forced because: a pilot",
@@ -259,9 +261,9 @@ def test_the_decision_is_a_table_of_markdown():
 
 def test_a_long_decision_is_shortened_where_it_holds():
     conditions = [Condition("a", holds=True, finding="long " * 50), Condition("b", holds=False, finding="why " * 20)]
-    whole = decision_text(decide(conditions), facts={})
-    assert decision_text(decide(conditions), facts={}, most=len(whole)) == whole
-    short = decision_text(decide(conditions), facts={}, most=len(whole) - 1)
+    whole = decision_text(decide_promotion(conditions), facts={})
+    assert decision_text(decide_promotion(conditions), facts={}, most=len(whole)) == whole
+    short = decision_text(decide_promotion(conditions), facts={}, most=len(whole) - 1)
     assert "| a | yes | in `decision.md` of the gate's run |" in short
     assert f"| b | **no** | {'why ' * 20} |" in short
 

@@ -9,13 +9,13 @@ from pipeline.evaluation.gate.power import (
     chances,
     expected_spread,
     margins_within_reach,
-    patients_needed,
+    patients_to_pass,
     power_condition,
 )
-from pipeline.evaluation.gate.records import LockedCases, Look
+from pipeline.evaluation.gate.records import GateLook, LockedCases
 
 POLICY = GatePolicy()
-FIRST = Look(1, POLICY.alpha)
+FIRST = GateLook(1, POLICY.alpha)
 
 
 def cases(malignant, benign):
@@ -68,12 +68,12 @@ def test_chance_is_that_of_simulated_intervals():
 
 def test_patients_that_are_named_are_enough_and_hardly_more():
     for references in (1, 2):
-        wanted = patients_needed(POLICY, FIRST, malignant=200, benign=300, references=references, power=0.8)
+        wanted = patients_to_pass(POLICY, FIRST, malignant=200, benign=300, references=references, power=0.8)
         named = dict(zip(("malignant", "benign"), wanted, strict=True))
         assert 0.8 <= chances(POLICY, FIRST, **named, references=references).together < 0.83
-    assert patients_needed(POLICY, FIRST, malignant=9000, benign=9000) == (9000, 9000)
+    assert patients_to_pass(POLICY, FIRST, malignant=9000, benign=9000) == (9000, 9000)
     # Only the class that is short is raised.
-    assert patients_needed(POLICY, FIRST, malignant=200, benign=20_000)[1] == 20_000
+    assert patients_to_pass(POLICY, FIRST, malignant=200, benign=20_000)[1] == 20_000
 
 
 def test_margins_that_are_named_are_kept():
@@ -90,11 +90,11 @@ def test_the_condition_names_power_patients_and_margins():
     said = f"with probability {found.auroc:.2f}, {found.sensitivity:.2f} and {found.specificity:.2f}, and all with at"
     assert condition.finding.startswith("look 1 at these patients, at a risk of 0.03: an equal challenger would pass")
     assert said in condition.finding
-    wanted = patients_needed(POLICY, FIRST, malignant=200, benign=300)
+    wanted = patients_to_pass(POLICY, FIRST, malignant=200, benign=300)
     assert f"about {wanted[0]:,} patients with malignant and {wanted[1]:,} with benign cases" in condition.finding
     assert "of 0.04, 0.071, 0.087; or least_power: 0" in condition.finding
     # The patients that are missing are new ones, so the first look's risk is theirs.
-    later = power_condition(POLICY, Look(5, 0.05), cases(200, 300), references=1).finding
+    later = power_condition(POLICY, GateLook(5, 0.05), cases(200, 300), references=1).finding
     assert f"about {wanted[0]:,} patients" in later
     assert "against champion and anchor" in power_condition(POLICY, FIRST, cases(9999, 9999), references=2).finding
 

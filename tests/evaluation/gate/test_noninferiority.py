@@ -11,12 +11,12 @@ from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.decisions.refer_zone import ReferZone
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.gate.noninferiority import Claim, not_inferior, outcome_of, times_as_many
-from pipeline.evaluation.gate.records import Contender, Look
+from pipeline.evaluation.gate.records import Contender, GateLook
 from pipeline.evaluation.intervals.paired_difference import PairedDifference, paired_auroc, paired_proportion, weighted
 from pipeline.evaluation.predictions import Predictions
 
 POLICY = GatePolicy(auroc_margin=0.04, sensitivity_margin=0.05, specificity_margin=0.06, referred_margin=0.07)
-FIRST = Look(1, POLICY.alpha)
+FIRST = GateLook(1, POLICY.alpha)
 PATIENTS = 400
 LABELS = np.arange(PATIENTS) % 2
 ZONE = ReferZone(0.9, 0.4, 0.6, 100, 100, (0.8, 0.95), (0.8, 0.95))  # between, a case is typical of both
@@ -94,7 +94,7 @@ def test_a_claim_says_which_and_what_would_decide(estimate, outcome, says):
 def test_what_would_decide_is_said_of_patients_at_whom_nobody_has_looked():
     gain = PairedDifference(-0.02, -0.02, 0.02, 99, "made up")
     said = {
-        number: Claim("n", 0.05, "c", ((100, "patients"),)).judge(lambda: gain, Look(number, 0.05)).finding
+        number: Claim("n", 0.05, "c", ((100, "patients"),)).judge(lambda: gain, GateLook(number, 0.05)).finding
         for number in (1, 5)
     }
     wanted = ["about 119 patients (here 100)" in each for each in said.values()]
@@ -153,7 +153,7 @@ def test_ranking_is_compared_at_the_policys_margin():
 
 def test_a_later_look_asks_for_more():
     challenger, champion = contender(with_wrong(1, 3)), contender(BASE)
-    by_look = [found(challenger, champion, at=Look(number, 0.05))["sensitivity not worse"] for number in (1, 30)]
+    by_look = [found(challenger, champion, at=GateLook(number, 0.05))["sensitivity not worse"] for number in (1, 30)]
     assert [each.outcome for each in by_look] == ["shown", "not shown"]
     assert "at 99.99 %" in by_look[1].finding
 
@@ -226,8 +226,8 @@ def test_cases_that_are_copies_add_nothing():
 
 def test_looks_spend_no_more_than_the_whole_risk():
     assert FIRST.alpha == pytest.approx(0.05 * 6 / np.pi**2)
-    assert Look(3, 0.05).alpha == pytest.approx(FIRST.alpha / 9)
-    assert Look(3, 0.05).level == pytest.approx(1 - 2 * FIRST.alpha / 9)
-    assert Look(7, 0.05, 3).first == Look(1, 0.05)
-    spent = sum(Look(number, 0.05).alpha for number in range(1, 100_000))
+    assert GateLook(3, 0.05).alpha == pytest.approx(FIRST.alpha / 9)
+    assert GateLook(3, 0.05).level == pytest.approx(1 - 2 * FIRST.alpha / 9)
+    assert GateLook(7, 0.05, 3).first == GateLook(1, 0.05)
+    spent = sum(GateLook(number, 0.05).alpha for number in range(1, 100_000))
     assert 0.0499 < spent < 0.05

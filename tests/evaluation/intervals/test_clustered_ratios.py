@@ -8,7 +8,7 @@ from studies import predictions
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import as_groups
-from pipeline.evaluation.intervals.clustered_ratios import observed_expected_interval, scaled_brier_interval
+from pipeline.evaluation.intervals.clustered import observed_expected_interval, scaled_brier_interval
 
 CASES = predictions(300, seed=3)
 STUDY = CASES.labels, CASES.probabilities, CASES.patients
@@ -45,11 +45,11 @@ def test_observed_over_expected_has_the_clustered_error_of_statsmodels_poisson()
 
 def test_scaled_brier_score_is_one_less_the_ratio_with_the_jackknifes_error():
     labels, probabilities, patients = STUDY
-    found = scaled_brier_interval(labels, probabilities, patients, level=0.9)
+    found = scaled_brier_interval(labels, probabilities, patients)
     prevalence = labels.mean()
     ratio = np.mean((probabilities - labels) ** 2) / np.mean((prevalence - labels) ** 2)
     assert found.estimate == pytest.approx(1 - ratio)
-    reach = stats.t.ppf(0.95, PATIENTS - 1) * jackknife_error(log_loss_ratio)
+    reach = stats.t.ppf(0.975, PATIENTS - 1) * jackknife_error(log_loss_ratio)
     assert np.log((1 - found.lower) / ratio) == pytest.approx(reach, rel=0.02)
     assert np.log(ratio / (1 - found.upper)) == pytest.approx(reach, rel=0.02)
 

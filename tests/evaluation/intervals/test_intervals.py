@@ -13,17 +13,11 @@ from studies import predictions
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation import metrics
 from pipeline.evaluation.arrays import as_groups
-from pipeline.evaluation.calibration.error import expected_calibration_error
 from pipeline.evaluation.intervals import delong, resampling
 from pipeline.evaluation.intervals.bootstrap import (
-    AT_A_THRESHOLD,
-    STATISTICS,
-    Interval,
     auroc_interval,
     average_precision_interval,
     paired_auroc_difference,
-    paired_auroc_difference_analytic,
-    patient_bootstrap,
     percentile_interval,
 )
 from pipeline.evaluation.intervals.clustered import (
@@ -34,6 +28,8 @@ from pipeline.evaluation.intervals.clustered import (
     proportion_caution,
     proportion_interval,
 )
+from pipeline.evaluation.intervals.interval import Interval
+from pipeline.evaluation.intervals.paired_difference import paired_auroc
 
 TEST = predictions(240, seed=2)
 LABELS, PROBABILITIES, PATIENTS = TEST.labels, TEST.probabilities, TEST.patients
@@ -121,16 +117,34 @@ def test_a_patients_cases_travel_together():
     assert (weights[:, first].sum(axis=1) == groups.max() + 1).all()
 
 
+def bootstrap_interval(statistic, name, *, resamples, seed):
+    """Percentile interval of a statistic over resamples of the patients."""
+    groups = as_groups(PATIENTS, LABELS)
+    values = resampling.replicates(groups, {name: statistic}, resamples=resamples, rng=np.random.default_rng(seed))
+    return percentile_interval(name, float(statistic(np.ones((1, LABELS.size)))[0]), values[name])
+
+
+def statistics():
+    """The statistics of the bootstrap by the name of the metric that each one is."""
+    ranking = resampling.Ranking.of(LABELS, PROBABILITIES)
+    return {
+        "auroc": resampling.auroc_statistic(ranking),
+        "average_precision": resampling.average_precision_statistic(ranking),
+        "brier_score": resampling.mean_statistic((PROBABILITIES - LABELS) ** 2),
+        "log_loss": resampling.mean_statistic(metrics.case_log_losses(LABELS, PROBABILITIES)),
+    }
+
+
 def test_the_bootstrap_is_the_slow_bootstrap():
-    found = patient_bootstrap(LABELS, PROBABILITIES, PATIENTS, resamples=2000, rng=np.random.default_rng(1))
     rng = np.random.default_rng(2)
-    members = [np.flatnonzero(each == PATIENTS) for each in np.unique(PATIENTS)]
-    slow = {name: [] for name in STATISTICS}
+    members = [np.flatnonzero(patient == PATIENTS) for patient in np.unique(PATIENTS)]
+    slow = {name: [] for name in statistics()}
     for _ in range(400):
-        drawn = np.concatenate([members[each] for each in rng.integers(0, len(members), len(members))])
-        for name in STATISTICS:
-            slow[name].append(getattr(metrics, name)(LABELS[drawn], PROBABILITIES[drawn]))
-    for name, interval in found.items():
+        drawn = np.concatenate([members[patient] for patient in rng.integers(0, len(members), len(members))])
+        for name, values in slow.items():
+            values.append(getattr(metrics, name)(LABELS[drawn], PROBABILITIES[drawn]))
+    for name, statistic in statistics().items():
+        interval = bootstrap_interval(statistic, name, resamples=2000, seed=1)
         width = interval.upper - interval.lower
         assert np.quantile(slow[name], [0.025, 0.975]) == pytest.approx(
             [interval.lower, interval.upper], abs=0.15 * width
@@ -138,31 +152,20 @@ def test_the_bootstrap_is_the_slow_bootstrap():
         assert interval.estimate == pytest.approx(getattr(metrics, name)(LABELS, PROBABILITIES))
 
 
-def test_bootstrap_estimates_are_the_metrics():
-    names = (*STATISTICS, *AT_A_THRESHOLD, "ece")
-    settings = {"resamples": 50, "statistics": names, "threshold": 0.2, "bins": 10, "rng": np.random.default_rng(0)}
-    found = patient_bootstrap(LABELS, PROBABILITIES, PATIENTS, **settings)
-    counts = metrics.confusion(LABELS, PROBABILITIES, 0.2)
-    for name in AT_A_THRESHOLD:
-        assert found[name].estimate == pytest.approx(getattr(counts, name))
-    assert found["ece"].estimate == pytest.approx(expected_calibration_error(LABELS, PROBABILITIES, bins=10))
-
-
 def test_the_same_generator_gives_the_same_interval():
     first, second = (
-        patient_bootstrap(LABELS, PROBABILITIES, PATIENTS, resamples=200, rng=np.random.default_rng(3))
+        average_precision_interval(LABELS, PROBABILITIES, PATIENTS, resamples=200, rng=np.random.default_rng(3))
         for _ in range(2)
     )
     assert first == second
 
 
 def test_analytic_and_bootstrap_intervals_agree():
-    rng = np.random.default_rng(0)
     analytic = auroc_interval(LABELS, PROBABILITIES, PATIENTS)
-    drawn = patient_bootstrap(LABELS, PROBABILITIES, PATIENTS, rng=rng, statistics=("auroc",))["auroc"]
+    drawn = bootstrap_interval(statistics()["auroc"], "auroc", resamples=2000, seed=0)
     assert (analytic.lower, analytic.upper) == pytest.approx((drawn.lower, drawn.upper), abs=0.015)
-    precise = average_precision_interval(LABELS, PROBABILITIES, PATIENTS, rng=rng)
-    drawn = patient_bootstrap(LABELS, PROBABILITIES, PATIENTS, rng=rng)["average_precision"]
+    precise = average_precision_interval(LABELS, PROBABILITIES, PATIENTS, rng=np.random.default_rng(1))
+    drawn = bootstrap_interval(statistics()["average_precision"], "average_precision", resamples=2000, seed=2)
     assert (precise.lower, precise.upper) == pytest.approx((drawn.lower, drawn.upper), abs=0.03)
 
 
@@ -170,7 +173,7 @@ def test_paired_intervals_agree_and_use_the_pairing():
     rng = np.random.default_rng(0)
     comparison = PROBABILITIES + 0.05 * rng.normal(size=LABELS.size)
     drawn = paired_auroc_difference(LABELS, PROBABILITIES, comparison, PATIENTS, rng=rng)
-    analytic = paired_auroc_difference_analytic(LABELS, PROBABILITIES, comparison, PATIENTS)
+    analytic = paired_auroc(LABELS, PROBABILITIES, comparison, PATIENTS).interval()
     expected = metrics.auroc(LABELS, PROBABILITIES) - metrics.auroc(LABELS, comparison)
     assert drawn.estimate == pytest.approx(expected)
     assert analytic.estimate == pytest.approx(expected)
@@ -188,8 +191,8 @@ def test_a_model_does_not_differ_from_itself():
 
 def test_swapping_the_models_turns_the_difference_round():
     comparison = np.round(PROBABILITIES, 1)
-    one = paired_auroc_difference_analytic(LABELS, PROBABILITIES, comparison, PATIENTS)
-    other = paired_auroc_difference_analytic(LABELS, comparison, PROBABILITIES, PATIENTS)
+    one = paired_auroc(LABELS, PROBABILITIES, comparison, PATIENTS).interval()
+    other = paired_auroc(LABELS, comparison, PROBABILITIES, PATIENTS).interval()
     assert (one.lower, one.upper) == pytest.approx((-other.upper, -other.lower))
 
 
@@ -224,8 +227,8 @@ def test_perfect_separation_still_leaves_room_for_doubt():
 @pytest.mark.parametrize("patients", [2, 3, 5])
 def test_with_one_case_a_patient_a_mean_difference_is_students(patients):
     differences = np.random.default_rng(patients).normal(0.1, 1.0, patients)
-    found = mean_difference_interval(differences, np.arange(patients), level=0.9)
-    known = stats.ttest_1samp(differences, 0.0).confidence_interval(0.9)
+    found = mean_difference_interval(differences, np.arange(patients))
+    known = stats.ttest_1samp(differences, 0.0).confidence_interval(0.95)
     assert (found.lower, found.upper) == pytest.approx((known.low, known.high))
 
 
@@ -382,7 +385,7 @@ def test_every_interval_holds_its_estimate(seed, n):
         lambda: mean_interval((scores - labels) ** 2, patients, largest=1.0),
         lambda: calibration_slope_interval(labels, scores, patients),
         lambda: calibration_intercept_interval(labels, scores, patients),
-        lambda: paired_auroc_difference_analytic(labels, scores, -scores, patients),
+        lambda: paired_auroc(labels, scores, -scores, patients).interval(),
     )
     for compute in computed:
         with contextlib.suppress(UndefinedMetricError):
@@ -408,33 +411,25 @@ def test_an_undefined_interval_is_an_error(compute, message):
         compute()
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"statistics": ("f1",)}, "'f1' is unknown"),
-        ({"statistics": ("ppv",)}, "needs a threshold"),
-        ({"statistics": ("ppv",), "threshold": 1.0}, "undefined on 50 of 50 resamples"),
-    ],
-)
-def test_a_bootstrap_that_means_nothing_is_refused(settings, message):
-    with pytest.raises(UndefinedMetricError, match=message):
-        patient_bootstrap(LABELS, PROBABILITIES, PATIENTS, resamples=50, rng=np.random.default_rng(0), **settings)
+def test_a_statistic_that_many_resamples_do_not_define_is_refused():
+    called_positive = np.zeros(LABELS.size)
+    ppv = resampling.mean_statistic(LABELS.astype(float), called_positive)
+    with pytest.raises(UndefinedMetricError, match="undefined on 50 of 50 resamples"):
+        bootstrap_interval(ppv, "ppv", resamples=50, seed=0)
 
 
 def test_too_few_patients_of_a_class_cannot_be_resampled():
     labels = np.r_[1, np.zeros(20)].astype(int)
     with pytest.raises(UndefinedMetricError, match="too few patients of a class"):
-        patient_bootstrap(
-            labels, np.linspace(0, 1, 21), np.arange(21), rng=np.random.default_rng(0), statistics=("auroc",)
+        average_precision_interval(
+            labels, np.linspace(1, 0.5, 21) * (1 - 0.9 * labels), np.arange(21), rng=np.random.default_rng(0)
         )
 
 
 def test_ranking_statistics_take_any_scores():
     logits = metrics.log_odds(PROBABILITIES) * 50
-    found = patient_bootstrap(
-        LABELS, logits, PATIENTS, rng=np.random.default_rng(0), statistics=("auroc",), resamples=50
-    )
-    assert found["auroc"].estimate == pytest.approx(metrics.auroc(LABELS, PROBABILITIES))
+    statistic = resampling.auroc_statistic(resampling.Ranking.of(LABELS, logits))
+    assert statistic(np.ones((1, LABELS.size)))[0] == pytest.approx(metrics.auroc(LABELS, PROBABILITIES))
 
 
 def test_an_interval_reads_well():

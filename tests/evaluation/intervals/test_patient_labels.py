@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from pipeline.evaluation.calibration import error as calibration_error
-from pipeline.evaluation.calibration.fit import sigmoid
+from pipeline.evaluation.calibration.calibrator import sigmoid
 from pipeline.evaluation.calibration.logistic import fit_recalibration
 from pipeline.evaluation.intervals.patient_labels import PatientLabels
 

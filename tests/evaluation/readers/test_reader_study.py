@@ -13,7 +13,7 @@ from studies import calibrator, frame
 
 from pipeline.cli import run
 from pipeline.errors import TableError, UndefinedMetricError
-from pipeline.evaluation.intervals.bootstrap import paired_auroc_difference_analytic
+from pipeline.evaluation.intervals.paired_difference import paired_auroc
 from pipeline.evaluation.predictions import Predictions, write_predictions
 from pipeline.evaluation.readers.reader_study import auroc_covariance, compare_with_readers, panel_mean
 from pipeline.jobs.evaluate_predictions import evaluate_predictions
@@ -165,7 +165,7 @@ def test_readers_who_agree_wholly_are_one_reader():
     made, scores = study()
     same = pd.DataFrame({"a": scores["r0"], "b": scores["r0"], "c": scores["r0"]})
     found = compare_with_readers(made, same)
-    pair = paired_auroc_difference_analytic(made.labels, made.probabilities, scores["r0"], made.patients)
+    pair = paired_auroc(made.labels, made.probabilities, scores["r0"], made.patients).interval()
     assert found.gain.estimate == pytest.approx(pair.estimate)
     assert found.gain_fixed.upper - found.gain_fixed.lower == pytest.approx(pair.upper - pair.lower, rel=0.03)
     assert found.gain.upper == pytest.approx(found.gain_fixed.upper)

@@ -8,7 +8,7 @@ import pytest
 from studies import calibrator, frame
 
 from pipeline.evaluation.predictions import Predictions, write_predictions
-from pipeline.evaluation.report.characteristics import HIDDEN, characteristics
+from pipeline.evaluation.report.characteristics import HIDDEN_COUNT, characteristics
 from pipeline.jobs.evaluate_predictions import evaluate_predictions
 
 
@@ -71,10 +71,10 @@ def test_cells_of_one_or_two_patients_are_hidden_and_never_alone():
     """Scanner b has two test patients of 10: shown by the others' sum, were nothing else hidden."""
     made = table(scanner=lambda number, case: "b" if number in (4, 8, 1, 2, 3, 5) else "a" if number % 8 else "c")
     found = rows_of(made, ["scanner"])
-    assert found["scanner", "b (patients)"] == ("4 (13 %)", HIDDEN)
+    assert found["scanner", "b (patients)"] == ("4 (13 %)", HIDDEN_COUNT)
     others = [found["scanner", "a (patients)"][1], found["scanner", "c (patients)"][1]]
-    assert others.count(HIDDEN) == 1
-    shown = next(cell for cell in others if cell != HIDDEN)
+    assert others.count(HIDDEN_COUNT) == 1
+    shown = next(cell for cell in others if cell != HIDDEN_COUNT)
     assert int(shown.split()[0]) <= 10 - 2 - 3
 
 
@@ -90,9 +90,9 @@ def test_values_of_fewer_than_three_patients_are_not_named(patients):
 def test_quartiles_need_ten_patients_and_missing_cells_three():
     made = table(age=lambda number, case: float(number) if number % 4 or number < 36 else None)
     found = rows_of(made, ["age"])
-    assert found["age", "median (quartiles)"][1] == HIDDEN  # nine test patients
-    assert found["age", "missing (patients)"] == ("0 (0 %)", HIDDEN)  # one of them
-    assert found["age", "median (quartiles)"][0] != HIDDEN
+    assert found["age", "median (quartiles)"][1] == HIDDEN_COUNT  # nine test patients
+    assert found["age", "missing (patients)"] == ("0 (0 %)", HIDDEN_COUNT)  # one of them
+    assert found["age", "median (quartiles)"][0] != HIDDEN_COUNT
 
 
 def test_free_text_is_not_shown():

@@ -11,12 +11,20 @@ from studies import calibrator, frame, point, predictions, several_seeds
 from pipeline.evaluation.beside_headline import evaluate_details
 from pipeline.evaluation.decisions.prevalence import restate_prevalence
 from pipeline.evaluation.evaluate import evaluate
-from pipeline.evaluation.intervals.bootstrap import Interval, paired_auroc_difference
+from pipeline.evaluation.intervals.bootstrap import paired_auroc_difference
+from pipeline.evaluation.intervals.interval import Interval
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.report.checklist import ANSWERS, checklist
 from pipeline.evaluation.report.figure_frame import Caption, to_png
 from pipeline.evaluation.report.figures import evaluation_figures
-from pipeline.evaluation.report.page import ComparisonModel, Flow, Picture, ReportInputs, SplitCounts, render_report
+from pipeline.evaluation.report.page import (
+    ComparisonModel,
+    Flow,
+    ReportInputs,
+    ReportPicture,
+    SplitCounts,
+    render_report,
+)
 from pipeline.workflow.reporting.training_summary import evaluation_text
 
 VOID = {"meta", "img", "br", "link"}
@@ -85,7 +93,7 @@ def full():
             resamples=50,
         ),
         restated=(restate_prevalence(found["sensitivity"], found["specificity"], prevalence=0.01),),
-        pictures=(Picture("case 7", "probability 0.98, benign", b"\x89PNG"),),
+        pictures=(ReportPicture("case 7", "probability 0.98, benign", b"\x89PNG"),),
         data={"Manifest": "manifest.csv"},
         preprocessing={"Spacing": "1 x 1 x 1 mm"},
         provenance={"Git commit": "abc"},
