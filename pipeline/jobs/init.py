@@ -52,7 +52,28 @@ class InitOptions:
     simulated: bool = False
 
 
-def init(folder: Path, options: InitOptions) -> None:
+@dataclass(frozen=True)
+class InitResult:
+    """A manifest and a configuration for a folder of scans.
+
+    Attributes:
+        manifest: ``manifest.csv``.
+        config: ``config.yaml``.
+        cases: the manifest's.
+        summary: what was found and written.
+        missing: what a training still needs, a line each.
+        next_commands: what to run next.
+    """
+
+    manifest: Path
+    config: Path
+    cases: tuple[Case, ...]
+    summary: str
+    missing: tuple[str, ...]
+    next_commands: tuple[str, ...]
+
+
+def init(folder: Path, options: InitOptions) -> InitResult:
     """Write ``manifest.csv``, ``manifest.yaml`` and ``config.yaml`` into a folder; nothing is overwritten.
 
     Raises:
@@ -78,7 +99,7 @@ def init(folder: Path, options: InitOptions) -> None:
             undo.callback((folder / name).unlink)
         read_manifest(folder / MANIFEST)  # what was written is what the other commands can read
         undo.pop_all()
-    _say(folder, intake, options)
+    return _result(folder, intake, options)
 
 
 def _require_usable(options: InitOptions) -> None:
@@ -155,17 +176,24 @@ def _below_here(text: str, case: Case) -> str:
     return f"./{text}" if is_formula(text) and text.startswith(case.image) else text
 
 
-def _say(folder: Path, intake: Intake, options: InitOptions) -> None:
+def _result(folder: Path, intake: Intake, options: InitOptions) -> InitResult:
     count = Count.of([case for case in intake.cases if case.label is not None])
     unlabelled = sum(case.label is None for case in intake.cases)
-    print("\n".join(map(one_line, intake.lines)))
-    if intake.left_out:
-        print("left out:", *(f"  {one_line(line)}" for line in intake.left_out), sep="\n")
-    print(f"{folder / MANIFEST}: {count}{f'; {unlabelled} cases without a label' if unlabelled else ''}")
-    print(f"{folder / CONFIG}: every value is a usable one")
-    for line in _missing(folder, count, options):
-        print(line, file=sys.stderr)
-    print("next:", *(f"  {line}" for line in _next(folder, count, options)), sep="\n")
+    left_out = ["left out:", *(f"  {one_line(line)}" for line in intake.left_out)] if intake.left_out else []
+    lines = [
+        *map(one_line, intake.lines),
+        *left_out,
+        f"{folder / MANIFEST}: {count}{f'; {unlabelled} cases without a label' if unlabelled else ''}",
+        f"{folder / CONFIG}: every value is a usable one",
+    ]
+    return InitResult(
+        manifest=folder / MANIFEST,
+        config=folder / CONFIG,
+        cases=tuple(intake.cases),
+        summary="\n".join(lines),
+        missing=tuple(_missing(folder, count, options)),
+        next_commands=tuple(_next(folder, count, options)),
+    )
 
 
 def _missing(folder: Path, count: Count, options: InitOptions) -> Iterable[str]:

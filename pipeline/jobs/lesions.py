@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline.cases.case import CENTER_COLUMNS, Case
 from pipeline.cases.inputs import Inputs, read_inputs
 from pipeline.cases.lesions.lesion import Labels, ReadingOptions, counted, parse_system
-from pipeline.cases.lesions.locate import DIAMETER, SOURCE, LocatedLesion, locate
+from pipeline.cases.lesions.locate import DIAMETER, SOURCE, Located, LocatedLesion, locate
 from pipeline.cases.lesions.report import report_lines
 from pipeline.cases.lesions.sign_trap import swapped_signs
 from pipeline.cases.manifest import read_manifest
@@ -78,11 +78,39 @@ def reading_options(
     )
 
 
-def lesions(request: LesionsRequest) -> int:
-    """Write a manifest with one row a lesion, and say what was found, what matched and what did not.
+@dataclass(frozen=True)
+class LesionsResult:
+    """A manifest of lesions.
 
-    Returns:
-        1 when an image has no lesion, or an annotation of one cannot be used, else 0.
+    Attributes:
+        manifest: the new table, one row a lesion.
+        located: the lesions, and the images and annotations without a counterpart.
+        swapped_signs: what is suspicious about the signs of the centres; None when nothing is.
+    """
+
+    manifest: Path
+    located: Located
+    swapped_signs: str | None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every image has a lesion and every annotation of one could be used."""
+        match = self.located.match
+        damaged = any(refused.error.code not in _OTHERS_LESIONS for refused in match.homeless)
+        return not (self.located.without or match.refused or damaged or self.swapped_signs)
+
+    @property
+    def summary(self) -> str:
+        """What the command prints last."""
+        cases, without = [lesion.case for lesion in self.located.lesions], len(self.located.without)
+        images = counted(len({case.path for case in cases}), "image")
+        left_out = f"; {counted(without, 'image')} without one left out" if without else ""
+        line = f"{self.manifest}: {counted(len(cases), 'lesion')} of {images}, one row each{left_out}"
+        return "\n".join([*([one_line(self.swapped_signs)] if self.swapped_signs else []), line])
+
+
+def lesions(request: LesionsRequest) -> LesionsResult:
+    """Write a manifest with one row a lesion, and say what was found, what matched and what did not.
 
     Raises:
         UsageError: when nothing matches, the file exists, or images would not lie under its folder.
@@ -97,15 +125,8 @@ def lesions(request: LesionsRequest) -> int:
     if not located.lesions:
         raise UsageError(f"{request.images}: none of its images has a lesion in the sources, so nothing is written")
     _write(out, inputs, located.lesions)
-    cases = [located_lesion.case for located_lesion in located.lesions]
-    trap = swapped_signs(cases, root=inputs.root, limits=request.options.limits)
-    if trap is not None:
-        print(one_line(trap))
-    images = len({case.path for case in cases})
-    left = f"; {counted(len(located.without), 'image')} without one left out" if located.without else ""
-    print(f"{out}: {counted(len(cases), 'lesion')} of {counted(images, 'image')}, one row each{left}")
-    damaged = [refused for refused in located.match.homeless if refused.error.code not in _OTHERS_LESIONS]
-    return int(bool(located.without or located.match.refused or damaged or trap is not None))
+    cases = [lesion.case for lesion in located.lesions]
+    return LesionsResult(out, located, swapped_signs(cases, root=inputs.root, limits=request.options.limits))
 
 
 def _refuse_lost_labels(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -95,12 +95,17 @@ class Outlook:
             "smallest_gap": {f"{share:g}": gaps for share, gaps in self.gaps.items()},
             "riley_2021_cases": dict(self.published),
             "riley_2020_cases": asdict(self.regression) | {"parameters": self.parameters},
-            "conditions": [asdict(each) for each in self.conditions],
+            "conditions": [asdict(condition) for condition in self.conditions],
         }
 
+    @property
+    def summary(self) -> str:
+        """What the command prints."""
+        return "\n".join(_summary_lines(self))
 
-def plan(manifest_path: Path, *, config_path: Path | None, assumed: Assumed, json_file: Path | None) -> int:
-    """Print what the labelled cases of a manifest can train and show; no scan is opened.
+
+def plan(manifest_path: Path, *, config_path: Path | None, assumed: Assumed, json_file: Path | None) -> Outlook:
+    """Say what the labelled cases of a manifest can train and show; no scan is opened.
 
     Args:
         manifest_path: the table.
@@ -109,9 +114,6 @@ def plan(manifest_path: Path, *, config_path: Path | None, assumed: Assumed, jso
         assumed: of the model that will be trained.
         json_file: where everything goes.
 
-    Returns:
-        0.
-
     Raises:
         UsageError: when the table or the configuration has a fault, or cannot be split.
     """
@@ -119,8 +121,7 @@ def plan(manifest_path: Path, *, config_path: Path | None, assumed: Assumed, jso
     outlook = look_ahead(cases, splits, settled, assumed=assumed, config=config)
     if json_file is not None:
         write_json(json_file, outlook.to_json())
-    _print(outlook)
-    return 0
+    return outlook
 
 
 def _splits(manifest_path: Path, config_path: Path | None) -> tuple[list[Case], Splits, Plan, Config | None]:
@@ -208,10 +209,10 @@ def _conditions(calibrating: Count, judging: Count, settled: Plan) -> tuple[Cond
     return gate, confidence, zone
 
 
-def _print(outlook: Outlook) -> None:
+def _summary_lines(outlook: Outlook) -> Iterable[str]:
     assumed, judging = outlook.assumed, outlook.judging
-    print("\n".join(outlook.lines))
-    print(
+    yield from outlook.lines
+    yield (
         f"judged: {judging}; taken for an AUROC of {assumed.auroc:g}, a sensitivity of {assumed.sensitivity:g} and a "
         f"correlation of {assumed.alike:g} between a patient's cases, they are worth {outlook.size.cases:.0f} "
         "independent cases"
@@ -221,17 +222,17 @@ def _print(outlook: Outlook) -> None:
         limits = f"{interval.lower:.3f} to {interval.upper:.3f}"
         row = (f"{interval.estimate:.3f}", limits, f"{half_width(interval):.3f}", f"{TARGETS[name]:g}")
         table.add_row(_NAMES[name], *row, f"{outlook.needed[name]:,}")
-    print(table_text(table, width=120))
+    yield table_text(table, width=120)
     for share, gaps in outlook.gaps.items():
         found = ", ".join(f"{_NAMES[name].split(' at ')[0]} {min(gap, 1.0):.2f}" for name, gap in gaps.items())
-        print(f"smallest gap between {100 * share:.0f} % of the patients and the others (80 % power, 5 %): {found}")
+        yield f"smallest gap between {100 * share:.0f} % of the patients and the others (80 % power, 5 %): {found}"
     published = ", ".join(f"{_NAMES[name]} {cases:,}" for name, cases in outlook.published.items())
-    print(f"independent cases by Riley et al. (2021), for an external validation: {published}")
+    yield f"independent cases by Riley et al. (2021), for an external validation: {published}"
     slopes = "the logit" if outlook.parameters == 1 else f"the logit and {outlook.parameters - 1} covariates"
-    print(
+    yield (
         f"independent cases by Riley et al. (2020), for the regression that calibrates ({slopes}): "
         f"{outlook.regression.cases:,}; {outlook.calibrating.malignant + outlook.calibrating.benign:,} calibrate. No "
         "such rule exists for the network, whose parameters are not a regression's"
     )
     for condition in outlook.conditions:
-        print(f"{'yes' if condition.holds else 'no '}  {condition.name}: {condition.finding}")
+        yield f"{'yes' if condition.holds else 'no '}  {condition.name}: {condition.finding}"

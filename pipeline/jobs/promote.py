@@ -17,6 +17,7 @@ from pipeline.evaluation.gate.decision import Condition, GateDecision, decide_pr
 from pipeline.evaluation.gate.power import POWER_NAME
 from pipeline.evaluation.gate.records import GateLook
 from pipeline.tracking import promotion
+from pipeline.tracking.registry import RegisteredVersion
 from pipeline.tracking.runs import TrackedRun, open_run
 from pipeline.tracking.store import open_store
 from pipeline.workflow.judging.candidates import Candidate
@@ -45,11 +46,11 @@ class PromoteOptions:
     prevalence: float | None = None
 
 
-def promote(model_name: str, manifest_path: Path, options: PromoteOptions) -> int:
+def promote(model_name: str, manifest_path: Path, options: PromoteOptions) -> GateDecision:
     """Ask the gate, write its decision to the model version, and move ``champion`` when it may move.
 
     Returns:
-        0 when the version became champion, 1 when the gate refused.
+        The gate's decision; the version is champion when it says ``promoted``.
 
     Raises:
         UsageError: when force and reason do not come together, or the version is the champion already.
@@ -93,7 +94,7 @@ def promote(model_name: str, manifest_path: Path, options: PromoteOptions) -> in
         if decision.promoted:
             promotion.move_champion(run.store, version, from_version=matchup.champion.version)
     print(*differences.lines, f"{version}: {decision.verdict}", sep="\n")
-    return int(not decision.promoted)
+    return decision
 
 
 def _policy(options: PromoteOptions) -> GatePolicy:
@@ -121,8 +122,11 @@ def _anchor_text(matchup: Matchup) -> str:
     return matchup.anchor.version.uri if isinstance(matchup.anchor, Candidate) else "none"
 
 
-def anchor(model_name: str, *, reason: str) -> None:
+def anchor(model_name: str, *, reason: str) -> RegisteredVersion:
     """Make a version the one that every challenger is compared with besides the champion; a person's decision.
+
+    Returns:
+        The version that is the anchor now.
 
     Raises:
         UsageError: when the reason is blank.
@@ -133,19 +137,20 @@ def anchor(model_name: str, *, reason: str) -> None:
     store = open_store(Tracking())
     version = promotion.find_version(store, model_name)
     promotion.set_anchor(store, version, reason=reason, at=_now())
-    print(f"{version} is the anchor: every challenger must be no worse than it, too")
+    return version
 
 
-def rollback(name: str) -> None:
+def rollback(name: str) -> promotion.Rollback:
     """Give ``champion`` back to the version that the present one replaced.
+
+    Returns:
+        The version that is champion again, and the one that steps down.
 
     Raises:
         ModelError: when there is no such registered model.
         UsageError: when its champion replaced none.
     """
-    store = open_store(Tracking())
-    down, restored = promotion.restore_champion(store, name, at=_now())
-    print(f"{restored} is champion again; {down} steps down")
+    return promotion.restore_champion(open_store(Tracking()), name, at=_now())
 
 
 def _record(

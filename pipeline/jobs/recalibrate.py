@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from pipeline.scoring.drift import GIVEN_MEASURES, PROBABILITY, fit_probability_
 from pipeline.scoring.golden import add_golden
 from pipeline.scoring.model_description import LabelMeaning, ModelDescription, PatientHashes
 from pipeline.scoring.model_directory import Member, Model, load_model, save_model
-from pipeline.tracking.promotion import Version, find_version
+from pipeline.scoring.rows import ScoreRow
+from pipeline.tracking.promotion import find_version
 from pipeline.tracking.registry import RegisteredVersion, log_model, model_folder, package_versions, register
 from pipeline.tracking.runs import TrackedRun, open_run
 from pipeline.tracking.store import experiment_of, open_store
@@ -46,11 +48,27 @@ from pipeline.workflow.learning.provenance import git_commit, public_values
 from pipeline.workflow.learning.record import row_columns
 
 
-def recalibrate(model_name: str, manifest_path: Path, *, prevalence: float | None = None) -> int:
-    """Refit on local labelled cases, track, register as ``challenger``; the last line names the new model.
+@dataclass(frozen=True, eq=False)
+class RecalibrationResult:
+    """A recalibrated model.
 
-    Returns:
-        0, or 1 when cases were rejected.
+    Attributes:
+        model_uri: MLflow URI of the new model: a registered version, or the run's.
+        version: in the registry; None when the model has no registered name.
+        refits: by finding, its calibrators, operating point and what changed.
+        rejected: score rows of the cases that got no probability.
+        summary: what the command prints.
+    """
+
+    model_uri: str
+    version: RegisteredVersion | None
+    refits: Mapping[str, Refit]
+    rejected: tuple[ScoreRow, ...]
+    summary: str
+
+
+def recalibrate(model_name: str, manifest_path: Path, *, prevalence: float | None = None) -> RecalibrationResult:
+    """Refit on local labelled cases, track, and register as ``challenger``.
 
     Raises:
         UsageError: when a case's patient trained the model, too few patients are left, or a prevalence cannot be meant.
@@ -83,12 +101,14 @@ def recalibrate(model_name: str, manifest_path: Path, *, prevalence: float | Non
     title = f"recalibration of {model.description.name} on {manifest_path.name}"
     with open_run(config.model_copy(update={"experiment": experiment}), name=title, tags=tags) as run:
         version = _record(run, model, refits, usable, manifest, origin)
-    print(_text(model, refits, scored))
-    print(*differences.lines, sep="\n", end="\n" * bool(differences.lines))
-    if version:
-        print(version.describe())
-    print(f"model: {version.uri if version else f'runs:/{run.run_id}/model'}")
-    return int(len(usable) < len(scored))
+    lines = [_text(model, refits, scored), *differences.lines, *([version.describe()] if version else [])]
+    return RecalibrationResult(
+        model_uri=version.uri if version else f"runs:/{run.run_id}/model",
+        version=version,
+        refits=refits,
+        rejected=tuple(case.row for case in scored if not case.usable),
+        summary="\n".join(lines),
+    )
 
 
 def _score_unseen(model: Model, manifest: Manifest) -> list[Scored]:
@@ -125,7 +145,7 @@ def _record(
     refits: Mapping[str, Refit],
     usable: Sequence[Scored],
     manifest: Manifest,
-    origin: Version | None,
+    origin: RegisteredVersion | None,
 ) -> RegisteredVersion | None:
     """Save, log and register the new model."""
     cases = [each.case for each in usable]

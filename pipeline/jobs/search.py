@@ -37,14 +37,28 @@ _SPLITS = ("train", "validation")
 _SHOWN = 5
 
 
-def search(config_path: Path, overrides: Sequence[str] = ()) -> int:
+@dataclass(frozen=True)
+class SearchResult:
+    """What the trials of a study found so far.
+
+    Attributes:
+        study: name of the study; another run of the same question goes on with it.
+        best: values by dotted key of the best trial.
+        value: of the monitored quantity, of the best trial.
+        summary: what the command prints.
+    """
+
+    study: str
+    best: Mapping[str, Any]
+    value: float
+    summary: str
+
+
+def search(config_path: Path, overrides: Sequence[str] = ()) -> SearchResult:
     """Try settings until the study has its trials; run it again, or twice at once, and it goes on where it is.
 
     The study is a journal in ``output``, one for each configuration, data and ranges. Each trial is a run below this
     command's run in MLflow, and none is registered.
-
-    Returns:
-        0.
 
     Raises:
         ConfigError: without ranges, or when one of their ends is not accepted.
@@ -70,8 +84,14 @@ def search(config_path: Path, overrides: Sequence[str] = ()) -> int:
         run.metrics({f"best_{_monitor(config)}": finished[0].values[0]})
         with tempfile.TemporaryDirectory() as folder:
             run.artifact(_write_trials(study, Path(folder)))
-    _report(study, finished, config, settings, config_path, overrides)
-    return 0
+    best = {key: finished[0].params[key] for key in settings.ranges}
+    command = shlex.join(["malignancy", "train", str(config_path), *overrides, *_as_overrides(best)])
+    lines = [
+        _table_text(study, finished, config, settings),
+        "the best of many tries on one validation split looks better than it is; the test split was not read",
+        f"train it with: {redact(command)}",
+    ]
+    return SearchResult(study.study_name, best, finished[0].values[0], "\n".join(lines))
 
 
 @dataclass(frozen=True)
@@ -227,14 +247,10 @@ def _write_trials(study: optuna.Study, folder: Path) -> Path:
     return path
 
 
-def _report(
-    study: optuna.Study,
-    finished: Sequence[optuna.trial.FrozenTrial],
-    config: Config,
-    settings: Search,
-    config_path: Path,
-    overrides: Sequence[str],
-) -> None:
+def _table_text(
+    study: optuna.Study, finished: Sequence[optuna.trial.FrozenTrial], config: Config, settings: Search
+) -> str:
+    """The best trials as a table."""
     states = [trial.state.name.lower() for trial in study.trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     seeds = len(settings.seeds)
@@ -246,11 +262,7 @@ def _report(
         spread = f"{np.std(trial.user_attrs['values']):.4f}" if seeds > 1 else "one seed"
         cells = [_text(trial.params[key]) for key in settings.ranges]
         table.add_row(str(trial.number), f"{trial.value:.4f}", spread, *cells)
-    print(table_text(table, width=140))
-    best = {key: finished[0].params[key] for key in settings.ranges}
-    command = shlex.join(["malignancy", "train", str(config_path), *overrides, *_as_overrides(best)])
-    print("the best of many tries on one validation split looks better than it is; the test split was not read")
-    print(f"train it with: {redact(command)}")
+    return table_text(table, width=140)
 
 
 def _text(value: Any) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ModelError, UsageError
 from pipeline.redaction import redact
 from pipeline.tracking.faults import store_faults, store_reason
-from pipeline.tracking.registry import ANCHOR, CHAMPION, no_champion
+from pipeline.tracking.registry import ANCHOR, CHAMPION, RegisteredVersion, no_champion
 from pipeline.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -30,29 +30,22 @@ _URI = re.compile(r"^models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>
 
 
 @dataclass(frozen=True)
-class Version:
-    """A model version of the registry.
+class Rollback:
+    """A champion that gave way to the version before it.
 
     Attributes:
-        name: of the registered model.
-        version: its number, as text.
-        run_id: of the run that made it.
+        restored: champion again.
+        stepped_down: the champion until now.
     """
 
-    name: str
-    version: str
-    run_id: str
-
-    @property
-    def uri(self) -> str:
-        """``models:/NAME/VERSION``."""
-        return f"models:/{self.name}/{self.version}"
+    restored: RegisteredVersion
+    stepped_down: RegisteredVersion
 
     def __str__(self) -> str:
-        return f"{self.name} version {self.version}"
+        return f"{self.restored} is champion again; {self.stepped_down} steps down"
 
 
-def find_version(store: Store, model: str) -> Version:
+def find_version(store: Store, model: str) -> RegisteredVersion:
     """The model version that ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION`` names.
 
     Raises:
@@ -76,7 +69,7 @@ def find_version(store: Store, model: str) -> Version:
         raise ModelError(
             f"{model}: no such version in {store.shown} ({store_reason(error)}); `malignancy ui` lists them"
         ) from None
-    return Version(name, str(found.version), str(found.run_id))
+    return RegisteredVersion(name, str(found.version), str(found.run_id))
 
 
 def _has_versions(store: Store, name: str) -> bool:
@@ -92,7 +85,7 @@ def registered_name(model: str) -> str | None:
     return parts["name"] if parts else None
 
 
-def find_anchor(store: Store, name: str) -> Version | str:
+def find_anchor(store: Store, name: str) -> RegisteredVersion | str:
     """The fixed version that every challenger of a name is compared with, or why there is none.
 
     It is the one with the alias ``anchor``: the first champion gets it and keeps it until a person gives it to another.
@@ -106,7 +99,7 @@ def find_anchor(store: Store, name: str) -> Version | str:
         return f"{lost} was deleted"
 
 
-def set_anchor(store: Store, version: Version, *, reason: str, at: str) -> None:
+def set_anchor(store: Store, version: RegisteredVersion, *, reason: str, at: str) -> None:
     """Make a version the anchor; reason, time and the anchor before are noted on it."""
     before = find_anchor(store, version.name)
     tags = {"gate.anchor_because": reason, "gate.anchor_since": at, "gate.anchor_before": str(before)}
@@ -115,7 +108,7 @@ def set_anchor(store: Store, version: Version, *, reason: str, at: str) -> None:
     store.client.set_registered_model_alias(version.name, ANCHOR, version.version)
 
 
-def write_decision(store: Store, version: Version, *, tags: Mapping[str, str], text: str) -> None:
+def write_decision(store: Store, version: RegisteredVersion, *, tags: Mapping[str, str], text: str) -> None:
     """Write the gate's decision to a version: tags, and the description below what training wrote."""
     client = store.client
     for name, value in tags.items():
@@ -126,7 +119,7 @@ def write_decision(store: Store, version: Version, *, tags: Mapping[str, str], t
     client.update_model_version(version.name, version.version, (before[:room] + _SECTION + text)[:_LIMIT])
 
 
-def move_champion(store: Store, version: Version, *, from_version: Version) -> None:
+def move_champion(store: Store, version: RegisteredVersion, *, from_version: RegisteredVersion) -> None:
     """Make a version the champion, remembering which one it replaces.
 
     The memory is written first: an interruption in between leaves the old champion in place.
@@ -136,16 +129,13 @@ def move_champion(store: Store, version: Version, *, from_version: Version) -> N
     client.set_registered_model_alias(version.name, CHAMPION, version.version)
 
 
-def restore_champion(store: Store, name: str, *, at: str) -> tuple[Version, Version]:
+def restore_champion(store: Store, name: str, *, at: str) -> Rollback:
     """Give ``champion`` back to the version that the present one replaced.
 
     Args:
         store: open.
         name: of the registered model.
         at: time, noted on the version that steps down.
-
-    Returns:
-        The version that steps down, and the one restored.
 
     Raises:
         ModelError: when there is no such model, or the version before is gone.
@@ -164,10 +154,10 @@ def restore_champion(store: Store, name: str, *, at: str) -> tuple[Version, Vers
     )
     # So that a second rollback goes further back and not to and fro.
     store.client.delete_model_version_tag(name, champion.version, _PREVIOUS)
-    return champion, restored
+    return Rollback(restored, stepped_down=champion)
 
 
-def registered_probabilities(version: Version, cases: pd.DataFrame, *, root: Path) -> NDArray[np.float64]:
+def registered_probabilities(version: RegisteredVersion, cases: pd.DataFrame, *, root: Path) -> NDArray[np.float64]:
     """What the registered MLflow model itself answers, shape (n,); NaN where it gives no probability.
 
     Args:

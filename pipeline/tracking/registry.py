@@ -60,33 +60,38 @@ def no_champion(name: str) -> str:
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """A version in the registry.
+    """A model version of the registry.
 
     Attributes:
         name: of the registered model.
         version: its number, as text.
-        alias: ``champion`` or ``challenger``.
-        has_champion: whether the name has one to compare it with.
+        run_id: of the run that made it.
+        alias: ``champion`` or ``challenger`` of a version that was just registered; blank of one that was looked up.
+        has_champion: whether the name had a champion when it was registered.
     """
 
     name: str
     version: str
-    alias: str
+    run_id: str
+    alias: str = ""
     has_champion: bool = True
 
     @property
     def uri(self) -> str:
-        """What ``malignancy score`` takes."""
+        """``models:/NAME/VERSION``, as ``malignancy score`` takes it."""
         return f"models:/{self.name}/{self.version}"
 
+    def __str__(self) -> str:
+        return f"{self.name} version {self.version}"
+
     def describe(self) -> str:
-        """What it became, and why."""
+        """What a version became when it was registered, and why."""
         why = "challenger; `malignancy promote` lets the gate compare it with the champion"
         if self.alias == CHAMPION:
             why = "champion, because no version of this name was in the store before"
         elif not self.has_champion:
             why = f"challenger; {no_champion(self.name)}"
-        return f"registered: {self.name} version {self.version}, {why}"
+        return f"registered: {self}, {why}"
 
 
 def package_versions() -> dict[str, str]:
@@ -167,13 +172,14 @@ def register(run: TrackedRun, *, name: str, description: str, tags: Mapping[str,
         model_id=logged.model_id,
     )
     client.set_registered_model_alias(name, CHALLENGER, version.version)
+    number = str(version.version)
     if CHAMPION in client.get_registered_model(name).aliases:
-        return RegisteredVersion(name, str(version.version), CHALLENGER)
-    if str(version.version) != "1":  # numbers are not given twice: others of this name were there, and may be deleted
-        return RegisteredVersion(name, str(version.version), CHALLENGER, has_champion=False)
+        return RegisteredVersion(name, number, run.run_id, CHALLENGER)
+    if number != "1":  # numbers are not given twice: others of this name were there, and may be deleted
+        return RegisteredVersion(name, number, run.run_id, CHALLENGER, has_champion=False)
     client.set_registered_model_alias(name, CHAMPION, version.version)
     client.set_registered_model_alias(name, ANCHOR, version.version)
-    return RegisteredVersion(name, str(version.version), CHAMPION)
+    return RegisteredVersion(name, number, run.run_id, CHAMPION)
 
 
 def model_folder(model: str, config: Tracking) -> Path:

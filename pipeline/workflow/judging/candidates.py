@@ -21,7 +21,7 @@ from pipeline.evaluation.results import Evaluation
 from pipeline.scoring.model_description import ModelDescription
 from pipeline.scoring.model_directory import Model, load_model
 from pipeline.tracking import promotion
-from pipeline.tracking.registry import CHAMPION, model_folder
+from pipeline.tracking.registry import CHAMPION, RegisteredVersion, model_folder
 from pipeline.tracking.store import open_store
 from pipeline.workflow.judging.labelled_cases import Scored, predictions_from, score_labelled, seen_cases, seen_images
 
@@ -30,7 +30,7 @@ from pipeline.workflow.judging.labelled_cases import Scored, predictions_from, s
 class Candidate:
     """A registered version with its model directory loaded."""
 
-    version: promotion.Version
+    version: RegisteredVersion
     model: Model
 
     def standing(self) -> Standing:
@@ -49,7 +49,7 @@ def standing_of(description: ModelDescription, name: str) -> Standing:
     )
 
 
-def load_candidate(version: promotion.Version, config: Tracking) -> Candidate:
+def load_candidate(version: RegisteredVersion, config: Tracking) -> Candidate:
     """Fetch a version's model directory and load it.
 
     Raises:

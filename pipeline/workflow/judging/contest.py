@@ -18,7 +18,7 @@ from pipeline.evaluation.gate import conditions
 from pipeline.evaluation.gate.decision import Condition
 from pipeline.evaluation.gate.records import Anchored, Answers, Contender, GateLook, LockedCases, Parity
 from pipeline.tracking import looks, promotion
-from pipeline.tracking.registry import CHAMPION
+from pipeline.tracking.registry import CHAMPION, RegisteredVersion
 from pipeline.tracking.runs import TrackedRun
 from pipeline.tracking.store import experiment_id, open_store
 from pipeline.workflow.judging.candidates import Candidate, contender, load_candidate
@@ -112,7 +112,7 @@ def match_up(model_name: str, manifest: Manifest, config: Tracking) -> Matchup:
     return Matchup(challenger, champion, anchor, manifest, unseen, counts)
 
 
-def _anchor(found: promotion.Version | str, others: Sequence[Candidate], config: Tracking) -> Candidate | str:
+def _anchor(found: RegisteredVersion | str, others: Sequence[Candidate], config: Tracking) -> Candidate | str:
     """The anchor, loaded where it is a model of its own; or why there is none."""
     if isinstance(found, str):
         return found

@@ -1,0 +1,70 @@
+"""The command ``score``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pipeline.cli.options import LesionSources
+from pipeline.console import print_summary
+
+
+def score(
+    model: Annotated[str, typer.Argument(help="Model directory or MLflow model URI; several, with commas: ensemble.")],
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT", help="Manifest, folder searched for scans, one scan, or a URL of these.")
+    ],
+    out: Annotated[Path, typer.Option(help="Output folder; an earlier run into it is continued.")],
+    engine: Annotated[Literal["local", "ray"], typer.Option(help="ray: RAY_ADDRESS, or a local cluster.")] = "local",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes or actors; one per core by default.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Cases that go through the network together.")] = 8,
+    backend: Annotated[
+        Literal["eager", "bf16", "onnx", "openvino"], typer.Option(help="How the network runs.")
+    ] = "eager",
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one scan may take to be read.")] = 300.0,
+    restart: Annotated[bool, typer.Option("--restart", help="Set aside the rows that --out holds.")] = False,
+    rescore_changed: Annotated[
+        bool, typer.Option("--rescore-changed", help="Score inputs again that changed since they were scored.")
+    ] = False,
+    max_failure_rate: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Stop, exit 3, when a larger share of 50 cases or more is not scored."),
+    ] = 1.0,
+    accept_rejects: Annotated[
+        float, typer.Option(min=0, max=1, help="Exit 0 up to this share of cases that are not scored.")
+    ] = 0.0,
+    min_age: Annotated[float, typer.Option(min=0, help="Leave files younger than these seconds for later.")] = 0.0,
+    drift_alert: Annotated[
+        float,
+        typer.Option(min=0, help="Population stability index beyond chance that makes a clear shift an alert."),
+    ] = 0.1,
+    lesions: LesionSources = None,
+    track: Annotated[bool, typer.Option(help="Log the run to MLflow.")] = True,
+) -> None:
+    """Score every scan: one row each, with a calibrated probability or the reason why there is none."""
+    from pipeline.scoring.worker_server import start_server_early
+
+    if engine == "local":
+        start_server_early(model, source, out, restart=restart)
+    from pipeline.jobs.score import ScoreOptions
+    from pipeline.jobs.score import score as job
+
+    options = ScoreOptions(
+        engine=engine,
+        workers=workers,
+        batch_size=batch_size,
+        backend=backend,
+        timeout_seconds=timeout,
+        restart=restart,
+        rescore_changed=rescore_changed,
+        max_failure_rate=max_failure_rate,
+        min_age_seconds=min_age,
+        drift_alert=drift_alert,
+        lesions=tuple(lesions or ()),
+        track=track,
+    )
+    result = job(model, source, out, options)
+    print_summary(result.summary_text)
+    raise typer.Exit(int(result.summary["unscored_share"] > accept_rejects))
