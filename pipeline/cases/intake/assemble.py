@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pipeline.cases.case import Case
 from pipeline.cases.intake.columns import Columns, choose_table, guess_columns
+from pipeline.cases.intake.derived_files import one_kind_of_file
 from pipeline.cases.intake.joining import ScanNames
-from pipeline.cases.intake.kinds import one_kind_of_file
 from pipeline.cases.intake.left_out import left_out_lines
 from pipeline.cases.intake.located import lesion_lines, marked_lesions, one_of_each_study, only_lesions, with_lesions
 from pipeline.cases.intake.masks import without_label_maps

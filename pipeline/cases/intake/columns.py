@@ -19,7 +19,7 @@ from pipeline.cases.intake.names import parts, plain
 from pipeline.cases.intake.words import (
     ANSWER_CELLS,
     DIAGNOSIS_CELLS,
-    DIAMETER,
+    DIAMETER_WORDS,
     LABEL,
     LEFT_CELLS,
     PATIENT,
@@ -33,7 +33,7 @@ from pipeline.cases.intake.words import (
 from pipeline.cases.tables.table import MISSING_WORDS, Table, most_common
 from pipeline.errors import Code, TableError, UsageError
 
-Point = tuple[str, str, str]
+CenterColumns = tuple[str, str, str]
 
 _LARGEST_LESION_MM = 120.0
 _NAMED = 10  # worth of a label column that is called so
@@ -70,7 +70,7 @@ class Columns:
     join: Join
     patient: str | None = None
     label: str | None = None
-    center: Point | None = None
+    center: CenterColumns | None = None
     system: str | None = None
     diameter: str | None = None
     split: str | None = None
@@ -186,10 +186,10 @@ def _named(table: Table, words: Collection[str], *, taken: set[str]) -> str | No
 
 def _diameter_column(table: Table, *, taken: set[str]) -> str | None:
     """A column called diameter; else one called size whose numbers could be a lesion's mm, and no person's height."""
-    for words in (DIAMETER, SIZE):
+    for words in (DIAMETER_WORDS, SIZE):
         name = _named(table, words, taken=taken)
         numbers = [value for cell in table.column(name) if (value := _number(cell)) is not None] if name else []
-        if name and numbers and (words is DIAMETER or max(numbers) < _LARGEST_LESION_MM):
+        if name and numbers and (words is DIAMETER_WORDS or max(numbers) < _LARGEST_LESION_MM):
             return name
     return None
 
@@ -246,7 +246,7 @@ def _label_worth(name: str, cells: Sequence[str]) -> int:
     return by_name + (3 if known == len(words) else 2 if known else 0)
 
 
-def _center_columns(table: Table) -> Point | None:
+def _center_columns(table: Table) -> CenterColumns | None:
     by_name = {plain(name).replace(" ", "_"): name for name in table.header}
     for names in _CENTER_NAMES:
         if all(name in by_name for name in names):
@@ -256,7 +256,7 @@ def _center_columns(table: Table) -> Point | None:
     return None
 
 
-def _system(table: Table, center: Point) -> str | None:
+def _system(table: Table, center: CenterColumns) -> str | None:
     named = _named(table, SYSTEM, taken=set(center))
     if named:
         return named

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.cases.case import RESERVED_COLUMNS
+from pipeline.cases.case import RESERVED_COLUMNS, Point
 from pipeline.cases.intake.columns import Columns, diameter_unit_mm
 from pipeline.cases.intake.folder_words import folder_labels, folder_splits, folders_that_could_mean_classes
 from pipeline.cases.intake.joining import near_misses
@@ -18,7 +18,6 @@ from pipeline.cases.label_words import LabelWords
 from pipeline.cases.tables.table import MISSING_WORDS, Table, most_common
 from pipeline.errors import UsageError
 
-Point = tuple[float, float, float]
 _LITERAL = LabelWords(("malignant",), ("benign",))
 _GIVE_A_MEANING = "[--positive WORD counts it as malignant, --negative WORD as benign]"
 _CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")  # between the words of PatientName

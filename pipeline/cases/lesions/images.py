@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pipeline.cases.case import Case
-from pipeline.cases.lesions.lesion import Reference, VoxelGrid
+from pipeline.cases.lesions.lesion import ImageReference, VoxelGrid
 from pipeline.cases.lesions.names import image_stem
 from pipeline.cases.lesions.shape import slice_axis
 from pipeline.config.inputs import Limits
@@ -196,7 +196,7 @@ class ImageIndex:
     def _frames_of_reference(self) -> Mapping[str, list[IndexedImage]]:
         return _by(self._identified, lambda image: (image.frame_of_reference or "",))
 
-    def resolve(self, reference: Reference, *, dedicated: bool) -> Resolution:
+    def resolve(self, reference: ImageReference, *, dedicated: bool) -> Resolution:
         """Find the image that an annotation says it belongs to; what it does not say is never guessed.
 
         Args:
@@ -214,7 +214,7 @@ class ImageIndex:
                 error = Code.E_CASE_ID, "case_id and image name different scans; correct one of them"
         return Resolution(resolution.image, resolution.case, error)
 
-    def _named(self, reference: Reference, *, dedicated: bool) -> Resolution:
+    def _named(self, reference: ImageReference, *, dedicated: bool) -> Resolution:
         if reference.case_id is not None and reference.case_id in self._case_ids:
             image, case = self._case_ids[reference.case_id]
             return Resolution(image, case)
@@ -230,7 +230,7 @@ class ImageIndex:
             return Resolution(self.images[0])
         return Resolution(error=self._missing(reference))
 
-    def _lookups(self, reference: Reference) -> Iterable[tuple[list[IndexedImage], str]]:
+    def _lookups(self, reference: ImageReference) -> Iterable[tuple[list[IndexedImage], str]]:
         """The images that fit each thing that the annotation says, the most certain first."""
         if reference.case_id is not None:  # of a folder's scans the ids are paths, and people write the name
             yield self._stems.get(image_stem(reference.case_id), []), "that name"
@@ -245,7 +245,7 @@ class ImageIndex:
         if reference.patient is not None:
             yield self._patients.get(reference.patient, []), "that patient"
 
-    def _missing(self, reference: Reference) -> tuple[Code, str]:
+    def _missing(self, reference: ImageReference) -> tuple[Code, str]:
         count = f"{len(self.images)} images at hand" if len(self.images) != 1 else "image at hand"
         if reference.case_id is not None:
             return Code.E_CASE_ID, f"names a case that is none of the {count}; check its case_id"
@@ -282,7 +282,7 @@ def _several(images: Sequence[IndexedImage], what: str) -> tuple[Code, str]:
     return Code.E_MIXED_SERIES, reason
 
 
-def _contradiction(reference: Reference, image: IndexedImage) -> tuple[Code, str] | None:
+def _contradiction(reference: ImageReference, image: IndexedImage) -> tuple[Code, str] | None:
     """What the annotation says of its image against what the image is."""
     if reference.series is not None and image.series is not None and reference.series != image.series:
         return Code.E_MIXED_SERIES, f"refers to another series than that of {image.name!r}; give its own image"
