@@ -11,7 +11,6 @@ import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.cases.ids import plain_id
 from pipeline.cases.intake.joining import Join, ScanNames, join_ids
@@ -31,12 +30,11 @@ from pipeline.cases.intake.words import (
     SYSTEM,
 )
 from pipeline.cases.tables.table import MISSING_WORDS, Table, most_common
-from pipeline.errors import Code, TableError, UsageError
+from pipeline.errors import UsageError
 
 CenterColumns = tuple[str, str, str]
 
 _LARGEST_LESION_MM = 120.0
-_NAMED = 10  # worth of a label column that is called so
 _MOST_WORDS = 8  # distinct words of a label column
 _CENTER_NAMES = (
     ("center_x_mm", "center_y_mm", "center_z_mm"),
@@ -142,7 +140,7 @@ def _case_column(table: Table, scans: Sequence[ScanNames], given: str | None) ->
     best: tuple[str, Join] | None = None
     for name in [given] if given else table.header:
         join = join_ids(table.column(name), scans, name=name, named=given is not None)
-        if join and (best is None or _worth(join) > _worth(best[1])):
+        if join and (best is None or join_worth(join) > join_worth(best[1])):
             best = (name, join)
     if best is None:
         named = f"column {given!r}" if given else "no column"
@@ -161,7 +159,7 @@ def _case_column(table: Table, scans: Sequence[ScanNames], given: str | None) ->
     return best
 
 
-def _worth(join: Join) -> tuple[int, int, int, bool]:
+def join_worth(join: Join) -> tuple[int, int, int, bool]:
     """More rows with a scan, then more scans with a row, then fewer scans a row, then no doubt."""
     return join.matched_rows, len(join.matched_scans), -sum(map(len, join.scans_of)), join.doubt is None
 
@@ -222,7 +220,7 @@ def _label_column(table: Table, *, taken: set[str]) -> str | None:
     Raises:
         UsageError: when two are alike.
     """
-    worth = {name: _label_worth(name, table.column(name)) for name in table.header if name not in taken}
+    worth = {name: label_worth(name, table.column(name)) for name in table.header if name not in taken}
     best = max(worth.values(), default=0)
     alike = [name for name, value in worth.items() if value == best]
     if best <= 0:
@@ -234,7 +232,7 @@ def _label_column(table: Table, *, taken: set[str]) -> str | None:
     return alike[0]
 
 
-def _label_worth(name: str, cells: Sequence[str]) -> int:
+def label_worth(name: str, cells: Sequence[str]) -> int:
     """How much a column is like a label: 10 and more where its name says so, less where its words alone do."""
     filled = [plain(cell) for cell in cells if cell and cell.casefold() not in MISSING_WORDS]
     words = set(filled)
@@ -265,41 +263,3 @@ def _system(table: Table, center: CenterColumns) -> str | None:
         return letters
     # LUNA16's annotations.csv: world coordinates as SimpleITK gives them.
     return "LPS" if letters == "COORDXCOORDYCOORDZ" else None
-
-
-def choose_table(folder: Path, tables: Sequence[Table], scans: Sequence[ScanNames]) -> Table | None:
-    """The one of several tables that speaks of the scans: it must join more of them than any other.
-
-    Raises:
-        TableError: when two speak of as many.
-    """
-    worth = []
-    for table in tables:
-        try:
-            columns = guess_columns(table, scans)
-        except UsageError:
-            continue
-        label = _label_worth(columns.label, table.column(columns.label)) if columns.label else 0
-        worth.append(((min(label, _NAMED), *_worth(columns.join)), columns, table))
-    if not worth:
-        return None
-    best = max(value for value, _, _ in worth)
-    alike = [table for value, _, table in worth if value == best]
-    if len(alike) > 1:
-        names = ", ".join(table.path.name for table in alike)
-        raise TableError(
-            Code.E_LABEL_COLUMNS,
-            folder,
-            f"tables {names} speak of as many scans; join them into one, or name one: --table FILE",
-        )
-    chosen = next(columns for value, columns, _ in worth if value == best)
-    for _, columns, table in worth:
-        more = columns.join.matched_scans - chosen.join.matched_scans
-        if columns.label and chosen.label and more:
-            raise TableError(
-                Code.E_LABEL_COLUMNS,
-                folder,
-                f"table {table.path.name} speaks of {len(more)} scans that {alike[0].path.name} does not; join "
-                "them into one, or name one: --table FILE",
-            )
-    return alike[0]

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from pipeline.cases.lesions.images import ImageIndex, IndexedImage
+from pipeline.cases.lesions.images import ImageIndex
+from pipeline.cases.lesions.indexed_image import IndexedImage
 from pipeline.cases.lesions.lesion import (
     Annotations,
     ImageReference,

@@ -11,7 +11,8 @@ import numpy as np
 
 from pipeline.cases.case import Case
 from pipeline.cases.lesions.grids import grid_disagreement
-from pipeline.cases.lesions.images import ImageIndex, IndexedImage
+from pipeline.cases.lesions.images import ImageIndex
+from pipeline.cases.lesions.indexed_image import IndexedImage
 from pipeline.cases.lesions.lesion import (
     Annotations,
     ImageReference,

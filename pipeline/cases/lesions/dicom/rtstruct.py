@@ -27,7 +27,8 @@ from pipeline.cases.lesions.dicom.dicom_object import (
     read_object,
     word,
 )
-from pipeline.cases.lesions.images import ImageIndex, IndexedImage
+from pipeline.cases.lesions.images import ImageIndex
+from pipeline.cases.lesions.indexed_image import IndexedImage
 from pipeline.cases.lesions.lesion import (
     FLIP,
     Annotations,

@@ -18,7 +18,8 @@ import numpy as np
 from pipeline.cases.lesions.files.lidc_readings import READERS, Contour, Reading, centroid, cluster_readings
 from pipeline.cases.lesions.files.text_file import read_small_file
 from pipeline.cases.lesions.files.xml_tree import parse_xml
-from pipeline.cases.lesions.images import ImageIndex, IndexedImage
+from pipeline.cases.lesions.images import ImageIndex
+from pipeline.cases.lesions.indexed_image import IndexedImage
 from pipeline.cases.lesions.lesion import (
     Annotations,
     ImageReference,
