@@ -53,7 +53,7 @@ _LIBRARIES = (
     "pillow",
 )
 _FACTS = ("measures", "image_sha256", "shape", "spacing_mm", "orientation", "modality")
-Look = list[list[int]]
+FileStamps = list[list[int]]
 
 
 @dataclass
@@ -116,7 +116,7 @@ class StoredInputs:
             self.used.add(place)
         return found
 
-    def keep(self, found: ModelInput, place: Path, before: Look, case: Case) -> ModelInput:
+    def keep(self, found: ModelInput, place: Path, before: FileStamps, case: Case) -> ModelInput:
         """Store an input and give it back mapped; as it is, when there is no room or the scan changed meanwhile."""
         facts = {name: getattr(found, name) for name in _FACTS} | {
             "warnings": [asdict(warning) for warning in found.warnings],
@@ -163,7 +163,7 @@ class StoredInputs:
             return True
 
 
-def look(case: Case) -> Look | None:
+def look(case: Case) -> FileStamps | None:
     """What a case's files look like from outside; None when one cannot be looked at."""
     try:
         stats = [path.stat() for path in source_files(case)]

@@ -13,15 +13,13 @@ from pipeline.cases.manifest import Manifest
 from pipeline.config.inputs import MALIGNANT
 from pipeline.errors import Code, TableError
 
-FloatArray = npt.NDArray[np.float64]
-
 
 def class_names(finding: str) -> tuple[str, str]:
     """What 1 and 0 mean: ``("malignant", "benign")``, or ``("calcified", "not calcified")``."""
     return (finding, "benign" if finding == MALIGNANT else f"not {finding}")
 
 
-def finding_labels(cases: Sequence[Case], findings: Sequence[str]) -> FloatArray:
+def finding_labels(cases: Sequence[Case], findings: Sequence[str]) -> npt.NDArray[np.float64]:
     """Labels (N, F): 1 present, 0 absent, NaN unknown; the first column is the cases' own label.
 
     Args:
@@ -76,7 +74,9 @@ def _require_same_label(manifest: Manifest, name: str) -> None:
             )
 
 
-def require_both_values(labels: FloatArray, findings: Sequence[str], *, path: Path, split: str, why: str = "") -> None:
+def require_both_values(
+    labels: npt.NDArray[np.float64], findings: Sequence[str], *, path: Path, split: str, why: str = ""
+) -> None:
     """Refuse a split in which a finding is never present, or never absent.
 
     Args:

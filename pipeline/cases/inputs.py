@@ -12,11 +12,13 @@ from pathlib import Path
 
 from pipeline.cases.case import Case, split_part
 from pipeline.cases.manifest import read_manifest
+from pipeline.cases.remote import find_remote_cases, is_url, local_path, read_remote_manifest
 from pipeline.cases.source_files import source_files
 from pipeline.cases.table_facts import TableFacts
 from pipeline.cases.tables.table import TABLE_SUFFIXES
 from pipeline.errors import UsageError
 from pipeline.imaging.find import SkippedCount, find_scans
+from pipeline.redaction import redact
 
 _CLOCKS_DIFFER_SECONDS = 3600.0  # a file server's clock may be ahead of this machine's by less
 
@@ -70,12 +72,10 @@ def read_inputs(source: str | Path) -> Inputs:
         UsageError: when there is no such path.
         TableError: when a manifest cannot be read.
     """
-    from pipeline.cases.remote import is_url, local_path, read_remote_inputs
-
     if is_url(source):
         path_of_url = local_path(str(source))
         if path_of_url is None:
-            return read_remote_inputs(str(source))
+            return _read_remote_inputs(str(source))
         source = path_of_url
     name, part = split_part(str(source), os.path.lexists)
     path = Path(name)
@@ -93,15 +93,31 @@ def read_inputs(source: str | Path) -> Inputs:
     if not path.exists():
         raise UsageError(f"{path}: no such manifest, folder or scan; check the path")
     if path.is_dir() and part is None:
-        return Inputs(lambda skipped: _found(path, skipped), str(path.absolute()), path.resolve())
+        return Inputs(lambda skipped: _cases_in_folder(path, skipped), str(path.absolute()), path.resolve())
     absolute = Path(source).absolute()
     case = Case(case_id=absolute.name, image=str(source), path=path.absolute(), part=part)
     return Inputs(lambda _: (case,), str(absolute), total=1)
 
 
-def _found(folder: Path, skipped: SkippedCount) -> Iterator[Case]:
-    for found in find_scans(folder, skipped=skipped):
-        yield Case(case_id=found.case_id, image=found.case_id, path=found.path, files=found.files, fault=found.error)
+def _read_remote_inputs(url: str) -> Inputs:
+    """Turn a URL into cases: a manifest (``.csv``, ``.parquet``), one scan, or a prefix that is searched."""
+    source = redact(url)
+    manifest = read_remote_manifest(url)
+    if manifest is not None:
+        return Inputs(
+            lambda _: manifest.cases,
+            source,
+            total=len(manifest.cases),
+            repeated_rows=manifest.repeated_rows,
+            digest=manifest.digest,
+        )
+    cases = find_remote_cases(url)
+    return Inputs(lambda _: (cases,), source, total=1) if isinstance(cases, Case) else Inputs(cases, source)
+
+
+def _cases_in_folder(folder: Path, skipped: SkippedCount) -> Iterator[Case]:
+    for scan in find_scans(folder, skipped=skipped):
+        yield Case(case_id=scan.case_id, image=scan.case_id, path=scan.path, files=scan.files, fault=scan.error)
 
 
 class Arrived:
@@ -127,15 +143,15 @@ class Arrived:
 
 
 def _still_seconds(case: Case) -> float:
-    """How long ago the last of a case's files changed; infinite when none can be looked at: that is for its reader."""
+    """Seconds since the last of a case's files changed; infinite when none can be read, as its reader reports."""
     now = time.time()
     ages = [math.inf]
     for path in source_files(case) or [case.path]:
         try:
-            found = path.stat()
+            status = path.stat()
         except OSError:
             continue
-        ages.append(_age(found.st_mtime, found.st_ctime, now))
+        ages.append(_age(status.st_mtime, status.st_ctime, now))
     return min(ages)
 
 

@@ -18,7 +18,7 @@ from pipeline.imaging.image import Warning, orientation, spacing_mm
 from pipeline.imaging.read import open_scan
 
 if TYPE_CHECKING:
-    from pipeline.cases.prepare import Outcome
+    from pipeline.cases.prepare import PreparationResult
 
 _FAR = 8.0  # median absolute deviations from the cohort's median that make a case unusual
 
@@ -76,7 +76,7 @@ def inspect_case(case: Case, *, root: Path | None, limits: Limits) -> Finding:
     )
 
 
-def finding_of(case: Case, outcome: Outcome) -> Finding:
+def finding_of(case: Case, outcome: PreparationResult) -> Finding:
     """The finding of a case that went through a model's own preprocessing."""
     if isinstance(outcome, CaseError):
         return Finding(case, error=outcome)

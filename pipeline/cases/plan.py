@@ -24,7 +24,7 @@ _TYPICAL_AUROC = 0.85  # for which a split's half-width is stated
 
 
 @dataclass(frozen=True)
-class Count:
+class CaseCount:
     """Cases and patients of a split, by class.
 
     Attributes:
@@ -42,8 +42,8 @@ class Count:
     patients: int
 
     @classmethod
-    def of(cls, cases: Sequence[Case]) -> Count:
-        """Count labelled cases; unlabelled ones are passed over."""
+    def of(cls, cases: Sequence[Case]) -> CaseCount:
+        """CaseCount labelled cases; unlabelled ones are passed over."""
         patients = [{case.patient_id for case in cases if case.label == label} for label in (0, 1)]
         return cls(
             malignant=sum(case.label == 1 for case in cases),
@@ -102,7 +102,7 @@ def plan_training(
         >>> plan_training(cases)
         Plan(folds=5, members=1)
     """
-    rarer = Count.of(cases).rarer_patients
+    rarer = CaseCount.of(cases).rarer_patients
     if folds == "auto":
         folds = None if splits or rarer >= FOLDS_BELOW else max(min(FOLDS, rarer), 2)
     if members == "auto":
@@ -120,12 +120,12 @@ def describe_plan(cases: Sequence[Case], split_of: Mapping[str, str], plan: Plan
         split_of: split by case id, as drawn; with folds, the fold.
         plan: settled.
     """
-    whole = Count.of(cases)
+    whole = CaseCount.of(cases)
     networks = "one network" if plan.members == 1 else f"{plan.members} networks, each leaving out another part"
     if plan.folds:
         return [f"{whole}; {plan.folds} folds by patient, {networks} a fold; every case is judged out of its fold"]
     counts = {
-        name: Count.of([case for case in cases if split_of[case.case_id] == name])
+        name: CaseCount.of([case for case in cases if split_of[case.case_id] == name])
         for name in SPLITS
         if name in split_of.values()
     }

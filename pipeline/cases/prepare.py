@@ -20,7 +20,7 @@ from pipeline.imaging.envelope import Envelope
 from pipeline.imaging.preprocess import ModelInput, ScanRequest, preprocess
 from pipeline.machine import usable_cores
 
-Outcome = ModelInput | CaseError
+PreparationResult = ModelInput | CaseError
 
 
 def prepare_case(
@@ -32,7 +32,7 @@ def prepare_case(
     envelope: Envelope | None = None,
     stored: StoredInputs | None = None,
     covariates: Mapping[str, Scale] = NO_COVARIATES,
-) -> Outcome:
+) -> PreparationResult:
     """Read and preprocess one case; a case that cannot be used comes back as its error.
 
     Args:
@@ -71,7 +71,7 @@ def prepare_case(
 
 def _prepare_stored(
     case: Case, config: Preprocessing, *, modality: str, root: Path | None, stored: StoredInputs
-) -> Outcome:
+) -> PreparationResult:
     try:
         if root is not None:
             within_root(case.path, root)
@@ -98,7 +98,7 @@ def prepare_cases(
     stored: StoredInputs | None = None,
     covariates: Mapping[str, Scale] = NO_COVARIATES,
     threads: int | None = None,
-) -> Iterator[tuple[Case, Outcome]]:
+) -> Iterator[tuple[Case, PreparationResult]]:
     """Prepare many cases in threads (decompression and resampling release the interpreter lock), in order.
 
     At most four outcomes a thread wait to be taken, so memory does not grow with the number of cases.
@@ -113,7 +113,7 @@ def prepare_cases(
         stored=stored,
         covariates=covariates,
     )
-    waiting: deque[tuple[Case, Future[Outcome]]] = deque()
+    waiting: deque[tuple[Case, Future[PreparationResult]]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="prepare") as pool:
         try:
             for case in cases:

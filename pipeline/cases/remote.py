@@ -11,22 +11,20 @@ import errno
 import os
 import posixpath
 import tempfile
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.cases.case import Case, split_part
-from pipeline.cases.manifest import read_manifest
+from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.cases.tables.table import TABLE_SUFFIXES
 from pipeline.errors import CaseError, Code, PipelineError, UnfinishedError, UsageError
 from pipeline.imaging.find import PAIRS, SCAN_SUFFIXES, SkippedCount, scan_suffix
 from pipeline.imaging.side_files import side_file_names
 from pipeline.redaction import redact
-
-if TYPE_CHECKING:
-    from pipeline.cases.inputs import Inputs
 
 _LOCAL = ("file://", "local://")
 _GONE = 404
@@ -45,8 +43,26 @@ def local_path(url: str) -> str | None:
     return str(LocalFileSystem._strip_protocol(url)) if url.startswith(_LOCAL) else None
 
 
-def read_remote_inputs(url: str) -> Inputs:
-    """Turn a URL into cases: a manifest (``.csv``, ``.parquet``), one scan, or a prefix that is searched.
+def read_remote_manifest(url: str) -> Manifest | None:
+    """The manifest at a URL, each of its cases with its own URL; None when the URL does not name a table.
+
+    Raises:
+        UsageError: when there is nothing at the URL, or no package for its protocol.
+        TableError: when the manifest cannot be read.
+    """
+    system, path = _system(url)
+    if posixpath.splitext(path)[1].lower() not in TABLE_SUFFIXES:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) / posixpath.basename(path)
+        _fetch_file(system, path, local, url)
+        manifest = read_manifest(local)
+    parent = posixpath.dirname(url.rstrip("/"))
+    return replace(manifest, cases=tuple(_below(case, parent) for case in manifest.cases))
+
+
+def find_remote_cases(url: str) -> Case | Callable[[SkippedCount], Iterator[Case]]:
+    """The scan at a URL, or a function that lists the scans below it.
 
     Of a prefix, each file with the suffix of a scan is a case, and so is each folder with ``.dcm`` files, as one
     series: to separate series, or to put one together from several folders, every slice would have to be fetched
@@ -54,25 +70,8 @@ def read_remote_inputs(url: str) -> Inputs:
 
     Raises:
         UsageError: when there is nothing at the URL, or no package for its protocol.
-        TableError: when a manifest cannot be read.
     """
-    from pipeline.cases.inputs import Inputs
-
     system, path = _system(url)
-    base = url.rstrip("/")
-    if posixpath.splitext(path)[1].lower() in TABLE_SUFFIXES:
-        with tempfile.TemporaryDirectory() as folder:
-            local = Path(folder) / posixpath.basename(path)
-            _fetch_file(system, path, local, url)
-            manifest = read_manifest(local)
-        cases = tuple(_below(case, posixpath.dirname(base)) for case in manifest.cases)
-        return Inputs(
-            lambda _: cases,
-            redact(url),
-            total=len(cases),
-            repeated_rows=manifest.repeated_rows,
-            digest=manifest.digest,
-        )
     try:
         with _reaching(url):
             whole, part = split_part(path, system.exists)
@@ -80,13 +79,11 @@ def read_remote_inputs(url: str) -> Inputs:
     except PermissionError:
         raise UsageError(f"{url}: may not be read with these credentials; check them") from None
     if kind == "file":
-        case = Case(
-            case_id=redact(posixpath.basename(path)), image=redact(url), path=Path(posixpath.basename(whole)), url=url
-        )
-        return Inputs(lambda _: (case,), redact(url), total=1)
+        name = redact(posixpath.basename(path))
+        return Case(case_id=name, image=redact(url), path=Path(posixpath.basename(whole)), url=url)
     if kind is None:
         raise UsageError(f"{url}: no such manifest, folder or scan; check the URL and the credentials")
-    return Inputs(lambda skipped: _found(system, path, base, skipped), redact(url))
+    return partial(_list_cases, system, path, url.rstrip("/"))
 
 
 @contextmanager
@@ -176,7 +173,7 @@ def _below(case: Case, parent: str) -> Case:
     return replace(case, path=Path(path), url=f"{parent}/{path}")
 
 
-def _found(system: Any, path: str, base: str, skipped: SkippedCount) -> Iterator[Case]:
+def _list_cases(system: Any, path: str, base: str, skipped: SkippedCount) -> Iterator[Case]:
     """Cases of a prefix, one folder after the other in sorted order."""
     root = path.rstrip("/")
     waiting = [root]

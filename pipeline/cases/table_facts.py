@@ -16,7 +16,6 @@ import yaml
 from pydantic import Field, ValidationError
 
 from pipeline.cases.case import Case
-from pipeline.cases.label_words import LabelWords
 from pipeline.config.inputs import LabelSource, Section, Words
 from pipeline.config.plain_yaml import parse_yaml
 from pipeline.errors import Code, TableError
@@ -80,11 +79,6 @@ def read_facts_file(table: Path) -> FactsFile:
         raise TableError(
             Code.E_FORMAT, path, f"{key}: {error.errors()[0]['msg'].lower()}; a table's own file holds {names}"
         ) from None
-
-
-def label_words(facts: FactsFile) -> LabelWords:
-    """How the table's label cells are read."""
-    return LabelWords(facts.positive_label, facts.negative_label)
 
 
 def collect_facts(path: Path, facts: FactsFile, cases: Iterable[Case]) -> TableFacts:

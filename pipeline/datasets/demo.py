@@ -29,8 +29,9 @@ import numpy.typing as npt
 from isal import igzip
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from pipeline.cases.lesions.files.lidc_readings import READERS
 from pipeline.datasets.chest_anatomy import make_grid
-from pipeline.datasets.lidc import READERS, LidcNodule, load_nodules
+from pipeline.datasets.lidc import LidcNodule, load_nodules
 from pipeline.datasets.rendering import CALCIFICATION_ABSENT, Painted, ShortVolume, draw_scanner, render
 from pipeline.errors import UnfinishedError, UsageError
 from pipeline.files import atomic_folder, write_csv

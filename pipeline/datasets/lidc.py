@@ -30,8 +30,9 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.cases.lesions.files.lidc_readings import READERS
+
 FILE = "lidc_nodules.npz"
-READERS = 4
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]

@@ -19,7 +19,7 @@ from pipeline.cases.covariates import read_covariates
 from pipeline.cases.intake.assemble import Intake, IntakeOptions, take_in
 from pipeline.cases.intake.settings import configuration_text, prepare_for
 from pipeline.cases.manifest import read_manifest
-from pipeline.cases.plan import Count
+from pipeline.cases.plan import CaseCount
 from pipeline.config.inputs import LabelSource, Modality, Name
 from pipeline.console import one_line
 from pipeline.errors import CaseError, UsageError
@@ -123,6 +123,7 @@ def _configuration(folder: Path, intake: Intake, options: InitOptions, source: s
         folder=folder.resolve().name,
     )
     sized = preparation.region == "lesion" and all(_diameter(case) is not None for case in intake.cases)
+    number_of_scans = len({scan.image for scan in intake.scans})
     return configuration_text(
         name=options.name or re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-.") or "mine",
         preparation=preparation,
@@ -131,7 +132,7 @@ def _configuration(folder: Path, intake: Intake, options: InitOptions, source: s
         covariates=(_SIZE,) if sized else (),
         subgroups=[name for name in _SUBGROUPS if _varies(intake, name)],
         cases=len(labelled),
-        what=f"{len(intake.cases)} cases of {len({scan.image for scan in intake.scans})} scans: {Count.of(labelled)}",
+        what=f"{len(intake.cases)} cases of {number_of_scans} scans: {CaseCount.of(labelled)}",
     )
 
 
@@ -177,7 +178,7 @@ def _below_here(text: str, case: Case) -> str:
 
 
 def _result(folder: Path, intake: Intake, options: InitOptions) -> InitResult:
-    count = Count.of([case for case in intake.cases if case.label is not None])
+    count = CaseCount.of([case for case in intake.cases if case.label is not None])
     unlabelled = sum(case.label is None for case in intake.cases)
     left_out = ["left out:", *(f"  {one_line(line)}" for line in intake.left_out)] if intake.left_out else []
     lines = [
@@ -196,7 +197,7 @@ def _result(folder: Path, intake: Intake, options: InitOptions) -> InitResult:
     )
 
 
-def _missing(folder: Path, count: Count, options: InitOptions) -> Iterable[str]:
+def _missing(folder: Path, count: CaseCount, options: InitOptions) -> Iterable[str]:
     if count.rarer_patients < _LEAST_PATIENTS:
         yield (
             f"{folder / MANIFEST}: training needs {_LEAST_PATIENTS} patients of each class, and there are "
@@ -210,7 +211,7 @@ def _missing(folder: Path, count: Count, options: InitOptions) -> Iterable[str]:
         )
 
 
-def _next(folder: Path, count: Count, options: InitOptions) -> Sequence[str]:
+def _next(folder: Path, count: CaseCount, options: InitOptions) -> Sequence[str]:
     source = "" if options.label_source else " data.label_source='histology'"
     manifest, config = (shlex.quote(str(folder / name)) for name in (MANIFEST, CONFIG))
     train = [f"malignancy train {config}{source}"] if count.rarer_patients >= _LEAST_PATIENTS else []

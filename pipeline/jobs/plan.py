@@ -11,7 +11,7 @@ from rich.table import Table
 
 from pipeline.cases.case import Case
 from pipeline.cases.manifest import read_manifest
-from pipeline.cases.plan import Count, Plan, describe_plan, plan_training
+from pipeline.cases.plan import CaseCount, Plan, describe_plan, plan_training
 from pipeline.cases.splits import Splits, assign_folds, assign_splits
 from pipeline.config.experiment import Config
 from pipeline.config.gate_policy import GatePolicy
@@ -69,8 +69,8 @@ class Outlook:
     """
 
     lines: tuple[str, ...]
-    calibrating: Count
-    judging: Count
+    calibrating: CaseCount
+    judging: CaseCount
     assumed: Assumed
     size: JudgedSize
     intervals: dict[str, Interval]
@@ -156,7 +156,7 @@ def look_ahead(
     size = JudgedSize.of(
         [str(case.patient_id) for case in judging], [int(case.label or 0) for case in judging], alike=assumed.alike
     )
-    fitted, judged = Count.of(calibrating), Count.of(judging)
+    fitted, judged = CaseCount.of(calibrating), CaseCount.of(judging)
     parameters = 1 + (len(config.data.covariates) if config else 0)
     prevalence = fitted.malignant / (fitted.malignant + fitted.benign)
     return Outlook(
@@ -185,7 +185,7 @@ def _calibrating(cases: Sequence[Case], splits: Splits, settled: Plan) -> list[C
     return [case for case in cases if splits.of[case.case_id] == name]
 
 
-def _conditions(calibrating: Count, judging: Count, settled: Plan) -> tuple[Condition, ...]:
+def _conditions(calibrating: CaseCount, judging: CaseCount, settled: Plan) -> tuple[Condition, ...]:
     """What other parts of the project ask for, in the numbers that they ask for."""
     least = GatePolicy().patients_a_class
     asks = f"asks for {least} unseen patients of each class"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.cases.case import Case
 from pipeline.cases.covariates import covariates_of
-from pipeline.cases.prepare import Outcome, prepare_case
+from pipeline.cases.prepare import PreparationResult, prepare_case
 from pipeline.cases.signature import input_signature
 from pipeline.errors import CaseError, Code, UnfinishedError
 from pipeline.evaluation.calibration.calibrator import Calibrator, sigmoid
@@ -31,7 +31,7 @@ class Prepared:
     """A case with its network input, or with the reason why it has none."""
 
     case: Case
-    outcome: Outcome | Exception
+    outcome: PreparationResult | Exception
     signature: str
     started: float
 
@@ -84,12 +84,12 @@ class Scorer:
         signature = ""
         try:
             signature = input_signature(case, self._covariates)
-            outcome: Outcome | Exception = self._outcome(case)
+            outcome: PreparationResult | Exception = self._outcome(case)
         except Exception as error:  # noqa: BLE001  # a fault of ours costs this row, never the batch
             outcome = error
         return Prepared(case, outcome, signature, started)
 
-    def _outcome(self, case: Case) -> Outcome:
+    def _outcome(self, case: Case) -> PreparationResult:
         first, *others = self._models
         modality = first.description.modality
         found = prepare_case(

@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from pipeline.cases.case import Case
-from pipeline.cases.plan import Count, Plan, auroc_half_width, describe_plan, plan_training
+from pipeline.cases.plan import CaseCount, Plan, auroc_half_width, describe_plan, plan_training
 
 
 def cases_of(malignant, benign, *, per_patient=1):
@@ -53,7 +53,7 @@ def test_given_splits_without_one_for_calibration_need_several_networks():
 
 
 def test_a_patient_with_cases_of_both_classes_counts_once():
-    count = Count.of([Case(str(n), "", Path(), patient_id="p", label=n) for n in (0, 1)])
+    count = CaseCount.of([Case(str(n), "", Path(), patient_id="p", label=n) for n in (0, 1)])
     assert (count.patients, count.malignant_patients, count.benign_patients) == (1, 1, 1)
 
 
@@ -85,7 +85,7 @@ def test_half_width_is_what_repeated_studies_show():
 
 def test_the_plan_is_made_without_torch():
     code = (
-        "import sys; from pipeline.workflow import experiment; import pipeline.jobs.train; "
+        "import sys; import pipeline.workflow.learning.experiment; import pipeline.jobs.train; "
         "print([name for name in ('torch', 'monai', 'mlflow', 'lightning', 'matplotlib') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

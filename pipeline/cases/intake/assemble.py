@@ -1,4 +1,4 @@
-"""From a folder, with or without a table, to the cases of a manifest; and everything that was found on the way."""
+"""Turn a folder, with or without a table, into the cases of a manifest, and report what was found."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from pipeline.cases.case import Case
-from pipeline.cases.intake.columns import Columns, choose_table, guess_columns
+from pipeline.cases.intake.choose_table import choose_table
+from pipeline.cases.intake.columns import Columns, guess_columns
+from pipeline.cases.intake.derived_files import one_kind_of_file
 from pipeline.cases.intake.joining import ScanNames
-from pipeline.cases.intake.kinds import one_kind_of_file
 from pipeline.cases.intake.left_out import left_out_lines
 from pipeline.cases.intake.located import lesion_lines, marked_lesions, one_of_each_study, only_lesions, with_lesions
 from pipeline.cases.intake.masks import without_label_maps
 from pipeline.cases.intake.naming import columns_of, name_cases
-from pipeline.cases.intake.rows import rows_from_folders, rows_from_table
+from pipeline.cases.intake.rows import Rows, rows_from_folders, rows_from_table
 from pipeline.cases.intake.scans import SurveyedScan, UnreadScan, survey
 from pipeline.cases.intake.selection import without_copies
 from pipeline.cases.label_words import LabelWords
@@ -37,7 +38,7 @@ _MOST_TABLES = 30
 
 @dataclass(frozen=True)
 class IntakeOptions:
-    """What a user says of a folder; everything else is found out.
+    """What a user states about a folder; everything else is inferred.
 
     Attributes:
         table: file; None looks for one in the folder.
@@ -82,7 +83,7 @@ class Intake:
 def take_in(
     folder: Path, options: IntakeOptions, *, progress: Callable[[Iterable[object]], Iterable[object]] = iter
 ) -> Intake:
-    """Find out what a folder holds and what belongs together; nothing is written.
+    """Find the scans, masks and tables of a folder and match them; nothing is written.
 
     Args:
         folder: of the scans; the manifest will lie in it.
@@ -93,26 +94,23 @@ def take_in(
         UsageError: when nothing can be scored or learned from it, or something must be said first.
     """
     skipped = SkippedCount()
-    found = list(progress(survey(folder, skipped=skipped)))
-    unread = [scan for scan in found if isinstance(scan, UnreadScan)]
-    scans = [scan for scan in found if isinstance(scan, SurveyedScan) and _is_asked_for(scan, options.files)]
+    surveyed = list(progress(survey(folder, skipped=skipped)))
+    unread = [scan for scan in surveyed if isinstance(scan, UnreadScan)]
+    scans = [scan for scan in surveyed if isinstance(scan, SurveyedScan) and _is_asked_for(scan, options.files)]
     masks = [scan for scan in scans if scan.files is None and is_mask_name(scan.image)]
     scans = [scan for scan in scans if scan not in masks]
     scans, twins = without_label_maps(scans)
     scans, derived, kinds = one_kind_of_file(scans)
     scans, other_kind = _one_kind(scans)
     if not scans:
-        reason = _first_reason(unread)
-        raise UsageError(f"{folder}: holds no scan that can be read{reason}; see `malignancy check {folder}`")
+        raise UsageError(
+            f"{folder}: holds no scan that can be read{_first_reason(unread)}; see `malignancy check {folder}`"
+        )
     scans, copies = without_copies(scans)
     match = marked_lesions(folder, scans, options.reading)
     scans, lesions, series = one_of_each_study(scans, match)
     table, columns = _table(folder, scans, options)
-    rows = (
-        rows_from_table(scans, table, columns, options.words, keep=options.keep)
-        if table and columns
-        else rows_from_folders(scans, options.words)
-    )
+    rows = _rows(scans, table, columns, options)
     chosen = only_lesions(with_lesions(rows.rows, lesions))
     naming = name_cases(chosen.rows, columns, keep_ids=options.keep_ids)
     lines = [
@@ -140,6 +138,12 @@ def take_in(
             )
         ),
     )
+
+
+def _rows(scans: Sequence[SurveyedScan], table: Table | None, columns: Columns | None, options: IntakeOptions) -> Rows:
+    if table and columns:
+        return rows_from_table(scans, table, columns, options.words, keep=options.keep)
+    return rows_from_folders(scans, options.words)
 
 
 def _is_asked_for(scan: SurveyedScan, pattern: str | None) -> bool:

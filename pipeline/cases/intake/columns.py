@@ -11,7 +11,6 @@ import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.cases.ids import plain_id
 from pipeline.cases.intake.joining import Join, ScanNames, join_ids
@@ -19,7 +18,7 @@ from pipeline.cases.intake.names import parts, plain
 from pipeline.cases.intake.words import (
     ANSWER_CELLS,
     DIAGNOSIS_CELLS,
-    DIAMETER,
+    DIAMETER_WORDS,
     LABEL,
     LEFT_CELLS,
     PATIENT,
@@ -31,12 +30,11 @@ from pipeline.cases.intake.words import (
     SYSTEM,
 )
 from pipeline.cases.tables.table import MISSING_WORDS, Table, most_common
-from pipeline.errors import Code, TableError, UsageError
+from pipeline.errors import UsageError
 
-Point = tuple[str, str, str]
+CenterColumns = tuple[str, str, str]
 
 _LARGEST_LESION_MM = 120.0
-_NAMED = 10  # worth of a label column that is called so
 _MOST_WORDS = 8  # distinct words of a label column
 _CENTER_NAMES = (
     ("center_x_mm", "center_y_mm", "center_z_mm"),
@@ -70,7 +68,7 @@ class Columns:
     join: Join
     patient: str | None = None
     label: str | None = None
-    center: Point | None = None
+    center: CenterColumns | None = None
     system: str | None = None
     diameter: str | None = None
     split: str | None = None
@@ -142,7 +140,7 @@ def _case_column(table: Table, scans: Sequence[ScanNames], given: str | None) ->
     best: tuple[str, Join] | None = None
     for name in [given] if given else table.header:
         join = join_ids(table.column(name), scans, name=name, named=given is not None)
-        if join and (best is None or _worth(join) > _worth(best[1])):
+        if join and (best is None or join_worth(join) > join_worth(best[1])):
             best = (name, join)
     if best is None:
         named = f"column {given!r}" if given else "no column"
@@ -161,7 +159,7 @@ def _case_column(table: Table, scans: Sequence[ScanNames], given: str | None) ->
     return best
 
 
-def _worth(join: Join) -> tuple[int, int, int, bool]:
+def join_worth(join: Join) -> tuple[int, int, int, bool]:
     """More rows with a scan, then more scans with a row, then fewer scans a row, then no doubt."""
     return join.matched_rows, len(join.matched_scans), -sum(map(len, join.scans_of)), join.doubt is None
 
@@ -186,10 +184,10 @@ def _named(table: Table, words: Collection[str], *, taken: set[str]) -> str | No
 
 def _diameter_column(table: Table, *, taken: set[str]) -> str | None:
     """A column called diameter; else one called size whose numbers could be a lesion's mm, and no person's height."""
-    for words in (DIAMETER, SIZE):
+    for words in (DIAMETER_WORDS, SIZE):
         name = _named(table, words, taken=taken)
         numbers = [value for cell in table.column(name) if (value := _number(cell)) is not None] if name else []
-        if name and numbers and (words is DIAMETER or max(numbers) < _LARGEST_LESION_MM):
+        if name and numbers and (words is DIAMETER_WORDS or max(numbers) < _LARGEST_LESION_MM):
             return name
     return None
 
@@ -222,7 +220,7 @@ def _label_column(table: Table, *, taken: set[str]) -> str | None:
     Raises:
         UsageError: when two are alike.
     """
-    worth = {name: _label_worth(name, table.column(name)) for name in table.header if name not in taken}
+    worth = {name: label_worth(name, table.column(name)) for name in table.header if name not in taken}
     best = max(worth.values(), default=0)
     alike = [name for name, value in worth.items() if value == best]
     if best <= 0:
@@ -234,7 +232,7 @@ def _label_column(table: Table, *, taken: set[str]) -> str | None:
     return alike[0]
 
 
-def _label_worth(name: str, cells: Sequence[str]) -> int:
+def label_worth(name: str, cells: Sequence[str]) -> int:
     """How much a column is like a label: 10 and more where its name says so, less where its words alone do."""
     filled = [plain(cell) for cell in cells if cell and cell.casefold() not in MISSING_WORDS]
     words = set(filled)
@@ -246,7 +244,7 @@ def _label_worth(name: str, cells: Sequence[str]) -> int:
     return by_name + (3 if known == len(words) else 2 if known else 0)
 
 
-def _center_columns(table: Table) -> Point | None:
+def _center_columns(table: Table) -> CenterColumns | None:
     by_name = {plain(name).replace(" ", "_"): name for name in table.header}
     for names in _CENTER_NAMES:
         if all(name in by_name for name in names):
@@ -256,7 +254,7 @@ def _center_columns(table: Table) -> Point | None:
     return None
 
 
-def _system(table: Table, center: Point) -> str | None:
+def _system(table: Table, center: CenterColumns) -> str | None:
     named = _named(table, SYSTEM, taken=set(center))
     if named:
         return named
@@ -265,41 +263,3 @@ def _system(table: Table, center: Point) -> str | None:
         return letters
     # LUNA16's annotations.csv: world coordinates as SimpleITK gives them.
     return "LPS" if letters == "COORDXCOORDYCOORDZ" else None
-
-
-def choose_table(folder: Path, tables: Sequence[Table], scans: Sequence[ScanNames]) -> Table | None:
-    """The one of several tables that speaks of the scans: it must join more of them than any other.
-
-    Raises:
-        TableError: when two speak of as many.
-    """
-    worth = []
-    for table in tables:
-        try:
-            columns = guess_columns(table, scans)
-        except UsageError:
-            continue
-        label = _label_worth(columns.label, table.column(columns.label)) if columns.label else 0
-        worth.append(((min(label, _NAMED), *_worth(columns.join)), columns, table))
-    if not worth:
-        return None
-    best = max(value for value, _, _ in worth)
-    alike = [table for value, _, table in worth if value == best]
-    if len(alike) > 1:
-        names = ", ".join(table.path.name for table in alike)
-        raise TableError(
-            Code.E_LABEL_COLUMNS,
-            folder,
-            f"tables {names} speak of as many scans; join them into one, or name one: --table FILE",
-        )
-    chosen = next(columns for value, columns, _ in worth if value == best)
-    for _, columns, table in worth:
-        more = columns.join.matched_scans - chosen.join.matched_scans
-        if columns.label and chosen.label and more:
-            raise TableError(
-                Code.E_LABEL_COLUMNS,
-                folder,
-                f"table {table.path.name} speaks of {len(more)} scans that {alike[0].path.name} does not; join "
-                "them into one, or name one: --table FILE",
-            )
-    return alike[0]

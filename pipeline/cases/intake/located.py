@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.cases.case import Case
-from pipeline.cases.intake.rows import IntakeRow, some
+from pipeline.cases.intake.rows import IntakeRow, first_three
 from pipeline.cases.intake.scans import SurveyedScan
 from pipeline.cases.intake.selection import LeftOut, choose_series
 from pipeline.cases.lesions.collect import collect_annotations
@@ -115,7 +115,7 @@ def only_lesions(located: Sequence[LocatedRow]) -> Chosen:
                 "lesions; whole scans are taken"
             )
         if torn:
-            lines.append(f"{len(torn)} scans have lesions of both labels and stay unlabelled: {some(torn)}")
+            lines.append(f"{len(torn)} scans have lesions of both labels and stay unlabelled: {first_three(torn)}")
         return Chosen(rows, [], tuple(lines))
     without = list(dict.fromkeys(entry.row.scan.image for entry in located if entry.row.center_mm is None))
     return Chosen([entry for entry in located if entry.row.center_mm is not None], without)
@@ -151,4 +151,4 @@ def _once(notes: Sequence[str], table: Table | None) -> Iterable[str]:
         if not (table and file == str(table.path) and set(text.split("; ")) <= set(table.notes)):
             files_of[text].append(file)
     for text, files in files_of.items():
-        yield f"{text} ({some(files)})" if any(files) else text
+        yield f"{text} ({first_three(files)})" if any(files) else text

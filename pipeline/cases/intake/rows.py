@@ -1,41 +1,37 @@
-"""What is known of each scan, from a table's rows and from folder names: label, patient, split, lesion, and more."""
+"""Label, patient, split and lesion of each scan, from a table's rows and from folder names."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from pipeline.cases.case import RESERVED_COLUMNS
+from pipeline.cases.case import Point
 from pipeline.cases.intake.columns import Columns, diameter_unit_mm
 from pipeline.cases.intake.folder_words import folder_labels, folder_splits, folders_that_could_mean_classes
 from pipeline.cases.intake.joining import near_misses
-from pipeline.cases.intake.names import parts, plain
+from pipeline.cases.intake.kept_columns import kept_columns
+from pipeline.cases.intake.names import plain
 from pipeline.cases.intake.scans import SurveyedScan
-from pipeline.cases.intake.words import LEFT_CELLS, PERSONAL, SPLIT_FOLDERS
+from pipeline.cases.intake.words import LEFT_CELLS, SPLIT_FOLDERS
 from pipeline.cases.label_words import LabelWords
 from pipeline.cases.tables.table import MISSING_WORDS, Table, most_common
 from pipeline.errors import UsageError
 
-Point = tuple[float, float, float]
 _LITERAL = LabelWords(("malignant",), ("benign",))
 _GIVE_A_MEANING = "[--positive WORD counts it as malignant, --negative WORD as benign]"
-_CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")  # between the words of PatientName
-_LONG_NUMBER = 6  # digits: an id, or a date as 19610203
-_MOST_WORDS = 30  # distinct texts of a column that is worth keeping as a subgroup
 
 
 @dataclass(frozen=True, eq=False)
 class IntakeRow:
-    """One case to be: a scan, or one lesion in it that a table's row gives.
+    """A future case: a scan, or one lesion in it that a row of the table gives.
 
     Attributes:
         scan: the image.
-        case_id: as the table calls it; None where it says nothing, or says the same of several.
+        case_id: as the table gives it; None where it gives none, or the same one to several.
         patient: id as the table gives it; None where it gives none.
         label: 1, 0 or None.
-        split: or None.
+        split: train, validation, calibration, test or None.
         center_mm: RAS world mm, as the table gives it.
         extra: other columns that are kept.
     """
@@ -65,31 +61,31 @@ class Rows:
 def rows_from_folders(scans: Sequence[SurveyedScan], words: LabelWords) -> Rows:
     """Labels and splits by folder names alone."""
     splits = folder_splits([scan.image for scan in scans])
-    images = [(place, image) for place, scan in enumerate(scans) for image in (scan.image, *scan.copies)]
-    found = folder_labels([image for _, image in images], words)
+    images = [(scan_number, image) for scan_number, scan in enumerate(scans) for image in (scan.image, *scan.copies)]
+    by_folder = folder_labels([image for _, image in images], words)
     labels: dict[int, set[int]] = defaultdict(set)  # of all copies of a scan
-    for (place, _), label in zip(images, found.labels if found else [None] * len(images), strict=True):
+    for (scan_number, _), label in zip(images, by_folder.labels if by_folder else [None] * len(images), strict=True):
         if label is not None:
-            labels[place].add(label)
+            labels[scan_number].add(label)
     lines = []
-    if found:
-        lines.append(f"label: from folder names, {most_common(found.words)}")
-        if found.unlabelled:
-            lines.append(f"unlabelled: {most_common(found.unlabelled)} {_GIVE_A_MEANING}")
+    if by_folder:
+        lines.append(f"label: from folder names, {most_common(by_folder.words)}")
+        if by_folder.unlabelled:
+            lines.append(f"unlabelled: {most_common(by_folder.unlabelled)} {_GIVE_A_MEANING}")
     elif classes := folders_that_could_mean_classes([scan.image for scan in scans]):
         lines.append(
             f"label: no folder is called malignant or benign; there are {most_common(classes)} [--positive WORD]"
         )
     if splits:
         lines.append(f"split: from folder names, {most_common(Counter(splits))}")
-    if contradictory := [scans[place].image for place, known in labels.items() if len(known) > 1]:
+    if contradictory := [scans[scan_number].image for scan_number, values in labels.items() if len(values) > 1]:
         lines.append(
             f"{len(contradictory)} scans lie in folders of both labels, byte for byte, and stay unlabelled: "
-            f"{some(contradictory)}"
+            f"{first_three(contradictory)}"
         )
     rows = [
-        IntakeRow(scan, label=_agreed(labels[place]), split=splits[place] if splits else None)
-        for place, scan in enumerate(scans)
+        IntakeRow(scan, label=_agreed(labels[scan_number]), split=splits[scan_number] if splits else None)
+        for scan_number, scan in enumerate(scans)
     ]
     return Rows(tuple(rows), tuple(lines))
 
@@ -97,7 +93,7 @@ def rows_from_folders(scans: Sequence[SurveyedScan], words: LabelWords) -> Rows:
 def rows_from_table(
     scans: Sequence[SurveyedScan], table: Table, columns: Columns, words: LabelWords, *, keep: Sequence[str] = ()
 ) -> Rows:
-    """What a table's rows say of the scans that they name; scans without a row stay unlabelled.
+    """One row per scan, or per lesion, from the table's rows that name it; scans without a row stay unlabelled.
 
     Args:
         scans: of the folder.
@@ -110,33 +106,34 @@ def rows_from_table(
         UsageError: when the words of the label column have no meaning yet, or a centre has no coordinate system.
     """
     meaning = _meaning(table, columns, words)
-    kept, dropped = _kept_columns(table, columns, keep)
-    records = list(table.records())
-    of_scan: dict[int, list[int]] = defaultdict(list)
-    for row, places in enumerate(columns.join.scans_of):
-        for place in places:
-            of_scan[place].append(row)
+    kept, dropped = kept_columns(table, columns, keep)
+    records_of_scan: dict[int, list[Mapping[str, str]]] = defaultdict(list)
+    for record, scan_numbers in zip(table.records(), columns.join.scans_of, strict=True):
+        for scan_number in scan_numbers:
+            records_of_scan[scan_number].append(record)
     splits = folder_splits([scan.image for scan in scans]) if columns.split is None else None
     rows: list[IntakeRow] = []
     contradictory: list[str] = []
     unplaced = 0
-    for place, scan in enumerate(scans):
-        said = [
-            _row(scan, records[row], columns, meaning, kept)
-            for row in of_scan[place]
-            if _is_of_side(scan, records[row], columns)
+    for scan_number, scan in enumerate(scans):
+        scan_rows = [
+            _row(scan, record, columns, meaning, kept)
+            for record in records_of_scan[scan_number]
+            if _is_of_side(scan, record, columns)
         ]
-        for same in _by_place(said):
-            merged = _merge(scan, same)
-            contradictory += [scan.image] if merged.label is None and any(row.label is not None for row in same) else []
-            rows.append(_with_split(merged, splits[place]) if splits else merged)
-        unplaced += sum(row.center_mm is None for row in said) * any(row.center_mm for row in said)
+        for lesion_rows in _by_place(scan_rows):
+            merged = _merge(scan, lesion_rows)
+            if merged.label is None and any(row.label is not None for row in lesion_rows):
+                contradictory.append(scan.image)
+            rows.append(replace(merged, split=splits[scan_number]) if splits else merged)
+        unplaced += sum(row.center_mm is None for row in scan_rows) * any(row.center_mm for row in scan_rows)
     lines = [*columns.describe(table), *_neither(table, columns, meaning), *_unmatched(scans, table, columns)]
     if dropped:
         lines.append(f"columns left out, which may name a person: {', '.join(map(repr, dropped))} [--keep COLUMN]")
     if contradictory:
         lines.append(
-            f"{len(contradictory)} scans have rows with different labels and stay unlabelled: {some(contradictory)}"
+            f"{len(contradictory)} scans have rows with different labels and stay unlabelled: "
+            f"{first_three(contradictory)}"
         )
     if unplaced:
         lines.append(f"{unplaced} rows without a lesion centre are left out, of scans whose other rows have one")
@@ -159,10 +156,10 @@ def _unmatched(scans: Sequence[SurveyedScan], table: Table, columns: Columns) ->
         near = dict(near_misses(ids, columns.join, names))
         numbers = [str(table.row_numbers[row]) for row in without]
         hints = [f"row {table.row_numbers[row]} is nearly {image}" for row, image in near.items()]
-        yield f"{len(without)} rows without a scan: {some(numbers)}{f' ({some(hints)})' if hints else ''}"
+        yield f"{len(without)} rows without a scan: {first_three(numbers)}{f' ({first_three(hints)})' if hints else ''}"
     alone = [scan.image for place, scan in enumerate(scans) if place not in columns.join.matched_scans]
     if alone:
-        yield f"{len(alone)} scans without a row, which stay unlabelled: {some(alone)}"
+        yield f"{len(alone)} scans without a row, which stay unlabelled: {first_three(alone)}"
 
 
 def _meaning(table: Table, columns: Columns, words: LabelWords) -> dict[str, int | None]:
@@ -240,32 +237,24 @@ def _center(record: Mapping[str, str], columns: Columns) -> Point | None:
     return (x, y, z) if system == "RAS" else (-x, -y, z)
 
 
-def _by_place(said: Sequence[IntakeRow]) -> list[list[IntakeRow]]:
+def _by_place(rows: Sequence[IntakeRow]) -> list[list[IntakeRow]]:
     """Rows of one scan that speak of one place: the same centre, or the whole scan where none has a centre."""
-    places: dict[Point | None, list[IntakeRow]] = defaultdict(list)
-    for row in said:
-        places[row.center_mm].append(row)
-    return [rows for center, rows in places.items() if center is not None] or [list(said)]
+    by_center: dict[Point | None, list[IntakeRow]] = defaultdict(list)
+    for row in rows:
+        by_center[row.center_mm].append(row)
+    return [group for center, group in by_center.items() if center is not None] or [list(rows)]
 
 
-def _merge(scan: SurveyedScan, said: Sequence[IntakeRow]) -> IntakeRow:
+def _merge(scan: SurveyedScan, rows: Sequence[IntakeRow]) -> IntakeRow:
     """One row of several about one scan: what they agree on."""
-    if not said:
+    if not rows:
         return IntakeRow(scan)
-    first = said[0]
-    if len(said) == 1:
+    first = rows[0]
+    if len(rows) == 1:
         return first
-    labels = {row.label for row in said if row.label is not None}
-    patients = {row.patient for row in said if row.patient}
-    return IntakeRow(
-        scan=scan,
-        case_id=first.case_id,
-        patient=first.patient if len(patients) <= 1 else None,
-        label=_agreed(labels),
-        split=first.split,
-        center_mm=first.center_mm,
-        extra=first.extra,
-    )
+    labels = {row.label for row in rows if row.label is not None}
+    patients = {row.patient for row in rows if row.patient}
+    return replace(first, patient=first.patient if len(patients) <= 1 else None, label=_agreed(labels))
 
 
 def _agreed(labels: Collection[int]) -> int | None:
@@ -273,54 +262,6 @@ def _agreed(labels: Collection[int]) -> int | None:
     return next(iter(labels)) if len(labels) == 1 else None
 
 
-def _with_split(row: IntakeRow, split: str) -> IntakeRow:
-    return IntakeRow(row.scan, row.case_id, row.patient, row.label, split, row.center_mm, row.extra)
-
-
-def _kept_columns(table: Table, columns: Columns, keep: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Columns that are copied and what they are called in the manifest; and those that are not."""
-    used = {columns.case, columns.patient, columns.label, columns.system, columns.split, columns.side}
-    used |= set(columns.center or ())
-    kept: dict[str, str] = {}
-    dropped = []
-    for name in table.header:
-        if name in used or name == "case_id":
-            continue
-        cells = [cell for cell in table.column(name) if cell]
-        if name not in keep and _may_name_a_person(name, cells):
-            dropped.append(name)
-        elif cells:
-            own = f"{name} of the table" if name in RESERVED_COLUMNS else name
-            kept[name] = "diameter_mm" if name == columns.diameter else own
-    return kept, dropped
-
-
-def _may_name_a_person(name: str, cells: Sequence[str]) -> bool:
-    """Whether a column holds names, dates, ids or free text: by its name, or by what its cells look like."""
-    words = set(parts(_CAPITAL.sub(" ", name)))
-    numeric = all(_is_number(cell) for cell in cells)
-    wordy = len(set(cells)) > _MOST_WORDS or any(len(cell) > 40 for cell in cells)
-    long = bool(cells) and sum(cell.isdecimal() and len(cell) >= _LONG_NUMBER for cell in cells) > len(cells) / 2
-    return bool(words & PERSONAL) or _looks_like_dates(cells) or long or (wordy and not numeric)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _looks_like_dates(cells: Sequence[str]) -> bool:
-    def is_date(cell: str) -> bool:
-        day = cell.replace("-", ".").replace("/", ".").split(" ")[0]
-        digits = [part for part in day.split(".") if part.isdigit()]
-        return len(digits) == 3 and any(len(part) == 4 for part in digits)
-
-    return bool(cells) and sum(map(is_date, cells)) > len(cells) / 2
-
-
-def some(values: Sequence[str]) -> str:
+def first_three(values: Sequence[str]) -> str:
     """The first three, and how many more there are."""
     return ", ".join(values[:3]) + (f" and {len(values) - 3} more" if len(values) > 3 else "")

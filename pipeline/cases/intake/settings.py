@@ -14,12 +14,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.cases.case import Point
 from pipeline.cases.intake.scans import SurveyedScan
 from pipeline.config.inputs import Limits, Modality
 from pipeline.errors import CaseError
 from pipeline.imaging.read import open_scan
 
-Point = tuple[float, float, float]
 _SAMPLED = 24  # scans whose voxels are looked at
 _CUBE = 32  # voxels across a lesion's region
 _VOLUME = 48  # and across a whole volume

@@ -22,7 +22,7 @@ LABEL = _words(
     "patologia malignancy malignant malignitat malignity dignitat dignity class klasse classe target outcome ergebnis "
     "befund result resultat cancer tumor tumour group gruppe groupe truth behaviour behavior y"
 )
-DIAMETER = _words("diameter diam ø durchmesser diametre diametro")
+DIAMETER_WORDS = _words("diameter diam ø durchmesser diametre diametro")
 SIZE = _words("size grosse groesse taille")  # of a lesion, or of a person
 SYSTEM = _words("system coordsystem coordinatesystem koordinatensystem space")
 SIDE = _words("side laterality lateralitat seite cote lato left right breast")

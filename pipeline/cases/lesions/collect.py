@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from pipeline.cases.lesions.images import ImageIndex, IndexedImage
+from pipeline.cases.lesions.images import ImageIndex
+from pipeline.cases.lesions.indexed_image import IndexedImage
 from pipeline.cases.lesions.lesion import (
     Annotations,
+    ImageReference,
     LesionFormat,
     ReadingOptions,
-    Reference,
     RefusedAnnotation,
     counted,
 )
@@ -141,9 +142,9 @@ def _read(
     file: LesionFile, paired: IndexedImage | tuple[Code, str] | None, images: ImageIndex, options: ReadingOptions
 ) -> Annotations:
     """The annotations of one file; one that cannot be read as a whole is a refusal of its image."""
-    reference = Reference()
+    reference = ImageReference()
     if isinstance(paired, IndexedImage):
-        reference = Reference(image=paired.name)
+        reference = ImageReference(image=paired.name)
     elif paired is not None and len(images.images) != 1:
         error = CaseError(paired[0], file.path, paired[1])
         return Annotations(refused=(RefusedAnnotation(error, format=file.format),))

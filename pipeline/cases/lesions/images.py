@@ -1,148 +1,21 @@
-"""The images at hand: which one an annotation means, and where its voxels and slices lie.
-
-Nothing but headers is read, and those only when they are asked for: of a series the first file to know its UIDs, all
-files to know its geometry.
-"""
+"""Which of the images at hand an annotation belongs to."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from pipeline.cases.case import Case
-from pipeline.cases.lesions.lesion import Reference, VoxelGrid
+from pipeline.cases.lesions.indexed_image import IndexedImage
+from pipeline.cases.lesions.lesion import ImageReference
 from pipeline.cases.lesions.names import image_stem
-from pipeline.cases.lesions.shape import slice_axis
 from pipeline.config.inputs import Limits
-from pipeline.errors import CaseError, Code
-from pipeline.imaging.checks import file_kind, within_root
-from pipeline.imaging.dicom.frames import Frame
-from pipeline.imaging.dicom.header import DicomFile, read_header
-from pipeline.imaging.dicom.scan import DicomScan, is_nonempty_dicom
-from pipeline.imaging.dicom.select import CODE_DIGITS, names_series
-from pipeline.imaging.image import Scan
-from pipeline.imaging.read import open_scan
+from pipeline.errors import Code
 from pipeline.machine import usable_cores
-
-
-@dataclass(frozen=True)
-class SlicePlace:
-    """One slice of a DICOM series: its header's frame, and its number along the stored third axis."""
-
-    frame: Frame
-    number: float
-
-
-class IndexedImage:
-    """One image, and the cases (rows) that name it.
-
-    Args:
-        cases: at least one, all of the same image.
-        root: folder that the image may not leave; None for one scan named by the user.
-        limits: of its reader.
-    """
-
-    def __init__(self, cases: Sequence[Case], root: Path | None, limits: Limits) -> None:
-        self.cases = tuple(cases)
-        self._root, self._limits = root, limits
-
-    @property
-    def name(self) -> str:
-        """As the table or the search names it."""
-        return self.cases[0].image
-
-    @property
-    def path(self) -> Path:
-        """The file, or the folder of the series."""
-        return self.cases[0].path
-
-    @cached_property
-    def is_dicom(self) -> bool:
-        """Whether it is a DICOM series or file."""
-        return self._first_header is not None
-
-    @property
-    def series(self) -> str | None:
-        """SeriesInstanceUID; None for other formats, or when it cannot be read."""
-        return self._first_header.series or None if self._first_header else None
-
-    @property
-    def frame_of_reference(self) -> str | None:
-        """FrameOfReferenceUID; None for other formats, or when it cannot be read."""
-        return self._first_header.frame_of_reference or None if self._first_header else None
-
-    @cached_property
-    def _first_header(self) -> DicomFile | None:
-        """Of the first file that is an image and no segmentation; of the series that the case names, where it does."""
-        series = self.cases[0].part
-        for path in self._files():
-            try:
-                header = read_header(path, limits=self._limits)
-            except CaseError:
-                continue  # what is wrong with the image is for its reader to say
-            is_image = header.word is None and header.claims_pixels
-            if is_image and (series is None or len(series) < CODE_DIGITS or names_series(series, header.series)):
-                return header
-        return None
-
-    def _files(self) -> Iterator[Path]:
-        """Its DICOM files, as far as they can be found."""
-        case = self.cases[0]
-        if case.fault is not None or case.url is not None:
-            return
-        if case.files is not None:
-            yield from case.files
-            return
-        try:
-            path = case.path if self._root is None else within_root(case.path, self._root)
-            for file in sorted(path.rglob("*")) if file_kind(path) == "folder" else [path]:
-                if file.is_file() and is_nonempty_dicom(file):
-                    yield file
-        except (CaseError, OSError):
-            return
-
-    @cached_property
-    def _scan(self) -> Scan:
-        case = self.cases[0]
-        if case.fault is not None:
-            raise case.fault
-        if case.url is not None:
-            reason = "lies behind a URL, so its geometry is not known here; name a copy on this machine"
-            raise CaseError(Code.E_GEOMETRY_MISSING, case.image, reason)
-        path = case.path if self._root is None else within_root(case.path, self._root)
-        return open_scan(path, limits=self._limits, files=case.files, part=case.part)
-
-    @property
-    def grid(self) -> VoxelGrid:
-        """Where its voxels lie.
-
-        Raises:
-            CaseError: as its reader does.
-        """
-        return VoxelGrid(self._scan.shape, self._scan.affine, has_millimetres=self._scan.has_millimetres)
-
-    @property
-    def across(self) -> int:
-        """The stored axis across its slices."""
-        return 2 if isinstance(self._scan, DicomScan) else slice_axis(self._scan.affine)
-
-    @cached_property
-    def slices(self) -> Mapping[tuple[str, int], SlicePlace]:
-        """Its slices by SOPInstanceUID and number of the frame in the file, from 1; none for other formats.
-
-        Raises:
-            CaseError: as its reader does.
-        """
-        if not isinstance(self._scan, DicomScan):
-            return {}
-        return {
-            (part.file.sop_instance, part.frame.index + 1): SlicePlace(part.frame, float(number))
-            for number, part in enumerate(self._scan.slices)
-        }
 
 
 @dataclass(frozen=True)
@@ -196,8 +69,8 @@ class ImageIndex:
     def _frames_of_reference(self) -> Mapping[str, list[IndexedImage]]:
         return _by(self._identified, lambda image: (image.frame_of_reference or "",))
 
-    def resolve(self, reference: Reference, *, dedicated: bool) -> Resolution:
-        """Find the image that an annotation says it belongs to; what it does not say is never guessed.
+    def resolve(self, reference: ImageReference, *, dedicated: bool) -> Resolution:
+        """Find the image that an annotation states it belongs to; nothing is guessed.
 
         Args:
             reference: what the annotation says.
@@ -214,23 +87,23 @@ class ImageIndex:
                 error = Code.E_CASE_ID, "case_id and image name different scans; correct one of them"
         return Resolution(resolution.image, resolution.case, error)
 
-    def _named(self, reference: Reference, *, dedicated: bool) -> Resolution:
+    def _named(self, reference: ImageReference, *, dedicated: bool) -> Resolution:
         if reference.case_id is not None and reference.case_id in self._case_ids:
             image, case = self._case_ids[reference.case_id]
             return Resolution(image, case)
         ambiguous: tuple[list[IndexedImage], str] | None = None
-        for candidates, what in self._lookups(reference):
+        for candidates, shared in self._lookups(reference):
             if len(candidates) == 1:
                 return Resolution(candidates[0])
             if candidates and ambiguous is None:
-                ambiguous = candidates, what
+                ambiguous = candidates, shared
         if ambiguous is not None:
             return Resolution(error=_several(*ambiguous))
         if dedicated and len(self.images) == 1:
             return Resolution(self.images[0])
         return Resolution(error=self._missing(reference))
 
-    def _lookups(self, reference: Reference) -> Iterable[tuple[list[IndexedImage], str]]:
+    def _lookups(self, reference: ImageReference) -> Iterable[tuple[list[IndexedImage], str]]:
         """The images that fit each thing that the annotation says, the most certain first."""
         if reference.case_id is not None:  # of a folder's scans the ids are paths, and people write the name
             yield self._stems.get(image_stem(reference.case_id), []), "that name"
@@ -245,7 +118,7 @@ class ImageIndex:
         if reference.patient is not None:
             yield self._patients.get(reference.patient, []), "that patient"
 
-    def _missing(self, reference: Reference) -> tuple[Code, str]:
+    def _missing(self, reference: ImageReference) -> tuple[Code, str]:
         count = f"{len(self.images)} images at hand" if len(self.images) != 1 else "image at hand"
         if reference.case_id is not None:
             return Code.E_CASE_ID, f"names a case that is none of the {count}; check its case_id"
@@ -276,18 +149,18 @@ def _patients(image: IndexedImage) -> Iterable[str]:
     return ids or (folders[:1] if len(folders) > 1 and not Path(image.name).is_absolute() else [])
 
 
-def _several(images: Sequence[IndexedImage], what: str) -> tuple[Code, str]:
+def _several(images: Sequence[IndexedImage], shared: str) -> tuple[Code, str]:
     names = ", ".join(repr(image.name) for image in images[:3])
-    reason = f"{len(images)} images have {what} ({names}{', ...' * (len(images) > 3)}); give a table that names one"
+    reason = f"{len(images)} images have {shared} ({names}{', ...' * (len(images) > 3)}); give a table that names one"
     return Code.E_MIXED_SERIES, reason
 
 
-def _contradiction(reference: Reference, image: IndexedImage) -> tuple[Code, str] | None:
-    """What the annotation says of its image against what the image is."""
+def _contradiction(reference: ImageReference, image: IndexedImage) -> tuple[Code, str] | None:
+    """Where the annotation's identifiers differ from those of the image; None where they agree."""
     if reference.series is not None and image.series is not None and reference.series != image.series:
         return Code.E_MIXED_SERIES, f"refers to another series than that of {image.name!r}; give its own image"
-    frame, own = reference.frame_of_reference, image.frame_of_reference
-    if frame is not None and own is not None and frame != own:
+    stated, actual = reference.frame_of_reference, image.frame_of_reference
+    if stated is not None and actual is not None and stated != actual:
         reason = f"refers to another frame of reference than that of {image.name!r}, so its place there is not known"
         return Code.E_AFFINE_DISAGREE, f"{reason}; give its own image"
     return None

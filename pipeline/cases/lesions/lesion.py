@@ -36,7 +36,7 @@ FLIP: Final = np.array([-1.0, -1.0, 1.0])  # LPS <-> RAS
 
 
 @dataclass(frozen=True)
-class Reference:
+class ImageReference:
     """What an annotation says it belongs to; None is "does not say". UIDs are compared and never printed.
 
     Attributes:
@@ -111,7 +111,7 @@ class Lesion:
     name: str
     source: Path
     format: LesionFormat
-    reference: Reference = Reference()
+    reference: ImageReference = ImageReference()
     grid: VoxelGrid | None = field(default=None, compare=False, repr=False)
     segment: SegmentLink | None = field(default=None, repr=False)
 
@@ -132,7 +132,7 @@ class RefusedAnnotation:
     error: CaseError
     name: str = ""
     format: LesionFormat | None = None
-    reference: Reference = Reference()
+    reference: ImageReference = ImageReference()
     segment: SegmentLink | None = field(default=None, repr=False)
     diameter_mm: float | None = None
 
@@ -155,7 +155,7 @@ class Annotations:
     refused: tuple[RefusedAnnotation, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def referring_to(self, reference: Reference) -> Annotations:
+    def referring_to(self, reference: ImageReference) -> Annotations:
         """The same, each annotation with this reference."""
         return replace(
             self,

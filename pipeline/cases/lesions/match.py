@@ -11,12 +11,13 @@ import numpy as np
 
 from pipeline.cases.case import Case
 from pipeline.cases.lesions.grids import grid_disagreement
-from pipeline.cases.lesions.images import ImageIndex, IndexedImage
+from pipeline.cases.lesions.images import ImageIndex
+from pipeline.cases.lesions.indexed_image import IndexedImage
 from pipeline.cases.lesions.lesion import (
     Annotations,
+    ImageReference,
     Lesion,
     LesionFormat,
-    Reference,
     RefusedAnnotation,
     SegmentLink,
     VoxelGrid,
@@ -139,10 +140,10 @@ class _Matching:
         )
 
     def _resolve(
-        self, kind: LesionFormat | None, reference: Reference
+        self, kind: LesionFormat | None, reference: ImageReference
     ) -> tuple[IndexedImage | None, Case | None, tuple[Code, str] | None]:
         """The image and case that an annotation belongs to, and what speaks against it."""
-        dedicated = kind not in _TABLES or reference == Reference()
+        dedicated = kind not in _TABLES or reference == ImageReference()
         resolution = self._images.resolve(reference, dedicated=dedicated)
         image, case, error = resolution.image, resolution.case, resolution.error
         if image is not None and case is None:

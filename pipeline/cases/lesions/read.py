@@ -13,7 +13,7 @@ from pipeline.cases.lesions.files.lidc_xml import read_lidc_xml
 from pipeline.cases.lesions.files.mask import read_mask
 from pipeline.cases.lesions.files.slicer import read_fcsv, read_markups
 from pipeline.cases.lesions.files.table_rows import PARQUET, read_lesion_table
-from pipeline.cases.lesions.files.tables import read_table
+from pipeline.cases.lesions.files.tables import read_table_lesions
 from pipeline.cases.lesions.images import ImageIndex
 from pipeline.cases.lesions.lesion import Annotations, LesionFormat, ReadingOptions
 from pipeline.cases.tables.table import TABLE_SUFFIXES
@@ -21,7 +21,7 @@ from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code, TableError
 from pipeline.imaging.checks import open_regular
 
-HEAD_BYTES: Final = 1 << 16
+_HEAD_BYTES: Final = 1 << 16
 _TEXT_MARKS: Final = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 
 
@@ -55,7 +55,7 @@ def read_lesions(path: Path, *, images: ImageIndex | None = None, options: Readi
             return read_fcsv(path, options)
         if kind == "lidc-xml":
             return read_lidc_xml(path, images, options)
-        return read_mask(path, options) if kind == "mask" else read_table(path, images, options)
+        return read_mask(path, options) if kind == "mask" else read_table_lesions(path, images, options)
     except MemoryError:
         reason = "does not fit into memory; crop the mask or split the file"
         raise CaseError(Code.E_TOO_LARGE, path, reason) from None
@@ -90,7 +90,7 @@ def lesion_format(path: Path, limits: Limits | None = None) -> LesionFormat:
 
 def _head(path: Path) -> bytes:
     with open_regular(path) as handle:
-        return bytes(handle.read(HEAD_BYTES) or b"")
+        return bytes(handle.read(_HEAD_BYTES) or b"")
 
 
 __all__ = ["CaseError", "TableError", "lesion_format", "read_lesions"]

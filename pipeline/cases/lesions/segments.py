@@ -10,10 +10,10 @@ import numpy as np
 
 from pipeline.cases.lesions.lesion import (
     Annotations,
+    ImageReference,
     Lesion,
     LesionFormat,
     ReadingOptions,
-    Reference,
     RefusedAnnotation,
     SegmentLink,
     VoxelGrid,
@@ -41,7 +41,7 @@ class Segmented:
     format: LesionFormat
     grid: VoxelGrid
     across: int
-    reference: Reference = field(default_factory=Reference)
+    reference: ImageReference = field(default_factory=ImageReference)
     object_uid: str | None = None
 
 

@@ -7,14 +7,14 @@ import csv
 import io
 from pathlib import Path
 
-from pipeline.cases.tables.grid import Grid
+from pipeline.cases.tables.grid import CellGrid
 from pipeline.errors import Code, TableError
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _LOOKED_AT = 20  # lines from which the delimiter is judged
 
 
-def read_delimited(path: Path, data: bytes, *, guess_encoding: bool, ragged: bool) -> Grid:
+def read_delimited(path: Path, data: bytes, *, guess_encoding: bool, ragged: bool) -> CellGrid:
     """Cells of a text table.
 
     Args:
@@ -45,7 +45,7 @@ def read_delimited(path: Path, data: bytes, *, guess_encoding: bool, ragged: boo
     notes = [encoding] if encoding else []
     if delimiter != ",":
         notes.append(f"cells separated by {_DELIMITERS.get(delimiter, repr(delimiter))}")
-    return Grid(rows, numbers, tuple(notes))
+    return CellGrid(rows, numbers, tuple(notes))
 
 
 def _decode(path: Path, data: bytes, *, guess_encoding: bool) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
 
-from pipeline.cases.tables.grid import Grid
+from pipeline.cases.tables.grid import CellGrid
 from pipeline.errors import Code, TableError
 
 _MOST_BYTES = 500_000_000  # of a workbook, unpacked: far above any table of cases
@@ -18,7 +18,7 @@ _ERRORS = frozenset({"#N/A", "#NV", "#DIV/0!", "#REF!", "#VALUE!", "#NAME?", "#N
 _ZEROS = re.compile(r"0+")
 
 
-def read_excel(path: Path, data: bytes, *, sheet: str | None) -> Grid:
+def read_excel(path: Path, data: bytes, *, sheet: str | None) -> CellGrid:
     """Cells of one sheet.
 
     Args:
@@ -46,10 +46,10 @@ def read_excel(path: Path, data: bytes, *, sheet: str | None) -> Grid:
             Code.E_LABEL_COLUMNS, path, f"has {len(tables or filled)} sheets with tables ({names}); name one: --sheet"
         )
     grid = filled[tables[0]]
-    return Grid(grid.rows, grid.row_numbers, (*grid.notes, *([f"sheet {tables[0]!r}"] if len(grids) > 1 else [])))
+    return CellGrid(grid.rows, grid.row_numbers, (*grid.notes, *([f"sheet {tables[0]!r}"] if len(grids) > 1 else [])))
 
 
-def _sheets(path: Path, data: bytes) -> dict[str, Grid]:
+def _sheets(path: Path, data: bytes) -> dict[str, CellGrid]:
     """Every worksheet's cells, without blank rows around them."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -71,7 +71,7 @@ def _sheets(path: Path, data: bytes) -> dict[str, Grid]:
         ) from None
 
 
-def _cells(sheet: Any) -> Grid:
+def _cells(sheet: Any) -> CellGrid:
     rows, numbers, errors = [], [], 0
     for number, cells in enumerate(sheet.iter_rows(), start=1):
         texts = [_text(cell) for cell in cells]
@@ -82,7 +82,7 @@ def _cells(sheet: Any) -> Grid:
             numbers.append(number)
     width = max((len(row) - next((n for n, cell in enumerate(reversed(row)) if cell), 0) for row in rows), default=0)
     notes = (f"{errors} cells with an Excel error are taken as blank",) if errors else ()
-    return Grid([row[:width] for row in rows], numbers, notes)
+    return CellGrid([row[:width] for row in rows], numbers, notes)
 
 
 def _text(cell: Any) -> str:

@@ -8,7 +8,7 @@ _LOOKED_AT = 30  # rows among which the header is looked for
 
 
 @dataclass(frozen=True)
-class Grid:
+class CellGrid:
     """Cells of a file.
 
     Attributes:

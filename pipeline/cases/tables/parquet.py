@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.cases.tables.grid import Grid
+from pipeline.cases.tables.grid import CellGrid
 from pipeline.errors import Code, TableError
 
 
-def read_parquet(path: Path, data: bytes) -> Grid:
+def read_parquet(path: Path, data: bytes) -> CellGrid:
     """Header and rows.
 
     Raises:
@@ -25,4 +25,4 @@ def read_parquet(path: Path, data: bytes) -> Grid:
             Code.E_FORMAT, path, f"is not a readable Parquet file ({type(error).__name__}); write it again"
         ) from None
     rows = [list(table.column_names), *(list(row) for row in zip(*columns, strict=True))]
-    return Grid(rows, list(range(1, len(rows) + 1)))
+    return CellGrid(rows, list(range(1, len(rows) + 1)))

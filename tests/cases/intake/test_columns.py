@@ -2,7 +2,8 @@
 
 import pytest
 
-from pipeline.cases.intake.columns import choose_table, guess_columns
+from pipeline.cases.intake.choose_table import choose_table
+from pipeline.cases.intake.columns import guess_columns
 from pipeline.cases.intake.joining import ScanNames
 from pipeline.cases.tables.table import Table
 from pipeline.errors import TableError, UsageError

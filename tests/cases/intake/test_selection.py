@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from made_scans import scan
 
-from pipeline.cases.intake.kinds import one_kind_of_file
+from pipeline.cases.intake.derived_files import one_kind_of_file
 from pipeline.cases.intake.masks import without_label_maps
 from pipeline.cases.intake.scans import SurveyedScan, UnreadScan, survey
 from pipeline.cases.intake.selection import choose_series, without_copies

@@ -29,7 +29,7 @@ from pipeline.cases.inputs import Inputs, read_inputs
 from pipeline.cases.lesions import collect
 from pipeline.cases.lesions.grids import grid_disagreement
 from pipeline.cases.lesions.images import ImageIndex
-from pipeline.cases.lesions.lesion import ReadingOptions, Reference, VoxelGrid
+from pipeline.cases.lesions.lesion import ImageReference, ReadingOptions, VoxelGrid
 from pipeline.cases.lesions.locate import locate, located_inputs, superseded
 from pipeline.cases.lesions.report import report_lines
 from pipeline.errors import CaseError, Code, TableError, UsageError
@@ -206,7 +206,7 @@ def test_the_frame_of_reference_decides_only_where_one_image_has_it(root, scans,
 
 def test_what_fits_several_images_is_told_by_the_most_certain_sign(root):
     images = ImageIndex(cases_of(root, "P1/a", "P2/a", "P2/b"), root=root)
-    _, reason = images.resolve(Reference(image="CT", patient="P2"), dedicated=False).error
+    _, reason = images.resolve(ImageReference(image="CT", patient="P2"), dedicated=False).error
     assert reason.startswith("3 images have that name ('P1/a/CT', 'P2/a/CT', 'P2/b/CT')")
 
 
@@ -406,12 +406,12 @@ def test_an_index_answers_for_images_that_cannot_be_opened(tmp_path):
         [Case("a", "gone/CT", tmp_path / "gone" / "CT"), Case("b", "../out", tmp_path / ".." / "out")], root=tmp_path
     )
     assert [image.series for image in index.images] == [None, None]
-    found = index.resolve(Reference(case_id="a", series="1.2.3"), dedicated=True)
+    found = index.resolve(ImageReference(case_id="a", series="1.2.3"), dedicated=True)
     assert (found.case.case_id, found.error) == ("a", None)
     remote = ImageIndex([Case("a", "s3://b/a", tmp_path / "a", url="s3://b/a")])
     assert remote.images[0].series is None
-    assert remote.resolve(Reference(), dedicated=True).case is None
-    assert remote.resolve(Reference(), dedicated=False).error[0] is Code.E_NOT_FOUND
+    assert remote.resolve(ImageReference(), dedicated=True).case is None
+    assert remote.resolve(ImageReference(), dedicated=False).error[0] is Code.E_NOT_FOUND
 
 
 def test_a_diameter_of_a_report_that_no_lesion_has_is_refused(root, scans, tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from pipeline.cases.lesions.dicom.dicom_object import REFERENCED_SERIES, SERIES, each_item, floats, word
-from pipeline.cases.lesions.images import IndexedImage
+from pipeline.cases.lesions.indexed_image import IndexedImage
 from pipeline.cases.lesions.lesion import FLIP, Points, refuse_absurd
 from pipeline.cases.lesions.outlines import area_and_centroid
 from pipeline.cases.lesions.shape import longest_extent

@@ -27,14 +27,15 @@ from pipeline.cases.lesions.dicom.dicom_object import (
     read_object,
     word,
 )
-from pipeline.cases.lesions.images import ImageIndex, IndexedImage
+from pipeline.cases.lesions.images import ImageIndex
+from pipeline.cases.lesions.indexed_image import IndexedImage
 from pipeline.cases.lesions.lesion import (
     FLIP,
     Annotations,
+    ImageReference,
     Lesion,
     Points,
     ReadingOptions,
-    Reference,
     RefusedAnnotation,
     counted,
     refuse_absurd,
@@ -127,11 +128,11 @@ def _taken(regions: Sequence[_Region], options: ReadingOptions) -> tuple[list[_R
     )
 
 
-def _reference(frame: str | None, series_of: dict[str, set[str]]) -> Reference:
+def _reference(frame: str | None, series_of: dict[str, set[str]]) -> ImageReference:
     """The one frame of reference and the one series that are meant; None where there are several."""
     frames = set(series_of) if frame is None else {frame}
     series = set().union(*(series_of.get(frame_uid, set()) for frame_uid in frames))
-    return Reference(
+    return ImageReference(
         series=series.pop() if len(series) == 1 else None, frame_of_reference=frames.pop() if len(frames) == 1 else None
     )
 
@@ -189,7 +190,7 @@ def _contour(path: Path, item: Dataset) -> tuple[str, Points]:
 
 
 def _lesions(
-    path: Path, region: _Region, reference: Reference, images: ImageIndex, options: ReadingOptions
+    path: Path, region: _Region, reference: ImageReference, images: ImageIndex, options: ReadingOptions
 ) -> list[Lesion]:
     """The lesions of one region.
 

@@ -31,9 +31,9 @@ from pipeline.cases.lesions.dicom.segmentation_frames import FrameReader, PixelL
 from pipeline.cases.lesions.lesion import (
     FLIP,
     Annotations,
+    ImageReference,
     Points,
     ReadingOptions,
-    Reference,
     RefusedAnnotation,
     VoxelGrid,
     counted,
@@ -84,14 +84,14 @@ def read_segmentation(path: Path, options: ReadingOptions | None = None) -> Anno
     segmentation = read_object(path, _TAGS, options.limits)
     with damage_named(path):
         series = only_value(segmentation.header, lambda item: uid(item, SERIES), REFERENCED_SERIES)
-        reference = Reference(series, uid(segmentation.header, FRAME_OF_REFERENCE) or None)
+        reference = ImageReference(series, uid(segmentation.header, FRAME_OF_REFERENCE) or None)
     try:
         return _lesions(segmentation, reference, options)
     except CaseError as error:
         return Annotations(refused=(RefusedAnnotation(error, format="dicom-seg", reference=reference),))
 
 
-def _lesions(segmentation: DicomObject, reference: Reference, options: ReadingOptions) -> Annotations:
+def _lesions(segmentation: DicomObject, reference: ImageReference, options: ReadingOptions) -> Annotations:
     path = segmentation.path
     with damage_named(path):
         layout = _layout(segmentation, options)

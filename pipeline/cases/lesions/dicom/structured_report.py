@@ -19,9 +19,9 @@ from pipeline.cases.lesions.dicom.report_regions import Region, Sources, region_
 from pipeline.cases.lesions.images import ImageIndex
 from pipeline.cases.lesions.lesion import (
     Annotations,
+    ImageReference,
     Lesion,
     ReadingOptions,
-    Reference,
     RefusedAnnotation,
     SegmentLink,
     counted,
@@ -88,7 +88,7 @@ def read_report(path: Path, images: ImageIndex, options: ReadingOptions | None =
     lesions: list[Lesion] = []
     refused: list[RefusedAnnotation] = []
     for group in placed:
-        reference = Reference()
+        reference = ImageReference()
         try:
             reference = _reference(group, sources)
             lesions.append(_lesion(path, group, reference, images))
@@ -155,18 +155,18 @@ def _segment(children: list[Dataset]) -> SegmentLink | None:
     return None
 
 
-def _reference(group: _Group, sources: Sources) -> Reference:
+def _reference(group: _Group, sources: Sources) -> ImageReference:
     """The one series that the group's regions lie on; in space, the one series of the evidence."""
     instances = {region.image for region in group.regions if region.image}
     series = {sources.series_of[name] for name in instances if name in sources.series_of} or sources.image_series
     frames = {region.frame_of_reference for region in group.regions if region.frame_of_reference}
-    return Reference(
+    return ImageReference(
         series=next(iter(series)) if len(series) == 1 else None,
         frame_of_reference=next(iter(frames)) if len(frames) == 1 else None,
     )
 
 
-def _lesion(path: Path, group: _Group, reference: Reference, images: ImageIndex) -> Lesion:
+def _lesion(path: Path, group: _Group, reference: ImageReference, images: ImageIndex) -> Lesion:
     if group.error is not None:
         raise group.error
     if group.segment is not None:

@@ -16,15 +16,16 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from pipeline.cases.lesions.files.lidc_readings import READERS, Contour, Reading, centroid, cluster_readings
-from pipeline.cases.lesions.files.text_file import read_bytes
+from pipeline.cases.lesions.files.text_file import read_small_file
 from pipeline.cases.lesions.files.xml_tree import parse_xml
-from pipeline.cases.lesions.images import ImageIndex, IndexedImage
+from pipeline.cases.lesions.images import ImageIndex
+from pipeline.cases.lesions.indexed_image import IndexedImage
 from pipeline.cases.lesions.lesion import (
     Annotations,
+    ImageReference,
     Lesion,
     Points,
     ReadingOptions,
-    Reference,
     RefusedAnnotation,
     counted,
     world_point,
@@ -64,10 +65,10 @@ def read_lidc_xml(path: Path, images: ImageIndex, options: ReadingOptions | None
         CaseError: when it cannot be read at all; what is wrong with its content is refused in the result.
     """
     del options
-    root = parse_xml(path, read_bytes(path))
+    root = parse_xml(path, read_small_file(path))
     if root.tag != ROOT:
         raise CaseError(Code.E_FORMAT, path, f"its root element is not {ROOT}, so it is not LIDC-IDRI's; name another")
-    reference = Reference(series=_text(root, "SeriesInstanceUid") or _text(root, "SeriesInstanceUID") or None)
+    reference = ImageReference(series=_text(root, "SeriesInstanceUid") or _text(root, "SeriesInstanceUID") or None)
     try:
         readings, small = _readings(path, root)
         others = sum(1 for _ in root.iter("nonNodule"))
@@ -123,7 +124,7 @@ def _number(path: Path, element: Element, tag: str) -> float:
 
 
 def _lesions(
-    path: Path, readings: Sequence[Sequence[_Outline]], reference: Reference, images: ImageIndex
+    path: Path, readings: Sequence[Sequence[_Outline]], reference: ImageReference, images: ImageIndex
 ) -> tuple[Lesion, ...]:
     resolution = images.resolve(reference, dedicated=True)
     if resolution.image is None or resolution.error is not None:

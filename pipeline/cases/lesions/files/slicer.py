@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from pipeline.cases.lesions.files.text_file import decode, read_bytes
+from pipeline.cases.lesions.files.text_file import decode_text, read_small_file
 from pipeline.cases.lesions.lesion import (
     Annotations,
     Lesion,
@@ -75,8 +75,8 @@ def read_markups(path: Path, options: ReadingOptions | None = None) -> Annotatio
     return Annotations(tuple(lesions), tuple(refused), tuple(notes))
 
 
-Place = tuple[tuple[float, float, float], float | None]
-Found = list[tuple[str, Place | CaseError]]
+PlacedPoint = tuple[tuple[float, float, float], float | None]
+NamedPoints = list[tuple[str, PlacedPoint | CaseError]]
 
 
 def is_markups(data: bytes) -> bool:
@@ -85,7 +85,7 @@ def is_markups(data: bytes) -> bool:
 
 
 def _parse_json(path: Path) -> list[dict[str, Any]]:
-    text = decode(path, read_bytes(path))
+    text = decode_text(path, read_small_file(path))
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
@@ -145,11 +145,11 @@ def _positions(path: Path, markup: dict[str, Any]) -> list[tuple[str, Points | C
     return defined
 
 
-def _fiducials(path: Path, markup: dict[str, Any], system: System) -> Found:
+def _fiducials(path: Path, markup: dict[str, Any], system: System) -> NamedPoints:
     return [(name, _placed(path, point, None, system)) for name, point in _positions(path, markup)]
 
 
-def _placed(path: Path, point: Points | CaseError, diameter: float | None, system: System) -> Place | CaseError:
+def _placed(path: Path, point: Points | CaseError, diameter: float | None, system: System) -> PlacedPoint | CaseError:
     if isinstance(point, CaseError):
         return point
     try:
@@ -158,7 +158,7 @@ def _placed(path: Path, point: Points | CaseError, diameter: float | None, syste
         return error
 
 
-def _line(path: Path, markup: dict[str, Any], system: System) -> Found:
+def _line(path: Path, markup: dict[str, Any], system: System) -> NamedPoints:
     ends = [point for _, point in _positions(path, markup)]
     damaged = next((end for end in ends if isinstance(end, CaseError)), None)
     if damaged is not None:
@@ -170,7 +170,7 @@ def _line(path: Path, markup: dict[str, Any], system: System) -> Found:
     return [("", _placed(path, (first + second) / 2, length, system))]
 
 
-def _region(path: Path, markup: dict[str, Any], system: System) -> Found:
+def _region(path: Path, markup: dict[str, Any], system: System) -> NamedPoints:
     if "center" in markup:
         center = _vector(path, markup["center"])
     else:  # the first versions wrote the centre as the only control point
@@ -188,7 +188,7 @@ def _region(path: Path, markup: dict[str, Any], system: System) -> Found:
     return [("", _placed(path, center, float(np.delete(size, across).max()), system))]
 
 
-_MARKUPS: Final[dict[str, Callable[[Path, dict[str, Any], System], Found]]] = {
+_MARKUPS: Final[dict[str, Callable[[Path, dict[str, Any], System], NamedPoints]]] = {
     "Fiducial": _fiducials,
     "Line": _line,
     "ROI": _region,
@@ -202,7 +202,7 @@ def read_fcsv(path: Path, options: ReadingOptions | None = None) -> Annotations:
         CaseError: when the file cannot be read as a whole; what is wrong with a point is refused in the result.
     """
     options = options or ReadingOptions()
-    lines = decode(path, read_bytes(path)).splitlines()
+    lines = decode_text(path, read_small_file(path)).splitlines()
     settings = {match[1].lower(): match[2] for line in lines if (match := _SETTING.match(line))}
     rows = [line for line in lines if line.strip() and not line.startswith("#")]
     if not rows:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pipeline.cases.lesions.files.text_file import read_bytes
+from pipeline.cases.lesions.files.text_file import read_small_file
 from pipeline.cases.lesions.lesion import LesionFormat
 from pipeline.cases.tables.delimited import read_delimited
 from pipeline.cases.tables.excel import read_excel
-from pipeline.cases.tables.grid import Grid
+from pipeline.cases.tables.grid import CellGrid
 from pipeline.cases.tables.parquet import read_parquet
 from pipeline.errors import Code, TableError
 
@@ -81,7 +81,7 @@ class LesionColumns:
 
 
 @dataclass(frozen=True)
-class LesionGrid(Grid):
+class LesionGrid(CellGrid):
     """The cells of a file, and whether it is a workbook or Parquet, whose cells no comma separates."""
 
     is_spreadsheet: bool = False
@@ -113,7 +113,7 @@ def read_lesion_table(path: Path) -> LesionTable:
         CaseError: when the file cannot be opened.
         TableError: when it is no table, or none of its columns hold lesions.
     """
-    grid = _grid(path, read_bytes(path))
+    grid = _grid(path, read_small_file(path))
     start = grid.header_row()
     header = grid.rows[start]
     columns = find_columns(path, header)
@@ -137,7 +137,7 @@ def table_columns(path: Path, head: bytes) -> LesionColumns | None:
         CaseError: when a workbook or Parquet file cannot be opened.
     """
     whole = head.startswith((PARQUET, EXCEL))
-    data = read_bytes(path) if whole else head[: head.rfind(b"\n") + 1] or head
+    data = read_small_file(path) if whole else head[: head.rfind(b"\n") + 1] or head
     if head.startswith(_UTF_16):
         data = head[: len(head) // 2 * 2]
     try:
@@ -165,7 +165,7 @@ def _grid(path: Path, data: bytes) -> LesionGrid:
     return LesionGrid(grid.rows, grid.row_numbers, grid.notes, spreadsheet)
 
 
-def _only_sheet(path: Path, data: bytes) -> Grid:
+def _only_sheet(path: Path, data: bytes) -> CellGrid:
     try:
         return read_excel(path, data, sheet=None)
     except TableError as error:

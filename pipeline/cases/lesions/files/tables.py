@@ -17,9 +17,9 @@ from pipeline.cases.lesions.files.table_rows import REFERENCES, LesionColumns, L
 from pipeline.cases.lesions.images import ImageIndex
 from pipeline.cases.lesions.lesion import (
     Annotations,
+    ImageReference,
     Lesion,
     ReadingOptions,
-    Reference,
     RefusedAnnotation,
     System,
     counted,
@@ -30,7 +30,7 @@ from pipeline.cases.lesions.lesion import (
 from pipeline.errors import CaseError, Code
 
 
-def read_table(path: Path, images: ImageIndex, options: ReadingOptions | None = None) -> Annotations:
+def read_table_lesions(path: Path, images: ImageIndex, options: ReadingOptions | None = None) -> Annotations:
     """The lesions of a table, one a row.
 
     Centres in mm stand before voxel indices where a table has both. Rows without a centre are left out and counted, and
@@ -76,18 +76,18 @@ def read_table(path: Path, images: ImageIndex, options: ReadingOptions | None = 
     return Annotations(tuple(lesions), tuple(refused), tuple(notes))
 
 
-def _reference(row: Sequence[str], columns: LesionColumns) -> Reference:
+def _reference(row: Sequence[str], columns: LesionColumns) -> ImageReference:
     case_id, image, series, patient = (columns.cell(row, name) or None for name in REFERENCES)
     if image is not None:  # as Windows writes it, and with what leads nowhere
         image = posixpath.normpath(image.replace("\\", "/"))
-    return Reference(series=series, image=image, case_id=case_id, patient=patient)
+    return ImageReference(series=series, image=image, case_id=case_id, patient=patient)
 
 
 def _center(
     path: Path,
     row: Sequence[str],
     table: LesionTable,
-    reference: Reference,
+    reference: ImageReference,
     images: ImageIndex,
     options: ReadingOptions,
 ) -> Point:

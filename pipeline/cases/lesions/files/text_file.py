@@ -12,7 +12,7 @@ from pipeline.imaging.checks import open_regular
 LARGEST_BYTES: Final = 64 * 2**20  # far above any annotation in JSON, XML or a table
 
 
-def read_bytes(path: Path) -> bytes:
+def read_small_file(path: Path) -> bytes:
     """The whole file.
 
     Raises:
@@ -26,7 +26,7 @@ def read_bytes(path: Path) -> bytes:
         return bytes(handle.read() or b"")
 
 
-def decode(path: Path, data: bytes) -> str:
+def decode_text(path: Path, data: bytes) -> str:
     """Its text: UTF-8, or UTF-16 with its byte order mark, as spreadsheets write it.
 
     Raises:

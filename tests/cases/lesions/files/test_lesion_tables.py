@@ -10,16 +10,16 @@ import pytest
 from lesion_files import OBLIQUE, write_rows, write_scan
 
 from pipeline.cases.case import Case
-from pipeline.cases.lesions.files.tables import read_table
+from pipeline.cases.lesions.files.tables import read_table_lesions
 from pipeline.cases.lesions.images import ImageIndex
-from pipeline.cases.lesions.lesion import ReadingOptions, Reference
+from pipeline.cases.lesions.lesion import ImageReference, ReadingOptions
 from pipeline.errors import CaseError, Code, TableError
 
 NONE = ImageIndex()
 
 
 def read(path, **options):
-    return read_table(path, NONE, ReadingOptions(**options))
+    return read_table_lesions(path, NONE, ReadingOptions(**options))
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_centre_columns_are_known_by_their_names(tmp_path, names):
     path = write_rows(tmp_path / "t.csv", ("case_id", *names), ["a", 1, 2, 3])
     (lesion,) = read(path, system="LPS").lesions
     assert lesion.center_mm == (-1, -2, 3)
-    assert lesion.reference == Reference(case_id="a")
+    assert lesion.reference == ImageReference(case_id="a")
     assert lesion.name == "row 2"
 
 
@@ -62,7 +62,7 @@ def test_luna16_is_lps_by_its_definition_and_a_like_table_is_not(tmp_path):
     found = read(write_rows(tmp_path / "annotations.csv", header, ["1.2.3", -128.6994, -175.3192, -298.3875, 5.6515]))
     (lesion,) = found.lesions
     assert (lesion.format, lesion.center_mm, lesion.diameter_mm) == ("luna16", (128.699, 175.319, -298.388), 5.652)
-    assert lesion.reference == Reference(series="1.2.3")
+    assert lesion.reference == ImageReference(series="1.2.3")
     assert read(write_rows(tmp_path / "t.csv", ("seriesuid", "x", "y", "z"), ["1.2.3", 1, 2, 3])).refused
 
 
@@ -209,7 +209,7 @@ def scan(tmp_path_factory):
 def test_voxel_indices_go_through_the_images_affine_from_the_declared_base(tmp_path, scan, names, base):
     images = ImageIndex([Case("ct", "ct", scan.folder), Case("other", "other", tmp_path)])
     path = write_rows(tmp_path / "v.csv", ("case_id", *names), ["ct", 10 + base, 20 + base, 5.5 + base])
-    (lesion,) = read_table(path, images, ReadingOptions(index_base=base)).lesions
+    (lesion,) = read_table_lesions(path, images, ReadingOptions(index_base=base)).lesions
     assert lesion.center_mm == pytest.approx(scan.affine[:3] @ [10, 20, 5.5, 1], abs=1e-3)
     assert lesion.format == "voxel-table"
 
@@ -217,20 +217,20 @@ def test_voxel_indices_go_through_the_images_affine_from_the_declared_base(tmp_p
 def test_the_base_of_voxel_indices_is_never_guessed(tmp_path, scan):
     images = ImageIndex([Case("ct", "ct", scan.folder)])
     path = write_rows(tmp_path / "v.csv", ("case_id", "i", "j", "k"), ["ct", 1, 2, 3])
-    (refused,) = read_table(path, images).refused
+    (refused,) = read_table_lesions(path, images).refused
     assert refused.error.code is Code.E_CENTER
     assert "--index-base 0 or 1" in refused.error.reason
     path = write_rows(tmp_path / "v.csv", ("case_id", "i", "j", "k", "index_base"), ["ct", 1, 2, 3, "2"])
-    assert read_table(path, images, ReadingOptions(index_base=1)).refused
+    assert read_table_lesions(path, images, ReadingOptions(index_base=1)).refused
 
 
 def test_voxel_indices_of_an_image_that_is_not_at_hand_are_refused(tmp_path, scan):
     images = ImageIndex([Case("ct", "ct", scan.folder)])
     path = write_rows(tmp_path / "v.csv", ("case_id", "i", "j", "k", "index_base"), ["x", 1, 2, 3, 1])
-    (refused,) = read_table(path, images).refused
+    (refused,) = read_table_lesions(path, images).refused
     assert refused.error.code is Code.E_CASE_ID
     path = write_rows(tmp_path / "v.csv", ("i", "j", "k", "index_base"), [1, 2, 3, 1])  # of the only image
-    assert len(read_table(path, images).lesions) == 1
+    assert len(read_table_lesions(path, images).lesions) == 1
 
 
 def test_millimetres_stand_before_voxel_indices(tmp_path):
