@@ -22,7 +22,7 @@ POWER = 0.8  # with which a number of patients, where one is named, would show t
 
 @dataclass(frozen=True)
 class Claim:
-    """That the challenger is not inferior in one respect.
+    """Claim that the challenger is not inferior in one statistic.
 
     Attributes:
         name: of the condition.
@@ -69,7 +69,7 @@ def outcome_of(lower: float, upper: float, margin: float) -> Verdict:
 
 
 def times_as_many(standard_error: float, *, margin: float, alpha: float, power: float = POWER) -> float:
-    """By which factor the patients must grow so that an equal challenger is shown to be no worse.
+    """Factor by which the number of patients must grow for an equal challenger to be shown no worse.
 
     The standard error falls with the root of the number of patients, and must be the margin over the sum of the two
     quantiles.
