@@ -104,11 +104,11 @@ def not_inferior(
         ("sensitivity", 1, policy.sensitivity_margin, who[:1]),
         ("specificity", 0, policy.specificity_margin, who[1:]),
     ):
-        shares = [_share(_rightly(each, label)) for each in (challenger, reference)]
+        shares = [_share(_rightly(contender, label)) for contender in (challenger, reference)]
         compared = f"{shares[0]} against the {title}'s {shares[1]}, each at its own threshold; {less}"
         claim = Claim(f"{what} not worse{than}", margin, compared, members)
         conditions.append(claim.judge(partial(_decision_difference, challenger, reference, label), at))
-    shares = [_share(each.referred) for each in (challenger, reference)]
+    shares = [_share(contender.referred) for contender in (challenger, reference)]
     compared = f"{shares[0]} against the {title}'s {shares[1]}; {title} less challenger, paired"
     claim = Claim(f"refers no more{than}", policy.referred_margin, compared, who)
     return (*conditions, _refers(claim, challenger, reference, at, policy.prevalence))
