@@ -39,7 +39,6 @@ ROOMS: dict[str, dict[str, str]] = {
         ),
         "evaluation/calibration_ladder": "evaluation/test_calibration_ladder",
         "evaluation/calibration_outcome": "evaluation/test_calibration_outcome",
-        "evaluation/clustered_ratios": "evaluation/test_clustered_ratios",
         "evaluation/patient_labels": "evaluation/test_patient_labels",
         "evaluation/saturation": "evaluation/test_saturation",
         "evaluation/clustered": "evaluation/test_intervals evaluation/test_gate evaluation/test_evaluate_predictions",

@@ -1,4 +1,4 @@
-"""The baseline a reader asks for: logistic regression on a few columns, as lesion diameter."""
+"""Baseline: logistic regression on a few columns, as lesion diameter."""
 
 from __future__ import annotations
 

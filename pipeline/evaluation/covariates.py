@@ -1,4 +1,4 @@
-"""What is known of a case beside its image, as a lesion's diameter: a linear term on the network's logit.
+"""Covariates of a case, as a lesion's diameter: a linear term added to the network's logit.
 
 The term is fitted where the calibrator is, on cases that the network has not seen, so that it weighs the image as what
 it is worth on new cases. What comes out is a logit again, which is calibrated and judged as a network's own.
@@ -38,7 +38,7 @@ class Covariate(Section):
 
 @dataclass(frozen=True)
 class CovariateTerm:
-    """What columns add to the logits of a network's findings, as plain numbers; without columns nothing.
+    """Term that columns add to the logits of a network's findings, as plain numbers; 0 without columns.
 
     Attributes:
         columns: in the order in which values are given.
@@ -47,7 +47,7 @@ class CovariateTerm:
     columns: Mapping[str, Covariate] = field(default_factory=dict)
 
     def logits(self, values: FloatArray) -> FloatArray:
-        """What is added to the logits, (N, F), or (N, 1) without columns; 0 for a case at all means.
+        """Term added to the logits, (N, F), or (N, 1) without columns; 0 for a case whose values are the means.
 
         Args:
             values: (N, K) in the columns' own units, above 0 where the scale is log.

@@ -1,4 +1,4 @@
-"""Single numbers about a set of judged cases. Undefined is an error, never NaN, -1 or 0."""
+"""Single numbers about a set of judged cases. An undefined metric is an error, never NaN, -1 or 0."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ AVERAGED = ("auroc", "average_precision", "brier_score", "log_loss", "sensitivit
 
 @dataclass(frozen=True, eq=False)
 class FindingsEvaluation:
-    """What `evaluate_findings` found.
+    """Result of `evaluate_findings`.
 
     Attributes:
         predictions: the judged rows, of all findings.

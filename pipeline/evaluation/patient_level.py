@@ -1,4 +1,4 @@
-"""The patient-level score: a patient is as suspicious as the most suspicious of their cases."""
+"""Patient-level score: the largest of the patient's cases."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Sensitivity and specificity over every labelled case that was given, those that could not be read included.
+"""Sensitivity and specificity over all labelled cases, including those that could not be read.
 
-A case that is refused gets no probability, so the headline counts it nowhere; a model that refuses its hard cases would
-look the better for it. Beside the headline stand the two ends of what refusing may do: each refused case is a mistake
-(a malignant one is missed, a benign one is a false alarm), or each is handed to a person, as a positive one is.
+A refused case has no probability, so the headline leaves it out, which favours a model that refuses hard cases. Two
+extremes are therefore reported beside it: every refused case is a mistake (a malignant one is missed, a benign one is a
+false alarm), or every one goes to a person, as a positive case does.
 """
 
 from __future__ import annotations

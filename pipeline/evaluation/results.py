@@ -1,4 +1,4 @@
-"""What an evaluation found: frozen numbers, and what they let one say of calibration."""
+"""Results of an evaluation: statistics with intervals, and whether calibration is shown."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline.evaluation.metrics import Confusion
 
 @dataclass(frozen=True)
 class CalibrationSummary:
-    """How well one column of probabilities is calibrated, in single numbers.
+    """Calibration of one column of probabilities, in single numbers.
 
     Attributes:
         brier_score: mean squared gap.
@@ -43,7 +43,7 @@ class CalibrationSummary:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What ``evaluate`` found.
+    """Result of ``evaluate``.
 
     Attributes:
         n_cases: labelled cases judged.

@@ -1,4 +1,4 @@
-"""The spread over training seeds, apart from sampling error: the same cases, other random weights."""
+"""Spread of statistics over training seeds on the same cases, without sampling error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a subgroup fares otherwise than the others: differences with intervals, and how large a gap could be seen."""
+"""Differences between a subgroup and the other cases, with intervals and the smallest detectable gap."""
 
 from __future__ import annotations
 

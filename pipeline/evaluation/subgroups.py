@@ -103,7 +103,7 @@ def judge_subgroup(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Subgroup:
-    """Judge labelled cases as one subgroup: everything, or what their patients are enough for.
+    """Judge labelled cases as one subgroup, as far as there are enough patients.
 
     Sensitivity needs 10 patients with malignant cases, specificity 10 with benign ones, O:E 10 of any; whatever
     compares the classes needs 10 of each. So a subgroup of malignant cases alone still has its sensitivity.

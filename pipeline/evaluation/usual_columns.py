@@ -1,4 +1,4 @@
-"""Columns that are judged by wherever a manifest has them, without being configured.
+"""Columns that are used wherever a manifest has them, without being configured.
 
 These are facts of lung nodules: everything else in this room takes columns and edges as arguments.
 """

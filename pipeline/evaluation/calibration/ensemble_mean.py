@@ -1,4 +1,4 @@
-"""What the mean of several networks would say of cases that only one of them has not seen.
+"""Estimate the logits of an ensemble's mean for cases that only one of its networks has not seen.
 
 A model of several networks scores with the mean of their logits. Its calibrator, thresholds and refer zone are fitted
 on cases that the networks have not seen, and most of these were left out by one network alone. Part of a network's
@@ -28,7 +28,7 @@ _STEEPEST = 3.0  # the mean's slope over a single network's, at most: few pairs 
 
 @dataclass(frozen=True, eq=False)
 class MeanLogits:
-    """Logits of single networks as the mean of several would have them.
+    """Logits of single networks, drawn to where the mean of several would lie.
 
     Attributes:
         logits: shape (n,).
@@ -61,7 +61,7 @@ class MeanLogits:
 
 
 def as_mean_of(networks: int, logits: FloatArray, labels: IntArray, pairs: FloatArray) -> MeanLogits:
-    """Draw logits of single networks towards the mean of their class, as far as the mean of several networks lies.
+    """Draw logits of single networks towards the mean of their class, to where the mean of several would lie.
 
     The slope of a calibrator of the mean follows from the pairs without their labels: the probability that a single
     network's calibrator gives a case is right on average over all cases with the same logit, so the calibrator of the

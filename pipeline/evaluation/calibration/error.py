@@ -1,6 +1,6 @@
-"""How far probabilities are from what is observed, with bins and without, and how far a perfect model would seem to be.
+"""Calibration errors with and without bins, and their distribution under perfect calibration.
 
-Undefined is an error, never NaN, -1 or 0.
+An undefined error raises; it is never NaN, -1 or 0.
 """
 
 from __future__ import annotations

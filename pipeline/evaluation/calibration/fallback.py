@@ -1,7 +1,6 @@
-"""A calibrator for any calibration data: the method that was asked for, or the nearest one that the data can bear.
+"""Fit the configured calibrator, or a simpler one where there are too few or separable calibration cases.
 
-A training must not be lost because its calibration cases are few or separable. So a method that cannot be fitted gives
-way to the next of
+A training must not fail because of its calibration cases. A method that cannot be fitted is replaced by the next of
 
 1. the method asked for (temperature, Platt or isotonic);
 2. Platt with a prior on its slope, from 5 cases of each class: log slope ~ Normal(0, 1), so that a slope of 1, which
@@ -10,7 +9,7 @@ way to the next of
    network's own;
 4. no calibration: the bare sigmoid, which no model should be registered with.
 
-What was asked for, what was fitted and why travel together (`CalibrationFit`), so that every report can say it.
+`CalibrationFit` records what was asked for, what was fitted and why, so that every report can say it.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ _NAMES: dict[Rung, str] = {
 
 @dataclass(frozen=True)
 class CalibrationFit:
-    """A calibrator, and how it came about.
+    """A calibrator, with the method asked for and why another one was fitted.
 
     Attributes:
         calibrator: to apply.

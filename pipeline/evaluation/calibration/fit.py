@@ -1,4 +1,4 @@
-"""From logit to probability: calibrators fitted on the calibration split, and nowhere else.
+"""Fit calibrators, which map logits to probabilities, on the calibration split.
 
 Fitting and applying are different verbs: ``fit_…`` returns a frozen ``Calibrator`` of plain numbers, and a
 ``Calibrator`` can only be applied. scikit-learn is imported where something is fitted, so that a scoring worker

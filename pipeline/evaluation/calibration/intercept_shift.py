@@ -1,4 +1,4 @@
-"""Fitting a model's calibration to another place: the intercept moves, the ranking does not.
+"""Local recalibration: shift a calibrator's intercept; the ranking stays.
 
 Source: Steyerberg, Clinical Prediction Models, chapter 20 (updating the intercept); Elkan, 2001 (prevalence).
 """

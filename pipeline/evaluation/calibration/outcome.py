@@ -1,4 +1,4 @@
-"""Whether calibration is shown, not shown or refuted: intervals against margins, never a bare yes or no.
+"""Whether calibration is shown, not shown or refuted, by comparing intervals with margins.
 
 Three quantities decide. Slope (spread of the probabilities) and intercept with the slope fixed at 1 (their level) are
 what Van Calster et al. (2016) call weak calibration. The ICI (Austin & Steyerberg, 2019) alone sees a curve that is
@@ -24,7 +24,7 @@ _MOST_TIMES_AS_MANY = 100.0  # beyond, a figure scaled from so few patients woul
 
 @dataclass(frozen=True)
 class EquivalenceMargin:
-    """How far a quantity may be from its ideal value and still not matter.
+    """Margin of equivalence: how far a quantity may be from its ideal value without mattering.
 
     Attributes:
         name: key among an evaluation's intervals.
@@ -110,7 +110,7 @@ class SampleSize:
 
 @dataclass(frozen=True)
 class CalibrationOutcome:
-    """What may be said of calibration.
+    """Verdict on calibration, with reasons.
 
     Attributes:
         verdict: ``shown``: every interval lies within its margins. ``refuted``: one, widened as one of three, lies
@@ -202,7 +202,7 @@ _SENSES: Mapping[str, tuple[str, str]] = {
 
 
 def _times_as_many(margin: EquivalenceMargin, interval: Interval, counts: SampleSize) -> float:
-    """By how much the patients must be multiplied for this quantity, its spread shrinking as their square root.
+    """Factor by which the patients must be multiplied for this quantity, whose spread falls with their square root.
 
     So many that perfect calibration would be shown with ``_CHANCE``. Where there are as many already, the
     truth lies near a margin: then so many that an interval around the estimate would no longer reach it.

@@ -1,4 +1,4 @@
-"""Probabilities of exactly 0 or 1: their log odds are infinite, and what stands in for them weighs on the slope."""
+"""Probabilities of exactly 0 or 1, whose log odds are infinite: the effect of the finite values used instead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Net benefit: what decisions at a threshold are worth, in true positives a case, against treating all or none."""
+"""Net benefit of decisions at a threshold, in true positives a case, against treating all or none."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def net_benefit_interval(
     *,
     threshold: npt.ArrayLike,
 ) -> Interval:
-    """Net benefit at what decides each case: a mean over cases, with a patient-clustered variance and Student's t.
+    """Net benefit at the threshold of each case: a mean over cases, with a patient-clustered variance and Student's t.
 
     Args:
         labels: 0 or 1, shape (n,).

@@ -1,4 +1,4 @@
-"""What predictive values and probabilities become where another share of the cases is malignant."""
+"""Predictive values and probabilities at another prevalence."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def restate_prevalence(sensitivity: Interval, specificity: Interval, *, prevalen
 
 
 def prevalence_shift(*, calibrated_at: float, wanted: float) -> float:
-    """What moves the log odds from one prevalence to another, if benign and malignant cases look as they did.
+    """Shift of the log odds from one prevalence to another, with the classes themselves unchanged.
 
     Raises:
         UndefinedMetricError: for a prevalence outside (0, 1).

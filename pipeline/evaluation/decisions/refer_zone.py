@@ -79,7 +79,7 @@ class ReferZone:
 def decide(
     probabilities: npt.ArrayLike, *, threshold: npt.ArrayLike, zone: ReferZone | None = None
 ) -> npt.NDArray[np.str_]:
-    """What a score row's ``decision`` is, for each case; score rows and reports both ask here.
+    """The ``decision`` of a score row, for each case, in score rows and reports alike.
 
     The threshold alone decides where there is no zone. Where there is one, a case is decided only where the zone says
     the same as the threshold: neither may say what the other does not.
@@ -167,7 +167,7 @@ def attainable_coverage(cases: int, coverage: float) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class ReferResult:
-    """What zone and threshold together did on judged cases, as score rows would say.
+    """Results of zone and threshold together on judged cases, decided as score rows are.
 
     Attributes:
         zone: as fitted.

@@ -1,4 +1,4 @@
-"""The promotion gate: may a challenger take the champion's place? Descriptions and predictions in, conditions out.
+"""The promotion gate: conditions under which a challenger may replace the champion.
 
 It asks twice. ``admission`` needs no label and so costs no look at the locked cases; only when it holds does
 ``contest`` compare the two models on the same cases. What cannot be judged does not hold: the burden of proof is the
@@ -68,7 +68,7 @@ def admission(
 
 
 def _anchor(challenger: Standing, champion: Standing, anchor: Standing | str) -> Condition:
-    """Whether the challenger can be compared with the fixed model as well."""
+    """Whether the challenger can be compared with the anchor."""
     remedy = "a person may name another: `malignancy anchor MODEL --reason TEXT`"
     if isinstance(anchor, str):
         return Condition("anchor", holds=False, finding=f"{anchor}; {remedy}")
@@ -209,7 +209,7 @@ def auroc_gain(challenger: Contender, champion: Contender) -> Interval:
 
 
 def _calibration(challenger: CalibrationOutcome, champion: CalibrationOutcome) -> Condition:
-    """Whether these cases let the challenger's probabilities be believed, or at least no less than the champion's.
+    """Whether the challenger is calibrated on these cases, or at least in no more doubt than the champion.
 
     Where a study is too small to show calibration, asking that it be shown would refuse every model. So it fails when
     it is refuted, and when it is in doubt and the champion, under the same luck of the sample, is not.

@@ -41,7 +41,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class GateDecision:
-    """What the gate decided, and why.
+    """Decision of the gate, with its conditions.
 
     Attributes:
         conditions: all that were judged, in order.

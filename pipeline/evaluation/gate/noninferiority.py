@@ -22,7 +22,7 @@ POWER = 0.8  # with which a number of patients, where one is named, would show t
 
 @dataclass(frozen=True)
 class Claim:
-    """That the challenger is not inferior in one respect.
+    """Claim that the challenger is not inferior in one statistic.
 
     Attributes:
         name: of the condition.
@@ -69,7 +69,7 @@ def outcome_of(lower: float, upper: float, margin: float) -> Verdict:
 
 
 def times_as_many(standard_error: float, *, margin: float, alpha: float, power: float = POWER) -> float:
-    """By which factor the patients must grow so that an equal challenger is shown to be no worse.
+    """Factor by which the number of patients must grow for an equal challenger to be shown no worse.
 
     The standard error falls with the root of the number of patients, and must be the margin over the sum of the two
     quantiles.
@@ -104,11 +104,11 @@ def not_inferior(
         ("sensitivity", 1, policy.sensitivity_margin, who[:1]),
         ("specificity", 0, policy.specificity_margin, who[1:]),
     ):
-        shares = [_share(_rightly(each, label)) for each in (challenger, reference)]
+        shares = [_share(_rightly(contender, label)) for contender in (challenger, reference)]
         compared = f"{shares[0]} against the {title}'s {shares[1]}, each at its own threshold; {less}"
         claim = Claim(f"{what} not worse{than}", margin, compared, members)
         conditions.append(claim.judge(partial(_decision_difference, challenger, reference, label), at))
-    shares = [_share(each.referred) for each in (challenger, reference)]
+    shares = [_share(contender.referred) for contender in (challenger, reference)]
     compared = f"{shares[0]} against the {title}'s {shares[1]}; {title} less challenger, paired"
     claim = Claim(f"refers no more{than}", policy.referred_margin, compared, who)
     return (*conditions, _refers(claim, challenger, reference, at, policy.prevalence))

@@ -1,4 +1,4 @@
-"""What the gate could show with so many patients, said before it looks at them."""
+"""Power of the gate with so many patients, computed before it looks at them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Chances:
-    """With which probability an equal challenger would pass.
+    """Probability that an equal challenger passes, by condition.
 
     Attributes:
         auroc: the condition on AUROC.
@@ -93,7 +93,7 @@ def chances(policy: GatePolicy, at: GateLook, *, malignant: float, benign: float
 
 
 def _errors(policy: GatePolicy, at: GateLook, malignant: float, benign: float) -> tuple[FloatArray, FloatArray]:
-    """Of AUROC, sensitivity and specificity: the difference's standard error, and how far its lower limit lies below.
+    """Standard errors of the differences in AUROC, sensitivity and specificity, and distances to their lower limits.
 
     For shares, two patients are added, as the gate's interval does.
     """
@@ -107,7 +107,7 @@ def _errors(policy: GatePolicy, at: GateLook, malignant: float, benign: float) -
 def patients_to_pass(
     policy: GatePolicy, at: GateLook, *, malignant: int, benign: int, references: int = 1, power: float = POWER
 ) -> tuple[int, int]:
-    """Patients of each class with which an equal challenger would pass everything with this probability, about.
+    """Approximate patients of each class for which an equal challenger passes every condition with this probability.
 
     The class that is short is raised first: by sensitivity for the malignant, by specificity for the benign ones.
     """
@@ -130,7 +130,7 @@ def margins_within_reach(
 
 
 def power_condition(policy: GatePolicy, at: GateLook, cases: LockedCases, *, references: int) -> Condition:
-    """Whether a look at these patients could decide; one that could not would only be spent.
+    """Whether the power suffices for a look at these patients; an underpowered look would waste them.
 
     Args:
         policy: margins, assumptions, and the power that is asked for.

@@ -1,4 +1,4 @@
-"""What the promotion gate is told of the models and the cases."""
+"""Inputs of the promotion gate: facts about the models and the cases."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.evaluation.results import Evaluation
 
 @dataclass(frozen=True)
 class Standing:
-    """What the gate must know of a model besides its probabilities.
+    """Facts about a model that the gate needs beside its probabilities.
 
     Attributes:
         name: as shown, with version.
@@ -34,7 +34,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class LockedCases:
-    """Who may be judged on, after leaving out patients that one of the models has seen.
+    """Cases that may be judged on: patients that one of the models has seen are left out.
 
     Attributes:
         labelled: labelled cases given.
@@ -59,7 +59,7 @@ class LockedCases:
 
 @dataclass(frozen=True, eq=False)
 class Contender:
-    """A model's answers on the cases that are compared.
+    """A model's predictions for the cases that are compared.
 
     Attributes:
         predictions: one row a case.
@@ -96,7 +96,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Parity:
-    """How far the registered MLflow model is from the command on the same cases.
+    """Largest difference between the registered MLflow model and the command on the same cases.
 
     Attributes:
         gap: largest difference of a probability; None where it could not be measured.
@@ -109,7 +109,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class Answers:
-    """What scoring the cases showed besides probabilities.
+    """Results of scoring the cases beside their probabilities.
 
     Attributes:
         lost: cases that the champion scored and the challenger did not.
@@ -139,7 +139,7 @@ class Anchored:
 
 @dataclass(frozen=True)
 class GateLook:
-    """Which look at these patients it is, and the risk that it may spend.
+    """Number of this look at these patients, and the share of the error rate that it may spend.
 
     Look number k spends ``total`` times 6 / (pi k)^2. These add up to ``total``, however many looks there are: by the
     union bound the chance that any of them promotes a model worse by a margin is ``total`` at most, whatever the

@@ -1,4 +1,4 @@
-"""Whether a challenger collapses in a subgroup: tested in all of them together, and said of which it cannot be."""
+"""Test whether a challenger collapses in a subgroup, over all subgroups together; those too small are named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The AUROC's sampling variance when a patient's cases travel together.
+"""Sampling variance of the AUROC with cases clustered by patient.
 
 Source: Obuchowski, 1997 (Biometrics 53:567); with one case a patient it is DeLong, DeLong & Clarke-Pearson, 1988.
 """
@@ -16,7 +16,7 @@ from pipeline.evaluation.arrays import FloatArray, IntArray
 
 @dataclass(frozen=True, eq=False)
 class Components:
-    """What each patient adds to the AUROC's deviation from its mean.
+    """Contribution of each patient to the AUROC's deviation from its mean.
 
     Attributes:
         auroc: the estimate.

@@ -1,4 +1,4 @@
-"""Labels drawn from probabilities, with the cases of a patient as alike as they are seen to be."""
+"""Labels drawn from probabilities, with the observed correlation between the cases of a patient."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class PatientLabels:
 
     @classmethod
     def of(cls, labels: npt.ArrayLike, probabilities: npt.ArrayLike, patients: npt.ArrayLike) -> PatientLabels:
-        """As alike as the labels of these cases are, given their probabilities.
+        """Estimate how alike a patient's labels are, given their probabilities.
 
         The products of the residuals of a patient's pairs of cases are summed, over what the sum would be if every
         pair shared its number. Residuals are those of the logistic recalibration, so that a miscalibrated model's

@@ -1,4 +1,4 @@
-"""What a test split of so many patients can show before anything is trained: the width of its intervals.
+"""Expected width of the intervals on a test split of so many patients, before anything is trained.
 
 A patient's cases are alike, so that n cases are worth n / (1 + (m - 1) r) independent ones, where m is the size of a
 patient's group that a case is in on average, and r the correlation of two cases of a patient (the design effect; Kish,
@@ -36,7 +36,7 @@ _MOST_PATIENTS = 10_000_000
 
 @dataclass(frozen=True)
 class Assumed:
-    """What is expected of a model that does not exist yet.
+    """Performance that is assumed of the model to be trained.
 
     Attributes:
         auroc: in (0.5, 1).
@@ -63,7 +63,7 @@ class Assumed:
 
 @dataclass(frozen=True)
 class JudgedSize:
-    """How much a set of judged cases is worth. Numbers need not be whole, so that a set can be scaled.
+    """Size of a set of judged cases. Numbers need not be whole, so that a set can be scaled.
 
     Attributes:
         patients: all of them.
@@ -118,7 +118,7 @@ class JudgedSize:
 
 
 def effective_cases(sizes: Sequence[int], *, alike: float) -> float:
-    """Independent cases that clustered ones are worth.
+    """Effective number of independent cases of clustered ones.
 
     Args:
         sizes: cases of each patient.
@@ -130,7 +130,7 @@ def effective_cases(sizes: Sequence[int], *, alike: float) -> float:
 
 
 def expected_intervals(size: JudgedSize, assumed: Assumed) -> dict[str, Interval]:
-    """The interval of each statistic that a model as assumed would have on these cases.
+    """Expected interval of each statistic, for the assumed model on so many cases.
 
     Forms are those of ``evaluate``: AUROC on the logit scale, shares by Wilson, slope and intercept symmetric, O/E on
     the log scale; Student's t by the patients of the smaller class, or of all.
@@ -163,7 +163,7 @@ def half_width(interval: Interval) -> float:
 
 
 def patients_needed(size: JudgedSize, assumed: Assumed, name: str, target: float) -> int:
-    """Patients of the same kind that bring a statistic's half-width to a target.
+    """Number of patients of the same kind for which a statistic's half-width reaches a target.
 
     Raises:
         UsageError: when ten million would not do.

@@ -1,4 +1,4 @@
-"""How many cases a precise figure takes, by published criteria; every formula takes cases as independent.
+"""Sample sizes by published criteria; every formula takes cases as independent.
 
 Validation: Riley et al., 2021 (Statistics in Medicine 40:4230), for O/E, calibration slope, C-statistic (the AUROC) and
 net benefit. Development: Riley et al., 2020 (BMJ 368:m441), which is about *regressions* of a known number of
@@ -24,7 +24,7 @@ _MOST_CASES = 100_000_000
 
 @dataclass(frozen=True, eq=False)
 class LogitDistribution:
-    """Where the logits of calibrated probabilities lie, as points with weights that add up to 1.
+    """Distribution of the logits of calibrated probabilities, as points with weights that add up to 1.
 
     Attributes:
         logits: shape (k,).
@@ -142,7 +142,7 @@ def cases_for_net_benefit(
 
 @dataclass(frozen=True)
 class DevelopmentSize:
-    """Cases that a regression takes, by criterion.
+    """Cases needed to develop a regression, by criterion.
 
     Attributes:
         shrinkage: for an expected shrinkage of its slopes of at most 10 %.
@@ -206,7 +206,7 @@ def r_squared_of(auroc: float, prevalence: float) -> float:
 
 
 def smallest(enough: Callable[[int], bool], *, above: int, most: int, what: str) -> int:
-    """Smallest number that is enough, where every larger one is; found by doubling, then by halving.
+    """Smallest number that is enough, by doubling and bisection; every larger number must be enough too.
 
     Args:
         enough: whether a number is.

@@ -42,7 +42,7 @@ class ReaderResult:
 
 @dataclass(frozen=True)
 class ReadersEvaluation:
-    """What several readers' ratings say.
+    """Results from several readers' ratings.
 
     Attributes:
         n_cases: judged cases with a rating.

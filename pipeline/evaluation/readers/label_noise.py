@@ -1,4 +1,4 @@
-"""How high an AUROC can be where the label is itself a few readers' opinion.
+"""Largest AUROC that can be reached where the label is the opinion of a few readers.
 
 A rating is taken as the case's own value, which the readers would agree on if all of them rated it, plus an error of
 each reader: both normal, errors independent and alike. The label says on which side of the middle the mean of a case's
@@ -26,7 +26,7 @@ _SPLITS = 50  # random halves of each case's readers
 
 @dataclass(frozen=True)
 class Panel:
-    """Of a share of the cases: how many readers make the label, and how many the score.
+    """How many readers make the label, and how many the score, in a share of the cases.
 
     Attributes:
         labelling: readers whose mean is the label.

@@ -38,7 +38,7 @@ class ReaderAuroc:
 
 @dataclass(frozen=True)
 class ReaderStudy:
-    """What came of the comparison.
+    """Result of the comparison.
 
     Attributes:
         n_cases: labelled cases that the model and every reader scored.

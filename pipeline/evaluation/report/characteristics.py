@@ -1,7 +1,7 @@
-"""Who the cases are: the table of characteristics by split that reports of prediction models begin with.
+"""Table of the cases' characteristics by split.
 
-It shows no one: a cell of one or two patients is hidden, with another one where it could be had by subtraction; values
-of fewer than three patients are put together; quartiles need ten patients.
+No patient can be recognised in it: a cell of one or two patients is hidden, with a second cell where subtraction would
+reveal the first; values of fewer than three patients are put together; quartiles need ten patients.
 """
 
 from __future__ import annotations

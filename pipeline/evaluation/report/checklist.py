@@ -1,4 +1,4 @@
-"""TRIPOD+AI and CLAIM items in a report: answered where a program can know, open where a person must.
+"""TRIPOD+AI and CLAIM items in a report: answered where a program can, else left to a person.
 
 Source: Collins et al., 2024 (BMJ 385:e078378), by number; Tejani et al., 2024 (Radiology: AI 6:e240300), by topic.
 """

@@ -1,4 +1,4 @@
-"""What every figure of an evaluation has: a frame that names model and calibration, colours, axes, and its PNG."""
+"""Parts that all figures share: a frame that names model and calibration, colours, axes, and the PNG."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LegendPlace = Literal["lower left", "lower right", "upper left", "upper center",
 
 @dataclass(frozen=True)
 class Caption:
-    """What every figure says under its title.
+    """Text under the title of every figure.
 
     Attributes:
         model: name of the model.

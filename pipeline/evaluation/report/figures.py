@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: matplotlib figures without pyplot, legible without colour vision.
+"""Figures of an evaluation, with matplotlib without pyplot, legible without colour vision.
 
 Every figure says which model and which calibration it shows.
 """

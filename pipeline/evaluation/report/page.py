@@ -1,4 +1,4 @@
-"""One self-contained page about a model: what was judged, on whom, how well, and from where it came."""
+"""The report: one self-contained HTML page about a model, its evaluation, cases and provenance."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class SplitCounts:
 
 @dataclass(frozen=True)
 class Flow:
-    """Where the given cases went.
+    """Participant flow: how many of the given cases were used.
 
     Attributes:
         given: cases in the manifest.
