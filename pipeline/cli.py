@@ -333,6 +333,24 @@ def check(
 
 
 @app.command()
+def audit(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...", help="Manifests or folders of scans, configurations, model directories or model URIs."
+        ),
+    ],
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything that was found here.")] = None,
+) -> None:
+    """Find patients, scans and look-alike images that splits or tables share, and contradictory labels; then exit 1."""
+    from pipeline.jobs.audit import audit as job
+
+    result = job(inputs, json_file=json_file)
+    print(result.summary)
+    raise typer.Exit(int(bool(result.leaks or result.conflicts)))
+
+
+@app.command()
 def lesions(
     sources: Annotated[
         list[Path],
