@@ -58,6 +58,7 @@ def _application() -> typer.Typer:
         scoring.score,
         training.plan,
         training.check,
+        data.audit,
         data.lesions,
         evaluation.recalibrate,
         evaluation.promote,

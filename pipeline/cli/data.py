@@ -1,4 +1,4 @@
-"""Commands that make or change a manifest: ``init``, ``demo-data``, ``import`` and ``lesions``."""
+"""Commands about cases: ``init``, ``demo-data``, ``import``, ``lesions`` and ``audit``."""
 
 from __future__ import annotations
 
@@ -143,3 +143,20 @@ def lesions(
     result = job(request)
     print(result.summary)
     raise typer.Exit(int(not result.is_complete))
+
+
+def audit(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...", help="Manifests or folders of scans, configurations, model directories or model URIs."
+        ),
+    ],
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything that was found here.")] = None,
+) -> None:
+    """Find patients, scans and look-alike images that splits or tables share, and contradictory labels; then exit 1."""
+    from pipeline.jobs.audit import audit as job
+
+    result = job(inputs, json_file=json_file)
+    print(result.summary)
+    raise typer.Exit(int(bool(result.leaks or result.conflicts)))

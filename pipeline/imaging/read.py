@@ -87,13 +87,22 @@ def _open_volume(
     raise CaseError(Code.E_FORMAT, path, foreign(head, compressed=compressed))
 
 
-def read_image(path: Path, *, limits: Limits, modality: str | None = None, part: str | None = None) -> Image:
+def read_image(
+    path: Path,
+    *,
+    limits: Limits,
+    modality: str | None = None,
+    files: Sequence[Path] | None = None,
+    part: str | None = None,
+) -> Image:
     """Read a whole scan; its axes are permuted and flipped to the nearest R, A, S, without resampling.
+
+    Arguments are those of ``open_scan``.
 
     Raises:
         CaseError: with the code of what is wrong.
     """
-    scan = open_scan(path, limits=limits, modality=modality, part=part)
+    scan = open_scan(path, limits=limits, modality=modality, files=files, part=part)
     voxels = scan.read((slice(None), slice(None), slice(None)))
     axes = nearest_axes(scan.affine, path)
     turn = np.zeros((4, 4))  # index of the turned array -> stored index

@@ -1,0 +1,1 @@
+"""What cases share that training and test must not: patients, scans, and images that look the same."""
