@@ -41,22 +41,24 @@ def prepare_case(
         modality: as the model or the configuration declares it.
         root: folder that the image must not leave; None for a scan named by the user.
         envelope: what the model may be asked about; None while it is still to be learnt.
-        stored: where inputs are kept; not for cases behind a URL, and without an envelope, which judges anew.
-        covariates: columns that the case must have, and their scales; they join what is measured.
+        stored: store of preprocessed inputs; used only for cases on this machine and without an envelope.
+        covariates: columns that the case must have, and their scales; added to its measures.
     """
     if case.fault:
         return case.fault
     try:
-        known = read_covariates(case, covariates)
+        values = read_covariates(case, covariates)
         if config.zoom:
-            config = config.for_size(known[measure_name(config.zoom.column)])
+            config = config.for_size(values[measure_name(config.zoom.column)])
         if stored is not None and envelope is None and case.url is None:
-            found = _prepare_stored(case, config, modality=modality, root=root, stored=stored)
-            # What is stored is the scan's: the table may say something else of it tomorrow.
-            return found if isinstance(found, CaseError) else replace(found, measures={**found.measures, **known})
+            prepared = _prepare_stored(case, config, modality=modality, root=root, stored=stored)
+            # Covariates are not stored with the scan's input, since the table may change.
+            if isinstance(prepared, CaseError):
+                return prepared
+            return replace(prepared, measures={**prepared.measures, **values})
         with local_copy(case) as local:
             request = ScanRequest(
-                local.path, local.center_mm, root=root, files=local.files, part=local.part, covariates=known
+                local.path, local.center_mm, root=root, files=local.files, part=local.part, covariates=values
             )
             return preprocess(request, config, modality=modality, envelope=envelope)
     except CaseError as error:
@@ -76,11 +78,11 @@ def _prepare_stored(
         if root is not None:
             within_root(case.path, root)
         place = stored.place(case, config, modality=modality)
-        found = stored.find(case, place)
+        prepared = stored.find(case, place)
     except CaseError as error:
         return error
-    if found is not None:
-        return found
+    if prepared is not None:
+        return prepared
     before = look(case)
     outcome = prepare_case(case, config, modality=modality, root=root)
     if before is None or isinstance(outcome, CaseError):
@@ -101,7 +103,7 @@ def prepare_cases(
 ) -> Iterator[tuple[Case, PreparationResult]]:
     """Prepare many cases in threads (decompression and resampling release the interpreter lock), in order.
 
-    At most four outcomes a thread wait to be taken, so memory does not grow with the number of cases.
+    At most four results per thread are held, so memory does not grow with the number of cases.
     """
     threads = threads or usable_cores()
     prepare = partial(

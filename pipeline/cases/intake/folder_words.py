@@ -66,18 +66,18 @@ def folder_labels(images: Sequence[str], words: LabelWords) -> FolderLabels | No
             )
         negative = {plain(name) for name in others} or BENIGN_FOLDERS
     labels: list[int | None] = []
-    taken: Counter[str] = Counter()
-    beside: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    unlabelled: Counter[str] = Counter()
     for image, name in zip(images, names, strict=True):
-        meanings = {each: _meaning(each, positive, negative) for each in _folders(image)}
-        said = {each: value for each, value in meanings.items() if value is not None}
-        sure = len(set(said.values())) == 1 and _UNCLEAR not in said.values()
-        labels.append(next(iter(said.values())) if sure else None)
-        if sure:
-            taken[f"{next(iter(said))}={labels[-1]}"] += 1
+        meanings = {folder: _meaning(folder, positive, negative) for folder in _folders(image)}
+        stated = {folder: value for folder, value in meanings.items() if value is not None}
+        is_clear = len(set(stated.values())) == 1 and _UNCLEAR not in stated.values()
+        labels.append(next(iter(stated.values())) if is_clear else None)
+        if is_clear:
+            counts[f"{next(iter(stated))}={labels[-1]}"] += 1
         else:
-            beside["/".join(said) or name or "(no folder)"] += 1
-    return FolderLabels(tuple(labels), dict(taken), dict(beside))
+            unlabelled["/".join(stated) or name or "(no folder)"] += 1
+    return FolderLabels(tuple(labels), dict(counts), dict(unlabelled))
 
 
 def folders_that_could_mean_classes(images: Sequence[str]) -> dict[str, int]:
@@ -114,15 +114,15 @@ def _folders(image: str) -> tuple[str, ...]:
 
 
 def _meaning(name: str, positive: Collection[str], negative: Collection[str]) -> int | None:
-    """1 or 0 where a folder's name says so and no more, `_UNCLEAR` where it says more, None where it says nothing."""
+    """1 or 0 for a plain class name, `_UNCLEAR` where other words stand beside it, None without a class name."""
     exact = {1: plain(name) in positive, 0: plain(name) in negative}
-    found = [label for label, is_so in exact.items() if is_so] or [
+    labels = [label for label, is_so in exact.items() if is_so] or [
         label for label, words in ((1, positive), (0, negative)) if _is(name, words)
     ]
-    if len(found) == 1:
-        return found[0]
+    if len(labels) == 1:
+        return labels[0]
     holds = any(set(parts(name)) & set(words) for words in (positive, negative, MALIGNANT_FOLDERS, BENIGN_FOLDERS))
-    return _UNCLEAR if found or holds else None
+    return _UNCLEAR if labels or holds else None
 
 
 def _is(name: str, words: Collection[str]) -> bool:

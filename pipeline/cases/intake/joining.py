@@ -44,8 +44,8 @@ class ScanNames:
     @property
     def subject(self) -> str:
         """``sub-01`` of a BIDS path; blank elsewhere."""
-        found = _SUBJECT.search(self.image)
-        return found[0] if found else ""
+        subject = _SUBJECT.search(self.image)
+        return subject[0] if subject else ""
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ def join_ids(ids: Sequence[str], scans: Sequence[ScanNames], *, name: str = "", 
         ids: one a row; blank ones match nothing.
         scans: all scans of the folder.
         name: of the column.
-        named: somebody said that these are ids: one that matches is enough. Else they could be the codes of a class.
+        named: whether the user named the column, so that one match is enough; else cells may be class codes.
     """
     filled = sum(bool(text.strip()) for text in ids)
     if not filled or not scans:
@@ -96,7 +96,7 @@ def join_ids(ids: Sequence[str], scans: Sequence[ScanNames], *, name: str = "", 
     places = [place for place, _ in named_at]
     for way in _ways([ScanNames(image, scans[place].ids) for place, image in named_at]):
         join = _join(ids, way, places)
-        distinct = {text for text, found in zip(ids, join.scans_of, strict=True) if found}
+        distinct = {text for text, scan_numbers in zip(ids, join.scans_of, strict=True) if scan_numbers}
         few = len(distinct) < min(1 if named else 2, filled)
         if few or join.matched_rows > _MOST_ROWS * len(join.matched_scans):
             continue
@@ -121,8 +121,8 @@ def _best_part(ids: Sequence[str], name: str, by_part: Sequence[tuple[_Way, Join
     fitting = [(way, join) for way, join in by_part if join.matched_rows >= _LEAST_SHARE * filled]
     if not fitting:
         return None
-    said = set(parts(name)) | (PATIENT if set(parts(name)) & PATIENT else set())
-    for words in (said, PATIENT | ID_WORDS, None):
+    column_words = set(parts(name)) | (PATIENT if set(parts(name)) & PATIENT else set())
+    for words in (column_words, PATIENT | ID_WORDS, None):
         meant = [(way, join) for way, join in fitting if words is None or way.after in words]
         if meant:
             break
@@ -171,7 +171,7 @@ def _ways(scans: Sequence[ScanNames]) -> Iterator[_Way]:
     yield _Way("words inside the file name", [_runs(scan.stem) for scan in scans], same_id)
 
 
-def _part_ways(names: Sequence[str], what: str) -> Iterator[_Way]:
+def _part_ways(names: Sequence[str], name_kind: str) -> Iterator[_Way]:
     """Parts at one place in all names, counted from the front and from the end, as the 001 of ``Pat_001_Thorax``."""
     for split in (parts, fine_parts):
         split_names = [split(name) for name in names]
@@ -180,16 +180,17 @@ def _part_ways(names: Sequence[str], what: str) -> Iterator[_Way]:
             keys = [
                 _keys(same_number(name[place])) if -len(name) <= place < len(name) else set() for name in split_names
             ]
-            if len(set().union(*keys)) > 1:  # what is the same in all names tells no scan from another
+            if len(set().union(*keys)) > 1:  # a part that is the same in all names distinguishes no scans
                 before = [name[place - 1] for name in split_names if 0 < place < len(name) or -len(name) < place < 0]
                 after = Counter(before).most_common(1)[0][0] if before else ""
-                yield _Way(f"part of the {what}", keys, _number_key, is_part=True, after=after)
+                yield _Way(f"part of the {name_kind}", keys, _number_key, is_part=True, after=after)
 
 
 def _runs(name: str) -> set[str]:
     """Every run of two parts and more, as an id of several words would be written."""
-    found = fine_parts(name)
-    return {" ".join(found[first:last]) for first in range(len(found)) for last in range(first + 2, len(found) + 1)}
+    words = fine_parts(name)
+    end = len(words) + 1
+    return {" ".join(words[first:last]) for first in range(end) for last in range(first + 2, end)}
 
 
 def _join(ids: Sequence[str], way: _Way, places: Sequence[int]) -> Join:
@@ -222,13 +223,13 @@ def near_misses(ids: Sequence[str], join: Join, scans: Sequence[ScanNames]) -> l
 
     Args:
         ids: as they were joined.
-        join: what came of it.
+        join: its result.
         scans: all of them.
     """
     left = [scan for place, scan in enumerate(scans) if place not in join.matched_scans]
     by_name = {same_id(name): scan.image for scan in left for name in (scan.stem, *scan.folders[:1]) if same_id(name)}
-    found = []
+    misses = []
     for row, (text, scans_of) in enumerate(zip(ids, join.scans_of, strict=True)):
         if text.strip() and not scans_of and (near := get_close_matches(same_id(text), by_name, n=1, cutoff=0.8)):
-            found.append((row, by_name[near[0]]))
-    return found
+            misses.append((row, by_name[near[0]]))
+    return misses

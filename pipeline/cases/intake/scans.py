@@ -127,34 +127,34 @@ def survey(folder: Path, *, skipped: SkippedCount | None = None) -> Iterator[Sur
         skipped: counts what is plainly no scan.
     """
     limits = Limits()
-    for found in find_scans(folder, skipped=skipped, limits=limits):
-        if found.error:
-            yield UnreadScan(found.case_id, found.error)
+    for candidate in find_scans(folder, skipped=skipped, limits=limits):
+        if candidate.error:
+            yield UnreadScan(candidate.case_id, candidate.error)
             continue
         try:
-            image = _image(found, folder)
-            _require_a_name_for_tables(image, found.case_id)
-            scan = open_scan(found.path, limits=limits, files=found.files)
+            image = _image(candidate, folder)
+            _require_a_name_for_tables(image, candidate.case_id)
+            scan = open_scan(candidate.path, limits=limits, files=candidate.files)
             yield SurveyedScan(
                 image=image,
-                path=found.path,
-                files=found.files,
+                path=candidate.path,
+                files=candidate.files,
                 shape=scan.shape,
                 affine=scan.affine,
                 has_millimetres=scan.has_millimetres,
                 modality=scan.modality,
-                attributes=read_attributes(found.files[0], limits=limits) if found.files else None,
-                bytes=sum(path.stat().st_size for path in found.files or (found.path,)),
+                attributes=read_attributes(candidate.files[0], limits=limits) if candidate.files else None,
+                bytes=sum(path.stat().st_size for path in candidate.files or (candidate.path,)),
             )
         except CaseError as error:
-            yield UnreadScan(found.case_id, error)
+            yield UnreadScan(candidate.case_id, error)
 
 
-def _image(found: FoundScan, folder: Path) -> str:
+def _image(candidate: FoundScan, folder: Path) -> str:
     """How a manifest names it; a series of one file by that file, which says more than its folder."""
-    if found.files is not None and len(found.files) == 1:
-        return found.files[0].relative_to(folder).as_posix()
-    return found.image(folder)
+    if candidate.files is not None and len(candidate.files) == 1:
+        return candidate.files[0].relative_to(folder).as_posix()
+    return candidate.image(folder)
 
 
 def _require_a_name_for_tables(image: str, shown: str) -> None:

@@ -1,4 +1,4 @@
-"""Whether a mask lies on its image: the same voxels in whatever order, or a part of them."""
+"""Whether a mask lies on its image's grid: the same voxels in any order, or a part of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lesions and the cases that they belong to: every image's lesions, and whatever has no counterpart."""
+"""Match lesions to cases: the lesions of every image, and what has no counterpart."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def read_lesions(path: Path, *, images: ImageIndex | None = None, options: Readi
 
 
 def lesion_format(path: Path, limits: Limits | None = None) -> LesionFormat:
-    """What kind of annotation a file is taken for, by its first bytes; whatever is nothing else counts as a mask.
+    """The kind of annotation of a file, by its first bytes; a file of no other kind counts as a mask.
 
     Raises:
         CaseError: when it cannot be opened, or is a DICOM object that annotates nothing.

@@ -1,4 +1,4 @@
-"""One table as text cells, whatever file it was kept in, and how it was read.
+"""One table as text cells, from any of the supported file formats, and how it was read.
 
 Everything stays text: ``007`` stays ``007`` and ``1E5`` is not ``100000``. Numbers with decimal commas are written with
 points (`with_decimal_points`), a column at a time and only where the column leaves no other reading.
