@@ -115,7 +115,7 @@ sys.path[:0] = {path!r}
 import torch
 torch.set_num_threads(2)
 from pathlib import Path
-from test_networks import tasks
+from test_networks_at_once import tasks
 from pipeline.training.networks import fit_networks
 fit_networks(tasks(Path({folder!r}), networks_at_once=2, max_epochs=100000))  # not below if __name__ == "__main__"
 """
