@@ -24,7 +24,7 @@ class Calibration(Section):
     prior_correction: bool = Field(default=False, description="subtract what class balancing added to the logit")
 
 
-class OperatingPoint(Section):
+class OperatingPointRule(Section):
     """The rule that chooses the threshold, on the calibration split only."""
 
     rule: Literal["sensitivity", "specificity", "youden", "cost"] = Field(
@@ -57,7 +57,7 @@ class OperatingPoint(Section):
         return self
 
 
-class Evaluation(Section):
+class EvaluationSettings(Section):
     """What the test split is asked."""
 
     resamples: Annotated[int, Field(ge=100)] = Field(2000, description="of the bootstrap over patients")
@@ -115,8 +115,8 @@ class Config(Section):
     network: Network = Network()
     training: Training = Training()
     calibration: Calibration = Calibration()
-    operating_point: OperatingPoint = OperatingPoint()
-    evaluation: Evaluation = Evaluation()
+    operating_point: OperatingPointRule = OperatingPointRule()
+    evaluation: EvaluationSettings = EvaluationSettings()
     tracking: Tracking = Tracking()
     search: Search | None = Field(None, description="for malignancy search alone")
 

@@ -20,7 +20,7 @@ from pydantic import (
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[PositiveInt, Field(le=1_000_000)]
+PositiveCount = Annotated[PositiveInt, Field(le=1_000_000)]
 Seed = Annotated[NonNegativeInt, Field(le=2**32 - 1)]  # what all generators of random numbers take
 LabelSource = Annotated[str, Field(min_length=3, max_length=1000)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]

@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.config.inputs import Count, Probability, Scale, Section, Seed
+from pipeline.config.inputs import PositiveCount, Probability, Scale, Section, Seed
 
 NETWORKS = ("compact", "planes", "cnn_lstm", "resnet10", "resnet18", "resnet34", "resnet50", "densenet121")
 OWN_NETWORKS = ("compact", "planes", "cnn_lstm")  # built of the same blocks
@@ -89,7 +89,7 @@ class EarlyStopping(Section):
     """When to stop before ``max_epochs``; the monitored quantity is measured on the validation split."""
 
     monitor: Literal["auroc", "log_loss"] = Field("log_loss", description="what must improve")
-    patience: Count = Field(10, description="epochs without an improvement")
+    patience: PositiveCount = Field(10, description="epochs without an improvement")
 
 
 class SoftLabels(Section):
@@ -127,17 +127,17 @@ class Training(Section):
         description="of cross-validation by patient: every case is judged by the network that never saw its patient, "
         "and the model is all of them; null judges on a test split; auto: folds where a test split would be too small",
     )
-    members: Count | Literal["auto"] = Field(
+    members: PositiveCount | Literal["auto"] = Field(
         1,
         description="networks of one model; with several, each leaves out one part of the patients not tested on, "
         "and what they say of the parts they left out fits calibrator and thresholds; auto: by the number of patients",
     )
-    max_epochs: Count = Field(30, description="passes over the training cases, at most")
+    max_epochs: PositiveCount = Field(30, description="passes over the training cases, at most")
     min_steps: Annotated[NonNegativeInt, Field(le=1_000_000)] = Field(
         0, description="optimiser steps that are made at least; few cases run more than max_epochs for them"
     )
-    batch_size: Count = Field(32, description="cases of one step, on all devices together")
-    accumulate_batches: Count = Field(1, description="batches whose gradients make one optimiser step")
+    batch_size: PositiveCount = Field(32, description="cases of one step, on all devices together")
+    accumulate_batches: PositiveCount = Field(1, description="batches whose gradients make one optimiser step")
     learning_rate: PositiveFloat = Field(1e-3, description="of AdamW; the largest of a schedule")
     weight_decay: NonNegativeFloat = Field(1e-2, description="of AdamW")
     schedule: Literal["constant", "cosine", "one_cycle"] = Field("one_cycle", description="of the learning rate")
@@ -157,9 +157,9 @@ class Training(Section):
         "32-true", description="auto: bf16-mixed where the device computes in bf16, else 32-true"
     )
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: a GPU when there is one")
-    devices: Count = Field(1, description="of each node; more than one process is started by torchrun")
-    num_nodes: Count = Field(1, description="machines of a distributed training")
-    networks_at_once: Count | None = Field(
+    devices: PositiveCount = Field(1, description="of each node; more than one process is started by torchrun")
+    num_nodes: PositiveCount = Field(1, description="machines of a distributed training")
+    networks_at_once: PositiveCount | None = Field(
         None,
         description="members or folds fitted at a time on a CPU, each with its share of the threads; null: as many as "
         "there are threads, where the training is long enough",
@@ -206,7 +206,7 @@ class Search(Section):
     """What ``malignancy search`` tries; it reads the training and validation splits alone."""
 
     ranges: dict[str, Range] = Field(min_length=1, description="dotted keys of network, training or augmentation")
-    trials: Count = Field(20, description="how many settings are tried")
+    trials: PositiveCount = Field(20, description="how many settings are tried")
     seeds: tuple[Seed, ...] = Field(
         (0,), min_length=1, description="a trial is judged by its mean over these", strict=False
     )

@@ -165,11 +165,6 @@ class PadTo(nn.Module):
         return pads
 
 
-def parameter_count(network: nn.Module) -> int:
-    """Number of trainable weights."""
-    return sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
-
-
 @torch.inference_mode()
 def predict_logits(network: nn.Module, images: Tensor, *, batch_size: int) -> Tensor:
     """Logits (N, F) in float64 of images (N, 1, R, A[, S]), in evaluation mode, batch by batch."""

@@ -30,7 +30,7 @@ _MISSING = 255  # bin number of a case without the value
 
 
 @dataclass(frozen=True, eq=False)
-class Reference:
+class DriftReference:
     """Where the inner borders between tenths lie, and how the reference cases spread over the bins.
 
     Attributes:
@@ -46,7 +46,7 @@ class Reference:
     expected: Expected | None = None
 
 
-def fit_references(values: Mapping[str, Sequence[float]], patients: Sequence[str]) -> dict[str, Reference]:
+def fit_references(values: Mapping[str, Sequence[float]], patients: Sequence[str]) -> dict[str, DriftReference]:
     """References by name; a name with finite values of fewer than ten patients gets none.
 
     Args:
@@ -60,7 +60,7 @@ def fit_references(values: Mapping[str, Sequence[float]], patients: Sequence[str
         if np.unique(known).size >= LEAST_PATIENTS:
             edges = _edges(column)
             sample = BinShares.of(_places(edges, column), known, count=edges.size + 1)
-            found[name] = Reference(tuple(edges.tolist()), tuple(sample.shares.tolist()), sample)
+            found[name] = DriftReference(tuple(edges.tolist()), tuple(sample.shares.tolist()), sample)
     return found
 
 
@@ -76,7 +76,7 @@ def _edges(column: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def fit_probability_references(
     name: str, probabilities: Sequence[float], measures: Sequence[Mapping[str, float]], patients: Sequence[str]
-) -> dict[str, Reference]:
+) -> dict[str, DriftReference]:
     """References of a probability, and of what is left of it given the measures.
 
     Args:
@@ -140,7 +140,7 @@ class DriftMeter:
     It keeps 8 bytes a case for its patient, and a byte a case and measure.
     """
 
-    def __init__(self, references: Mapping[str, Reference]) -> None:
+    def __init__(self, references: Mapping[str, DriftReference]) -> None:
         self._references = references
         self._places: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in references}
         self._patients: list[NDArray[np.int64]] = []
@@ -200,7 +200,7 @@ class DriftMeter:
         return Drift(shifts, adjusted, alerts, untested)
 
 
-def _shift(reference: Reference, places: NDArray[np.uint8], patients: NDArray[np.int64]) -> Shift:
+def _shift(reference: DriftReference, places: NDArray[np.uint8], patients: NDArray[np.int64]) -> Shift:
     if reference.sample is None:
         raise UndefinedMetricError("the model does not say of how many cases its reference is; train it anew")
     if places.size < LEAST_CASES:
@@ -208,12 +208,12 @@ def _shift(reference: Reference, places: NDArray[np.uint8], patients: NDArray[np
     return measure_shift(reference.sample, BinShares.of(places, patients, count=len(reference.shares)))
 
 
-def references_to_json(references: Mapping[str, Reference]) -> dict[str, Any]:
+def references_to_json(references: Mapping[str, DriftReference]) -> dict[str, Any]:
     """Plain JSON values, for ``model.json``: shares and their covariance, and nothing of a single case."""
     return {name: _to_json(each) for name, each in sorted(references.items())}
 
 
-def _to_json(reference: Reference) -> Any:
+def _to_json(reference: DriftReference) -> Any:
     if reference.sample is None:
         return [list(reference.edges), list(reference.shares)]
     sample = reference.sample
@@ -229,7 +229,7 @@ def _to_json(reference: Reference) -> Any:
 
 def references_from_json(
     value: Mapping[str, Any], *, patients: Mapping[str, int] | None = None
-) -> dict[str, Reference]:
+) -> dict[str, DriftReference]:
     """Read what `references_to_json` wrote, now or before it said of how many cases the shares are.
 
     Args:
@@ -243,11 +243,11 @@ def references_from_json(
     return {name: _from_json(each, (patients or {}).get(name, 0)) for name, each in value.items()}
 
 
-def _from_json(value: Any, patients: int) -> Reference:
+def _from_json(value: Any, patients: int) -> DriftReference:
     if not isinstance(value, Mapping):
         edges, shares = value
         of_old = BinShares.of_independent(shares, count=patients) if patients else None
-        return Reference(tuple(map(float, edges)), tuple(map(float, shares)), of_old)
+        return DriftReference(tuple(map(float, edges)), tuple(map(float, shares)), of_old)
     shares, covariance = np.array(value["shares"], dtype=np.float64), np.array(value["covariance"], dtype=np.float64)
     edges = tuple(map(float, value["edges"]))
     if shares.shape != (len(edges) + 1,) or covariance.shape != (shares.size, shares.size):
@@ -256,7 +256,7 @@ def _from_json(value: Any, patients: int) -> Reference:
         raise ValueError("a reference holds what is no number")
     sample = BinShares(shares, int(value["cases"]), int(value["patients"]), covariance)
     expected = Expected.from_json(value["expected"]) if "expected" in value else None
-    return Reference(edges, tuple(shares.tolist()), sample, expected)
+    return DriftReference(edges, tuple(shares.tolist()), sample, expected)
 
 
 def _places(edges: NDArray[np.float64], column: NDArray[np.float64]) -> NDArray[np.int64]:

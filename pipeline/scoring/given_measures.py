@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.evaluation.arrays import FloatArray
 from pipeline.evaluation.metrics import log_odds
 
-FloatArray = npt.NDArray[np.float64]
 _PENALTIES = tuple(10.0 ** np.arange(-1, 5))
 _PARTS = 10
 _FARTHEST = 4.0  # standard deviations: beyond them a straight line is no guide, and an outlier would be all there is

@@ -22,7 +22,7 @@ from pipeline.imaging.preprocess import ScanRequest, preprocess
 from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.scorer import Scorer
 
-FOLDER = "golden"
+GOLDEN_FOLDER = "golden"
 _RADII_MM = (4.0, 9.0)  # of the ball in each phantom's middle
 _VALUES: dict[Modality, tuple[float, float, float]] = {"CT": (-850.0, 40.0, 30.0), "mask": (0.0, 1.0, 0.0)}
 _OTHER = (200.0, 700.0, 25.0)  # background, ball, noise
@@ -38,7 +38,7 @@ def add_golden(model: Path) -> None:
     loaded = load_model(model)
     scorer = Scorer(loaded, device="cpu")
     preprocessing, modality = loaded.description.preprocessing, loaded.description.modality
-    with atomic_folder(model / FOLDER, private=False) as folder:
+    with atomic_folder(model / GOLDEN_FOLDER, private=False) as folder:
         names = [f"{number}.nii.gz" for number in range(len(_RADII_MM))]
         for number, (name, radius) in enumerate(zip(names, _RADII_MM, strict=True)):
             image = _phantom(preprocessing, modality, radius_mm=radius, rng=np.random.default_rng(number))
@@ -61,9 +61,9 @@ def golden_drift(scorer: Scorer, models: Sequence[Path]) -> float:
     drift, member = 0.0, 0
     for model, description in zip(models, scorer.descriptions, strict=True):
         count = len(description.members)
-        if (model / FOLDER).is_dir():
-            names, expected = _read(model / FOLDER, of_each=count * len(description.findings))
-            inputs = _inputs(model / FOLDER, names, description.preprocessing, description.modality)
+        if (model / GOLDEN_FOLDER).is_dir():
+            names, expected = _read(model / GOLDEN_FOLDER, of_each=count * len(description.findings))
+            inputs = _inputs(model / GOLDEN_FOLDER, names, description.preprocessing, description.modality)
             found = scorer.member_probabilities(inputs)[:, member : member + count]
             drift = float(np.maximum(drift, np.abs(found.ravel() - expected.ravel()).max()))
         member += count

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UndefinedMetricError
+from pipeline.evaluation.arrays import FloatArray
 
-FloatArray = npt.NDArray[np.float64]
 LEAST_PATIENTS = 10
 _STAND_IN = 0.5  # of a case, for a bin without one, so that the index stays finite
 

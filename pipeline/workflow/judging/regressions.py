@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.config.experiment import Config
-from pipeline.config.experiment import Evaluation as EvaluationSettings
+from pipeline.config.experiment import Config, EvaluationSettings
 from pipeline.errors import UndefinedMetricError, UsageError
 from pipeline.evaluation.baselines import fit_baseline, on_scale
 from pipeline.evaluation.decisions.operating_points import OperatingPoint

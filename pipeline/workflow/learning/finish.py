@@ -18,7 +18,7 @@ from pipeline.files import write_csv
 from pipeline.imaging.envelope import fit_envelope
 from pipeline.scoring.drift import (
     PROBABILITY,
-    Reference,
+    DriftReference,
     fit_probability_references,
     fit_references,
     references_to_json,
@@ -236,7 +236,7 @@ def _save(learnt: Learnt, dataset_digest: str, run: TrackedRun) -> ModelDescript
 
 def _drift_references(
     measures: Sequence[Mapping[str, float]], patients: Sequence[str], cohort: Cohort, judgement: Judgement
-) -> dict[str, Reference]:
+) -> dict[str, DriftReference]:
     """Measures of the training cases, which the envelope knows too, and probabilities of the calibration cases."""
     names = set.intersection(*(set(case) for case in measures))
     found = fit_references({name: [case[name] for case in measures] for name in names}, patients)

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipeline.cases.inputs import Inputs
 from pipeline.console import one_line
 from pipeline.evaluation.calibration.calibrator import Calibrator
-from pipeline.scoring.drift import PROBABILITY, Drift, DriftMeter, Reference, references_from_json
+from pipeline.scoring.drift import PROBABILITY, Drift, DriftMeter, DriftReference, references_from_json
 from pipeline.scoring.model_description import ModelDescription
 from pipeline.scoring.rows import STATUSES, ModelIdentity, now
 from pipeline.scoring.sink import Counts, measures_of
@@ -144,7 +144,7 @@ def summary_text(run: ScoringRun, summary: Mapping[str, Any], out: Path) -> str:
     return "\n".join(map(one_line, lines))
 
 
-def _references(descriptions: Sequence[ModelDescription]) -> dict[str, Reference]:
+def _references(descriptions: Sequence[ModelDescription]) -> dict[str, DriftReference]:
     """What the cases are held against; of several models the first one's measures alone.
 
     Its probabilities are its own, and the rows hold the mean of all.
