@@ -23,6 +23,7 @@ from pipeline.cases.case import Case
 from pipeline.cases.prepare import prepare_cases
 from pipeline.config.experiment import Config
 from pipeline.config.inputs import InputCache
+from pipeline.imaging.image import ScanFacts
 from pipeline.imaging.preprocess import ModelInput
 
 
@@ -74,7 +75,7 @@ def write_inputs(folder: Path, count: int, side: int) -> None:
     for case in cases(folder, count):
         case.path.touch()
         voxels = rng.random((1, side, side, side), np.float32)
-        found = ModelInput(voxels, (), {"share_inside": 1.0}, "", (side,) * 3, (1.0,) * 3, "RAS", "CT")
+        found = ModelInput(voxels, (), {"share_inside": 1.0}, ScanFacts("", (side,) * 3, (1.0,) * 3, "RAS", "CT"))
         place = stored.place(case, config(side).preprocessing, modality="CT")
         stored.keep(found, place, look(case), case)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-HIDDEN = "***"
+REDACTED = "***"
 # A password may hold an "@" itself: what stands before the last one of the host is left out. A URL that was taken for
 # a path has one slash; there a colon tells a password from an alias, as in models:/NAME@champion.
 _USER = re.compile(r"(?<=://)[^/\s'\"]*@|(?<=:/)[^/\s'\":]*:[^/\s'\"]*@")
@@ -20,7 +20,7 @@ def redact(text: str) -> str:
 
     ``postgresql://me:pass@host/db?sslpassword=x`` becomes ``postgresql://***@host/db?sslpassword=***``.
     """
-    return _SECRET.sub(rf"\1{HIDDEN}", _USER.sub(f"{HIDDEN}@", text))
+    return _SECRET.sub(rf"\1{REDACTED}", _USER.sub(f"{REDACTED}@", text))
 
 
 def map_texts(value: Any, change: Callable[[str], str]) -> Any:

@@ -33,13 +33,13 @@ from pipeline.cases.source_files import source_files
 from pipeline.config.inputs import InputCache, Preprocessing
 from pipeline.errors import Code
 from pipeline.files import atomic_write, parse_json, private_folder, sha256_bytes, sha256_file, sha256_json
-from pipeline.imaging.image import FloatArray, Warning
+from pipeline.imaging.image import FloatArray, ScanFacts, Warning
 from pipeline.imaging.preprocess import ModelInput
 
 _SUFFIX = ".input"
 _NAME = re.compile(r"[0-9a-f]{64}\.input")  # of an entry, its folder's two digits first; nothing else is evicted
 _FOOTER = struct.Struct("<4sIQ")  # mark, CRC-32 of voxels and facts, bytes of the facts
-_MARK = b"MPI1"
+_MARK = b"MPI2"
 _LIBRARIES = (
     "monai",
     "torch",
@@ -52,7 +52,6 @@ _LIBRARIES = (
     "pylibjpeg-openjpeg",
     "pillow",
 )
-_FACTS = ("measures", "image_sha256", "shape", "spacing_mm", "orientation", "modality")
 FileStamps = list[list[int]]
 
 
@@ -118,7 +117,9 @@ class StoredInputs:
 
     def keep(self, found: ModelInput, place: Path, before: FileStamps, case: Case) -> ModelInput:
         """Store an input and give it back mapped; as it is, when there is no room or the scan changed meanwhile."""
-        facts = {name: getattr(found, name) for name in _FACTS} | {
+        facts = {
+            "measures": found.measures,
+            "scan": asdict(found.scan),
             "warnings": [asdict(warning) for warning in found.warnings],
             "size": found.voxels.shape,
             "look": before,
@@ -175,7 +176,7 @@ def look(case: Case) -> FileStamps | None:
 def _same_bytes(case: Case, facts: dict[str, Any]) -> bool:
     """Whether the one file of a case has the digest that it had; of several, reading them again is no dearer."""
     try:
-        return case.files is None and case.path.is_file() and sha256_file(case.path) == facts["image_sha256"]
+        return case.files is None and case.path.is_file() and sha256_file(case.path) == facts["scan"]["digest"]
     except OSError:
         return False
 
@@ -213,15 +214,18 @@ def _read(path: Path) -> tuple[dict[str, Any], FloatArray]:
 
 
 def _input(facts: dict[str, Any], voxels: FloatArray) -> ModelInput:
+    scan = facts["scan"]
     return ModelInput(
         voxels=voxels,
         warnings=tuple(Warning(Code[each["code"]], each["detail"]) for each in facts["warnings"]),
         measures=facts["measures"],
-        image_sha256=facts["image_sha256"],
-        shape=tuple(facts["shape"]),
-        spacing_mm=None if facts["spacing_mm"] is None else tuple(facts["spacing_mm"]),
-        orientation=facts["orientation"],
-        modality=facts["modality"],
+        scan=ScanFacts(
+            digest=scan["digest"],
+            shape=tuple(scan["shape"]),
+            spacing_mm=None if scan["spacing_mm"] is None else tuple(scan["spacing_mm"]),
+            orientation=scan["orientation"],
+            modality=scan["modality"],
+        ),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from pipeline.cases.case import Case
 from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code, TableError
 from pipeline.imaging.checks import within_root
-from pipeline.imaging.image import Warning, orientation, spacing_mm
+from pipeline.imaging.image import ScanFacts, Warning, scan_facts
 from pipeline.imaging.read import open_scan
 
 if TYPE_CHECKING:
@@ -31,21 +31,13 @@ class Finding:
         case: which.
         error: why it would be rejected; None when it would be scored.
         warnings: why it would be flagged.
-        shape: voxels along the stored axes; None when it could not be read.
-        spacing_mm: along the stored axes; None when the scan does not say.
-        orientation: of the stored axes, as ``"LPS"``.
-        modality: as the file declares it.
-        digest: hex SHA-256 of the source bytes.
+        scan: what is known of its scan; None when it could not be read.
     """
 
     case: Case
     error: CaseError | None = None
     warnings: tuple[Warning, ...] = ()
-    shape: tuple[int, ...] | None = None
-    spacing_mm: tuple[float, ...] | None = None
-    orientation: str | None = None
-    modality: str | None = None
-    digest: str | None = None
+    scan: ScanFacts | None = None
 
     @property
     def status(self) -> str:
@@ -65,30 +57,14 @@ def inspect_case(case: Case, *, root: Path | None, limits: Limits) -> Finding:
             raise CaseError(Code.E_CONSTANT, case.image, f"every voxel is {voxels.flat[0]:g}; look at the export")
     except CaseError as error:
         return Finding(case, error=error)
-    return Finding(
-        case,
-        warnings=tuple(scan.warnings),
-        shape=scan.shape,
-        spacing_mm=spacing_mm(scan.affine) if scan.has_millimetres else None,
-        orientation=orientation(scan.affine),
-        modality=scan.modality,
-        digest=scan.digest,
-    )
+    return Finding(case, warnings=tuple(scan.warnings), scan=scan_facts(scan))
 
 
 def finding_of(case: Case, outcome: PreparationResult) -> Finding:
     """The finding of a case that went through a model's own preprocessing."""
     if isinstance(outcome, CaseError):
         return Finding(case, error=outcome)
-    return Finding(
-        case,
-        warnings=outcome.warnings,
-        shape=outcome.shape,
-        spacing_mm=outcome.spacing_mm,
-        orientation=outcome.orientation,
-        modality=outcome.modality,
-        digest=outcome.image_sha256,
-    )
+    return Finding(case, warnings=outcome.warnings, scan=outcome.scan)
 
 
 def duplicates(findings: Sequence[Finding]) -> list[Finding]:
@@ -99,13 +75,13 @@ def duplicates(findings: Sequence[Finding]) -> list[Finding]:
     first: dict[object, Finding] = {}
     marked = []
     for finding in findings:
-        key = (finding.digest, finding.case.center_mm)
-        earlier = first.setdefault(key, finding) if finding.digest else finding
+        key = (finding.scan.digest, finding.case.center_mm) if finding.scan else None
+        earlier = first.setdefault(key, finding) if key else finding
         if earlier is not finding:
             same = earlier.case.place[0] == finding.case.place[0]
             code = Code.W_DUPLICATE_FILE if same else Code.W_DUPLICATE_CONTENT
             warning = Warning(code, f"the same image and place as case {earlier.case.case_id!r}")
-            finding = Finding(**{**vars(finding), "warnings": (*finding.warnings, warning)})
+            finding = replace(finding, warnings=(*finding.warnings, warning))
         marked.append(finding)
     return marked
 
@@ -114,8 +90,8 @@ def conflicting_labels(table: Path, findings: Iterable[Finding]) -> TableError |
     """What is wrong with cases of the same bytes and centre that are labelled both benign and malignant, if any are."""
     groups: dict[object, list[Case]] = defaultdict(list)
     for finding in findings:
-        if finding.digest and finding.case.label is not None:
-            groups[finding.digest, finding.case.part, finding.case.center_mm].append(finding.case)
+        if finding.scan and finding.case.label is not None:
+            groups[finding.scan.digest, finding.case.part, finding.case.center_mm].append(finding.case)
     torn = [cases for cases in groups.values() if len({case.label for case in cases}) > 1]
     if not torn:
         return None
@@ -146,26 +122,30 @@ def across_splits(findings: Iterable[Finding]) -> list[list[Case]]:
 def _by_image(findings: Iterable[Finding]) -> Iterable[list[Case]]:
     groups: dict[str, list[Case]] = defaultdict(list)
     for finding in findings:
-        if finding.digest:
-            groups[finding.digest].append(finding.case)
+        if finding.scan:
+            groups[finding.scan.digest].append(finding.case)
     return groups.values()
 
 
 def unusual(findings: Sequence[Finding]) -> list[str]:
     """Cases whose spacing or size is far from the cohort's, with the cohort's median."""
-    usable = [finding for finding in findings if finding.spacing_mm and finding.shape]
+    usable = [
+        (finding.case, finding.scan.shape, finding.scan.spacing_mm)
+        for finding in findings
+        if finding.scan and finding.scan.spacing_mm
+    ]
     lines = []
     for name, values in (
-        ("smallest spacing in mm", [min(finding.spacing_mm or (0,)) for finding in usable]),
-        ("largest spacing in mm", [max(finding.spacing_mm or (0,)) for finding in usable]),
-        ("voxels", [float(np.prod(finding.shape or (0,))) for finding in usable]),
+        ("smallest spacing in mm", [min(spacing) for _, _, spacing in usable]),
+        ("largest spacing in mm", [max(spacing) for _, _, spacing in usable]),
+        ("voxels", [float(np.prod(shape)) for _, shape, _ in usable]),
     ):
         logs = np.log(values)
         middle = np.median(logs) if len(logs) else 0.0
         spread = max(float(np.median(np.abs(logs - middle))) if len(logs) else 0.0, 0.05)
         lines += [
-            f"case {finding.case.case_id!r}: {name} {value:.4g}, half of the cohort is near {np.exp(middle):.4g}"
-            for finding, value, log in zip(usable, values, logs, strict=True)
+            f"case {case.case_id!r}: {name} {value:.4g}, half of the cohort is near {np.exp(middle):.4g}"
+            for (case, _, _), value, log in zip(usable, values, logs, strict=True)
             if abs(log - middle) > _FAR * spread
         ]
     return lines

@@ -13,14 +13,13 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-Volume = npt.NDArray[np.float32]
-Axis = npt.NDArray[np.float32]
-Box = tuple[slice, slice, slice]
+from pipeline.imaging.image import Box, FloatArray
+
 Vector = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Grid:
+class FineGrid:
     """Where a case's voxels lie, in mm from the lesion's centroid.
 
     Attributes:
@@ -31,11 +30,11 @@ class Grid:
         slice_weights: how much of each plane each slice sees, shape (len(slices), len(z)), rows summing to 1.
     """
 
-    x: Axis
-    y: Axis
-    z: Axis
-    slices: Axis
-    slice_weights: Volume
+    x: FloatArray
+    y: FloatArray
+    z: FloatArray
+    slices: FloatArray
+    slice_weights: FloatArray
 
     @property
     def pixel_mm(self) -> float:
@@ -50,14 +49,14 @@ class Grid:
         ]
         return found[0], found[1], found[2]
 
-    def cut(self, box: Box) -> Grid:
+    def cut(self, box: Box) -> FineGrid:
         """The grid of a box of the fine planes."""
-        return Grid(self.x[box[0]], self.y[box[1]], self.z[box[2]], self.slices, self.slice_weights)
+        return FineGrid(self.x[box[0]], self.y[box[1]], self.z[box[2]], self.slices, self.slice_weights)
 
 
 def make_grid(
     pixel_mm: float, slice_spacing_mm: float, slice_thickness_mm: float, low_mm: Vector, high_mm: Vector
-) -> Grid:
+) -> FineGrid:
     """Lay pixels and slices from one corner to at least the other, and planes of at most 1 mm through the slices."""
     low, high = low_mm.tolist(), high_mm.tolist()
     x, y, slices = (
@@ -72,10 +71,10 @@ def make_grid(
     top = np.minimum(z + step / 2, slices[:, None] + slice_thickness_mm / 2)
     bottom = np.maximum(z - step / 2, slices[:, None] - slice_thickness_mm / 2)
     weights = np.maximum(top - bottom, 0)
-    return Grid(x, y, z, slices, (weights / weights.sum(1, keepdims=True)).astype(np.float32))
+    return FineGrid(x, y, z, slices, (weights / weights.sum(1, keepdims=True)).astype(np.float32))
 
 
-def vessels(hu: Volume, vessel_hu: float, grid: Grid, rng: np.random.Generator) -> None:
+def vessels(hu: FloatArray, vessel_hu: float, grid: FineGrid, rng: np.random.Generator) -> None:
     """Paint branching, tapering vessels of 1-5 mm into ``hu``, in place; in some cases one runs to the lesion."""
     low = np.array([grid.x[0], grid.y[0], grid.z[0]], float)
     high = np.array([grid.x[-1], grid.y[-1], grid.z[-1]], float)
@@ -97,7 +96,7 @@ def vessels(hu: Volume, vessel_hu: float, grid: Grid, rng: np.random.Generator) 
     hu += fill * np.maximum(np.float32(vessel_hu) - hu, 0)
 
 
-def _grow(points: Vector, headings: Vector, radii: Vector, rng: np.random.Generator) -> tuple[Axis, Axis]:
+def _grow(points: Vector, headings: Vector, radii: Vector, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
     """Grow all vessels at once, segment by segment, tapering and branching until they are too thin.
 
     Returns:
@@ -122,7 +121,7 @@ def _grow(points: Vector, headings: Vector, radii: Vector, rng: np.random.Genera
     return np.concatenate(centres).astype(np.float32), np.concatenate(sizes).astype(np.float32)
 
 
-def _balls(fill: Volume, centres: Axis, radii: Axis, largest: float, grid: Grid) -> None:
+def _balls(fill: FloatArray, centres: FloatArray, radii: FloatArray, largest: float, grid: FineGrid) -> None:
     """Raise ``fill`` to 1 inside balls no larger than ``largest`` mm, with an edge of about a pixel."""
     axes = (grid.x, grid.y, grid.z)
     squares, indices = [], []
@@ -143,7 +142,7 @@ def _balls(fill: Volume, centres: Axis, radii: Axis, largest: float, grid: Grid)
     np.maximum.at(fill.reshape(-1), place[touched], level[touched])
 
 
-def chest_wall(hu: Volume, soft_hu: float, grid: Grid, rng: np.random.Generator) -> None:
+def chest_wall(hu: FloatArray, soft_hu: float, grid: FineGrid, rng: np.random.Generator) -> None:
     """Paint chest wall with ribs, or heart and diaphragm, into ``hu``, in place; one case in ten has none."""
     kind = rng.random()
     if kind < 0.72:
@@ -152,7 +151,7 @@ def chest_wall(hu: Volume, soft_hu: float, grid: Grid, rng: np.random.Generator)
         _tissue(hu, soft_hu, grid, rng, concave=False)
 
 
-def _tissue(hu: Volume, soft_hu: float, grid: Grid, rng: np.random.Generator, *, concave: bool) -> None:
+def _tissue(hu: FloatArray, soft_hu: float, grid: FineGrid, rng: np.random.Generator, *, concave: bool) -> None:
     direction = rng.standard_normal(3) * (1.0, 1.0, 0.25 if concave else 0.6)
     normal = (direction / np.linalg.norm(direction)).astype(np.float32)
     distance = rng.uniform(3, 19)
@@ -164,7 +163,7 @@ def _tissue(hu: Volume, soft_hu: float, grid: Grid, rng: np.random.Generator, *,
     squared = ((grid.x - centre[0]) ** 2)[:, None] + (grid.y - centre[1]) ** 2
     # Ribs and spine make the wall stretch along z, so it is flatter that way.
     flat = np.float32(0.3 if concave else 0.8)
-    depth: Volume = np.asarray(np.sqrt(squared[:, :, None] + flat * (grid.z - centre[2]) ** 2), np.float32)
+    depth: FloatArray = np.asarray(np.sqrt(squared[:, :, None] + flat * (grid.z - centre[2]) ** 2), np.float32)
     depth -= np.float32(curvature)
     if not concave:
         np.negative(depth, out=depth)
@@ -181,7 +180,7 @@ def _tissue(hu: Volume, soft_hu: float, grid: Grid, rng: np.random.Generator, *,
     flat_hu[inside] = old + edge * np.maximum(tissue - old, 0)
 
 
-def _ribs(tissue: Axis, depth: Axis, along: Axis, z: Axis, rng: np.random.Generator) -> None:
+def _ribs(tissue: FloatArray, depth: FloatArray, along: FloatArray, z: FloatArray, rng: np.random.Generator) -> None:
     """Fat, and ribs with a bright cortex that cross the slices at a slant."""
     # Under the skin, and in layers between the muscles.
     fat = np.clip((depth - np.float32(rng.uniform(14, 30))) / 2, 0, 1)

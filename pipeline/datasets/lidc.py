@@ -34,9 +34,6 @@ from pipeline.cases.lesions.files.lidc_readings import READERS
 
 FILE = "lidc_nodules.npz"
 
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
-
 
 @dataclass(frozen=True, eq=False)
 class NoduleMask:
@@ -48,7 +45,7 @@ class NoduleMask:
         offset_mm: centre of ``voxels[0, 0, 0]`` minus the nodule's centroid, mm along x, y, z.
     """
 
-    voxels: BoolArray
+    voxels: npt.NDArray[np.bool_]
     spacing_mm: float
     offset_mm: tuple[float, float, float]
 

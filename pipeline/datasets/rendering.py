@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from pipeline.datasets.chest_anatomy import Grid, chest_wall, vessels
+from pipeline.datasets.chest_anatomy import FineGrid, chest_wall, vessels
 from pipeline.datasets.lidc import NoduleMask
+from pipeline.imaging.image import FloatArray
 
-Volume = npt.NDArray[np.float32]
 ShortVolume = npt.NDArray[np.int16]
 
 FWHM_TO_SIGMA = 1 / 2.3548
@@ -79,7 +79,9 @@ def draw_scanner(rng: np.random.Generator, *, contrast: bool) -> Scanner:
     )
 
 
-def render(mask: NoduleMask, painted: Painted, scanner: Scanner, grid: Grid, rng: np.random.Generator) -> ShortVolume:
+def render(
+    mask: NoduleMask, painted: Painted, scanner: Scanner, grid: FineGrid, rng: np.random.Generator
+) -> ShortVolume:
     """Render one case.
 
     Args:
@@ -104,7 +106,7 @@ def render(mask: NoduleMask, painted: Painted, scanner: Scanner, grid: Grid, rng
     return (4 * np.clip(np.rint(hu / 4), -256, 767)).astype(np.int16)
 
 
-def interpolation(source: npt.NDArray[np.float64], target: npt.NDArray[np.float32]) -> Volume:
+def interpolation(source: npt.NDArray[np.float64], target: npt.NDArray[np.float32]) -> FloatArray:
     """Matrix of linear interpolation from an evenly spaced axis to another, shape (target, source); ends are held."""
     step = source[1] - source[0]
     position = np.clip((target - source[0]) / step, 0, len(source) - 1)
@@ -117,7 +119,7 @@ def interpolation(source: npt.NDArray[np.float64], target: npt.NDArray[np.float3
     return matrix
 
 
-def resample(values: Volume, matrices: tuple[Volume, Volume, Volume]) -> Volume:
+def resample(values: FloatArray, matrices: tuple[FloatArray, FloatArray, FloatArray]) -> FloatArray:
     """Apply one interpolation matrix along each axis."""
     x, y, z = matrices
     along_z = values @ z.T  # (X, Y, Z) -> (X, Y, z)
@@ -125,7 +127,7 @@ def resample(values: Volume, matrices: tuple[Volume, Volume, Volume]) -> Volume:
     return np.asarray((x @ along_y.reshape(len(along_y), -1)).reshape(len(x), len(y), len(z)), np.float32)
 
 
-def smooth_field(grid: Grid, step_mm: float, rng: np.random.Generator) -> Volume:
+def smooth_field(grid: FineGrid, step_mm: float, rng: np.random.Generator) -> FloatArray:
     """A smooth random field of mean 0 and standard deviation about 1 whose grain is about ``step_mm``."""
     sources, matrices = [], []
     for axis in (grid.x, grid.y, grid.z):
@@ -137,7 +139,7 @@ def smooth_field(grid: Grid, step_mm: float, rng: np.random.Generator) -> Volume
     return resample(values, (matrices[0], matrices[1], matrices[2]))
 
 
-def _parenchyma(scanner: Scanner, grid: Grid, rng: np.random.Generator) -> Volume:
+def _parenchyma(scanner: Scanner, grid: FineGrid, rng: np.random.Generator) -> FloatArray:
     hu = smooth_field(grid, 2.2, rng)
     hu *= np.float32(scanner.lung_sd_hu)
     # Blood collects at the back of a patient who lies on it.
@@ -146,7 +148,7 @@ def _parenchyma(scanner: Scanner, grid: Grid, rng: np.random.Generator) -> Volum
     return hu
 
 
-def _depth(mask: NoduleMask, margin_mm: float) -> tuple[Volume, list[npt.NDArray[np.float64]]]:
+def _depth(mask: NoduleMask, margin_mm: float) -> tuple[FloatArray, list[npt.NDArray[np.float64]]]:
     """Depth below the lesion's surface in mm (negative outside) on the mask's grid, and that grid's axes."""
     pad = int(np.ceil(margin_mm / mask.spacing_mm))
     padded = np.pad(mask.voxels, pad)
@@ -155,7 +157,7 @@ def _depth(mask: NoduleMask, margin_mm: float) -> tuple[Volume, list[npt.NDArray
     # A distance between voxel centres is half a voxel too long on either side; the filter takes the stairs off.
     signed = inside - outside
     signed -= 0.5 * np.sign(signed)
-    depth: Volume = ndimage.uniform_filter(np.float32(mask.spacing_mm) * signed.astype(np.float32), 3)
+    depth: FloatArray = ndimage.uniform_filter(np.float32(mask.spacing_mm) * signed.astype(np.float32), 3)
     axes = [
         offset + mask.spacing_mm * (np.arange(size) - pad)
         for offset, size in zip(mask.offset_mm, padded.shape, strict=True)
@@ -163,7 +165,7 @@ def _depth(mask: NoduleMask, margin_mm: float) -> tuple[Volume, list[npt.NDArray
     return depth, axes
 
 
-def _lesion(hu: Volume, mask: NoduleMask, painted: Painted, grid: Grid, rng: np.random.Generator) -> None:
+def _lesion(hu: FloatArray, mask: NoduleMask, painted: Painted, grid: FineGrid, rng: np.random.Generator) -> None:
     """Paint the lesion into ``hu``, in place."""
     depth, axes = _depth(mask, 2.0)
     box = grid.box([axis[0] for axis in axes], [axis[-1] for axis in axes])
@@ -187,13 +189,13 @@ def _lesion(hu: Volume, mask: NoduleMask, painted: Painted, grid: Grid, rng: np.
         here[...] = np.maximum(here, _calcification(depth, deepest, painted.calcification, here, local, rng))
 
 
-def _ramp(depth: Volume, width: float) -> Volume:
+def _ramp(depth: FloatArray, width: float) -> FloatArray:
     """Smooth step from 0 to 1 over about ``width`` mm around depth 0."""
     t = np.clip(depth / np.float32(width) + np.float32(0.5), 0, 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)
 
 
-def _density(depth: Volume, deepest: float, painted: Painted, rng: np.random.Generator) -> Volume:
+def _density(depth: FloatArray, deepest: float, painted: Painted, rng: np.random.Generator) -> FloatArray:
     """HU of the lesion's substance: ground glass, with a solid part as large as the texture rating says."""
     glass = float(np.clip(rng.normal(-640, 95), -790, -400))
     solid = float(rng.normal(52, 18) - rng.exponential(22))
@@ -207,8 +209,8 @@ def _density(depth: Volume, deepest: float, painted: Painted, rng: np.random.Gen
 
 
 def _calcification(
-    depth: Volume, deepest: float, kind: int, here: Volume, local: Grid, rng: np.random.Generator
-) -> Volume:
+    depth: FloatArray, deepest: float, kind: int, here: FloatArray, local: FineGrid, rng: np.random.Generator
+) -> FloatArray:
     """HU of the lesion's calcium by LIDC's nominal codes, ``here`` where there is none."""
     bright = float(np.clip(rng.lognormal(np.log(950), 0.6), 250, 2400))
     fraction = np.clip(depth / np.float32(max(deepest, 0.5)), 0, 1)
@@ -224,7 +226,7 @@ def _calcification(
     return np.asarray(here + amount * np.float32(bright) * (fraction > 0), np.float32)
 
 
-def _through_scanner(hu: Volume, scanner: Scanner, grid: Grid) -> Volume:
+def _through_scanner(hu: FloatArray, scanner: Scanner, grid: FineGrid) -> FloatArray:
     """Blur in-plane and average over the slice thickness; (x, y, z) -> (x, y, slices)."""
     averaged = (hu.reshape(-1, hu.shape[2]) @ grid.slice_weights.T).reshape(*hu.shape[:2], -1)
     # Objects are already averaged over about a pixel where they were painted.
@@ -233,24 +235,24 @@ def _through_scanner(hu: Volume, scanner: Scanner, grid: Grid) -> Volume:
     return _blur(averaged, (sigma, sigma))
 
 
-def _blur(values: Volume, sigma: tuple[float, float]) -> Volume:
+def _blur(values: FloatArray, sigma: tuple[float, float]) -> FloatArray:
     """Gaussian blur along x and y; the ends are held at their own level."""
     x, y = (_gaussian_matrix(size, s) for size, s in zip(values.shape[:2], sigma, strict=True))
     return _along_plane(values, x / x.sum(1, keepdims=True), y / y.sum(1, keepdims=True))
 
 
-def _gaussian_matrix(size: int, sigma: float) -> Volume:
+def _gaussian_matrix(size: int, sigma: float) -> FloatArray:
     position = np.arange(size, dtype=np.float32)
     return np.asarray(np.exp(-((position[:, None] - position) ** 2) / np.float32(2 * sigma**2)), np.float32)
 
 
-def _along_plane(values: Volume, x: Volume, y: Volume) -> Volume:
+def _along_plane(values: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
     """Multiply a matrix along x and one along y: on arrays this small it beats a filter."""
     along_x = (x @ values.reshape(len(values), -1)).reshape(values.shape)
     return np.asarray(np.matmul(y, along_x), np.float32)
 
 
-def _noise(shape: tuple[int, int, int], scanner: Scanner, rng: np.random.Generator) -> Volume:
+def _noise(shape: tuple[int, int, int], scanner: Scanner, rng: np.random.Generator) -> FloatArray:
     """Noise correlated in-plane, whose standard deviation is the scanner's everywhere, edges included."""
     white = rng.standard_normal(shape, dtype=np.float32)
     x, y = (_gaussian_matrix(size, s) for size, s in zip(shape[:2], scanner.noise_sigma_px, strict=True))

@@ -102,6 +102,42 @@ class Image:
         return r, a, s
 
 
+@dataclass(frozen=True)
+class ScanFacts:
+    """What is known of a scan once its voxels have been read.
+
+    Attributes:
+        digest: hex SHA-256 of the source bytes.
+        shape: voxels along the stored axes.
+        spacing_mm: along the stored axes; None when the scan does not say.
+        orientation: of the stored axes, as ``"LPS"``.
+        modality: as the file declares it; of a model's input, else the declared one.
+    """
+
+    digest: str
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float] | None
+    orientation: str
+    modality: str | None
+
+
+def scan_facts(scan: Scan, *, modality: str | None = None) -> ScanFacts:
+    """The facts of a scan that has been read.
+
+    Args:
+        scan: whose ``read`` has returned.
+        modality: the declared one, where the file names none.
+    """
+    a, b, c = spacing_mm(scan.affine)
+    return ScanFacts(
+        digest=scan.digest,
+        shape=scan.shape,
+        spacing_mm=(a, b, c) if scan.has_millimetres else None,
+        orientation=orientation(scan.affine),
+        modality=scan.modality or modality,
+    )
+
+
 def part_digest(digest: str, number: int) -> str:
     """Digest of one page or frame of a file that has several: SHA-256 of the file's digest, ``#`` and the number."""
     return sha256_bytes(f"{digest}#{number}".encode())

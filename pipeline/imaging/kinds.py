@@ -8,7 +8,7 @@ from typing import Final
 from pipeline.imaging.dicom.bare import beginning
 from pipeline.imaging.volumes.mgh import is_mgh
 
-HEAD_BYTES: Final = 544
+SCAN_HEAD_BYTES: Final = 544
 SUFFIXES: Final = {
     "nifti": (".nii", ".hdr", ".img"),
     "nifti.gz": (".nii.gz", ".hdr.gz", ".img.gz"),

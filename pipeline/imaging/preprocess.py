@@ -15,7 +15,7 @@ from pipeline.config.inputs import Intensity, Preprocessing
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import within_root
 from pipeline.imaging.envelope import Envelope
-from pipeline.imaging.image import FloatArray, Warning, carrying
+from pipeline.imaging.image import FloatArray, ScanFacts, Warning, carrying
 from pipeline.imaging.region import ReadRegiond
 
 
@@ -52,21 +52,13 @@ class ModelInput:
             stored ``spacing_in_plane_mm`` and ``spacing_slice_mm`` (``slice_axis`` for slices; scans without
             millimetres, as pictures, have none of them);
             and the covariates.
-        image_sha256: of the file's bytes.
-        shape: voxels along the stored axes.
-        spacing_mm: along the stored axes; None when the scan does not say.
-        orientation: of the stored axes, as ``"LPS"``.
-        modality: as the file declares it, else the declared one.
+        scan: digest, shape, spacing, orientation and modality of the scan.
     """
 
     voxels: FloatArray
     warnings: tuple[Warning, ...]
     measures: dict[str, float]
-    image_sha256: str
-    shape: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float] | None
-    orientation: str
-    modality: str
+    scan: ScanFacts
 
 
 def preprocess(
@@ -108,11 +100,7 @@ def preprocess(
         voxels=voxels,
         warnings=(*facts.warnings, *near),
         measures=measures,
-        image_sha256=facts.image_sha256,
-        shape=facts.shape,
-        spacing_mm=facts.spacing_mm,
-        orientation=facts.orientation,
-        modality=facts.modality,
+        scan=facts.scan,
     )
 
 

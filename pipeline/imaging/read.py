@@ -11,7 +11,7 @@ from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import file_kind, nearest_axes
 from pipeline.imaging.image import Image, Scan, Warning
-from pipeline.imaging.kinds import HEAD_BYTES, PICTURES, SUFFIXES, foreign, scan_kind
+from pipeline.imaging.kinds import PICTURES, SCAN_HEAD_BYTES, SUFFIXES, foreign, scan_kind
 from pipeline.imaging.nifti.scan import open_nifti
 from pipeline.imaging.pictures.picture import open_picture
 from pipeline.imaging.streams import Stream
@@ -55,7 +55,7 @@ def open_scan(
     if file_kind(path) == "folder":
         return _open_series(path, limits, modality, part)
     stream = Stream(path, limits)
-    compressed, head = stream.compressed, stream.head(HEAD_BYTES)
+    compressed, head = stream.compressed, stream.head(SCAN_HEAD_BYTES)
     if not head:
         raise CaseError(Code.E_EMPTY_FILE, path, "decompresses to 0 bytes; copy or export the file again")
     kind = "nifti" if _is_half_of_pair(path) else scan_kind(head)

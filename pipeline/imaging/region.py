@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import nearest_axes
-from pipeline.imaging.image import Affine, Box, FloatArray, Scan, Warning, carrying, orientation, spacing_mm
+from pipeline.imaging.image import Affine, Box, FloatArray, Scan, ScanFacts, Warning, carrying, scan_facts, spacing_mm
 from pipeline.imaging.ranges import check_range
 from pipeline.imaging.read import open_scan
 from pipeline.imaging.roi import Grid, image_grid, lesion_grid
@@ -51,11 +51,7 @@ class RegionFacts:
 
     warnings: tuple[Warning, ...]
     measures: dict[str, float]
-    image_sha256: str
-    shape: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float] | None
-    orientation: str
-    modality: str
+    scan: ScanFacts
 
 
 @dataclass(frozen=True)
@@ -139,11 +135,7 @@ class ReadRegiond(MapTransform):
             measures=_measures(measured, self.modality)
             | {"share_inside": share}
             | _geometry_measures(scan, slice_axis),
-            image_sha256=scan.digest,
-            shape=scan.shape,
-            spacing_mm=_three(spacing_mm(scan.affine)) if scan.has_millimetres else None,
-            orientation=orientation(scan.affine),
-            modality=scan.modality or self.modality,
+            scan=scan_facts(scan, modality=self.modality),
         )
         return np.ascontiguousarray(voxels, dtype=np.float32), affine, facts
 

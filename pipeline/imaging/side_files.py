@@ -20,9 +20,9 @@ def side_file_names(path: Path) -> list[str]:
     name = path.name.lower()
     try:
         if name.endswith(".mhd"):
-            names = metaimage.data_file_names(path, limits=Limits())
+            names = metaimage.metaimage_data_file_names(path, limits=Limits())
         elif name.endswith(".nhdr"):
-            names = nrrd.data_file_names(path, limits=Limits())
+            names = nrrd.nrrd_data_file_names(path, limits=Limits())
         elif name.endswith(".npy"):
             names = [npy.sidecar(path).name]
         elif name.endswith(_PAIR):

@@ -177,6 +177,7 @@ def _result_of(
 
 
 def _row(finding: Finding) -> dict[str, Any]:
+    scan = finding.scan
     return {
         "case_id": finding.case.case_id,
         "image": finding.case.image,
@@ -184,11 +185,11 @@ def _row(finding: Finding) -> dict[str, Any]:
         "code": str(finding.error.code) if finding.error else str(finding.warnings[0].code) if finding.warnings else "",
         "reason": finding.error.reason if finding.error else "; ".join(each.detail for each in finding.warnings),
         "warnings": [str(each.code) for each in finding.warnings],
-        "shape": finding.shape,
-        "spacing_mm": finding.spacing_mm,
-        "orientation": finding.orientation,
-        "modality": finding.modality,
-        "image_sha256": finding.digest,
+        "shape": scan and scan.shape,
+        "spacing_mm": scan and scan.spacing_mm,
+        "orientation": scan and scan.orientation,
+        "modality": scan and scan.modality,
+        "image_sha256": scan and scan.digest,
     }
 
 
@@ -228,9 +229,9 @@ def _lines(result: CheckResult) -> Iterator[str]:
 def _line(finding: Finding) -> str:
     row = _row(finding)
     size, spacing = (
-        " x ".join(f"{value:.3g}" for value in values or ()) for values in (finding.shape, finding.spacing_mm)
+        " x ".join(f"{value:.3g}" for value in values or ()) for values in (row["shape"], row["spacing_mm"])
     )
     voxels = f"{size} voxels" + f" of {spacing} mm" * bool(spacing)
-    facts = [voxels if size else "", finding.orientation or "", finding.modality or ""]
+    facts = [voxels if size else "", row["orientation"] or "", row["modality"] or ""]
     parts = [row["case_id"], row["status"], row["code"], ", ".join(fact for fact in facts if fact), row["reason"]]
     return "  ".join(part for part in parts if part)

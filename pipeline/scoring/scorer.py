@@ -165,7 +165,7 @@ class Scorer:
             decision=found[0].decision,
             threshold=self.threshold,
             logit=found[0].logit,
-            image_sha256=item.outcome.image_sha256,
+            image_sha256=item.outcome.scan.digest,
             members=tuple(members[:, 0].tolist()) if self.member_columns else (),
             findings=tuple(found) if self.finding_columns else (),
             measures=item.outcome.measures,

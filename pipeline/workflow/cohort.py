@@ -114,7 +114,7 @@ class Cohort:
     def digest(self, manifest: Manifest) -> str:
         """Digest of the data as used: manifest bytes, and each case's label, split and image bytes."""
         cases = (*self.usable, *self.training_alone())
-        rows = [[each.case.case_id, each.case.label, each.split, each.input.image_sha256] for each in cases]
+        rows = [[each.case.case_id, each.case.label, each.split, each.input.scan.digest] for each in cases]
         return sha256_json([manifest.digest, sorted(rows)])
 
 
@@ -160,7 +160,7 @@ def prepare_cohort(manifest: Manifest, split_of: Mapping[str, str], config: Conf
 
 def _require_one_label_an_image(manifest: Manifest, usable: Sequence[Usable]) -> None:
     """Refuse contradictory labels of the same bytes, and name images that stand in several splits."""
-    findings = [Finding(replace(each.case, split=each.split), digest=each.input.image_sha256) for each in usable]
+    findings = [Finding(replace(each.case, split=each.split), scan=each.input.scan) for each in usable]
     conflict = conflicting_labels(manifest.path, findings)
     if conflict:
         raise conflict

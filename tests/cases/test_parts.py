@@ -141,7 +141,7 @@ def test_case_ids_of_a_search_name_the_series_in_a_manifest(tmp_path: Path) -> N
     for case, named in zip(found, table.cases, strict=True):
         one, other = prepared(case, VOLUME), prepared(named, VOLUME, root=table.root)
         np.testing.assert_array_equal(one.voxels, other.voxels)
-        assert one.image_sha256 == other.image_sha256
+        assert one.scan.digest == other.scan.digest
 
 
 def test_pages_are_no_duplicates_and_the_same_page_is(tmp_path: Path) -> None:

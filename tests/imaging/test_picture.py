@@ -176,7 +176,7 @@ def test_rows_run_to_posterior_and_columns_to_left(tmp_path: Path) -> None:
     low, high = GREY.min(), GREY.max()
     np.testing.assert_allclose(found.voxels[0], (GREY[::-1, ::-1].T - float(low)) / (high - low), atol=1e-6)
     assert not {"spacing_in_plane_mm", "slice_axis"} & set(found.measures)
-    assert found.orientation == "LPS"
+    assert found.scan.orientation == "LPS"
 
 
 def test_a_picture_has_no_millimetres(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.files import sha256_bytes
 from pipeline.imaging.image import part_digest
-from pipeline.imaging.pictures.png import decode_deep, png_header
+from pipeline.imaging.pictures.png import decode_deep_png, png_header
 from pipeline.imaging.read import open_scan
 
 RNG = np.random.default_rng(0)
@@ -124,7 +124,7 @@ def test_each_filter_is_undone_in_any_shape(kind: int, shape: tuple[int, int]) -
     for interlaced in (False, True):
         content = png(samples, kinds=[kind], interlaced=interlaced)
         header = png_header(content, Path("a"))
-        np.testing.assert_array_equal(decode_deep(content, header, Path("a")), samples)
+        np.testing.assert_array_equal(decode_deep_png(content, header, Path("a")), samples)
 
 
 def test_bands_of_rows_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +135,7 @@ def test_bands_of_rows_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> N
         content = png(samples, kinds=[kind])
         for band in (1, 2, 4, 11, 100):
             monkeypatch.setattr(module, "_BAND", band)
-            np.testing.assert_array_equal(decode_deep(content, png_header(content, Path("a")), Path("a")), samples)
+            np.testing.assert_array_equal(decode_deep_png(content, png_header(content, Path("a")), Path("a")), samples)
 
 
 def test_simpleitk_writes_what_is_read(tmp_path: Path) -> None:

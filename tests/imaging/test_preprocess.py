@@ -28,8 +28,8 @@ def test_input_is_ready_for_the_network(tmp_path: Path) -> None:
     assert found.voxels.flags.c_contiguous
     assert type(found.voxels) is np.ndarray
     assert 0 <= found.voxels.min() < found.voxels.max() <= 1
-    assert found.image_sha256 == sha256_file(path)
-    assert (found.shape, found.spacing_mm, found.orientation, found.modality) == (
+    assert found.scan.digest == sha256_file(path)
+    assert (found.scan.shape, found.scan.spacing_mm, found.scan.orientation, found.scan.modality) == (
         (24, 20, 16),
         (1.5, 1.5, 2.0),
         "RAS",

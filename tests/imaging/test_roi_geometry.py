@@ -244,7 +244,7 @@ def test_region_reader_works_in_a_users_compose(tmp_path: Path) -> None:
     )
     np.testing.assert_allclose(result["scan"].numpy(), lesion(path).voxels, atol=1e-6)
     assert result["label"] == 1
-    assert result["scan_facts"].shape == SHAPE
+    assert result["scan_facts"].scan.shape == SHAPE
     world = result["scan"].affine.numpy() @ [6, 6, 6, 1]
     np.testing.assert_allclose(world[:3], CENTER_MM)
 

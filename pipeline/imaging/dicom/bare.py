@@ -15,9 +15,9 @@ from typing import Final
 
 from pipeline.imaging.dicom.fragments import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT
 
-MAGIC: Final = b"DICM"
+DICOM_MAGIC: Final = b"DICM"
 PREAMBLE: Final = 128
-HEAD_BYTES: Final = 540  # enough for what stands before a SOP class
+DICOM_HEAD_BYTES: Final = 540  # enough for what stands before a SOP class
 _LONG_VRS: Final = frozenset(
     {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 )
@@ -44,8 +44,8 @@ class Beginning:
 
 
 def beginning(head: bytes) -> Beginning | None:
-    """Where the elements of a file begin, by its first ``HEAD_BYTES`` bytes; None when it is no DICOM."""
-    if head[PREAMBLE : PREAMBLE + 4] == MAGIC:
+    """Where the elements of a file begin, by its first ``DICOM_HEAD_BYTES`` bytes; None when it is no DICOM."""
+    if head[PREAMBLE : PREAMBLE + 4] == DICOM_MAGIC:
         return Beginning(PREAMBLE + 4, bare_syntax(head[PREAMBLE + 4 :]))
     syntax = bare_syntax(head)
     return Beginning(0, syntax) if syntax else None

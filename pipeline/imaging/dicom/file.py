@@ -20,7 +20,7 @@ from pydicom.filereader import read_dataset
 from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import open_regular
-from pipeline.imaging.dicom.bare import HEAD_BYTES, beginning
+from pipeline.imaging.dicom.bare import DICOM_HEAD_BYTES, beginning
 from pipeline.imaging.dicom.deflated import inflate
 from pipeline.imaging.dicom.fragments import EXPLICIT_BIG, EXPLICIT_DEFLATED, EXPLICIT_LITTLE, IMPLICIT
 from pipeline.imaging.dicom.tags import Tag
@@ -130,7 +130,7 @@ def is_dicom(path: Path) -> bool:
         CaseError: when it cannot be opened.
     """
     with opened(path) as (handle, _):
-        return beginning(handle.read(HEAD_BYTES)) is not None
+        return beginning(handle.read(DICOM_HEAD_BYTES)) is not None
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def begin(path: Path, handle: IO[bytes], stamp: tuple[int, int], limits: Limits)
     Raises:
         CaseError: E_FORMAT, E_TRUNCATED; for a deflated data set also E_CODEC and E_TOO_LARGE.
     """
-    start = beginning(handle.read(HEAD_BYTES))
+    start = beginning(handle.read(DICOM_HEAD_BYTES))
     if start is None:
         raise CaseError(Code.E_FORMAT, path, "no DICM mark at byte 128, so not a DICOM file (Part 10); export it again")
     handle.seek(start.offset)

@@ -24,7 +24,7 @@ from pipeline.imaging.nifti.geometry import geometry
 from pipeline.imaging.streams import DEFLATE_LIMIT, Stream
 from pipeline.imaging.volumes.voxels import Layout, Planes
 
-HEADER_BYTES = 544  # the longer of the two headers, and the flag of its extensions
+NIFTI_HEADER_BYTES = 544  # the longer of the two headers, and the flag of its extensions
 _LARGEST_HEADER = 1 << 20  # of a pair, extensions included
 _SIZES: dict[int, type[Any]] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _MAGIC = {(348, b"n+1\0"): "single", (348, b"ni1\0"): "pair", (540, b"n+2\0"): "single", (540, b"ni2\0"): "pair"}
@@ -136,7 +136,7 @@ def open_nifti(path: Path, *, limits: Limits, modality: str | None = None) -> Ni
     """
     header_path = _header_of_pair(path)
     stream = Stream(header_path, limits)
-    block = stream.head(HEADER_BYTES)
+    block = stream.head(NIFTI_HEADER_BYTES)
     header, kind = _parse(block, path)
     shape = _shape(header, path)
     datatype = int(header["datatype"])

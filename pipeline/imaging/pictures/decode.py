@@ -170,7 +170,7 @@ class _DeepPng(Decoder):
     orientation: int
 
     def grey(self, content: bytes, path: Path) -> tuple[NDArray[Any], bool]:
-        samples = png.decode_deep(content, self.picture, path)
+        samples = png.decode_deep_png(content, self.picture, path)
         if self.picture.key is not None and (samples == np.array(self.picture.key)).all(axis=2).any():
             raise _transparent(path)
         rows, coloured = _grey_of(samples, path, 65535)
@@ -184,7 +184,7 @@ class _DeepTiff(Decoder):
     def grey(self, content: bytes, path: Path) -> tuple[NDArray[Any], bool]:
         try:
             with _quietly():
-                samples = tiff.decode_deep(content, self.picture, path)
+                samples = tiff.decode_deep_tiff(content, self.picture, path)
         except (*_FAULTS, struct.error) as error:
             raise _damaged(error, path) from None
         rows, coloured = _grey_of(samples, path, 65535 if samples.dtype.kind == "u" else 1.0)
@@ -196,7 +196,7 @@ class _Jpeg2000Decoder(Decoder):
     picture: jpeg2000.Jpeg2000
 
     def grey(self, content: bytes, path: Path) -> tuple[NDArray[Any], bool]:
-        samples, header = jpeg2000.decode(self.picture, path), self.picture.header
+        samples, header = jpeg2000.decode_jpeg2000(self.picture, path), self.picture.header
         if self.picture.is_ybr and header.components == 3:
             middle = 0 if header.signed else 1 << (header.precision - 1)
             return samples[..., 0], bool((samples[..., 1:] != middle).any())

@@ -76,7 +76,7 @@ def _boxes(content: bytes, path: Path) -> Iterator[tuple[bytes, bytes]]:
         place += length
 
 
-def decode(picture: Jpeg2000, path: Path) -> NDArray[Any]:
+def decode_jpeg2000(picture: Jpeg2000, path: Path) -> NDArray[Any]:
     """Samples, shape (rows, columns, channels).
 
     Raises:

@@ -103,7 +103,7 @@ def _chunks(content: bytes, path: Path) -> Iterator[tuple[bytes, int, int]]:
     raise CaseError(Code.E_TRUNCATED, path, "the PNG has no end; copy the file again")
 
 
-def decode_deep(content: bytes, header: PngHeader, path: Path) -> NDArray[np.uint16]:
+def decode_deep_png(content: bytes, header: PngHeader, path: Path) -> NDArray[np.uint16]:
     """Samples of a 16-bit picture, shape (rows, columns, samples).
 
     Raises:

@@ -134,7 +134,7 @@ def _directory(content: bytes, place: int, order: str, *, big: bool) -> tuple[di
     return tags, following
 
 
-def decode_deep(content: bytes, page: TiffPage, path: Path) -> NDArray[Any]:
+def decode_deep_tiff(content: bytes, page: TiffPage, path: Path) -> NDArray[Any]:
     """Samples of a page, shape (rows, columns, samples): unsigned 16-bit numbers, or 32-bit floats.
 
     Raises:

@@ -24,8 +24,8 @@ from pipeline.imaging.volumes.volume import (
     CONVERT,
     Piece,
     Volume,
-    numbers,
     open_volume,
+    real_numbers,
     side_file,
     slice_pieces,
     three_lengths,
@@ -75,7 +75,7 @@ def open_metaimage(path: Path, *, limits: Limits, modality: str | None = None) -
     )
 
 
-def data_file_names(path: Path, *, limits: Limits) -> list[str]:
+def metaimage_data_file_names(path: Path, *, limits: Limits) -> list[str]:
     """What a header calls the files that hold its voxels; none when they follow the header.
 
     Raises:
@@ -133,7 +133,7 @@ def _check_kind(path: Path, fields: Mapping[str, str]) -> None:
     if not _flag(path, fields, "BinaryData", default=True):
         raise CaseError(Code.E_FORMAT, path, f"voxels as text (BinaryData = False); {CONVERT}")
     scaling = [
-        numbers(path, fields[name], 1, name)[0] == default
+        real_numbers(path, fields[name], 1, name)[0] == default
         for name, default in (("ElementToIntensityFunctionSlope", 1), ("ElementToIntensityFunctionOffset", 0))
         if name in fields
     ]
@@ -158,11 +158,11 @@ def _geometry(path: Path, fields: Mapping[str, str]) -> tuple[Affine, list[Warni
     }
     matrix = np.eye(3)
     if names["directions"]:
-        matrix = np.array(numbers(path, fields[names["directions"]], 9, names["directions"])).reshape(3, 3).T
+        matrix = np.array(real_numbers(path, fields[names["directions"]], 9, names["directions"])).reshape(3, 3).T
     origin = [0.0, 0.0, 0.0]
     if names["origin"]:
-        origin = numbers(path, fields[names["origin"]], 3, names["origin"])
-    steps = np.array(numbers(path, spacing, 3, "ElementSpacing"))
+        origin = real_numbers(path, fields[names["origin"]], 3, names["origin"])
+    steps = np.array(real_numbers(path, spacing, 3, "ElementSpacing"))
     if (steps <= 0).any():
         raise CaseError(Code.E_SPACING, path, "ElementSpacing is not above 0; export the scan again")
     lengths = np.linalg.norm(matrix, axis=0)

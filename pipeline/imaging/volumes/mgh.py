@@ -18,7 +18,7 @@ from pipeline.errors import CaseError, Code
 from pipeline.imaging.streams import Stream
 from pipeline.imaging.volumes.volume import Piece, Volume, open_volume, three_lengths
 
-HEADER_BYTES: Final = 284
+MGH_HEADER_BYTES: Final = 284
 _HEADER: Final = struct.Struct(">7lh15f")
 _TYPES: Final = {0: "u1", 1: "i4", 3: "f4", 4: "i2", 10: "u2"}
 
@@ -39,9 +39,9 @@ def open_mgh(path: Path, *, limits: Limits, modality: str | None = None) -> Volu
     """
     del modality  # no rule of the format depends on it
     stream = Stream(path, limits)
-    head = stream.head(HEADER_BYTES)
-    if len(head) < HEADER_BYTES:
-        raise CaseError(Code.E_TRUNCATED, path, f"{len(head)} bytes, shorter than its header ({HEADER_BYTES})")
+    head = stream.head(MGH_HEADER_BYTES)
+    if len(head) < MGH_HEADER_BYTES:
+        raise CaseError(Code.E_TRUNCATED, path, f"{len(head)} bytes, shorter than its header ({MGH_HEADER_BYTES})")
     version, *numbers = _HEADER.unpack_from(head)
     lengths, kind, good = [int(value) for value in numbers[:4]], int(numbers[4]), int(numbers[6])
     if version != 1:
@@ -68,6 +68,6 @@ def open_mgh(path: Path, *, limits: Limits, modality: str | None = None) -> Volu
         dtype=np.dtype(_TYPES[kind]).newbyteorder(">"),
         pieces=[Piece(path, packing="by content")],
         limits=limits,
-        offset=HEADER_BYTES,
+        offset=MGH_HEADER_BYTES,
         tail=True,
     )

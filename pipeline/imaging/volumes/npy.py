@@ -30,7 +30,7 @@ from pipeline.imaging.image import Affine
 from pipeline.imaging.streams import Stream
 from pipeline.imaging.volumes.volume import Piece, Volume, open_volume, side_file
 
-MAGIC: Final = b"\x93NUMPY"
+NPY_MAGIC: Final = b"\x93NUMPY"
 _MOST_HEADER: Final = 1 << 16
 _MOST_SIDECAR: Final = 1 << 20
 _PARTS: Final = ("spacing_mm", "origin_mm", "direction", "coordinate_system")
@@ -89,7 +89,7 @@ def _read_header(path: Path, limits: Limits) -> tuple[tuple[int, ...], bool, np.
     size = {b"\x01\0": 2, b"\x02\0": 4, b"\x03\0": 4}.get(head[6:8], 0)
     start = 8 + size + int.from_bytes(head[8 : 8 + size], "little")
     try:
-        if not head.startswith(MAGIC) or not size or start > len(head):
+        if not head.startswith(NPY_MAGIC) or not size or start > len(head):
             raise ValueError
         fields = ast.literal_eval(head[8 + size : start].decode("utf-8").strip())
         shape, fortran, kind = fields["shape"], fields["fortran_order"], fields["descr"]

@@ -22,8 +22,8 @@ from pipeline.imaging.volumes.volume import (
     CONVERT,
     Piece,
     Volume,
-    numbers,
     open_volume,
+    real_numbers,
     side_file,
     slice_pieces,
     three_lengths,
@@ -89,7 +89,7 @@ def open_nrrd(path: Path, *, limits: Limits, modality: str | None = None) -> Vol
     )
 
 
-def data_file_names(path: Path, *, limits: Limits) -> list[str]:
+def nrrd_data_file_names(path: Path, *, limits: Limits) -> list[str]:
     """What a header calls the files that hold its voxels; none when they follow the header.
 
     Raises:
@@ -195,7 +195,7 @@ def _geometry(path: Path, fields: Mapping[str, str], kept: Sequence[int]) -> tup
 
 
 def _vector(path: Path, text: str, name: str) -> list[float]:
-    return numbers(path, text.strip().removeprefix("(").removesuffix(")").replace(",", " "), 3, name)
+    return real_numbers(path, text.strip().removeprefix("(").removesuffix(")").replace(",", " "), 3, name)
 
 
 def _units(fields: Mapping[str, str]) -> list[Warning]:

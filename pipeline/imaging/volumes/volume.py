@@ -223,13 +223,13 @@ def whole_numbers(path: Path, text: str, count: int | None, name: str) -> list[i
     Raises:
         CaseError: E_FORMAT when there are others, or another count of them.
     """
-    found = numbers(path, text, count, name)
+    found = real_numbers(path, text, count, name)
     if any(value != int(value) for value in found):
         raise CaseError(Code.E_FORMAT, path, f"{name} holds other than whole numbers; export the scan again")
     return [int(value) for value in found]
 
 
-def numbers(path: Path, text: str, count: int | None, name: str) -> list[float]:
+def real_numbers(path: Path, text: str, count: int | None, name: str) -> list[float]:
     """Finite decimal numbers separated by blanks.
 
     Raises:

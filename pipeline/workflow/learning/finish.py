@@ -221,7 +221,7 @@ def _save(learnt: Learnt, dataset_digest: str, run: TrackedRun) -> ModelDescript
             run.run_id,
             patients,
             case_ids=[each.case.case_id for cases in seen.values() for each in cases],
-            images=[each.input.image_sha256 for cases in seen.values() for each in cases],
+            images=[each.input.scan.digest for cases in seen.values() for each in cases],
         ),
         provenance={
             **provenance(config, learnt.manifest, learnt.splits, dataset_digest, run.run_id),

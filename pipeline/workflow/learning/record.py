@@ -90,7 +90,7 @@ def row_columns(description: ModelDescription) -> tuple[str, ...]:
 
 
 def _dataset_table(trained: Trained) -> pd.DataFrame:
-    rows = [(each.case.case_id, each.case.label, each.split, each.input.image_sha256) for each in trained.cohort.usable]
+    rows = [(each.case.case_id, each.case.label, each.split, each.input.scan.digest) for each in trained.cohort.usable]
     return pd.DataFrame(rows, columns=["case_id", "label", "split", "image_sha256"])
 
 

@@ -473,7 +473,7 @@ def test_projection_without_a_pixel_spacing_has_no_millimetres(tmp_path: Path, m
     assert caught.value.code == Code.E_GEOMETRY_MISSING
     resized = Preprocessing(dimensions=2, region="image", size=(16, 16), spacing_mm=None, intensity=ZSCORE)
     found = preprocess(ScanRequest(path, None), resized, modality=declared)
-    assert found.spacing_mm is None
+    assert found.scan.spacing_mm is None
     assert not {"spacing_in_plane_mm", "slice_axis"} & set(found.measures)
 
 

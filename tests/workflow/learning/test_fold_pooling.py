@@ -11,6 +11,7 @@ from pipeline.cases.case import Case
 from pipeline.cases.covariates import measure_name
 from pipeline.config.experiment import Config
 from pipeline.errors import UsageError
+from pipeline.imaging.image import ScanFacts
 from pipeline.imaging.preprocess import ModelInput
 from pipeline.workflow.cohort import Cohort, Usable
 from pipeline.workflow.learning import folds, learn
@@ -37,7 +38,7 @@ def with_diameter(config):
 def cohort(names):
     """Cases that all have the same diameter."""
     voxels, measures = np.zeros((1, 8, 8, 8), np.float32), {measure_name("diameter_mm"): 7.0}
-    seen = ModelInput(voxels, (), measures, "0", (8, 8, 8), (1.0, 1.0, 1.0), "RAS", "CT")
+    seen = ModelInput(voxels, (), measures, ScanFacts("0", (8, 8, 8), (1.0, 1.0, 1.0), "RAS", "CT"))
     usable = []
     for number, split in enumerate(names):
         label = number // len(set(names)) % 2

@@ -8,6 +8,7 @@ from cohorts import tiny_config
 from pipeline.cases.case import Case
 from pipeline.cases.splits import AGREEMENT
 from pipeline.config.experiment import Config
+from pipeline.imaging.image import ScanFacts
 from pipeline.imaging.preprocess import ModelInput
 from pipeline.workflow.cohort import Cohort, Usable
 from pipeline.workflow.learning.folds import around_fold, fold_names, fold_parts
@@ -32,7 +33,7 @@ def cohort(splits):
     for number, split in enumerate(splits):
         case = Case(f"{number:03d}", f"{number}.nii", None, patient_id=f"P{number}", label=number // 5 % 2)
         voxels = np.full((1, 8, 8, 8), number, np.float32)
-        seen = ModelInput(voxels, (), {}, "0", (8, 8, 8), (1.0, 1.0, 1.0), "RAS", "CT")
+        seen = ModelInput(voxels, (), {}, ScanFacts("0", (8, 8, 8), (1.0, 1.0, 1.0), "RAS", "CT"))
         usable.append(Usable(case, split, seen))
     return Cohort(tuple(usable), rejected=(), unlabelled=0, repeated_rows=0)
 

@@ -15,6 +15,7 @@ from pipeline.evaluation.covariates import fit_covariate_term
 from pipeline.evaluation.decisions.refer_zone import decide, fit_refer_zone, judge_refer_zone
 from pipeline.evaluation.metrics import auroc
 from pipeline.evaluation.predictions import FOLD_COLUMNS, Predictions
+from pipeline.imaging.image import ScanFacts
 from pipeline.imaging.preprocess import ModelInput
 from pipeline.workflow.cohort import Cohort, Usable
 from pipeline.workflow.judging.calibrate import calibrate_findings
@@ -46,7 +47,7 @@ def cases_of(labels, diameters):
         where, extra = Path(f"{number}.nii"), {"diameter_mm": str(diameter)}
         case = Case(f"{number:03d}", where.name, where, patient_id=f"P{number}", label=int(label), extra=extra)
         voxels, measures = np.zeros((1, 8, 8, 8), np.float32), {measure_name("diameter_mm"): float(diameter)}
-        seen = ModelInput(voxels, (), measures, "0", (8, 8, 8), (1.0, 1.0, 1.0), "RAS", "CT")
+        seen = ModelInput(voxels, (), measures, ScanFacts("0", (8, 8, 8), (1.0, 1.0, 1.0), "RAS", "CT"))
         usable.append(Usable(case, "train", seen))
     return usable
 
