@@ -43,9 +43,9 @@ from pipeline.workflow.judging.labelled_cases import (
 )
 from pipeline.workflow.judging.reader_table import reader_scores, study_or_reason
 from pipeline.workflow.judging.table_truth import truth_differences
-from pipeline.workflow.reporting.evaluation_files import Judged, preprocessing_facts, provenance_facts
 from pipeline.workflow.reporting.evaluation_result import EvaluationResult, write_result
 from pipeline.workflow.reporting.mistakes import mistake_pictures
+from pipeline.workflow.reporting.report_sources import ReportSources, preprocessing_facts, provenance_facts
 from pipeline.workflow.reporting.training_summary import champion_text
 
 
@@ -166,7 +166,7 @@ def _judged(
     judged: list[tuple[Case, ScoreRow]],
     doubtful: list[Scored],
     findings: Sequence[str],
-) -> tuple[Judged, Predictions]:
+) -> tuple[ReportSources, Predictions]:
     """What is shown, and every row that ``predictions.parquet`` holds."""
     description = model.description
     points = {
@@ -196,7 +196,7 @@ def _judged(
             )
         },
     )
-    shown = Judged(
+    shown = ReportSources(
         title=f"{description.name} on {manifest.path.name}",
         model=model.label,
         calibration=model.members[0].calibrators[0].describe(),
@@ -216,7 +216,7 @@ def _judged(
 
 
 def _champion_beside(
-    model_name: str, model: Model, judged: Judged, cases: Sequence[Case], root: Path
+    model_name: str, model: Model, judged: ReportSources, cases: Sequence[Case], root: Path
 ) -> ChampionBeside | str:
     name = registered_name(model_name)
     if name is None and ":/" in model_name:  # a run's model: its configuration says where it belongs

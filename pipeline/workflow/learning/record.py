@@ -41,13 +41,13 @@ def record_model(run: TrackedRun, trained: Trained) -> RegisteredVersion | None:
         _dataset_table(trained),
         name=trained.config.name,
         digest=trained.dataset_digest,
-        source=trained.manifest.path.name,
+        source=trained.experiment.manifest.path.name,
         context="training",
     )
     run.tags(
         {
             "dataset_sha256": trained.dataset_digest,
-            "split_sha256": trained.splits.digest,
+            "split_sha256": trained.experiment.splits.digest,
             "mlflow.note.content": note(trained),
         }
     )

@@ -28,7 +28,7 @@ from pipeline.training.tracker import NullTracker
 from pipeline.workflow.cohort import Cohort, prepare_cohort, require_both_classes
 from pipeline.workflow.judging.regressions import require_regressions
 from pipeline.workflow.learning.experiment import Experiment
-from pipeline.workflow.learning.finish import Learnt, finish
+from pipeline.workflow.learning.finish import finish
 from pipeline.workflow.learning.folds import around_fold, fold_names, fold_parts, learn_folds
 from pipeline.workflow.learning.learn import case_tensors, fit_members, learn, member_parts
 from pipeline.workflow.learning.record import record_model, record_start
@@ -106,7 +106,7 @@ def run_training(experiment: Experiment, *, resume: str | None = None, profile: 
             )
         else:
             fitted, judgement = learn(cohort, config, checkpoints, run, profile=profile)
-        trained = finish(Learnt(folder, config, manifest, experiment.splits, cohort, fitted, judgement), run)
+        trained = finish(folder, experiment, cohort, fitted, judgement, run=run)
         version = record_model(run, trained)
     summary = summary_text(trained, version)
     write_text(folder / SUMMARY, summary + "\n")

@@ -46,7 +46,7 @@ def summary_text(trained: Trained, version: RegisteredVersion | None) -> str:
         refused_text(
             with_refused(
                 judgement.of_first("test"),
-                trained.cohort.refused(trained.splits.of),
+                trained.refused(),
                 threshold=judgement.operating_point.threshold,
             )
         ),
