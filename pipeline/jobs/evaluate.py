@@ -101,16 +101,7 @@ def evaluate_model(
     findings = _known(model, manifest, unseen)
     judged_rows = [(each.case, each.row) for each in scored if each.usable]
     if len({case.label for case, _ in judged_rows}) < 2:
-        rejections = [f"{row.code}: {row.reason}" for row in rows if row.probability is None]
-        first = f" (first: {rejections[0]})" if rejections else ""
-        raise TableError(
-            Code.E_ONE_CLASS,
-            manifest_path,
-            f"{len(labelled)} labelled cases, {len(labelled) - len(unseen)} of patients or images that the model has "
-            "seen, "
-            f"{len(rejections)} rejected{first}: what is left has not both classes; "
-            "give cases of other patients",
-        )
+        raise _one_class(manifest_path, rows, labelled=len(labelled))
     differences = truth_differences(
         manifest.facts, label_source=model.description.label.source, intensities=model.description.label.intensities
     )
@@ -120,11 +111,9 @@ def evaluate_model(
     beside = _champion_beside(model_name, model, judged, cases, manifest.root) if options.champion else "not asked for"
     study = study_or_reason(judged.predictions, scores)
     shown = _pictures(model, scorer, judged.predictions, cases) if options.pictures else ()
-    unread = [each.case for each in scored if not each.usable]
-    refused = RefusedCases([int(case.label or 0) for case in unread], [str(case.patient_id) for case in unread])
     judged = replace(
         judged,
-        refused=refused,
+        refused=_refused(scored),
         prevalence=options.prevalence,
         reader_study=study,
         champion=beside,
@@ -139,6 +128,18 @@ def evaluate_model(
     doubts = (known_images_text(known_images), doubted_patients(model.description, labelled))
     lines += [f"warning: {doubt}" for doubt in doubts if doubt]
     return EvaluationResult(out, judged.evaluation, rejected, "\n".join(lines))
+
+
+def _one_class(path: Path, rows: Sequence[ScoreRow], *, labelled: int) -> TableError:
+    """Why a manifest's labelled cases cannot judge a model: those that it has not seen and can score lack a class."""
+    rejections = [f"{row.code}: {row.reason}" for row in rows if row.probability is None]
+    first = f" (first: {rejections[0]})" if rejections else ""
+    return TableError(
+        Code.E_ONE_CLASS,
+        path,
+        f"{labelled} labelled cases, {labelled - len(rows)} of patients or images that the model has seen, "
+        f"{len(rejections)} rejected{first}: what is left has not both classes; give cases of other patients",
+    )
 
 
 def _known(model: Model, manifest: Manifest, cases: Sequence[Case]) -> tuple[str, ...]:
@@ -248,6 +249,11 @@ def _score_indeterminate(model: Model, manifest: Manifest) -> list[Scored]:
     cases = [case for case in manifest.cases if case.label is None and _rating(case) == RATING_SCALE.middle]
     seen = seen_cases(model.description, cases)
     return score_labelled(model, [case for case in cases if case.case_id not in seen], root=manifest.root)
+
+
+def _refused(scored: Sequence[Scored]) -> RefusedCases:
+    cases = [answer.case for answer in scored if not answer.usable]
+    return RefusedCases([int(case.label or 0) for case in cases], [str(case.patient_id) for case in cases])
 
 
 def _rating(case: Case) -> float | None:
