@@ -45,7 +45,7 @@ from pipeline.workflow.judging.refit import PATIENTS_A_CLASS, Refit, refit_findi
 from pipeline.workflow.judging.table_truth import truth_differences
 from pipeline.workflow.learning.experiment import labelled_cases
 from pipeline.workflow.learning.provenance import git_commit, public_values
-from pipeline.workflow.learning.record import row_columns
+from pipeline.workflow.learning.record import row_columns, version_tags
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +171,8 @@ def _record(
     name = origin.name if origin else configured.get("registered_model")
     if name is None:
         return None
-    return register(run, name=name, description=note, tags=_version_tags(description, digest, model))
+    tags = version_tags(description, digest) | {"recalibrated_from": model.label}
+    return register(run, name=name, description=note, tags=tags)
 
 
 def _save(
@@ -268,17 +269,6 @@ def _provenance(model: Model, refits: Mapping[str, Refit], manifest: Manifest, r
         "git_commit": git_commit(),
         "packages": package_versions(),
         "mlflow_run_id": run.run_id,
-    }
-
-
-def _version_tags(description: ModelDescription, digest: str, model: Model) -> dict[str, str]:
-    return {
-        "label_source": description.label.source,
-        "intensities": description.label.intensities,
-        "input_contract": description.input_contract,
-        "model_digest": description.digests.model,
-        "dataset_sha256": digest,
-        "recalibrated_from": model.label,
     }
 
 
