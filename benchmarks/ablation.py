@@ -28,7 +28,7 @@ from pipeline.cases.splits import assign_splits
 from pipeline.config.experiment import Config
 from pipeline.config.file import load_config
 from pipeline.tracking.runs import TrackedRun, open_run
-from pipeline.workflow.cohort import Cohort, prepare_cohort, require_both_classes
+from pipeline.workflow.cohort import Cohort, prepare_cohort, require_classes_in_splits
 from pipeline.workflow.learning.experiment import resolve_columns
 from pipeline.workflow.learning.learn import learn
 
@@ -85,7 +85,7 @@ def main() -> None:
     config = resolve_columns(config, manifest)
     splits = assign_splits(manifest, config.data.splits, seed=config.data.split_seed)
     cohort = prepare_cohort(manifest, splits.of, config)
-    require_both_classes(cohort, manifest)
+    require_classes_in_splits(cohort, manifest)
     outcomes: dict[str, list[Outcome]] = defaultdict(list)
     with open_run(config.tracking, name=f"{config.name}: ablation", tags={"kind": "ablation"}) as parent:
         parent.params(config.model_dump(mode="json"))

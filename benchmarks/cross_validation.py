@@ -45,7 +45,7 @@ from pipeline.training.tracker import NullTracker
 from pipeline.workflow.cohort import Cohort, prepare_cohort
 from pipeline.workflow.judging.calibrate import evaluate_as_configured
 from pipeline.workflow.judging.judge import Judgement
-from pipeline.workflow.judging.regressions import Comparison, compare
+from pipeline.workflow.judging.regressions import Comparison, compare_with_regression
 from pipeline.workflow.learning.experiment import resolve_columns
 from pipeline.workflow.learning.folds import fold_names, fold_parts, judge_folds
 from pipeline.workflow.learning.learn import fit_members
@@ -176,7 +176,9 @@ def report_ensemble(console: Console, judgements: Sequence[Judgement], config: C
     )
     for other in judgements[0].comparisons:
         ordered = Predictions.from_frame(other.predictions.frame.sort_values("case_id"))
-        gain = compare(other.name, other.columns, mean, ordered, judgements[0].operating_point, config).gain
+        gain = compare_with_regression(
+            other.name, other.columns, mean, ordered, judgements[0].operating_point, config
+        ).gain
         console.print(f"  gain over the {other.name}: {gain}")
 
 

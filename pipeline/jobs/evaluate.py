@@ -43,9 +43,9 @@ from pipeline.workflow.judging.labelled_cases import (
 )
 from pipeline.workflow.judging.reader_table import reader_scores, study_or_reason
 from pipeline.workflow.judging.table_truth import truth_differences
-from pipeline.workflow.reporting.evaluation_files import Judged, preprocessing_facts, provenance_facts
 from pipeline.workflow.reporting.evaluation_result import EvaluationResult, write_result
 from pipeline.workflow.reporting.mistakes import mistake_pictures
+from pipeline.workflow.reporting.report_sources import ReportSources, preprocessing_facts, provenance_facts
 from pipeline.workflow.reporting.training_summary import champion_text
 
 
@@ -101,16 +101,7 @@ def evaluate_model(
     findings = _known(model, manifest, unseen)
     judged_rows = [(each.case, each.row) for each in scored if each.usable]
     if len({case.label for case, _ in judged_rows}) < 2:
-        rejections = [f"{row.code}: {row.reason}" for row in rows if row.probability is None]
-        first = f" (first: {rejections[0]})" if rejections else ""
-        raise TableError(
-            Code.E_ONE_CLASS,
-            manifest_path,
-            f"{len(labelled)} labelled cases, {len(labelled) - len(unseen)} of patients or images that the model has "
-            "seen, "
-            f"{len(rejections)} rejected{first}: what is left has not both classes; "
-            "give cases of other patients",
-        )
+        raise _one_class(manifest_path, rows, labelled=len(labelled))
     differences = truth_differences(
         manifest.facts, label_source=model.description.label.source, intensities=model.description.label.intensities
     )
@@ -120,11 +111,9 @@ def evaluate_model(
     beside = _champion_beside(model_name, model, judged, cases, manifest.root) if options.champion else "not asked for"
     study = study_or_reason(judged.predictions, scores)
     shown = _pictures(model, scorer, judged.predictions, cases) if options.pictures else ()
-    unread = [each.case for each in scored if not each.usable]
-    refused = RefusedCases([int(case.label or 0) for case in unread], [str(case.patient_id) for case in unread])
     judged = replace(
         judged,
-        refused=refused,
+        refused=_refused(scored),
         prevalence=options.prevalence,
         reader_study=study,
         champion=beside,
@@ -139,6 +128,18 @@ def evaluate_model(
     doubts = (known_images_text(known_images), doubted_patients(model.description, labelled))
     lines += [f"warning: {doubt}" for doubt in doubts if doubt]
     return EvaluationResult(out, judged.evaluation, rejected, "\n".join(lines))
+
+
+def _one_class(path: Path, rows: Sequence[ScoreRow], *, labelled: int) -> TableError:
+    """Why a manifest's labelled cases cannot judge a model: those that it has not seen and can score lack a class."""
+    rejections = [f"{row.code}: {row.reason}" for row in rows if row.probability is None]
+    first = f" (first: {rejections[0]})" if rejections else ""
+    return TableError(
+        Code.E_ONE_CLASS,
+        path,
+        f"{labelled} labelled cases, {labelled - len(rows)} of patients or images that the model has seen, "
+        f"{len(rejections)} rejected{first}: what is left has not both classes; give cases of other patients",
+    )
 
 
 def _known(model: Model, manifest: Manifest, cases: Sequence[Case]) -> tuple[str, ...]:
@@ -166,7 +167,7 @@ def _judged(
     judged: list[tuple[Case, ScoreRow]],
     doubtful: list[Scored],
     findings: Sequence[str],
-) -> tuple[Judged, Predictions]:
+) -> tuple[ReportSources, Predictions]:
     """What is shown, and every row that ``predictions.parquet`` holds."""
     description = model.description
     points = {
@@ -196,7 +197,7 @@ def _judged(
             )
         },
     )
-    shown = Judged(
+    shown = ReportSources(
         title=f"{description.name} on {manifest.path.name}",
         model=model.label,
         calibration=model.members[0].calibrators[0].describe(),
@@ -216,7 +217,7 @@ def _judged(
 
 
 def _champion_beside(
-    model_name: str, model: Model, judged: Judged, cases: Sequence[Case], root: Path
+    model_name: str, model: Model, judged: ReportSources, cases: Sequence[Case], root: Path
 ) -> ChampionBeside | str:
     name = registered_name(model_name)
     if name is None and ":/" in model_name:  # a run's model: its configuration says where it belongs
@@ -248,6 +249,11 @@ def _score_indeterminate(model: Model, manifest: Manifest) -> list[Scored]:
     cases = [case for case in manifest.cases if case.label is None and _rating(case) == RATING_SCALE.middle]
     seen = seen_cases(model.description, cases)
     return score_labelled(model, [case for case in cases if case.case_id not in seen], root=manifest.root)
+
+
+def _refused(scored: Sequence[Scored]) -> RefusedCases:
+    cases = [answer.case for answer in scored if not answer.usable]
+    return RefusedCases([int(case.label or 0) for case in cases], [str(case.patient_id) for case in cases])
 
 
 def _rating(case: Case) -> float | None:

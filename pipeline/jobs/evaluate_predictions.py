@@ -13,8 +13,8 @@ from pipeline.evaluation.predictions import Predictions, read_predictions
 from pipeline.evaluation.seeds import seeds_of
 from pipeline.files import require_free
 from pipeline.workflow.judging.reader_table import reader_scores, study_or_reason
-from pipeline.workflow.reporting.evaluation_files import Judged
 from pipeline.workflow.reporting.evaluation_result import EvaluationResult, write_result
+from pipeline.workflow.reporting.report_sources import ReportSources
 
 
 def evaluate_predictions(
@@ -41,7 +41,7 @@ def evaluate_predictions(
     names = in_order(predictions.frame["finding"].tolist())
     points = {name: _point(first.where(finding=name), name, path) for name in names}
     findings = evaluate_findings(first.where(split="test"), points)
-    judged = Judged(
+    judged = ReportSources(
         title=path.name,
         model="predictions of unnamed origin",
         calibration="as given",

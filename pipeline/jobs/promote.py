@@ -22,8 +22,9 @@ from pipeline.tracking.runs import TrackedRun, open_run
 from pipeline.tracking.store import open_store
 from pipeline.workflow.judging.candidates import Candidate
 from pipeline.workflow.judging.contest import Contest, Matchup, hold_contest, match_up, next_look
-from pipeline.workflow.judging.labelled_cases import cases_digest, labelled_cases
+from pipeline.workflow.judging.labelled_cases import cases_digest
 from pipeline.workflow.judging.table_truth import truth_differences
+from pipeline.workflow.learning.experiment import labelled_cases
 from pipeline.workflow.learning.record import headline
 
 _PAGE = 3900  # characters of a decision that leave room for what training wrote on the version's page

@@ -15,6 +15,7 @@ import pandas as pd
 
 from pipeline.cases.findings import class_names, require_findings
 from pipeline.cases.manifest import Manifest, read_manifest
+from pipeline.cases.plan import CaseCount
 from pipeline.config.experiment import Tracking
 from pipeline.console import one_line
 from pipeline.errors import UsageError
@@ -35,8 +36,6 @@ from pipeline.workflow.judging.labelled_cases import (
     doubted_patients,
     example_record,
     known_images_text,
-    labelled_cases,
-    patients_by_class,
     predictions_from,
     score_labelled,
     seen_cases,
@@ -44,8 +43,9 @@ from pipeline.workflow.judging.labelled_cases import (
 )
 from pipeline.workflow.judging.refit import PATIENTS_A_CLASS, Refit, refit_findings
 from pipeline.workflow.judging.table_truth import truth_differences
+from pipeline.workflow.learning.experiment import labelled_cases
 from pipeline.workflow.learning.provenance import git_commit, public_values
-from pipeline.workflow.learning.record import row_columns
+from pipeline.workflow.learning.record import row_columns, version_tags
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,11 +131,12 @@ def _score_unseen(model: Model, manifest: Manifest) -> list[Scored]:
 
 
 def _require_enough(usable: Sequence[Scored], manifest: Manifest) -> None:
-    malignant, benign = patients_by_class([each.case for each in usable])
-    if min(malignant, benign) < PATIENTS_A_CLASS:
+    count = CaseCount.of([scored.case for scored in usable])
+    if count.rarer_patients < PATIENTS_A_CLASS:
         raise UsageError(
-            f"{manifest.path}: {malignant} patients with malignant and {benign} with benign cases can be scored; "
-            f"expected at least {PATIENTS_A_CLASS} of each to refit an intercept; give more cases"
+            f"{manifest.path}: {count.malignant_patients} patients with malignant and {count.benign_patients} with "
+            f"benign cases can be scored; expected at least {PATIENTS_A_CLASS} of each to refit an intercept; give "
+            "more cases"
         )
 
 
@@ -170,7 +171,8 @@ def _record(
     name = origin.name if origin else configured.get("registered_model")
     if name is None:
         return None
-    return register(run, name=name, description=note, tags=_version_tags(description, digest, model))
+    tags = version_tags(description, digest) | {"recalibrated_from": model.label}
+    return register(run, name=name, description=note, tags=tags)
 
 
 def _save(
@@ -267,17 +269,6 @@ def _provenance(model: Model, refits: Mapping[str, Refit], manifest: Manifest, r
         "git_commit": git_commit(),
         "packages": package_versions(),
         "mlflow_run_id": run.run_id,
-    }
-
-
-def _version_tags(description: ModelDescription, digest: str, model: Model) -> dict[str, str]:
-    return {
-        "label_source": description.label.source,
-        "intensities": description.label.intensities,
-        "input_contract": description.input_contract,
-        "model_digest": description.digests.model,
-        "dataset_sha256": digest,
-        "recalibrated_from": model.label,
     }
 
 

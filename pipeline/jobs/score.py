@@ -34,8 +34,8 @@ from pipeline.scoring.sink import RunHeader, Sink
 from pipeline.scoring.workers import ScorerSetup
 from pipeline.tracking.registry import model_folder
 from pipeline.tracking.scoring_runs import load_in_background, record_scoring
-from pipeline.workflow.learning.resumption import compare
-from pipeline.workflow.reporting.scoring_summary import ScoringRun, summarise, summary_text
+from pipeline.workflow.learning.resumption import compare_with_input
+from pipeline.workflow.reporting.scoring_summary import ScoringRun, scoring_summary, summarise
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,17 +118,14 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions | None
     setup = _setup(folders, inputs, options)
     identity = models.identity(options.backend)
     header = RunHeader(identity, models.member_columns, inputs.source, models.threshold)
-    if os.path.lexists(out) and not out.is_dir():
-        raise UsageError(f"--out {out}: is not a folder; name one that exists or can be made")
-    if (out / JSON_NAME).exists():
-        raise UsageError(f"--out {out}: is a model directory; name another folder")
+    _require_no_other_use(out)
     inputs = _located(inputs, options.lesions, models.descriptions[0])
     private_folder(out)
     require_own(out)
     started, clock = now(), perf_counter()
     with exclusive(out), _saying_what_a_full_disk_keeps(out):
         sink = Sink(out, header, findings=models.finding_columns, restart=options.restart)
-        before = compare(inputs, sink.finished, models.descriptions[0].covariates)
+        before = compare_with_input(inputs, sink.finished, models.descriptions[0].covariates)
         if before.changed and not options.rescore_changed:
             raise UsageError(
                 f"{out}: {len(before.changed)} inputs have changed since they were scored (first: {min(before.changed)}"
@@ -155,13 +152,20 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions | None
             seconds=perf_counter() - clock,
         )
         summary = summarise(run, sink.tables(), drift_alert=options.drift_alert)
-        text = summary_text(run, summary, out)
+        text = scoring_summary(run, summary, out)
         write_text(out / "summary.txt", text + "\n")
         write_json(out / "summary.json", summary)
         if options.track:
             summary |= {"mlflow_run": record_scoring(summary)}
             write_json(out / "summary.json", summary)
     return ScoringResult(out, summary, text)
+
+
+def _require_no_other_use(out: Path) -> None:
+    if os.path.lexists(out) and not out.is_dir():
+        raise UsageError(f"--out {out}: is not a folder; name one that exists or can be made")
+    if (out / JSON_NAME).exists():
+        raise UsageError(f"--out {out}: is a model directory; name another folder")
 
 
 def _located(inputs: Inputs, sources: tuple[Path, ...], model: ModelDescription) -> Inputs:

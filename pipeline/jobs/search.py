@@ -25,8 +25,8 @@ from pipeline.files import sha256_json, write_csv
 from pipeline.redaction import redact
 from pipeline.tracking.runs import TrackedRun, open_run
 from pipeline.training.fit import fit
-from pipeline.workflow.cohort import Cohort, prepare_cohort, require_both_classes
-from pipeline.workflow.learning.experiment import read_table
+from pipeline.workflow.cohort import Cohort, prepare_cohort, require_classes_in_splits
+from pipeline.workflow.learning.experiment import read_config_and_table
 from pipeline.workflow.learning.learn import case_tensors
 from pipeline.workflow.learning.provenance import public_config
 
@@ -64,7 +64,7 @@ def search(config_path: Path, overrides: Sequence[str] = ()) -> SearchResult:
         ConfigError: without ranges, or when one of their ends is not accepted.
         UnfinishedError: when every trial failed.
     """
-    config, manifest = read_table(config_path, overrides)
+    config, manifest = read_config_and_table(config_path, overrides)
     settings = config.search
     if settings is None:
         raise ConfigError(f"{config_path}: search: is null; declare search.ranges, as configs/smoke.yaml does")
@@ -218,7 +218,7 @@ def _read_cases(config: Config, manifest: Manifest) -> Cohort:
     seen = [case for case in manifest.cases if splits.of.get(case.case_id) in _SPLITS]
     seen += training_alone(manifest.cases, config.data.findings, splits.of)
     cohort = prepare_cohort(replace(manifest, cases=tuple(seen)), splits.of, config)
-    require_both_classes(cohort, manifest, config.data.findings, splits=_SPLITS)
+    require_classes_in_splits(cohort, manifest, config.data.findings, splits=_SPLITS)
     return cohort
 
 

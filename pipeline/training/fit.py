@@ -30,7 +30,7 @@ from pipeline.training.precision import precision_of
 from pipeline.training.processes import processes, share_batch_norm, uses_gpu
 from pipeline.training.progress import EpochProgress, History, NetworkPlace
 from pipeline.training.shared_memory import OUT_OF_IT
-from pipeline.training.timing import Pace, Shares, report_shares
+from pipeline.training.timing import Pace, TimeShares, report_shares
 from pipeline.training.tracker import Tracker
 
 
@@ -105,7 +105,7 @@ def fit(
         positive_weight=math.exp(offset) if settings.class_balance == "weighted_loss" else 1.0,
     )
     kept = checkpoints(config, folder)
-    shares = Shares(exact=profile)
+    shares = TimeShares(exact=profile)
     history = History()
     told = [EpochProgress(place)] if place and processes().rank == 0 else []
     callbacks = [*_callbacks(train, config), Pace(shares), Report(tracker), history, *told, *kept]
@@ -162,7 +162,7 @@ def _callbacks(train: CaseTensors, config: Config) -> list[Callback]:
     return callbacks
 
 
-def _trainer(config: Config, folder: Path, callbacks: list[Callback], shares: Shares, *, epochs: int) -> pl.Trainer:
+def _trainer(config: Config, folder: Path, callbacks: list[Callback], shares: TimeShares, *, epochs: int) -> pl.Trainer:
     settings = config.training
     return pl.Trainer(
         accelerator=settings.accelerator,

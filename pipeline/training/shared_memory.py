@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-FOLDER = Path("/dev/shm")  # noqa: S108  # where Linux keeps it; torch asks no other place
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where Linux keeps it; torch asks no other place
 _BATCHES_A_WORKER = 3  # two are read ahead by each process, and one is being used
 _REMEDY = "give the container more (docker run --shm-size=2g), or set training.loader_workers=0"
-OUT_OF_IT = f"it found no room in {FOLDER}, the shared memory; {_REMEDY}"
+OUT_OF_IT = f"it found no room in {SHARED_MEMORY}, the shared memory; {_REMEDY}"
 
 
 def too_small(batch_bytes: int, workers: int) -> str | None:
@@ -19,9 +19,9 @@ def too_small(batch_bytes: int, workers: int) -> str | None:
         workers: processes that read ahead, of both loaders.
     """
     needed = batch_bytes * workers * _BATCHES_A_WORKER
-    if not FOLDER.is_dir() or (free := shutil.disk_usage(FOLDER).free) >= needed:
+    if not SHARED_MEMORY.is_dir() or (free := shutil.disk_usage(SHARED_MEMORY).free) >= needed:
         return None
     return (
-        f"{FOLDER}: {free / 1e6:.1f} MB of shared memory are free, and loader processes need {needed / 1e6:.1f} MB; "
-        f"{_REMEDY}"
+        f"{SHARED_MEMORY}: {free / 1e6:.1f} MB of shared memory are free, and loader processes need "
+        f"{needed / 1e6:.1f} MB; {_REMEDY}"
     )

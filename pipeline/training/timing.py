@@ -30,7 +30,7 @@ _PARTS = {
 }
 
 
-class Shares(Profiler):
+class TimeShares(Profiler):
     """Adds up the time of Lightning's actions by what they are for, each without the actions inside it.
 
     Args:
@@ -77,7 +77,7 @@ class Pace(Callback):
         shares: the trainer's profiler.
     """
 
-    def __init__(self, shares: Shares) -> None:
+    def __init__(self, shares: TimeShares) -> None:
         self._shares = shares
         self._begun = 0.0
         self._first_epoch = 0

@@ -174,7 +174,7 @@ def _require_one_label_an_image(manifest: Manifest, usable: Sequence[Usable]) ->
         )
 
 
-def require_both_classes(
+def require_classes_in_splits(
     cohort: Cohort, manifest: Manifest, findings: Sequence[str] = (MALIGNANT,), *, splits: Sequence[str] = SPLITS
 ) -> None:
     """Refuse a cohort in which rejections left a split without a class of one of the findings.

@@ -7,7 +7,7 @@ from studies import point, predictions
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.intervals.clustered import proportion_interval
 from pipeline.evaluation.refused import NOT_KNOWN, RefusedCases, with_refused
-from pipeline.evaluation.report.page import ReportInputs, render_report
+from pipeline.evaluation.report.page import ReportData, render_report
 
 TEST = predictions(200, seed=8)
 REFUSED = RefusedCases(labels=[1, 0, 1, 1, 0, 0, 0], patients=["new", "new", "p3", "other", "p3", "p4", "p4"])
@@ -76,7 +76,7 @@ def test_a_line_says_both_ends():
 
 def page(refused):
     evaluation = evaluate(TEST, operating_point=point(), resamples=100)
-    inputs = ReportInputs(title="t", model="m", calibration="none", evaluation=evaluation, with_refused=refused)
+    inputs = ReportData(title="t", model="m", calibration="none", evaluation=evaluation, with_refused=refused)
     return render_report(inputs)
 
 

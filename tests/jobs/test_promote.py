@@ -325,8 +325,8 @@ def test_rollbacks_walk_back_and_not_to_and_fro(registry, promote):
     first, second = (find_version(store, registry[1][what]) for what in ("champion", "good"))
     move_champion(store, second, from_version=first)
     move_champion(store, first, from_version=second)
-    assert restore_champion(store, "coded", at="now")[1] == second
-    assert restore_champion(store, "coded", at="now")[1] == first
+    assert restore_champion(store, "coded", at="now").restored == second
+    assert restore_champion(store, "coded", at="now").restored == first
     with pytest.raises(UsageError, match="replaced no champion"):
         restore_champion(store, "coded", at="now")
 

@@ -83,4 +83,4 @@ def test_runs_registry_gate_and_rollback_work_on_postgresql(postgresql, tmp_path
     write_decision(store, second, tags={"gate.reasons": "r" * 20_000}, text="t" * 20_000)
     move_champion(store, second, from_version=first)
     assert str(client.get_model_version_by_alias("m", "champion").version) == "2"
-    assert restore_champion(store, "m", at="now")[1] == first
+    assert restore_champion(store, "m", at="now").restored == first

@@ -110,7 +110,7 @@ class ReportPicture:
 
 
 @dataclass(frozen=True)
-class ReportInputs:
+class ReportData:
     """Everything a report shows. Sections without content are left out.
 
     Attributes:
@@ -168,7 +168,7 @@ class ReportInputs:
     made_at: datetime | None = None
 
 
-def render_report(report: ReportInputs) -> str:
+def render_report(report: ReportData) -> str:
     """The page as HTML text: escaped, styled inline, with pictures inside; it loads nothing from anywhere."""
     environment = Environment(
         loader=PackageLoader("pipeline.evaluation.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True

@@ -133,6 +133,39 @@ def champion_beside(
         registered: name of the registered model; None when there is none.
         tracking: where the registry is.
     """
+    champion = _champion_of(registered, description, tracking)
+    if isinstance(champion, str):
+        return champion
+    seen = seen_cases(champion.model.description, cases)
+    unseen = [(row, case) for row, case in enumerate(cases) if case.case_id not in seen]
+    scored = score_labelled(champion.model, [case for _, case in unseen], root=root)
+    known_images = seen_images(champion.model.description, scored)
+    new = [
+        (row, answer)
+        for (row, _), answer in zip(unseen, scored, strict=True)
+        if answer.case.case_id not in known_images
+    ]
+    shared = [(row, answer) for row, answer in new if answer.usable]
+    counts = (
+        f"{champion.version}, on {len(shared)} of these {len(cases)} cases: {len(cases) - len(new)} are of patients in "
+        f"its training, validation or calibration data, {len(new) - len(shared)} it refuses to score"
+    )
+    if len({answer.case.label for _, answer in shared}) < 2:
+        return f"{counts}; what is left has not both classes"
+    predictions = Predictions(judged.frame.iloc[[row for row, _ in shared]].reset_index(drop=True))
+    of_model = Contender(predictions, evaluate(predictions, operating_point=point))
+    of_champion = contender([answer for _, answer in shared], (), champion.model)
+    return ChampionBeside(
+        champion=str(champion.version),
+        note=counts,
+        evaluation=of_champion.evaluation,
+        model=of_model.evaluation if len(shared) < len(cases) else None,
+        gain=_gain(of_model, of_champion),
+    )
+
+
+def _champion_of(registered: str | None, description: ModelDescription, tracking: Tracking) -> Candidate | str:
+    """The champion of a registered model, where it answers the same question as a judged model; or why it is not."""
     if registered is None:
         return "no registered model is named"
     try:
@@ -150,32 +183,7 @@ def champion_beside(
     for condition in conditions.same_question(standing_of(description, "model"), champion.standing()):
         if not condition.holds:
             return f"{version} answers another question: {condition.name} does not hold"
-    seen = seen_cases(champion.model.description, cases)
-    unseen = [(row, case) for row, case in enumerate(cases) if case.case_id not in seen]
-    scored = score_labelled(champion.model, [case for _, case in unseen], root=root)
-    known_images = seen_images(champion.model.description, scored)
-    new = [
-        (row, theirs)
-        for (row, _), theirs in zip(unseen, scored, strict=True)
-        if theirs.case.case_id not in known_images
-    ]
-    shared = [(row, theirs) for row, theirs in new if theirs.usable]
-    counts = (
-        f"{version}, on {len(shared)} of these {len(cases)} cases: {len(cases) - len(new)} are of patients in its "
-        f"training, validation or calibration data, {len(new) - len(shared)} it refuses to score"
-    )
-    if len({theirs.case.label for _, theirs in shared}) < 2:
-        return f"{counts}; what is left has not both classes"
-    mine = Predictions(judged.frame.iloc[[row for row, _ in shared]].reset_index(drop=True))
-    other = contender([theirs for _, theirs in shared], (), champion.model)
-    own = evaluate(mine, operating_point=point)
-    return ChampionBeside(
-        champion=str(version),
-        note=counts,
-        evaluation=other.evaluation,
-        model=own if len(shared) < len(cases) else None,
-        gain=_gain(Contender(mine, own), other),
-    )
+    return champion
 
 
 def _gain(model: Contender, champion: Contender) -> Interval | None:

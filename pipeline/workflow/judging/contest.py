@@ -11,6 +11,7 @@ import pandas as pd
 
 from pipeline.cases.case import Case
 from pipeline.cases.manifest import Manifest
+from pipeline.cases.plan import CaseCount
 from pipeline.config.experiment import Tracking
 from pipeline.config.gate_policy import GatePolicy
 from pipeline.errors import ModelError, UsageError
@@ -25,14 +26,13 @@ from pipeline.workflow.judging.candidates import Candidate, contender, load_cand
 from pipeline.workflow.judging.labelled_cases import (
     Scored,
     doubted_patients,
-    labelled_cases,
     manifest_record,
-    patients_by_class,
     score_labelled,
     seen_cases,
     seen_images,
     subgroup_columns,
 )
+from pipeline.workflow.learning.experiment import labelled_cases
 
 _PARITY_CASES = 8  # scored again through the registered MLflow model
 
@@ -98,15 +98,15 @@ def match_up(model_name: str, manifest: Manifest, config: Tracking) -> Matchup:
     seen = [seen_cases(each.model.description, cases) for each in models]
     unseen = tuple(case for case in cases if case.case_id not in set.union(*seen))
     doubts = [doubted_patients(each.model.description, cases) for each in models]
-    malignant, benign = patients_by_class(unseen)
+    patients = CaseCount.of(unseen)
     counts = LockedCases(
         labelled=len(cases),
         seen_by_challenger=len(seen[0]),
         seen_by_champion=len(seen[1]),
         seen_by_anchor=len(seen[2]) if len(seen) > 2 else 0,
         unseen=len(unseen),
-        patients_malignant=malignant,
-        patients_benign=benign,
+        patients_malignant=patients.malignant_patients,
+        patients_benign=patients.benign_patients,
         doubt=next(filter(None, doubts), None),
     )
     return Matchup(challenger, champion, anchor, manifest, unseen, counts)

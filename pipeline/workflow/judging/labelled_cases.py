@@ -39,11 +39,6 @@ class Scored:
         return self.row.probability is not None
 
 
-def labelled_cases(manifest: Manifest) -> list[Case]:
-    """Cases with a label, in the manifest's order."""
-    return [case for case in manifest.cases if case.label is not None]
-
-
 def seen_cases(description: ModelDescription, cases: Sequence[Case], *, splits: Sequence[str] = FITTED_ON) -> set[str]:
     """Ids of the cases whose patient is in the model's training, validation or calibration data."""
     seen = description.patients.seen_patients((str(case.patient_id) for case in cases), splits=splits)
@@ -145,9 +140,3 @@ def example_record(description: ModelDescription) -> dict[str, Any]:
     if description.preprocessing.region == "lesion":
         row |= dict.fromkeys(CENTER_COLUMNS, 0.0) | {"coordinate_system": "RAS"}
     return row | dict.fromkeys(description.covariates, 1.0)
-
-
-def patients_by_class(cases: Sequence[Case]) -> tuple[int, int]:
-    """How many patients have malignant, and how many have benign, cases."""
-    malignant, benign = ({case.patient_id for case in cases if case.label == label} for label in (1, 0))
-    return len(malignant), len(benign)

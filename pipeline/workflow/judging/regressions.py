@@ -132,10 +132,10 @@ def _compare(
         (),
         seed=config.seed,
     )
-    return compare(name, on_scale(columns, _log_columns(config)), test, predictions, point, config)
+    return compare_with_regression(name, on_scale(columns, _log_columns(config)), test, predictions, point, config)
 
 
-def compare(
+def compare_with_regression(
     name: str,
     columns: tuple[str, ...],
     model: Predictions,

@@ -21,7 +21,7 @@ from pipeline.files import sha256_json
 from pipeline.workflow.judging.table_truth import TruthDifferences, truth_differences
 
 _COLUMN_KEYS = ("baseline_columns", "oracle_columns", "subgroups", "readers")
-DIAMETER = "diameter_mm"  # the baseline that a reader asks for
+_DIAMETER = "diameter_mm"  # the baseline that a reader asks for
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def read_experiment(config_path: Path, overrides: Sequence[str] = (), *, folds: 
     Raises:
         UsageError: with whatever would make the training end badly and can be seen now.
     """
-    config, manifest = read_table(config_path, overrides)
+    config, manifest = read_config_and_table(config_path, overrides)
     _require_centers(config_path, config, manifest)
     config = settle_plan(config, manifest, folds=folds)
     findings, seed = config.data.findings, config.data.split_seed
@@ -85,7 +85,7 @@ def _require_centers(config_path: Path, config: Config, manifest: Manifest) -> N
         )
 
 
-def read_table(config_path: Path, overrides: Sequence[str] = ()) -> tuple[Config, Manifest]:
+def read_config_and_table(config_path: Path, overrides: Sequence[str] = ()) -> tuple[Config, Manifest]:
     """A configuration, and the table that it names, without faults and with every column that is asked for.
 
     Raises:
@@ -109,7 +109,7 @@ def read_table(config_path: Path, overrides: Sequence[str] = ()) -> tuple[Config
 def _with_lesions(config_path: Path, manifest: Manifest, sources: Sequence[Path]) -> Manifest:
     """The manifest with a case for each lesion that annotation files mark; what has no counterpart is said."""
     from pipeline.cases.inputs import Inputs
-    from pipeline.cases.lesions.locate import DIAMETER, locate
+    from pipeline.cases.lesions.locate import locate
     from pipeline.cases.lesions.report import report_lines
 
     missing = [source for source in sources if not source.exists()]
@@ -128,7 +128,7 @@ def _with_lesions(config_path: Path, manifest: Manifest, sources: Sequence[Path]
     return replace(
         manifest,
         cases=located.cases,
-        columns=tuple(dict.fromkeys([*manifest.columns, DIAMETER])),
+        columns=tuple(dict.fromkeys([*manifest.columns, _DIAMETER])),
         digest=sha256_json([manifest.digest, centers]),
     )
 
@@ -178,6 +178,6 @@ def resolve_columns(config: Config, manifest: Manifest) -> Config:
                 raise ConfigError(
                     f"{key}: {manifest.path} has no column {column!r} (extra columns: {found}); correct or remove it"
                 )
-    if settings.baseline_columns or DIAMETER not in manifest.columns:
+    if settings.baseline_columns or _DIAMETER not in manifest.columns:
         return config
-    return config.model_copy(update={"evaluation": settings.model_copy(update={"baseline_columns": (DIAMETER,)})})
+    return config.model_copy(update={"evaluation": settings.model_copy(update={"baseline_columns": (_DIAMETER,)})})

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.cases.covariates import measure_name
-from pipeline.cases.manifest import Manifest
-from pipeline.cases.splits import Splits
 from pipeline.config.experiment import Config
 from pipeline.config.inputs import SPLITS
 from pipeline.evaluation.readers.agreement import ReaderColumns
+from pipeline.evaluation.refused import RefusedCases
 from pipeline.evaluation.report.characteristics import Characteristics, characteristics
 from pipeline.evaluation.report.page import ReportPicture
 from pipeline.files import write_csv
@@ -31,52 +31,41 @@ from pipeline.training.fit import Fitted
 from pipeline.workflow.cohort import Cohort, extra_frame
 from pipeline.workflow.judging.candidates import ChampionBeside, champion_beside
 from pipeline.workflow.judging.judge import Judgement
+from pipeline.workflow.learning.experiment import Experiment
 from pipeline.workflow.learning.provenance import provenance
-from pipeline.workflow.reporting.evaluation_files import (
-    Judged,
-    described_columns,
-    preprocessing_facts,
-    provenance_facts,
-    write_evaluation,
-)
+from pipeline.workflow.reporting.evaluation_files import described_columns, write_evaluation
 from pipeline.workflow.reporting.mistakes import mistake_pictures
+from pipeline.workflow.reporting.report_sources import ReportSources, preprocessing_facts, provenance_facts
 
 
 @dataclass(frozen=True, eq=False)
-class Learnt:
-    """Networks that are fitted and judged, and not saved yet.
+class Trained:
+    """A training whose model is saved and judged, and not tracked yet.
 
     Attributes:
         folder: of the run: ``model``, ``predictions.parquet``, ``report.html``, ``summary.txt``, checkpoints.
-        manifest: the table.
-        splits: which case was used for what.
+        experiment: configuration, table and splits.
         cohort: what was used and what was not.
         fitted: the model's networks: one, the configured members, or those of every fold, fold by fold.
         judgement: on the test split, or on every case by the network that never saw its patient.
-    """
-
-    folder: Path
-    config: Config
-    manifest: Manifest
-    splits: Splits
-    cohort: Cohort
-    fitted: tuple[Fitted, ...]
-    judgement: Judgement
-
-
-@dataclass(frozen=True, eq=False)
-class Trained(Learnt):
-    """A finished training.
-
-    Attributes:
         description: the model directory's.
         dataset_digest: of the data as used.
         champion: on the same judged cases, or why it is not beside the model.
     """
 
+    folder: Path
+    experiment: Experiment
+    cohort: Cohort
+    fitted: tuple[Fitted, ...]
+    judgement: Judgement
     description: ModelDescription
     dataset_digest: str
     champion: ChampionBeside | str
+
+    @property
+    def config(self) -> Config:
+        """Of the experiment."""
+        return self.experiment.config
 
     @property
     def judged_on(self) -> str:
@@ -84,28 +73,49 @@ class Trained(Learnt):
         folds = len(self.judgement.fold_aurocs)
         return f"out of fold, {folds} folds" if folds else "test split"
 
+    def refused(self) -> RefusedCases:
+        """Labelled cases that would have been judged, had they been read."""
+        return self.cohort.refused(self.experiment.splits.of)
 
-def finish(learnt: Learnt, run: TrackedRun) -> Trained:
+
+def finish(
+    folder: Path,
+    experiment: Experiment,
+    cohort: Cohort,
+    fitted: tuple[Fitted, ...],
+    judgement: Judgement,
+    *,
+    run: TrackedRun,
+) -> Trained:
     """Save the model directory and write the report; everything but the registry."""
-    digest = learnt.cohort.digest(learnt.manifest)
-    description = _save(learnt, digest, run)
-    champion = _champion_beside(learnt, description)
-    trained = Trained(**vars(learnt), description=description, dataset_digest=digest, champion=champion)
+    digest = cohort.digest(experiment.manifest)
+    origin = provenance(experiment, digest, run.run_id)
+    description = _save(folder / "model", experiment.config, cohort, fitted, judgement, provenance=origin)
+    trained = Trained(
+        folder=folder,
+        experiment=experiment,
+        cohort=cohort,
+        fitted=fitted,
+        judgement=judgement,
+        description=description,
+        dataset_digest=digest,
+        champion=_champion_beside(experiment, cohort, judgement, description),
+    )
     write_evaluation(
-        _judged(trained),
-        trained.folder,
-        all_predictions=trained.judgement.predictions,
-        calibration=trained.judgement.of_first("calibration"),
-        refer_zone=trained.judgement.refer_zone,
+        _report_sources(trained),
+        folder,
+        all_predictions=judgement.predictions,
+        calibration=judgement.of_first("calibration"),
+        refer_zone=judgement.refer_zone,
     )
     _write_splits(trained)
     return trained
 
 
-def _judged(trained: Trained) -> Judged:
+def _report_sources(trained: Trained) -> ReportSources:
     config, description, judgement = trained.config, trained.description, trained.judgement
     simulated = ": simulated intensities" if config.data.intensities == "simulated" else ""
-    return Judged(
+    return ReportSources(
         title=f"{config.name}{simulated}",
         model=f"{description.name}@{description.digests.model[:12]}",
         calibration=judgement.calibration,
@@ -117,8 +127,8 @@ def _judged(trained: Trained) -> Judged:
         description=description,
         label=description.label,
         flow=trained.cohort.flow(),
-        refused=trained.cohort.refused(trained.splits.of),
-        comparisons=judgement.comparisons,
+        refused=trained.refused(),
+        regressions=judgement.comparisons,
         champion=trained.champion,
         pictures=_pictures(trained),
         histories=[network.history for network in trained.fitted],
@@ -129,11 +139,11 @@ def _judged(trained: Trained) -> Judged:
         if config.evaluation.readers
         else None,
         data={
-            "manifest": trained.manifest.path.name,
+            "manifest": trained.experiment.manifest.path.name,
             "modality": config.data.modality,
             "label": f"1 = malignant; {config.data.label_source}",
             "intensities": config.data.intensities,
-            "splits": f"{trained.splits.source}, by patient",
+            "splits": f"{trained.experiment.splits.source}, by patient",
         },
         preprocessing=preprocessing_facts(description),
         provenance=provenance_facts(description),
@@ -144,7 +154,7 @@ def _characteristics(trained: Trained) -> Characteristics:
     """Who the labelled cases of each split are; with folds every case judges and trains, so there is one group."""
     usable, config = trained.cohort.usable, trained.config
     wanted = described_columns(config.evaluation.subgroups, list(config.data.covariates))
-    columns = [name for name in wanted if name in trained.manifest.columns]
+    columns = [name for name in wanted if name in trained.experiment.manifest.columns]
     table = extra_frame([each.case for each in usable], columns)
     folds = bool(trained.judgement.fold_aurocs)
     table["patient_id"] = [str(each.case.patient_id) for each in usable]
@@ -154,8 +164,10 @@ def _characteristics(trained: Trained) -> Characteristics:
     return characteristics(table.iloc[order], columns)
 
 
-def _champion_beside(learnt: Learnt, description: ModelDescription) -> ChampionBeside | str:
-    config, cohort, judgement = learnt.config, learnt.cohort, learnt.judgement
+def _champion_beside(
+    experiment: Experiment, cohort: Cohort, judgement: Judgement, description: ModelDescription
+) -> ChampionBeside | str:
+    config = experiment.config
     if not config.evaluation.champion:
         return "not asked for (evaluation.champion: false)"
     test = judgement.of_first("test")
@@ -165,7 +177,7 @@ def _champion_beside(learnt: Learnt, description: ModelDescription) -> ChampionB
         test,
         [cases[case_id] for case_id in test.case_ids],
         judgement.operating_point,
-        root=learnt.manifest.root,
+        root=experiment.manifest.root,
         registered=config.tracking.registered_model,
         tracking=config.tracking,
     )
@@ -191,15 +203,22 @@ def _write_splits(trained: Trained) -> None:
     write_csv(trained.folder / "splits.csv", ("case_id", "patient_id", "split"), rows)
 
 
-def _save(learnt: Learnt, dataset_digest: str, run: TrackedRun) -> ModelDescription:
-    config, cohort, fitted, judgement = learnt.config, learnt.cohort, learnt.fitted, learnt.judgement
+def _save(
+    folder: Path,
+    config: Config,
+    cohort: Cohort,
+    fitted: Sequence[Fitted],
+    judgement: Judgement,
+    *,
+    provenance: Mapping[str, Any],
+) -> ModelDescription:
     seen = {"train": cohort.training(), "validation": cohort.of("validation"), "calibration": cohort.of("calibration")}
     if judgement.fold_aurocs:  # each case trained the networks of all folds but one
         seen = {"train": [*cohort.usable, *cohort.partly], "validation": [], "calibration": []}
     patients = {name: [str(each.case.patient_id) for each in cases] for name, cases in seen.items()}
     measures = [each.input.measures for each in seen["train"]]
     description = save_model(
-        learnt.folder / "model",
+        folder,
         [
             Member(network.network, tuple(fit.calibrator for fit in judgement.calibrations), judgement.covariates)
             for network in fitted
@@ -218,19 +237,16 @@ def _save(learnt: Learnt, dataset_digest: str, run: TrackedRun) -> ModelDescript
         ),
         prevalence_at_calibration=judgement.prevalence_at_calibration,
         patients=PatientHashes.of(
-            run.run_id,
+            provenance["mlflow_run_id"],
             patients,
             case_ids=[each.case.case_id for cases in seen.values() for each in cases],
             images=[each.input.scan.digest for cases in seen.values() for each in cases],
         ),
-        provenance={
-            **provenance(config, learnt.manifest, learnt.splits, dataset_digest, run.run_id),
-            "calibration": judgement.calibration_to_json(),
-        },
+        provenance={**provenance, "calibration": judgement.calibration_to_json()},
         drift_reference=references_to_json(_drift_references(measures, patients["train"], cohort, judgement)),
         refer_zone=judgement.refer_zone,
     )
-    add_golden(learnt.folder / "model")
+    add_golden(folder)
     return description
 
 

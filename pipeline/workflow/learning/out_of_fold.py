@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pipeline.cases.findings import finding_labels
 from pipeline.config.experiment import Config
@@ -25,7 +27,7 @@ from pipeline.workflow.judging.calibrate import (
     with_fold_limits,
 )
 from pipeline.workflow.judging.judge import Judgement, used_columns
-from pipeline.workflow.judging.regressions import Comparison, compare, comparisons
+from pipeline.workflow.judging.regressions import Comparison, compare_with_regression, comparisons
 from pipeline.workflow.learning.held_out import HeldOut
 
 
@@ -46,21 +48,7 @@ def judge_out_of_fold(parts: Sequence[Cohort], said: HeldOut, config: Config, *,
     usable, findings, logits = parts[0].usable, config.data.findings, said.logits
     cases = [case.case for case in usable]
     labels, values = finding_labels(cases, findings), covariate_values(usable, config)
-    fold_of = np.empty(len(usable), int)
-    limits = []
-    adjusted, probabilities = logits.copy(), np.empty_like(logits)
-    for fold, part in enumerate(parts):
-        tested = np.array([case.split == "test" for case in part.usable])
-        fold_of[tested] = fold
-        term = fit_covariate_term(logits[~tested], labels[~tested], values[~tested], config.data.covariates)
-        shifted = logits + term.logits(values)
-        fits, points = calibrate_findings(shifted[~tested], labels[~tested], config, prior_offset=prior_offset)
-        others = fits[0].calibrator.apply(shifted[~tested, 0])
-        limits.append(fold_limits(labels[~tested, 0].astype(np.int64), others, points, config))
-        adjusted[tested] = shifted[tested]
-        probabilities[tested] = np.stack(
-            [fit.calibrator.apply(column) for fit, column in zip(fits, shifted[tested].T, strict=True)], axis=1
-        )
+    crossed = _cross_fit(parts, logits, labels, values, config, prior_offset=prior_offset)
     means = of_mean(said, range(len(usable)), labels)
     steadied = stack_logits(means)
     term = fit_covariate_term(steadied, labels, values, config.data.covariates)
@@ -69,12 +57,15 @@ def judge_out_of_fold(parts: Sequence[Cohort], said: HeldOut, config: Config, *,
     calibrated = np.stack([fit.calibrator.apply(column) for fit, column in zip(fits, final.T, strict=True)], axis=1)
     columns = used_columns(config, available=cases[0].extra)
     frames = []
-    for split, at, chance in (("calibration", final, calibrated), ("test", adjusted, probabilities)):
+    for split, at, chance in (
+        ("calibration", final, calibrated),
+        ("test", crossed.logits, crossed.probabilities),
+    ):
         rows = predictions_of(cases, [split] * len(cases), at, chance, columns, seed=config.seed, findings=findings)
         # What fits the model's own calibrator is of no fold.
-        of_rows = np.tile(fold_of, len(findings)) if split == "test" else np.nan
+        of_rows = np.tile(crossed.fold, len(findings)) if split == "test" else np.nan
         rows = Predictions.from_frame(rows.frame.assign(fold=of_rows))
-        frames.append((with_fold_limits(rows, limits) if split == "test" else rows).frame)
+        frames.append((with_fold_limits(rows, crossed.limits) if split == "test" else rows).frame)
     predictions = Predictions.from_frame(pd.concat(frames, ignore_index=True))
     test = predictions.where(split="test")
     first = test.where(finding=findings[0])
@@ -98,6 +89,50 @@ def judge_out_of_fold(parts: Sequence[Cohort], said: HeldOut, config: Config, *,
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _CrossFitted:
+    """Cases as judged: by networks, covariates' weights and a calibrator that were fitted without them.
+
+    Attributes:
+        fold: number of each case's fold, (N,).
+        logits: with the covariates' part, (N, F).
+        probabilities: calibrated, (N, F).
+        limits: of each fold, as ``fold_limits`` gives them.
+    """
+
+    fold: NDArray[np.int64]
+    logits: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
+    limits: list[pd.DataFrame]
+
+
+def _cross_fit(
+    parts: Sequence[Cohort],
+    logits: NDArray[np.float64],
+    labels: NDArray[np.float64],
+    values: NDArray[np.float64],
+    config: Config,
+    *,
+    prior_offset: float,
+) -> _CrossFitted:
+    """Fit covariates and calibrators on the cases of all folds but one, and apply them to that one, fold by fold."""
+    folds, limits = np.empty(len(logits), np.int64), []
+    adjusted, probabilities = logits.copy(), np.empty_like(logits)
+    for fold, part in enumerate(parts):
+        tested = np.array([case.split == "test" for case in part.usable])
+        folds[tested] = fold
+        term = fit_covariate_term(logits[~tested], labels[~tested], values[~tested], config.data.covariates)
+        shifted = logits + term.logits(values)
+        fits, points = calibrate_findings(shifted[~tested], labels[~tested], config, prior_offset=prior_offset)
+        fitted_on = fits[0].calibrator.apply(shifted[~tested, 0])
+        limits.append(fold_limits(labels[~tested, 0].astype(np.int64), fitted_on, points, config))
+        adjusted[tested] = shifted[tested]
+        probabilities[tested] = np.stack(
+            [fit.calibrator.apply(column) for fit, column in zip(fits, shifted[tested].T, strict=True)], axis=1
+        )
+    return _CrossFitted(folds, adjusted, probabilities, limits)
+
+
 def pool_comparisons(
     of_folds: Sequence[Sequence[Comparison]], test: Predictions, point: OperatingPoint, config: Config
 ) -> tuple[Comparison, ...]:
@@ -108,5 +143,5 @@ def pool_comparisons(
         rows = pd.concat([other.predictions.frame.assign(fold=fold) for fold, other in enumerate(same)])
         rows = rows.set_index("case_id").loc[test.case_ids].reset_index()  # paired with the model's, case by case
         decided = Predictions.from_frame(rows.assign(fold_threshold=thresholds.loc[rows["case_id"]].to_numpy()))
-        pooled.append(compare(same[0].name, same[0].columns, test, decided, point, config))
+        pooled.append(compare_with_regression(same[0].name, same[0].columns, test, decided, point, config))
     return tuple(pooled)

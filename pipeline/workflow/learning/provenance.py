@@ -10,28 +10,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.cases.manifest import Manifest
-from pipeline.cases.splits import Splits
 from pipeline.config.experiment import Config
 from pipeline.redaction import map_texts, redact
 from pipeline.tracking.registry import package_versions
+from pipeline.workflow.learning.experiment import Experiment
 
 _ABSOLUTE = re.compile(r"(?P<scheme>sqlite:///|file://)?/")
 
 
-def provenance(config: Config, manifest: Manifest, splits: Splits, dataset_digest: str, run_id: str) -> dict[str, Any]:
+def provenance(experiment: Experiment, dataset_digest: str, run_id: str) -> dict[str, Any]:
     """What ``model.json`` keeps so that a training can be repeated."""
     return {
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "config": public_config(config),
-        "manifest_sha256": manifest.digest,
+        "config": public_config(experiment.config),
+        "manifest_sha256": experiment.manifest.digest,
         "dataset_sha256": dataset_digest,
-        "split_sha256": splits.digest,
-        "split_source": splits.source,
+        "split_sha256": experiment.splits.digest,
+        "split_source": experiment.splits.source,
         "git_commit": git_commit(),
         "python": platform.python_version(),
         "packages": package_versions(),
-        "seed": config.seed,
+        "seed": experiment.config.seed,
         "mlflow_run_id": run_id,
     }
 

@@ -41,13 +41,13 @@ def record_model(run: TrackedRun, trained: Trained) -> RegisteredVersion | None:
         _dataset_table(trained),
         name=trained.config.name,
         digest=trained.dataset_digest,
-        source=trained.manifest.path.name,
+        source=trained.experiment.manifest.path.name,
         context="training",
     )
     run.tags(
         {
             "dataset_sha256": trained.dataset_digest,
-            "split_sha256": trained.splits.digest,
+            "split_sha256": trained.experiment.splits.digest,
             "mlflow.note.content": note(trained),
         }
     )
@@ -59,7 +59,11 @@ def record_model(run: TrackedRun, trained: Trained) -> RegisteredVersion | None:
     registered = trained.config.tracking.registered_model
     if registered is None or not trained.judgement.is_calibrated:
         return None
-    return register(run, name=registered, description=note(trained), tags=_version_tags(trained))
+    tags = version_tags(trained.description, trained.dataset_digest) | {
+        "findings": ", ".join(trained.description.findings),
+        "calibration_outcome": trained.judgement.evaluation.calibration.verdict,
+    }
+    return register(run, name=registered, description=note(trained), tags=tags)
 
 
 def final_metrics(trained: Trained) -> dict[str, float]:
@@ -94,14 +98,12 @@ def _dataset_table(trained: Trained) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["case_id", "label", "split", "image_sha256"])
 
 
-def _version_tags(trained: Trained) -> dict[str, str]:
-    description = trained.description
+def version_tags(description: ModelDescription, dataset_digest: str) -> dict[str, str]:
+    """Tags of every registered version: what its probabilities are about, and of which model and data."""
     return {
         "label_source": description.label.source,
-        "findings": ", ".join(description.findings),
         "intensities": description.label.intensities,
         "input_contract": description.input_contract,
         "model_digest": description.digests.model,
-        "dataset_sha256": trained.dataset_digest,
-        "calibration_outcome": trained.judgement.evaluation.calibration.verdict,
+        "dataset_sha256": dataset_digest,
     }

@@ -36,7 +36,7 @@ class Resumption:
                 yield case
 
 
-def compare(inputs: Inputs, finished: dict[str, Finished], covariates: Collection[str] = ()) -> Resumption:
+def compare_with_input(inputs: Inputs, finished: dict[str, Finished], covariates: Collection[str] = ()) -> Resumption:
     """Look at every committed case's input from outside; nothing is opened."""
     if not finished:
         return Resumption(finished)

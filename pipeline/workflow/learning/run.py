@@ -25,15 +25,15 @@ from pipeline.tracking.system_metrics import system_metrics
 from pipeline.training.checkpoints import LAST
 from pipeline.training.processes import Processes, join
 from pipeline.training.tracker import NullTracker
-from pipeline.workflow.cohort import Cohort, prepare_cohort, require_both_classes
+from pipeline.workflow.cohort import Cohort, prepare_cohort, require_classes_in_splits
 from pipeline.workflow.judging.regressions import require_regressions
 from pipeline.workflow.learning.experiment import Experiment
-from pipeline.workflow.learning.finish import Learnt, finish
+from pipeline.workflow.learning.finish import finish
 from pipeline.workflow.learning.folds import around_fold, fold_names, fold_parts, learn_folds
 from pipeline.workflow.learning.learn import case_tensors, fit_members, learn, member_parts
 from pipeline.workflow.learning.record import record_model, record_start
 from pipeline.workflow.learning.run_folder import SUMMARY, RunRecord, find_run, new_folder
-from pipeline.workflow.reporting.training_summary import summary_text
+from pipeline.workflow.reporting.training_summary import training_summary
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,9 +106,9 @@ def run_training(experiment: Experiment, *, resume: str | None = None, profile: 
             )
         else:
             fitted, judgement = learn(cohort, config, checkpoints, run, profile=profile)
-        trained = finish(Learnt(folder, config, manifest, experiment.splits, cohort, fitted, judgement), run)
+        trained = finish(folder, experiment, cohort, fitted, judgement, run=run)
         version = record_model(run, trained)
-    summary = summary_text(trained, version)
+    summary = training_summary(trained, version)
     write_text(folder / SUMMARY, summary + "\n")
     return TrainingResult(
         folder=folder,
@@ -174,7 +174,7 @@ def _read_cases(experiment: Experiment) -> Cohort:
         splits = ("train", "validation", "test") if config.training.early_stopping else JOINED_SPLITS
     parts = _parts(cohort, experiment).values() if cohort.usable else [cohort]
     for part in parts:
-        require_both_classes(part, manifest, config.data.findings, splits=splits)
+        require_classes_in_splits(part, manifest, config.data.findings, splits=splits)
     return cohort
 
 

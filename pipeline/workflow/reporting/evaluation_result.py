@@ -14,7 +14,8 @@ from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.results import Evaluation
 from pipeline.files import atomic_folder
 from pipeline.scoring.rows import ScoreRow
-from pipeline.workflow.reporting.evaluation_files import Judged, write_evaluation
+from pipeline.workflow.reporting.evaluation_files import write_evaluation
+from pipeline.workflow.reporting.report_sources import ReportSources
 from pipeline.workflow.reporting.training_summary import evaluation_text, refused_text
 
 
@@ -51,7 +52,7 @@ class EvaluationResult:
 
 
 def write_result(
-    judged: Judged,
+    judged: ReportSources,
     out: Path,
     *,
     all_predictions: Predictions | None = None,
@@ -64,7 +65,7 @@ def write_result(
             judged, folder, all_predictions=all_predictions, calibration=calibration, refer_zone=refer_zone
         )
     lines = [evaluation_text(judged.title, judged.evaluation, judged.findings)]
-    lines.append(f"  {refused_text(judged.with_refused)}")
+    lines.append(f"  {refused_text(judged.judge_refused())}")
     if judged.predictions.out_of_fold:
         lines.append(f"  {OUT_OF_FOLD}")
     study = judged.reader_study

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pipeline.evaluation.beside_headline import Details
 from pipeline.evaluation.report.checklist import Item, checklist
 from pipeline.scoring.model_description import ModelDescription
-
-if TYPE_CHECKING:
-    from pipeline.workflow.reporting.evaluation_files import Judged
+from pipeline.workflow.reporting.report_sources import ReportSources
 
 CLUSTER_COLUMNS = ("site", "scanner", "manufacturer")  # hospitals and machines, not kinds of people
 _BALANCED = {
@@ -19,9 +15,9 @@ _BALANCED = {
 }
 
 
-def answered_items(judged: Judged, details: Details) -> tuple[Item, ...]:
+def answered_items(sources: ReportSources, details: Details) -> tuple[Item, ...]:
     """The checklist with every answer that can be computed; what is unknown stays open, never invented."""
-    evaluation, data, label = judged.evaluation, judged.data, judged.label
+    evaluation, data, label = sources.evaluation, sources.data, sources.label
     known = {
         "size": evaluation.counts,
         "measures": "AUROC, average precision, Brier score, log loss, calibration slope and intercept, ECE with "
@@ -34,27 +30,28 @@ def answered_items(judged: Judged, details: Details) -> tuple[Item, ...]:
     if label is not None:
         known["outcome"] = f"1 = malignant; {label.source}"
     if "manifest" in data:
-        known["source"] = f"{data['manifest']}, {data.get('modality', 'modality not given')}, {label_words(judged)}"
+        intensities = f"{label.intensities} intensities" if label is not None else "intensities not stated"
+        known["source"] = f"{data['manifest']}, {data.get('modality', 'modality not given')}, {intensities}"
     if "splits" in data:
         known["partitions"] = f"{data['splits']}; a patient is in one split only; calibrated and judged on splits apart"
-    if judged.preprocessing:
-        known["preparation"] = "; ".join(f"{name}: {value}" for name, value in judged.preprocessing.items())
-    if judged.flow is not None:
-        excluded = sum(judged.flow.excluded.values())
+    if sources.preprocessing:
+        known["preparation"] = "; ".join(f"{name}: {value}" for name, value in sources.preprocessing.items())
+    if sources.flow is not None:
+        excluded = sum(sources.flow.excluded.values())
         known["flow"] = (
-            f"{judged.flow.given} given, {excluded} excluded, {judged.flow.unlabelled} unlabelled; table above"
+            f"{sources.flow.given} given, {excluded} excluded, {sources.flow.unlabelled} unlabelled; table above"
         )
         known["missing"] = f"{excluded} cases excluded, by code above; nothing is imputed for the model"
         known["numbers"] = "; ".join(
             f"{split}: {counts.cases} cases of {counts.patients} patients, {counts.malignant} malignant"
-            for split, counts in judged.flow.splits.items()
+            for split, counts in sources.flow.splits.items()
         )
-    if judged.provenance.get("git commit"):
-        known["code"] = f"commit {judged.provenance['git commit']}; package versions are in model.json"
-    if judged.differences:
-        known["differences"] = "; ".join(judged.differences)
-    if judged.description is not None:
-        known |= _of_model(judged, judged.description)
+    if sources.provenance.get("git commit"):
+        known["code"] = f"commit {sources.provenance['git commit']}; package versions are in model.json"
+    if sources.differences:
+        known["differences"] = "; ".join(sources.differences)
+    if sources.description is not None:
+        known |= _of_model(sources, sources.description)
     return checklist(known | _of_groups(details))
 
 
@@ -70,7 +67,7 @@ def _of_groups(details: Details) -> dict[str, str]:
     return known
 
 
-def _of_model(judged: Judged, description: ModelDescription) -> dict[str, str]:
+def _of_model(sources: ReportSources, description: ModelDescription) -> dict[str, str]:
     """Answers that ``model.json`` holds."""
     columns, network = description.covariates, f"{description.network.name}, {description.dimensions}D"
     intensity = description.preprocessing.intensity
@@ -82,9 +79,9 @@ def _of_model(judged: Judged, description: ModelDescription) -> dict[str, str]:
                 *(f"{name}: {'logarithm, ' if scale == 'log' else ''}standardised" for name, scale in columns.items()),
             ]
         ),
-        "model": f"{network}, calibrated by {judged.calibration}",
+        "model": f"{network}, calibrated by {sources.calibration}",
         "calculation": f"logit of the network{', plus that of the columns' if columns else ''}, calibrated by "
-        f"{judged.calibration}, by the code that scores new cases",
+        f"{sources.calibration}, by the code that scores new cases",
         "specification": f"weights and model.json of digest {description.digests.model[:12]}: network, preprocessing, "
         "calibrator, thresholds",
     }
@@ -93,7 +90,7 @@ def _of_model(judged: Judged, description: ModelDescription) -> dict[str, str]:
         known["poor_input"] += "probability; one near its edge is flagged"
     training = (description.provenance.get("config") or {}).get("training") or {}
     if training.get("class_balance") in _BALANCED:
-        known["balance"] = f"{_BALANCED[training['class_balance']]}; calibrated afterwards by {judged.calibration}"
+        known["balance"] = f"{_BALANCED[training['class_balance']]}; calibrated afterwards by {sources.calibration}"
     updated = description.provenance.get("recalibration")
     if updated is None:
         return known | dict.fromkeys(("updating", "updated"), "the model was not updated after its training")
@@ -101,8 +98,3 @@ def _of_model(judged: Judged, description: ModelDescription) -> dict[str, str]:
         "updating": "the intercept was refitted and thresholds were chosen anew on labelled cases of the place of use",
         "updated": f"log odds shifted by {updated['intercept_shift']:+.3f}; the figures above are of the updated model",
     }
-
-
-def label_words(judged: Judged) -> str:
-    """Whether the intensities are real or simulated, as the label's description says."""
-    return f"{judged.label.intensities} intensities" if judged.label is not None else "intensities not stated"

@@ -104,7 +104,7 @@ def summarise(run: ScoringRun, tables: Iterable[pa.Table], *, drift_alert: float
     }
 
 
-def summary_text(run: ScoringRun, summary: Mapping[str, Any], out: Path) -> str:
+def scoring_summary(run: ScoringRun, summary: Mapping[str, Any], out: Path) -> str:
     """The same for a person, in a few lines."""
     counts = ", ".join(f"{summary[status]} {status}" for status in STATUSES)
     lines = [f"{summary['cases']} cases: {counts} ({summary['scans_per_second']} scans per second)"]

@@ -27,7 +27,7 @@ NOT_CALIBRATED = "no calibrator could be fitted, so its numbers are no probabili
 _FOLDS_APART = 0.1  # by which the mean AUROC within folds exceeds the pooled one
 
 
-def summary_text(trained: Trained, version: RegisteredVersion | None) -> str:
+def training_summary(trained: Trained, version: RegisteredVersion | None) -> str:
     """The table that ``malignancy train`` prints, with the commands to look further."""
     config, judgement, evaluation = trained.config, trained.judgement, trained.judgement.evaluation
     where = f", {version.name} version {version.version} ({version.alias})" if version else ""
@@ -46,7 +46,7 @@ def summary_text(trained: Trained, version: RegisteredVersion | None) -> str:
         refused_text(
             with_refused(
                 judgement.of_first("test"),
-                trained.cohort.refused(trained.splits.of),
+                trained.refused(),
                 threshold=judgement.operating_point.threshold,
             )
         ),

@@ -20,7 +20,7 @@ from pipeline.evaluation.report.figures import evaluation_figures
 from pipeline.evaluation.report.page import (
     ComparisonModel,
     Flow,
-    ReportInputs,
+    ReportData,
     ReportPicture,
     SplitCounts,
     render_report,
@@ -67,7 +67,7 @@ def full():
         test.labels, test.probabilities, other.probabilities, test.patients, rng=rng, resamples=50
     )
     drawn = evaluation_figures(test, found, caption=Caption("demo@01", "temperature 1.6"))
-    return ReportInputs(
+    return ReportData(
         title="Nodules & <b>more</b>",
         model="demo@01",
         calibration="temperature 1.6",
@@ -142,7 +142,7 @@ def test_the_page_shows_every_section(full):
 
 
 def test_sections_without_content_are_left_out(full):
-    bare = ReportInputs(title="t", model="m", calibration="c", evaluation=full.evaluation)
+    bare = ReportData(title="t", model="m", calibration="c", evaluation=full.evaluation)
     assert Page(render_report(bare)).headings == ["All statistics", "Operating point", "Calibration, before and after"]
     assert "not a medical device" in render_report(bare)
 

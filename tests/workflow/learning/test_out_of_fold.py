@@ -19,7 +19,7 @@ from pipeline.imaging.image import ScanFacts
 from pipeline.imaging.preprocess import ModelInput
 from pipeline.workflow.cohort import Cohort, Usable
 from pipeline.workflow.judging.calibrate import calibrate_findings
-from pipeline.workflow.judging.regressions import compare
+from pipeline.workflow.judging.regressions import compare_with_regression
 from pipeline.workflow.learning.held_out import HeldOut
 from pipeline.workflow.learning.out_of_fold import judge_out_of_fold
 
@@ -202,4 +202,4 @@ def test_predictions_in_another_order_are_not_compared(study, config):
     model = judgement.of_first("test")
     turned = Predictions.from_frame(tests.iloc[::-1].reset_index(drop=True))
     with pytest.raises(ValueError, match="baseline: its predictions are not of the model's cases in the same order"):
-        compare("baseline", (), model, turned, judgement.operating_point, config)
+        compare_with_regression("baseline", (), model, turned, judgement.operating_point, config)

@@ -13,8 +13,8 @@ from pipeline.evaluation.decisions.operating_points import choose_operating_poin
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.report.page import Flow, SplitCounts
-from pipeline.workflow.reporting.evaluation_files import Judged
 from pipeline.workflow.reporting.guidelines import answered_items
+from pipeline.workflow.reporting.report_sources import ReportSources
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,14 @@ def point():
 def judged(description):
     test = predictions()
     found = evaluate(test, operating_point=point(), resamples=20)
-    return Judged("t", "m", "temperature 1.6", test, found, description=description)
+    return ReportSources(
+        title="t",
+        model="m",
+        calibration="temperature 1.6",
+        predictions=test,
+        evaluation=found,
+        description=description,
+    )
 
 
 def answers(shown, details=None):
