@@ -52,7 +52,7 @@ _LIBRARIES = (
     "pylibjpeg-openjpeg",
     "pillow",
 )
-_FACTS = ("measures", "image_sha256", "shape", "spacing_mm", "orientation", "modality")
+_FACTS = ("measures", "image_sha256", "shape", "spacing_mm", "orientation", "modality", "body_part")
 FileStamps = list[list[int]]
 
 
@@ -222,6 +222,7 @@ def _input(facts: dict[str, Any], voxels: FloatArray) -> ModelInput:
         spacing_mm=None if facts["spacing_mm"] is None else tuple(facts["spacing_mm"]),
         orientation=facts["orientation"],
         modality=facts["modality"],
+        body_part=facts["body_part"],
     )
 
 

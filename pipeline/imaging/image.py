@@ -50,6 +50,7 @@ class Scan(Protocol):
         has_millimetres: whether the file says how far apart its pixels are. Where it does not (pictures, many
             ultrasound images and radiographs), the affine counts a pixel as 1 mm, and whoever needs millimetres
             refuses the scan (E_GEOMETRY_MISSING).
+        body_part: the defined term that the header names (DICOM's may), else None.
     """
 
     path: Path
@@ -60,6 +61,9 @@ class Scan(Protocol):
 
     @property
     def has_millimetres(self) -> bool: ...  # noqa: D102  # see the attributes
+
+    @property
+    def body_part(self) -> str | None: ...  # noqa: D102  # see the attributes
 
     def read(self, box: Box) -> FloatArray:
         """Voxels of a box of the stored grid, rescaled (CT: HU), float32.

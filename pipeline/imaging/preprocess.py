@@ -57,6 +57,7 @@ class ModelInput:
         spacing_mm: along the stored axes; None when the scan does not say.
         orientation: of the stored axes, as ``"LPS"``.
         modality: as the file declares it, else the declared one.
+        body_part: the known term that the file names, else None.
     """
 
     voxels: FloatArray
@@ -67,6 +68,7 @@ class ModelInput:
     spacing_mm: tuple[float, float, float] | None
     orientation: str
     modality: str
+    body_part: str | None = None
 
 
 def preprocess(
@@ -92,7 +94,7 @@ def preprocess(
     facts = data["image_facts"]
     measures = {**facts.measures, **request.covariates}
     with carrying(facts.warnings):
-        near = envelope.judge(measures, path=request.path) if envelope else ()
+        near = envelope.judge(measures, path=request.path, body_part=facts.body_part) if envelope else ()
     if envelope and envelope.modality != modality:
         raise CaseError(
             Code.E_OUT_OF_ENVELOPE,
@@ -113,6 +115,7 @@ def preprocess(
         spacing_mm=facts.spacing_mm,
         orientation=facts.orientation,
         modality=facts.modality,
+        body_part=facts.body_part,
     )
 
 

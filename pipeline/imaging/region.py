@@ -56,6 +56,7 @@ class RegionFacts:
     spacing_mm: tuple[float, float, float] | None
     orientation: str
     modality: str
+    body_part: str | None
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,7 @@ class ReadRegiond(MapTransform):
             spacing_mm=_three(spacing_mm(scan.affine)) if scan.has_millimetres else None,
             orientation=orientation(scan.affine),
             modality=scan.modality or self.modality,
+            body_part=scan.body_part,
         )
         return np.ascontiguousarray(voxels, dtype=np.float32), affine, facts
 
