@@ -236,6 +236,11 @@ class Code(StrEnum):
         "the surroundings of the lesion's centre are air",
         "check its coordinates and coordinate system",
     )
+    W_BODY_PART = (
+        "W_BODY_PART",
+        "the header names another body part than those that the model was trained on",
+        "use a model for that body part, or correct the header",
+    )
     W_NEAR_ENVELOPE = (
         "W_NEAR_ENVELOPE",
         "near the border of what the model was trained on",

@@ -225,6 +225,7 @@ def _input(facts: dict[str, Any], voxels: FloatArray) -> ModelInput:
             spacing_mm=None if scan["spacing_mm"] is None else tuple(scan["spacing_mm"]),
             orientation=scan["orientation"],
             modality=scan["modality"],
+            body_part=scan["body_part"],
         ),
     )
 

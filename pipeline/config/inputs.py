@@ -18,6 +18,8 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.config.body_parts import body_part_term
+
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 PositiveCount = Annotated[PositiveInt, Field(le=1_000_000)]
@@ -34,6 +36,16 @@ Words = Annotated[
 ]
 SPLITS = ("train", "validation", "calibration", "test")
 MALIGNANT = "malignant"  # the finding that the manifest's column ``label`` holds
+
+
+def _known_body_part(text: object) -> object:
+    term = body_part_term(text) if isinstance(text, str) else text
+    if term is None:
+        raise ValueError(f"{text!r} is no body part of DICOM's list, as CHEST, BRAIN, BREAST or ABDOMEN; give its term")
+    return term
+
+
+BodyPart = Annotated[str, BeforeValidator(_known_body_part)]
 
 
 class Section(BaseModel):
@@ -81,6 +93,12 @@ class Data(Section):
         strict=False,
     )
     modality: Modality = Field(description="decides which voxel values are plausible")
+    body_part: BodyPart | None = Field(
+        None, description="DICOM's term, as CHEST, where the scans do not say it; null takes what their headers name"
+    )
+    other_body_parts: Literal["flag", "refuse"] = Field(
+        "flag", description="what scoring does with a case whose header names another body part"
+    )
     label_source: LabelSource = Field(description="whose opinion or which test the label is")
     intensities: Literal["real", "simulated"] = Field("real", description="shown wherever a result is shown")
     positive_label: Words = Field(

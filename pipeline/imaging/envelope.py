@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.config.body_parts import body_part_term, contradicts
 from pipeline.config.inputs import Scale
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.image import Warning
@@ -28,6 +29,7 @@ _LEAST_RATIO_SPACING = 1.25  # spacing is judged by ratio: 0.7 and 0.9 mm are as
 # Between a region's dark and bright end, the quantiles follow its mixture alone, which the fractions judge.
 _NOT_JUDGED = ("intensity_q25", "intensity_q50", "intensity_q75")
 _EXACT = ("slice_axis",)  # names a direction; there is nothing between two of them
+_BODY_PART_KEYS = ("body_parts", "refuses_other_body_parts")
 _OF_RANGE, _OF_FEW = 0.5, 5.0  # margin = range x (0.5 + 5 / cases): few cases say little about the range
 # A wrong unit or a slip of the pen changes what a table says by a factor, so less is let through.
 _OF_RANGE_COVARIATE = 0.1
@@ -54,19 +56,25 @@ class Envelope:
         modality: that of the training cases.
         cases: how many training cases it was fitted on.
         limits: by measure (see `pipeline.imaging.preprocess.ModelInput.measures`).
+        body_parts: of the training cases, as their headers or the configuration name them; empty when nothing does.
+        refuses_other_body_parts: whether a case of another body part is refused, and not flagged only.
     """
 
     modality: str
     cases: int
     limits: Mapping[str, Limit]
+    body_parts: tuple[str, ...] = ()
+    refuses_other_body_parts: bool = False
 
-    def judge(self, measures: Mapping[str, float], *, path: Path | str = "input") -> tuple[Warning, ...]:
-        """Judge one case; W_NEAR_ENVELOPE for each measure near a border.
+    def judge(
+        self, measures: Mapping[str, float], *, path: Path | str = "input", body_part: str | None = None
+    ) -> tuple[Warning, ...]:
+        """Judge one case; W_NEAR_ENVELOPE for each measure near a border, W_BODY_PART for another body part.
 
         Raises:
-            CaseError: E_OUT_OF_ENVELOPE, naming the measure, its value and its limits.
+            CaseError: E_OUT_OF_ENVELOPE, naming the measure, its value and its limits, or the body part.
         """
-        warnings = []
+        warnings = self._judge_body_part(body_part, path)
         for name, limit in self.limits.items():
             value = measures.get(name)
             if value is None or not math.isfinite(value):
@@ -86,6 +94,15 @@ class Envelope:
                 warnings.append(Warning(Code.W_NEAR_ENVELOPE, f"{name} is {value:.4g}, {accepted}"))
         return tuple(warnings)
 
+    def _judge_body_part(self, body_part: str | None, path: Path | str) -> list[Warning]:
+        """Nothing is said where the case or the model names none."""
+        if body_part is None or not self.body_parts or not contradicts(body_part, self.body_parts):
+            return []
+        found = f"the header says {body_part}, the model was trained on {', '.join(self.body_parts)}"
+        if self.refuses_other_body_parts:
+            raise CaseError(Code.E_OUT_OF_ENVELOPE, path, found)
+        return [Warning(Code.W_BODY_PART, found)]
+
     def to_json(self) -> dict[str, Any]:
         """A JSON value that `from_json` reads back to an equal envelope."""
         return {
@@ -95,6 +112,9 @@ class Envelope:
                 name: [limit.lower, limit.near_lower, limit.near_upper, limit.upper]
                 for name, limit in sorted(self.limits.items())
             },
+            # Absent, not empty, where there is none: the digests of other models stay what they were.
+            **({"body_parts": list(self.body_parts)} if self.body_parts else {}),
+            **({"refuses_other_body_parts": True} if self.refuses_other_body_parts else {}),
         }
 
     @classmethod
@@ -106,7 +126,7 @@ class Envelope:
         """
         if (
             not isinstance(value, Mapping)
-            or set(value) != {"modality", "cases", "limits"}
+            or not {"modality", "cases", "limits"} <= set(value) <= {"modality", "cases", "limits", *_BODY_PART_KEYS}
             or not isinstance(value["limits"], Mapping)
         ):
             raise ValueError("envelope: expected the keys cases, limits and modality")
@@ -115,7 +135,12 @@ class Envelope:
             if not isinstance(numbers, list | tuple) or len(numbers) != 4 or not all(map(_number_or_none, numbers)):
                 raise ValueError(f"envelope: limits.{name}: {numbers!r}, expected four numbers or nulls")
             limits[str(name)] = Limit(*(None if number is None else float(number) for number in numbers))
-        return cls(str(value["modality"]), int(value["cases"]), limits)
+        parts, refuses = value.get("body_parts", []), value.get("refuses_other_body_parts", False)
+        if not isinstance(parts, list | tuple) or any(body_part_term(str(part)) != part for part in parts):
+            raise ValueError("envelope: body_parts: expected known terms, as CHEST")
+        if not isinstance(refuses, bool):
+            raise ValueError("envelope: refuses_other_body_parts: expected true or false")
+        return cls(str(value["modality"]), int(value["cases"]), limits, tuple(parts), refuses)
 
 
 def fit_envelope(

@@ -50,6 +50,7 @@ class Scan(Protocol):
         has_millimetres: whether the file says how far apart its pixels are. Where it does not (pictures, many
             ultrasound images and radiographs), the affine counts a pixel as 1 mm, and whoever needs millimetres
             refuses the scan (E_GEOMETRY_MISSING).
+        body_part: the defined term that the header names (DICOM's may), else None.
     """
 
     path: Path
@@ -60,6 +61,9 @@ class Scan(Protocol):
 
     @property
     def has_millimetres(self) -> bool: ...  # noqa: D102  # see the attributes
+
+    @property
+    def body_part(self) -> str | None: ...  # noqa: D102  # see the attributes
 
     def read(self, box: Box) -> FloatArray:
         """Voxels of a box of the stored grid, rescaled (CT: HU), float32.
@@ -112,6 +116,7 @@ class ScanFacts:
         spacing_mm: along the stored axes; None when the scan does not say.
         orientation: of the stored axes, as ``"LPS"``.
         modality: as the file declares it; of a model's input, else the declared one.
+        body_part: the defined term that the file names; None where it names none.
     """
 
     digest: str
@@ -119,6 +124,7 @@ class ScanFacts:
     spacing_mm: tuple[float, float, float] | None
     orientation: str
     modality: str | None
+    body_part: str | None = None
 
 
 def scan_facts(scan: Scan, *, modality: str | None = None) -> ScanFacts:
@@ -135,6 +141,7 @@ def scan_facts(scan: Scan, *, modality: str | None = None) -> ScanFacts:
         spacing_mm=(a, b, c) if scan.has_millimetres else None,
         orientation=orientation(scan.affine),
         modality=scan.modality or modality,
+        body_part=scan.body_part,
     )
 
 

@@ -84,7 +84,7 @@ def preprocess(
     facts = data["image_facts"]
     measures = {**facts.measures, **request.covariates}
     with carrying(facts.warnings):
-        near = envelope.judge(measures, path=request.path) if envelope else ()
+        near = envelope.judge(measures, path=request.path, body_part=facts.scan.body_part) if envelope else ()
     if envelope and envelope.modality != modality:
         raise CaseError(
             Code.E_OUT_OF_ENVELOPE,

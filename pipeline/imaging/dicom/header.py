@@ -8,6 +8,7 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
+from pipeline.config.body_parts import body_part_term
 from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.files import sha256_bytes
@@ -82,6 +83,7 @@ class DicomFile:
         word: what the object is when its class is known to be no image (a report, a segmentation), else None.
         patient: digest of the PatientID; the value itself is never kept.
         modality: in the words of the configuration, None when absent.
+        body_part: a defined term, None when there is none.
         for_processing: what the detector measured, before the processing that makes a radiograph to look at.
         inverse_lut: declares that low values are shown bright (PresentationLUTShape).
         pixels: None when the file holds no pixel data.
@@ -97,6 +99,7 @@ class DicomFile:
     frame_of_reference: str
     patient: str
     modality: str | None
+    body_part: str | None
     is_pet: bool
     modality_lut: bool
     for_processing: bool
@@ -177,6 +180,7 @@ def _describe(path: Path, data_set: DataSet, header: Dataset) -> DicomFile:
         frame_of_reference=uid(header, Tag.FRAME_OF_REFERENCE),
         patient=sha256_bytes(raw(header, Tag.PATIENT_ID)),
         modality=(_MODALITIES.get(modality, "other") if modality else None),
+        body_part=body_part_term(text(header, Tag.BODY_PART)),
         is_pet=modality == "PT",
         modality_lut=Tag.MODALITY_LUT in header,
         for_processing=sop_class in FOR_PROCESSING or text(header, Tag.INTENT) == "FOR PROCESSING",

@@ -58,6 +58,7 @@ class DicomScan:
     modality: str | None
     warnings: tuple[Warning, ...]
     has_millimetres: bool
+    body_part: str | None
     _slices: tuple[Slice, ...] = field(repr=False)
     _limits: Limits = field(repr=False)
     _frame: int | None = field(default=None, repr=False)
@@ -161,6 +162,7 @@ def open_series(
         modality=series.modality,
         warnings=series.warnings,
         has_millimetres=series.has_millimetres,
+        body_part=series.body_part,
         _slices=series.slices,
         _limits=limits,
         _frame=frame if files[0].frame_count > 1 else None,

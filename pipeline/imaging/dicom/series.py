@@ -34,6 +34,7 @@ class Series:
     warnings: tuple[Warning, ...]
     slices: tuple[Slice, ...]
     has_millimetres: bool
+    body_part: str | None
 
 
 def arrange(
@@ -75,7 +76,9 @@ def arrange(
         slices, affine = place_slices(path, slices, warnings)
     shape = (*_size(files[0]), len(slices))
     has_millimetres = not flat or slices[0].frame.pixel_spacing is not None
-    return Series(shape, affine, files[0].modality, tuple(warnings), tuple(slices), has_millimetres)
+    parts = {file.body_part for file in files}
+    body_part = parts.pop() if len(parts) == 1 else None
+    return Series(shape, affine, files[0].modality, tuple(warnings), tuple(slices), has_millimetres, body_part)
 
 
 def _only(file: DicomFile, frame: int) -> tuple[DicomFile, Frame]:

@@ -87,6 +87,7 @@ class NiftiScan:
     _digest: str | None = None
 
     has_millimetres: ClassVar[bool] = True
+    body_part: ClassVar[None] = None
 
     @property
     def digest(self) -> str:

@@ -41,6 +41,7 @@ class Picture:
     _decoder: Decoder
 
     has_millimetres: ClassVar[bool] = False
+    body_part: ClassVar[None] = None
 
     def read(self, box: Box) -> FloatArray:
         """Grey values of a box, float32.

@@ -65,6 +65,7 @@ class Volume:
     _digest: str | None = field(default=None, repr=False)
 
     has_millimetres: ClassVar[bool] = True
+    body_part: ClassVar[None] = None
 
     @property
     def digest(self) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.cases.covariates import measure_name
+from pipeline.config.body_parts import usual_body_parts
 from pipeline.config.experiment import Config
 from pipeline.config.inputs import SPLITS
 from pipeline.evaluation.readers.agreement import ReaderColumns
@@ -15,7 +16,7 @@ from pipeline.evaluation.refused import RefusedCases
 from pipeline.evaluation.report.characteristics import Characteristics, characteristics
 from pipeline.evaluation.report.page import ReportPicture
 from pipeline.files import write_csv
-from pipeline.imaging.envelope import fit_envelope
+from pipeline.imaging.envelope import Envelope, fit_envelope
 from pipeline.scoring.drift import (
     PROBABILITY,
     DriftReference,
@@ -28,7 +29,7 @@ from pipeline.scoring.model_description import LabelMeaning, ModelDescription, P
 from pipeline.scoring.model_directory import Member, save_model
 from pipeline.tracking.runs import TrackedRun
 from pipeline.training.fit import Fitted
-from pipeline.workflow.cohort import Cohort, extra_frame
+from pipeline.workflow.cohort import Cohort, Usable, extra_frame
 from pipeline.workflow.judging.candidates import ChampionBeside, champion_beside
 from pipeline.workflow.judging.judge import Judgement
 from pipeline.workflow.learning.experiment import Experiment
@@ -230,11 +231,7 @@ def _save(
         findings=config.data.findings,
         operating_points=list(judgement.operating_points.values()),
         label=LabelMeaning(source=config.data.label_source, intensities=config.data.intensities),
-        envelope=fit_envelope(
-            measures,
-            modality=config.data.modality,
-            covariates={measure_name(name): scale for name, scale in config.data.covariates.items()},
-        ),
+        envelope=_envelope(config, seen["train"]),
         prevalence_at_calibration=judgement.prevalence_at_calibration,
         patients=PatientHashes.of(
             provenance["mlflow_run_id"],
@@ -248,6 +245,19 @@ def _save(
     )
     add_golden(folder)
     return description
+
+
+def _envelope(config: Config, training: Sequence[Usable]) -> Envelope:
+    """What the training cases allow; their body part is the configuration's, else what their headers name."""
+    envelope = fit_envelope(
+        [case.input.measures for case in training],
+        modality=config.data.modality,
+        covariates={measure_name(name): scale for name, scale in config.data.covariates.items()},
+    )
+    named = (config.data.body_part,) if config.data.body_part else (case.input.scan.body_part for case in training)
+    body_parts = usual_body_parts(named)
+    refuses = bool(body_parts) and config.data.other_body_parts == "refuse"
+    return replace(envelope, body_parts=body_parts, refuses_other_body_parts=refuses)
 
 
 def _drift_references(
