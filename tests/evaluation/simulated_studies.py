@@ -78,7 +78,10 @@ def truth(threshold, *, seed=1, patients=1_500_000, **model):
         "log_loss": metrics.log_loss(study.labels, study.probabilities),
         "calibration_slope": 1.0,
         "calibration_intercept": 0.0,
-        **{name: getattr(decided, name) for name in ("sensitivity", "specificity", "ppv", "npv")},
+        "sensitivity": decided.sensitivity,
+        "specificity": decided.specificity,
+        "ppv": decided.true_positive / (decided.true_positive + decided.false_positive),
+        "npv": decided.true_negative / (decided.true_negative + decided.false_negative),
         "net_benefit": float(net_benefit(study.labels, study.probabilities, thresholds=[threshold])[0]),
         "difference": area - metrics.auroc(study.labels, study.comparison),
     }
