@@ -281,7 +281,7 @@ def test_few_cases_run_more_epochs_until_enough_steps_are_made(tmp_path, min_ste
 
 
 def test_each_epoch_is_told_in_a_line_with_loss_auroc_and_the_time_left(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(progress, "_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "EVERY_SECONDS", 0.0)
     place = NetworkPlace(2, 3)
     fitted = fit(blobs(16), blobs(8, seed=1), config(max_epochs=4), folder=tmp_path, tracker=NullTracker(), place=place)
     lines = capsys.readouterr().err.splitlines()
