@@ -1,5 +1,6 @@
 """Sphinx configuration: ``make docs`` builds the site into docs/_build/html."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -57,4 +58,5 @@ def setup(app: Sphinx) -> None:
 
 def _link_to_tutorials(_: Sphinx, name: str, source: list[str]) -> None:
     if not name.startswith("tutorials/"):
-        source[0] = source[0].replace("](../notebooks/", "](tutorials/")
+        # "../../notebooks/", as it is in the repository, is "../tutorials/" in the site: one folder nearer.
+        source[0] = re.sub(r"\]\(\.\./((?:\.\./)*)notebooks/", r"](\1tutorials/", source[0])

@@ -63,6 +63,11 @@ def test_the_site_builds_without_a_warning(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     index = (tmp_path / "html" / "index.html").read_text(encoding="utf-8")
-    for page in ("reference/configuration.html", "tutorials/quickstart.html", "statistics.html"):
+    for page in (
+        "reference/configuration.html",
+        "tutorials/quickstart.html",
+        "explanation/statistics/index.html",
+        "how-to/your-data.html",
+    ):
         assert page in index
         assert (tmp_path / "html" / page).exists()

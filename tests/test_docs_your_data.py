@@ -1,4 +1,4 @@
-"""docs/your-data.md: every command is run on the made folders, and prints what the page shows."""
+"""docs/how-to/your-data.md: every command is run on the made folders, and prints what the page shows."""
 
 import re
 
@@ -8,7 +8,7 @@ from made_folders import MAKERS
 
 from pipeline.cli import run
 
-PAGE = list(commands(DOCS / "your-data.md"))
+PAGE = list(commands(DOCS / "how-to" / "your-data.md"))
 INITS = [(arguments, output) for arguments, output in PAGE if arguments[0] == "init"]
 
 

@@ -41,7 +41,7 @@ def open_scan(
     """Open a scan and check its headers; no voxel is converted.
 
     Args:
-        path: a scan file (see ``docs/reading-formats.md``), or a folder holding one DICOM image series.
+        path: a scan file (see ``docs/explanation/reading-formats.md``), or a folder holding one DICOM image series.
         limits: what may be allocated.
         modality: the declared one (``CT``, ``MR``, …); some rules depend on it.
         files: the slices of one DICOM series in the folder ``path``, when a search has found which these are.

@@ -12,7 +12,7 @@ from pipeline.imaging.dicom.classes import no_image
 from pipeline.imaging.dicom.frames import MARKS
 from pipeline.imaging.kinds import SUFFIXES, foreign
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "explanation"
 FORMATS, DICOM = ((DOCS / name).read_text() for name in ("reading-formats.md", "reading-dicom.md"))
 
 

@@ -1,4 +1,4 @@
-"""``PYTHONPATH=tests python -m made_folders OUT``: write the ten folders of docs/your-data.md into a new folder."""
+"""``PYTHONPATH=tests python -m made_folders OUT``: write the folders of docs/how-to/your-data.md into a new folder."""
 
 import sys
 from pathlib import Path

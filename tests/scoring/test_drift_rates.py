@@ -1,4 +1,4 @@
-"""How often drift is an alert without a shift and with one; the campaign's table is in docs/statistics.md."""
+"""How often drift is an alert without a shift and with one; the tables are in docs/results/simulations.md."""
 
 import numpy as np
 import pytest
