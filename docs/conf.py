@@ -41,8 +41,11 @@ napoleon_numpy_docstring = False
 
 html_theme = "furo"
 html_title = "malignancy-pipeline"
-html_static_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 html_show_sphinx = False
+html_show_copyright = False
+highlight_language = "none"  # of blocks that name none: commands, output, folders
 
 # Only links to files of this project are checked: the build needs no network.
 linkcheck_ignore = [r"https?://.*"]
