@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,11 +16,12 @@ from pipeline.cases.inputs import read_inputs
 from pipeline.config.experiment import Tracking
 from pipeline.console import one_line
 from pipeline.errors import UsageError
-from pipeline.files import read_json, write_json
+from pipeline.files import write_json
 from pipeline.progress import with_progress
 from pipeline.redaction import redact
 from pipeline.scoring.model_description import FITTED_ON, ModelDescription, read_description
 from pipeline.tracking.registry import model_folder
+from pipeline.workflow.reporting.json_file import require_own_or_free
 
 _NAMES: dict[Kind, str] = {
     "patient": "shared patients",
@@ -87,7 +87,7 @@ def audit(inputs: Sequence[str], *, json_file: Path | None = None) -> AuditResul
         UsageError: without a case, when an input is none of these, or ``json_file`` is a file that no audit wrote.
     """
     if json_file is not None:
-        _require_free(json_file)
+        require_own_or_free(json_file, command="audit", keys=("leaks", "label_conflicts", "matches"))
     models = [_read_model(name) for name in inputs if _is_model(name)]
     sources = [name for name in inputs if not _is_model(name)]
     if not sources:
@@ -167,22 +167,6 @@ def _notes(cases: Sequence[Fingerprint], matches: Sequence[Match], models: Seque
         yield f"the search for images that look the same ended at {MOST_PAIRS:,} pairs"
     if models:
         yield "a model knows its patients and the bytes of its scans; changed copies of these are found in tables only"
-
-
-def _require_free(json_file: Path) -> None:
-    """Refuse to write over anything but what an earlier audit wrote.
-
-    Raises:
-        UsageError: when the name is taken by something else.
-    """
-    if not os.path.lexists(json_file):
-        return
-    try:
-        found = read_json(json_file, most=1 << 32)
-    except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict) or not {"leaks", "label_conflicts", "matches"} <= set(found):
-        raise UsageError(f"--json {json_file}: exists, and no audit wrote it; name another file")
 
 
 def _row(match: Match) -> dict[str, Any]:

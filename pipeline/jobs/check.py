@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,13 +26,14 @@ from pipeline.cases.tables.table import TABLE_SUFFIXES
 from pipeline.config.experiment import Tracking
 from pipeline.config.inputs import Limits
 from pipeline.console import one_line
-from pipeline.errors import Code, TableError, UsageError
-from pipeline.files import read_json, write_json
+from pipeline.errors import Code, TableError
+from pipeline.files import write_json
 from pipeline.imaging.envelope import Envelope
 from pipeline.machine import usable_cores
 from pipeline.progress import with_progress
 from pipeline.scoring.model_description import read_description
 from pipeline.tracking.registry import model_folder
+from pipeline.workflow.reporting.json_file import require_own_or_free
 
 _SITES = ("site", "scanner", "manufacturer")
 _SHOWN, _SHOWN_OK = 20, 5  # lines printed; --json has all
@@ -88,7 +88,7 @@ def check(
         UsageError: when there is no such input, or ``json_file`` is a file that no check wrote.
     """
     if json_file is not None:
-        _require_free(json_file)
+        require_own_or_free(json_file, command="check", keys=("cases", "counts", "table_faults"))
     try:
         faults = read_manifest(source).faults if source.suffix.lower() in TABLE_SUFFIXES else ()
         inputs = read_inputs(source)
@@ -117,22 +117,6 @@ def check(
     if json_file is not None:
         write_json(json_file, _json(result))
     return result
-
-
-def _require_free(json_file: Path) -> None:
-    """Refuse to write over anything but what an earlier check wrote.
-
-    Raises:
-        UsageError: when the name is taken by something else.
-    """
-    if not os.path.lexists(json_file):
-        return
-    try:
-        found = read_json(json_file, most=1 << 32)
-    except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict) or not {"cases", "counts", "table_faults"} <= set(found):
-        raise UsageError(f"--json {json_file}: exists, and no check wrote it; name another file")
 
 
 def _inspect(inputs: Inputs, model_name: str | None) -> Iterable[Finding]:
