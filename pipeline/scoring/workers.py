@@ -122,7 +122,12 @@ class Worker:
         here, there = multiprocessing.Pipe()
         start_server()
         process = context().Process(target=_serve, args=(there, setup), daemon=True)
-        process.start()
+        try:
+            process.start()
+        except (ConnectionError, EOFError):  # the server died between the two calls; the next one starts another
+            start_server()
+            process = context().Process(target=_serve, args=(there, setup), daemon=True)
+            process.start()
         there.close()  # so that its death ends the pipe
         return cls(process, here)
 

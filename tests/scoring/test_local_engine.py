@@ -20,6 +20,7 @@ from pipeline.scoring.engine import score_cases
 from pipeline.scoring.local import _peek, score_in_processes
 from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.scorer import Scorer
+from pipeline.scoring.worker_server import start_server
 from pipeline.scoring.workers import ScorerSetup, Worker
 
 
@@ -213,3 +214,18 @@ class DeadlyPath:
         with open(self.counter, "a") as handle:
             handle.write("x")
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_fork_server_that_has_just_died_is_started_again(model, cases, expected, monkeypatch):
+    from multiprocessing import forkserver
+
+    start_server()
+    server = forkserver._forkserver
+    os.kill(server._forkserver_pid, signal.SIGKILL)
+    os.waitid(os.P_PID, server._forkserver_pid, os.WEXITED | os.WNOWAIT)
+    unnoticed, ensure_running = iter([None, None]), type(server).ensure_running
+    monkeypatch.setattr(
+        type(server), "ensure_running", lambda self: next(unnoticed, 0) is None or ensure_running(self)
+    )  # as if it died between the look and the connection
+    monkeypatch.setattr(forkserver, "ensure_running", server.ensure_running)
+    same(list(engine(model, cases[:3], workers=1)), expected[:3])
