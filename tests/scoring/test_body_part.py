@@ -105,3 +105,8 @@ def test_the_configuration_takes_known_terms_only():
     with pytest.raises(ValueError, match=r"'Haus' is no body part of DICOM's list"):
         Data(**settings, body_part="Haus")
     assert body_part_term("MR. SMITH") is None
+
+
+def test_the_standards_terms_are_known():
+    terms = "ACJOINT CTSPINE HEADNECK ILIUM LARGEINTESTINE MASTOID NECKCHESTABDPELV OPTICCANAL SCJOINT SESAMOID URETER"
+    assert [term for term in terms.split() if body_part_term(term) is None] == []
