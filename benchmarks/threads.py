@@ -5,10 +5,10 @@
     python benchmarks/threads.py --seconds 2 --repeats 1 --cases 64 --epochs 2   # a quick look
 
 The first table is of training steps of one network (``compact``, 2D, 48 x 48, batches of 32, bf16), in processes that
-take turns: what OpenMP does by itself, with this project's defaults (`pipeline.machine.set_thread_defaults`), with
-waiting threads that sleep at once, and with one thread. "Beside" is beside one process that multiplies matrices with
-two threads all the time. The second is of five networks of one training, one after the other and at the same time.
-Prints the tables and last one JSON line; ``ratio`` is at the same time over one after the other.
+take turns: with all threads, with all threads of which those that wait sleep at once, and with one thread. "Beside" is
+beside one process that multiplies matrices with two threads all the time. The second is of five networks of one
+training, one after the other and at the same time. Prints the tables and last one JSON line; ``ratio`` is the time one
+after the other over that at the same time, alone.
 """
 
 from __future__ import annotations
@@ -39,12 +39,10 @@ from pipeline.training.networks import NetworkTask, fit_networks
 from pipeline.training.tracker import NullTracker
 
 VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-# 300,000 is what GCC's OpenMP takes by itself.
 POLICIES: dict[str, tuple[dict[str, str], int | None]] = {
-    "OpenMP's own": ({"GOMP_SPINCOUNT": "300000"}, None),
-    "this project's": ({}, None),
-    "asleep at once": ({"OMP_WAIT_POLICY": "PASSIVE"}, None),
-    "one thread": ({}, 1),
+    "all": ({}, None),
+    "all, asleep at once": ({"OMP_WAIT_POLICY": "PASSIVE"}, None),
+    "one": ({}, 1),
 }
 BUSY = "import torch; a = torch.rand(600, 600); torch.set_num_threads(2)\nwhile True: a = (a @ a).clamp(-1, 1)"
 
@@ -60,22 +58,22 @@ def main() -> None:
     if args.steps:
         print(cases_a_second(int(args.steps[0]), float(args.steps[1])))
         return
+    ways = {"in turn": 1, "at once": 5}
     alone = measured(args.seconds, args.repeats)
+    seconds = {name: seconds_of_networks(args.cases, args.epochs, at_once) for name, at_once in ways.items()}
     with busy_process():
         beside = measured(args.seconds, args.repeats)
+        slowed = {name: seconds_of_networks(args.cases, args.epochs, at_once) for name, at_once in ways.items()}
     table = Table("threads", "alone, cases/s", "beside a busy process", title=f"{torch.get_num_threads()} threads")
     for name in POLICIES:
         table.add_row(name, f"{alone[name]:.0f}", f"{beside[name]:.0f}")
-    seconds = {
-        name: seconds_of_networks(args.cases, args.epochs, at_once)
-        for name, at_once in (("in turn", 1), ("at once", 5))
-    }
-    networks = Table("five networks", "seconds")
-    for name, value in seconds.items():
-        networks.add_row(name, f"{value:.1f}")
+    networks = Table("five networks", "alone, s", "beside a busy process")
+    for name in ways:
+        networks.add_row(name, f"{seconds[name]:.1f}", f"{slowed[name]:.1f}")
     console = Console()
     console.print(table, networks)
-    print(json.dumps({"ratio": seconds["in turn"] / seconds["at once"], "alone": alone, "beside": beside}))
+    ratios = [times["in turn"] / times["at once"] for times in (seconds, slowed)]
+    print(json.dumps({"ratio": ratios[0], "ratio_beside": ratios[1], "alone": alone, "beside": beside}))
 
 
 def measured(seconds: float, repeats: int) -> dict[str, float]:

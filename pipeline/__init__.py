@@ -7,11 +7,11 @@ from typing import Any
 if sys.platform == "win32":
     raise ImportError("malignancy-pipeline runs on Linux and macOS; on Windows, use it in WSL")
 
-from pipeline.machine import ensure_user_name, set_thread_defaults
+from pipeline.machine import ensure_user_name, limit_threads_to_quota
 
 # Before anything imports torch.
 ensure_user_name()
-set_thread_defaults()
+limit_threads_to_quota()
 
 __version__ = "0.1.0"
 __all__ = ["LoadedModel", "__version__", "check", "evaluate", "load_model", "score", "train"]

@@ -25,16 +25,12 @@ def usable_cores() -> int:
     return cores if quota is None else max(1, min(cores, round(quota)))
 
 
-def set_thread_defaults() -> None:
-    """Have threads that wait for work sleep soon, and start no more than the cores that this process may use.
+def limit_threads_to_quota() -> None:
+    """Start no more threads than the cores that a container's CPU quota grants, which torch does not look at.
 
-    OpenMP's threads spin for milliseconds before they sleep. Beside another busy process they then take the time of
-    the thread that they wait for, and a training is several times slower; ``benchmarks/threads.py`` shows it. OpenMP
-    reads these variables when torch is imported; whatever the user has set stays.
+    OpenMP reads ``OMP_NUM_THREADS`` when torch is imported; what the user has set stays.
     """
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
-        os.environ["GOMP_SPINCOUNT"] = "10000"
-    if "OMP_NUM_THREADS" not in os.environ and _cpu_quota() is not None:  # which torch does not look at
+    if "OMP_NUM_THREADS" not in os.environ and _cpu_quota() is not None:
         os.environ["OMP_NUM_THREADS"] = str(usable_cores())
 
 

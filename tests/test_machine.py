@@ -109,11 +109,18 @@ def test_cores_are_those_that_a_container_may_use(monkeypatch, tmp_path, groups,
     assert machine.usable_cores() == cores
 
 
-def test_threads_are_as_many_as_the_quota_and_sleep_soon(monkeypatch, tmp_path):
+def test_threads_are_as_many_as_the_quota_unless_the_user_says_so(monkeypatch, tmp_path):
     limited(monkeypatch, tmp_path, "0::/\n", {"cpu.max": "200000 100000\n"})
     monkeypatch.setattr(os, "environ", {})
-    machine.set_thread_defaults()
-    assert (os.environ["OMP_NUM_THREADS"], os.environ["GOMP_SPINCOUNT"]) == ("2", "10000")
-    monkeypatch.setattr(os, "environ", asked := {"OMP_NUM_THREADS": "7", "OMP_WAIT_POLICY": "ACTIVE"})
-    machine.set_thread_defaults()
-    assert asked == {"OMP_NUM_THREADS": "7", "OMP_WAIT_POLICY": "ACTIVE"}
+    machine.limit_threads_to_quota()
+    assert os.environ == {"OMP_NUM_THREADS": "2"}
+    monkeypatch.setattr(os, "environ", {"OMP_NUM_THREADS": "7"})
+    machine.limit_threads_to_quota()
+    assert os.environ == {"OMP_NUM_THREADS": "7"}
+
+
+def test_without_a_quota_torch_takes_its_own_number_of_threads(monkeypatch, tmp_path):
+    limited(monkeypatch, tmp_path, "0::/\n", {"cpu.max": "max 100000\n"})
+    monkeypatch.setattr(os, "environ", {})
+    machine.limit_threads_to_quota()
+    assert os.environ == {}

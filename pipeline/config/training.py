@@ -162,7 +162,7 @@ class Training(Section):
     networks_at_once: PositiveCount | None = Field(
         None,
         description="members or folds fitted at a time on a CPU, each with its share of the threads; null: as many as "
-        "there are threads, where the training is long enough",
+        "there are threads, where the training takes minutes",
     )
     loader_workers: Annotated[NonNegativeInt, Field(le=1024)] = Field(
         0, description="processes that read batches ahead; 0 reads between steps"

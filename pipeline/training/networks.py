@@ -1,7 +1,8 @@
 """The networks of one training: fitted one after the other, or on a CPU several at a time.
 
-Most operations of a small network are too short to be divided among threads, so two networks with one thread each are
-done sooner than one after the other with two. Each has a process of its own, without the interpreter lock of the other.
+Threads that share an operation wait for each other, and beside another busy process they wait long. Networks with one
+thread each do not: beside such a process they are done several times sooner, and on an idle machine as soon as one
+after the other. ``benchmarks/threads.py`` measures both.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from pipeline.training.processes import processes, uses_gpu
 from pipeline.training.progress import EVERY_SECONDS, NetworkPlace
 from pipeline.training.tracker import Tracker
 
-# A process imports torch, Lightning and MONAI for some 5 s; below about so many cases times epochs nothing is won.
-_WORTH_PROCESSES = 5_000
+# Each process imports torch, Lightning and MONAI first: below about so many cases times epochs, an idle machine loses.
+_WORTH_PROCESSES = 100_000
 _MOST_SHARED_BYTES = 2**31  # inputs are written once for all processes; larger ones stay where they are
 
 

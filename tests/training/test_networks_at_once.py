@@ -62,11 +62,11 @@ def two_threads():
 
 def test_short_trainings_and_single_threads_start_no_process(tmp_path, two_threads):
     assert networks_at_once(tasks(tmp_path)) == 1
-    assert networks_at_once(tasks(tmp_path, max_epochs=200)) == 2
-    assert networks_at_once(tasks(tmp_path, max_epochs=200, networks_at_once=1)) == 1
+    assert networks_at_once(tasks(tmp_path, max_epochs=4000)) == 2
+    assert networks_at_once(tasks(tmp_path, max_epochs=4000, networks_at_once=1)) == 1
     assert networks_at_once(tasks(tmp_path, networks_at_once=5)) == 2
     torch.set_num_threads(1)
-    assert networks_at_once(tasks(tmp_path, max_epochs=200)) == 1
+    assert networks_at_once(tasks(tmp_path, max_epochs=4000)) == 1
 
 
 def test_rows_keep_their_places_when_they_share_an_array():
