@@ -98,6 +98,7 @@ class WorkerPool:
         self._never_ready, self._was_ready = 0, False
         on_device = setup.device != "cpu"
         self._scorer: Scorer | None = setup.build() if on_device else None
+        self._check_device("before the first scan")
         self._device = ThreadPoolExecutor(1) if on_device else None  # scores one job while the next arrives
         self._on_device: deque[tuple[Job, Future[list[ScoreRow]]]] = deque()
 
@@ -228,11 +229,20 @@ class WorkerPool:
         ready = [worker for worker in self._workers if worker.ready]
         for worker in ready:
             worker.finish()
+        self._check_device("after the last scan")
         for worker in ready:
             while (message := worker.hear()) is not None:
                 if message.kind == "bye":
                     require_no_drift(message.drift, backend=self._setup.backend, when="after the last scan")
                     break
+
+    def _check_device(self, when: str) -> None:
+        """Score the golden scans where the networks run; workers check the reading, on the CPU."""
+        if self._scorer is None:
+            return
+        from pipeline.scoring.golden import golden_drift  # imports torch, as a scorer here has done already
+
+        require_no_drift(golden_drift(self._scorer, self._setup.folders), backend=self._setup.backend, when=when)
 
     def close(self) -> None:
         """Kill what is left."""
