@@ -138,7 +138,8 @@ class WorkerPool:
 
     def _attend(self) -> None:
         """Wait for something to happen, and deal with it."""
-        self._collect_from_device()
+        if self._collect_from_device():  # rows to hand out: the workers may have nothing left to say
+            return
         deadline = min(self._deadline(worker) for worker in self._workers)
         patience = 0.05 if self._on_device else min(max(deadline - time.monotonic(), 0.0), 60.0)
         heard = wait([worker.connection for worker in self._workers], timeout=patience)
@@ -170,10 +171,12 @@ class WorkerPool:
         reason = message.reason or f"{type(message.error).__name__}: {message.error}"
         raise UnfinishedError(f"a worker cannot start: {reason}")
 
-    def _collect_from_device(self) -> None:
+    def _collect_from_device(self) -> bool:
+        before = len(self._on_device)
         while self._on_device and (self._on_device[0][1].done() or len(self._on_device) > len(self._workers)):
             job, rows = self._on_device.popleft()
             self._rows.update(zip(job.numbers, rows.result(), strict=True))
+        return len(self._on_device) < before
 
     def _deadline(self, worker: Worker) -> float:
         """When a silent worker has had its time: one scan's, or in the network that of all its scans."""

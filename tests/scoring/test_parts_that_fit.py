@@ -1,6 +1,7 @@
 """A batch that the device's memory does not hold costs no row; a device with its own networks checks golden scans."""
 
 import json
+from multiprocessing.connection import wait
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from tiny_models import write_model, write_scans
 
 from pipeline.errors import UnfinishedError
+from pipeline.scoring import local
 from pipeline.scoring.engine import score_cases
 from pipeline.scoring.local import score_in_processes
 from pipeline.scoring.memory import PartsThatFit
@@ -59,12 +61,22 @@ def model(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("model") / "model")
 
 
-def test_networks_in_the_asking_process_give_the_rows_of_a_plain_loop(model, tmp_path):
+def test_networks_in_the_asking_process_give_the_rows_of_a_plain_loop_without_idle_waits(model, tmp_path, monkeypatch):
+    idle = []
+
+    def noted(connections, timeout):
+        heard = wait(connections, timeout=timeout)
+        if not heard:
+            idle.append(timeout)
+        return heard
+
+    monkeypatch.setattr(local, "wait", noted)
     cases = write_scans(tmp_path, 6)
     expected = [row.probability for row in score_cases(Scorer(load_model(model), device="cpu"), cases)]
     setup = ScorerSetup((model,), device=DEVICE)
     rows = score_in_processes(setup, cases, setup.build().identity, workers=1, batch_size=4)
     np.testing.assert_allclose([row.probability for row in rows], expected, rtol=0, atol=1e-6)
+    assert max(idle, default=0.0) <= 0.05  # not a minute for workers that have nothing left to say
 
 
 def test_golden_scans_are_scored_where_the_networks_run(tmp_path):
