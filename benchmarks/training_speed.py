@@ -132,6 +132,7 @@ def arguments() -> argparse.Namespace:
         "--size", type=int, default=48, help="voxels of a side, here at the median of the stored spacing"
     )
     parser.add_argument("--stock", type=Path, required=True, help="the ordinary script, stock_training.py")
+    parser.add_argument("--stock-workers", type=int, default=2, help="loader processes of the ordinary script")
     parser.add_argument("--limit", type=int, default=None, help="training cases")
     parser.add_argument("--validation", type=int, default=200, help="validation cases")
     parser.add_argument("--epochs", type=int, default=3)
@@ -141,6 +142,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--stock-bf16", choices=("cpu", "cuda"), help="run the script under bf16 on this device")
     args = parser.parse_args()
     if min(args.epochs, args.compact_epochs or 2) < 2:
         parser.error("--epochs: rates are over the epochs after the first; give at least 2")
@@ -161,10 +163,13 @@ def run_stock(args: argparse.Namespace, train: list[Case], validation: list[Case
         with open(table, "w", newline="") as handle:
             csv.writer(handle).writerows([("image", "label"), *((case.path.absolute(), case.label) for case in train)])
         options = ["--epochs", args.epochs, "--batch", args.batch, "--size", args.size, "--network", name]
+        options += ["--workers", args.stock_workers]
         before, sys.argv = sys.argv, [str(args.stock), str(table), *map(str, options)]
         said, begun = io.StringIO(), time.perf_counter()
         try:
-            with contextlib.redirect_stdout(said):
+            # The script itself knows no bf16; nothing else of it is changed.
+            bf16 = torch.autocast(args.stock_bf16, torch.bfloat16) if args.stock_bf16 else contextlib.nullcontext()
+            with contextlib.redirect_stdout(said), bf16:
                 stock.main()
         finally:
             sys.argv = before

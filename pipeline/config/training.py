@@ -119,6 +119,23 @@ class Auxiliary(Section):
     weight: PositiveFloat = Field(1.0, description="of their mean squared error, in units of each column's variance")
 
 
+class Gpu(Section):
+    """How a GPU computes; without one none of these changes anything."""
+
+    tf32: bool = Field(
+        default=False, description="fp32 convolutions and products in TF32: faster, with three digits; bf16 ignores it"
+    )
+    deterministic: bool = Field(
+        default=True, description="operations that repeat themselves, where torch has them; false lets cuDNN choose"
+    )
+    channels_last: bool = Field(default=True, description="weights and features channels last, as tensor cores want")
+    compile: Literal["off", "cuda_graphs", "inductor"] = Field(
+        "off",
+        description="of training steps, in one process without accumulated batches: cuda_graphs for networks whose "
+        "kernels are short, inductor for long trainings",
+    )
+
+
 class Training(Section):
     """How the weights are found."""
 
@@ -157,6 +174,7 @@ class Training(Section):
         "32-true", description="auto: bf16-mixed where the device computes in bf16, else 32-true"
     )
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: a GPU when there is one")
+    gpu: Gpu = Field(Gpu(), description="how a GPU computes")
     devices: PositiveCount = Field(1, description="of each node; more than one process is started by torchrun")
     num_nodes: PositiveCount = Field(1, description="machines of a distributed training")
     networks_at_once: PositiveCount | None = Field(

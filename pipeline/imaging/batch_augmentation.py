@@ -105,8 +105,9 @@ def _draw_flip(transform: RandFlip, _: int) -> list[float]:
 
 
 def _flip(images: Tensor, flips: _Parameters, axis: int) -> Tensor:
-    rows = np.flatnonzero(flips)
-    images[rows] = images[rows].flip(axis)
+    if flips.any():
+        rows = _beside(np.flatnonzero(flips), images)
+        images[rows] = images[rows].flip(axis)
     return images
 
 
@@ -117,7 +118,9 @@ def _draw_turns(transform: RandRotate90, _: int) -> list[float]:
 
 def _turn(images: Tensor, turns: _Parameters, axes: tuple[int, int]) -> Tensor:
     for count in (1, 2, 3):
-        rows = np.flatnonzero(turns == count)
+        if not (turns == count).any():
+            continue
+        rows = _beside(np.flatnonzero(turns == count), images)
         images[rows] = torch.rot90(images[rows], count, axes)
     return images
 
@@ -140,7 +143,7 @@ def _affine(images: Tensor, parameters: _Parameters) -> Tensor:
     half = np.array(images.shape[2:]) / 2
     matrices = matrices * np.append(half, 1.0) / half[:, None]
     theta = np.concatenate([matrices[:, ::-1, -2::-1], matrices[:, ::-1, -1:]], axis=2)
-    grid = functional.affine_grid(torch.from_numpy(theta).to(images), list(images.shape), align_corners=False)
+    grid = functional.affine_grid(_beside(theta, images), list(images.shape), align_corners=False)
     return functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
@@ -150,10 +153,13 @@ def _draw_sigmas(transform: RandGaussianSmooth, dimensions: int) -> list[float]:
 
 
 def _smooth(images: Tensor, sigmas: _Parameters) -> Tensor:
-    rows = np.flatnonzero(sigmas[:, 0])
+    blurs = np.flatnonzero(sigmas[:, 0])
+    if not blurs.size:
+        return images
+    rows = _beside(blurs, images)
     blurred = images[rows]
     for axis in range(sigmas.shape[1]):
-        kernels = _kernel_matrices(torch.from_numpy(sigmas[rows, axis]).to(images), images.shape[axis + 2])
+        kernels = _kernel_matrices(_beside(sigmas[blurs, axis], images), images.shape[axis + 2])
         lines = blurred.movedim(axis + 2, -1)
         blurred = (lines.flatten(1, -2) @ kernels).view(lines.shape).movedim(-1, axis + 2)
     images[rows] = blurred
@@ -209,9 +215,20 @@ def _noise(images: Tensor, parameters: _Parameters) -> Tensor:
     return images
 
 
+def _beside(values: np.ndarray[Any, np.dtype[Any]], images: Tensor) -> Tensor:
+    """Parameters in the images' number format, or places as they are, on the images' device.
+
+    A plain copy to a GPU waits until the GPU has done all that it was given before; one from pinned memory does not.
+    """
+    tensor = torch.from_numpy(values)
+    if tensor.is_floating_point():
+        tensor = tensor.to(images.dtype)
+    return tensor.pin_memory().to(images.device, non_blocking=True) if images.is_cuda else tensor.to(images.device)
+
+
 def _per_case(values: _Parameters, images: Tensor) -> Tensor:
     """(B, 1) → (B, 1, 1, 1[, 1]), beside the images."""
-    return torch.from_numpy(values).to(images).reshape(-1, *[1] * (images.ndim - 1))
+    return _beside(values, images).reshape(-1, *[1] * (images.ndim - 1))
 
 
 _STEPS: dict[type, _Step] = {

@@ -9,17 +9,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def to_fast_layout(network: nn.Module) -> nn.Module:
+def to_fast_layout(network: nn.Module, *, channels_last: bool = True) -> nn.Module:
     """Weights channels last, a third faster, and layers changed that a CPU is slow at or slows others by; in place.
 
     Weights keep their names, shapes and values. Convolutions of one channel are folded where bf16 is computed, and
     pooling gives features back in the order and number format that it was given.
+
+    Args:
+        network: to change.
+        channels_last: whether weights are laid out so; False leaves them as they are.
     """
     for module in network.modules():
         # torch's own annotations lack the 3D format.
-        if isinstance(module, nn.Conv2d):
+        if channels_last and isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        elif isinstance(module, nn.Conv3d):
+        elif channels_last and isinstance(module, nn.Conv3d):
             module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         faster = _FASTER.get(type(module))
         if faster and getattr(module, "in_channels", 1) == 1:  # pooling has none

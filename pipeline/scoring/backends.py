@@ -32,6 +32,8 @@ def build_predict(network: nn.Module, backend: Backend, *, shape: tuple[int, ...
         shape: of one input, (1, R, A[, S]).
         device: of PyTorch's backends.
 
+    A batch that a GPU's memory does not hold is run in parts.
+
     Raises:
         UsageError: when the backend's package is not installed.
     """
@@ -42,13 +44,17 @@ def build_predict(network: nn.Module, backend: Backend, *, shape: tuple[int, ...
     import torch
 
     from pipeline.models.cpu_kernels import to_fast_layout
+    from pipeline.scoring.memory import PartsThatFit
 
+    on_gpu = torch.device(device).type == "cuda"
+    if on_gpu:  # TF32 would move probabilities in the fourth digit
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     network = to_fast_layout(network.to(device)).eval()
 
     @torch.inference_mode()
     def predict(images: NDArray[np.float32]) -> NDArray[np.float64]:
         batch = torch.from_numpy(images)
-        if device != "cpu":
+        if on_gpu:
             batch = batch.pin_memory()
         batch = batch.to(device=device, non_blocking=True)
         with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=backend == "bf16"):
@@ -56,7 +62,7 @@ def build_predict(network: nn.Module, backend: Backend, *, shape: tuple[int, ...
         found: NDArray[np.float64] = logits.double().cpu().numpy()
         return found
 
-    return predict
+    return PartsThatFit(predict)
 
 
 def _onnx(network: nn.Module, shape: tuple[int, ...]) -> Predict:

@@ -98,6 +98,7 @@ class WorkerPool:
         self._never_ready, self._was_ready = 0, False
         on_device = setup.device != "cpu"
         self._scorer: Scorer | None = setup.build() if on_device else None
+        self._check_device("before the first scan")
         self._device = ThreadPoolExecutor(1) if on_device else None  # scores one job while the next arrives
         self._on_device: deque[tuple[Job, Future[list[ScoreRow]]]] = deque()
 
@@ -137,7 +138,8 @@ class WorkerPool:
 
     def _attend(self) -> None:
         """Wait for something to happen, and deal with it."""
-        self._collect_from_device()
+        if self._collect_from_device():  # rows to hand out: the workers may have nothing left to say
+            return
         deadline = min(self._deadline(worker) for worker in self._workers)
         patience = 0.05 if self._on_device else min(max(deadline - time.monotonic(), 0.0), 60.0)
         heard = wait([worker.connection for worker in self._workers], timeout=patience)
@@ -169,10 +171,12 @@ class WorkerPool:
         reason = message.reason or f"{type(message.error).__name__}: {message.error}"
         raise UnfinishedError(f"a worker cannot start: {reason}")
 
-    def _collect_from_device(self) -> None:
+    def _collect_from_device(self) -> bool:
+        before = len(self._on_device)
         while self._on_device and (self._on_device[0][1].done() or len(self._on_device) > len(self._workers)):
             job, rows = self._on_device.popleft()
             self._rows.update(zip(job.numbers, rows.result(), strict=True))
+        return len(self._on_device) < before
 
     def _deadline(self, worker: Worker) -> float:
         """When a silent worker has had its time: one scan's, or in the network that of all its scans."""
@@ -228,11 +232,20 @@ class WorkerPool:
         ready = [worker for worker in self._workers if worker.ready]
         for worker in ready:
             worker.finish()
+        self._check_device("after the last scan")
         for worker in ready:
             while (message := worker.hear()) is not None:
                 if message.kind == "bye":
                     require_no_drift(message.drift, backend=self._setup.backend, when="after the last scan")
                     break
+
+    def _check_device(self, when: str) -> None:
+        """Score the golden scans where the networks run; workers check the reading, on the CPU."""
+        if self._scorer is None:
+            return
+        from pipeline.scoring.golden import golden_drift  # imports torch, as a scorer here has done already
+
+        require_no_drift(golden_drift(self._scorer, self._setup.folders), backend=self._setup.backend, when=when)
 
     def close(self) -> None:
         """Kill what is left."""

@@ -44,6 +44,7 @@ class TerminateOnNonFiniteLoss(Callback):
     def __init__(self, case_ids: Sequence[str]) -> None:
         self._case_ids = case_ids
         self._batch: tuple[Batch, int] | None = None
+        self._copied: tuple[torch.Tensor, torch.cuda.Event] | None = None
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
@@ -52,11 +53,32 @@ class TerminateOnNonFiniteLoss(Callback):
         self._batch = batch, batch_idx
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor) -> None:
-        """Look at the loss.
+        """Look at the loss; a GPU's is copied, and looked at once its backward pass has been started too.
 
         Raises:
             UnfinishedError: when it is not finite, naming the cases.
         """
+        if loss.is_cuda:
+            copied = loss.detach().to("cpu", non_blocking=True)
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record()
+            self._copied = copied, event
+        else:
+            self._require_finite(trainer, loss)
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at a GPU's loss: the weights are still those before it.
+
+        Raises:
+            UnfinishedError: when it is not finite, naming the cases.
+        """
+        if self._copied is not None:
+            loss, event = self._copied
+            event.synchronize()
+            self._copied = None
+            self._require_finite(trainer, loss)
+
+    def _require_finite(self, trainer: pl.Trainer, loss: torch.Tensor) -> None:
         if self._batch is None or bool(torch.isfinite(loss)):
             return
         batch, number = self._batch

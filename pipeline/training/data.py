@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from pipeline.config.experiment import Config
 from pipeline.imaging.augmentation import build_augmentation
 from pipeline.imaging.batch_augmentation import BatchAugmentation
-from pipeline.training.processes import Processes, processes
+from pipeline.training.processes import Processes, processes, uses_gpu
 from pipeline.training.shared_memory import too_small
 
 
@@ -184,6 +184,31 @@ class EpochBatches(Sampler[list[int]]):
             yield self._processes.share(batch.tolist())
 
 
+class BatchCopies:
+    """Copies batches to a GPU on a stream of their own, so that the GPU still computes the step before.
+
+    Args:
+        device: a CUDA device.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._device = device
+
+    def copy(self, batch: Batch) -> Batch:
+        """The batch on the device; ``cases`` stay on the CPU, which draws their augmentation."""
+        computing = torch.cuda.current_stream(self._device)
+        with torch.cuda.stream(self._stream):
+            tensors = {name: self._moved(getattr(batch, name)) for name in batch._fields if name != "cases"}
+        computing.wait_stream(self._stream)
+        for tensor in tensors.values():
+            tensor.record_stream(computing)  # its memory is not given to another copy while it is computed with
+        return batch._replace(**tensors)
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._device, non_blocking=True)
+
+
 class CasesDataModule(pl.LightningDataModule):
     """Loaders of both splits; training batches are augmented on the device that they have been moved to.
 
@@ -198,6 +223,7 @@ class CasesDataModule(pl.LightningDataModule):
         self._held: list[tuple[CaseTensors, Tensor]] = []
         self._train, self._validation, self._settings = train, validation, config.training
         self._workers = config.training.loader_workers
+        self._copies: BatchCopies | None = None
         if fault := self.shared_memory_fault():  # a loader process would wait for room that never comes
             self._workers = 0
             if processes().rank == 0:
@@ -230,6 +256,15 @@ class CasesDataModule(pl.LightningDataModule):
         """Cases that loader processes have in their hands, for when one of them dies."""
         return [cases.case_ids[place] for cases, held in self._held for place in held.flatten().tolist() if place >= 0]
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """To a GPU beside what it computes; elsewhere as Lightning does."""
+        if device.type != "cuda":
+            moved: Batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
+            return moved
+        if self._copies is None:
+            self._copies = BatchCopies(device)
+        return self._copies.copy(batch)
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment what training sees."""
         if self.trainer is None or not self.trainer.training:
@@ -258,5 +293,6 @@ class CasesDataModule(pl.LightningDataModule):
             sampler=batches,
             batch_size=None,
             num_workers=workers,
+            pin_memory=uses_gpu(self._settings),  # else a copy to the GPU waits for it
             persistent_workers=workers > 0,
         )

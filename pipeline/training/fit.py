@@ -25,6 +25,8 @@ from pipeline.models.networks import build_network, keep_outputs
 from pipeline.training.callbacks import Report, ResumedStop, StepSeeds, TerminateOnNonFiniteLoss
 from pipeline.training.checkpoints import LAST, AtomicCheckpointIO, checkpoints, monitored, readable
 from pipeline.training.data import CasesDataModule, CaseTensors
+from pipeline.training.gpu import set_tf32, training_forward
+from pipeline.training.memory import out_of_memory
 from pipeline.training.module import Classifier, prior_offset
 from pipeline.training.precision import precision_of
 from pipeline.training.processes import processes, share_batch_norm, uses_gpu
@@ -81,10 +83,13 @@ def fit(
         profile: print and track where the time goes.
 
     Raises:
-        UnfinishedError: when a loss or logit is not finite, a checkpoint cannot be written, or a loader process dies.
+        UnfinishedError: when a loss or logit is not finite, a checkpoint cannot be written, a loader process dies, or
+            the device's memory does not hold a batch.
         KeyboardInterrupt: on Ctrl-C, after ``last.ckpt`` of the last whole epoch is on disk.
     """
     pl.seed_everything(config.seed, workers=True, verbose=False)
+    if uses_gpu(config.training):
+        set_tf32(allowed=config.training.gpu.tf32)
     # Filling each new tensor helps to find operations that read what nobody wrote, and costs every step some time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     settings, dimensions = config.training, config.preprocessing.dimensions
@@ -92,7 +97,7 @@ def fit(
     findings = train.labels.shape[1]
     offset = prior_offset(train.labels[:, 0], settings.class_balance)
     network = build_network(config.network, dimensions=dimensions, outputs=findings + train.auxiliary.shape[1])
-    to_fast_layout(network)
+    to_fast_layout(network, channels_last=settings.gpu.channels_last or not uses_gpu(settings))
     if processes().count > 1:
         network = share_batch_norm(network, on_gpu=uses_gpu(settings))
     steps_an_epoch = math.ceil(len(data.batches) / settings.accumulate_batches)
@@ -103,6 +108,7 @@ def fit(
         findings=findings,
         steps=epochs * steps_an_epoch,
         positive_weight=math.exp(offset) if settings.class_balance == "weighted_loss" else 1.0,
+        training_forward=training_forward(network, settings),
     )
     kept = checkpoints(config, folder)
     shares = TimeShares(exact=profile)
@@ -111,7 +117,8 @@ def fit(
     callbacks = [*_callbacks(train, config), Pace(shares), Report(tracker), history, *told, *kept]
     with _quiet():
         trainer = _trainer(config, folder, callbacks, shares, epochs=epochs)
-        _run(trainer, module, data, readable(folder / LAST))
+        if not _run(trainer, module, data, readable(folder / LAST)):
+            raise out_of_memory(module.network, train, config)
     if profile:
         report_shares(shares.shares(), tracker, step=trainer.current_epoch)
     return replace(_load_best(module, kept[0], trainer, offset=offset), history=tuple(history.epochs))
@@ -122,14 +129,20 @@ def planned_epochs(steps_an_epoch: int, settings: Training) -> int:
     return max(settings.max_epochs, math.ceil(settings.min_steps / steps_an_epoch))
 
 
-def _run(trainer: pl.Trainer, module: Classifier, data: CasesDataModule, last: Path | None) -> None:
-    """Fit, and let Ctrl-C be a KeyboardInterrupt: Lightning turns it into an exit, and leaves the signal ignored."""
+def _run(trainer: pl.Trainer, module: Classifier, data: CasesDataModule, last: Path | None) -> bool:
+    """Fit, and let Ctrl-C be a KeyboardInterrupt: Lightning turns it into an exit, and leaves the signal ignored.
+
+    Returns:
+        False when the device's memory was too small; that error ends here, since it holds what filled the memory.
+    """
     handler = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     except SystemExit:
         if not trainer.interrupted:
             raise
+    except torch.OutOfMemoryError:
+        return False
     except (RuntimeError, ConnectionError, EOFError) as error:  # what a death looks like depends on its moment
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
@@ -144,6 +157,7 @@ def _run(trainer: pl.Trainer, module: Classifier, data: CasesDataModule, last: P
             signal.signal(signal.SIGINT, handler)
     if trainer.interrupted:
         raise KeyboardInterrupt
+    return True
 
 
 def _callbacks(train: CaseTensors, config: Config) -> list[Callback]:
@@ -183,7 +197,8 @@ def _trainer(config: Config, folder: Path, callbacks: list[Callback], shares: Ti
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=1,
-        deterministic="warn",
+        deterministic="warn" if settings.gpu.deterministic or not uses_gpu(settings) else False,
+        benchmark=(uses_gpu(settings) and not settings.gpu.deterministic) or None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -41,13 +42,23 @@ class Classifier(pl.LightningModule):
         findings: F.
         steps: optimiser steps of the whole training.
         positive_weight: of a malignant case in the loss.
+        training_forward: how training calls the network; as it is by default.
     """
 
     def __init__(
-        self, network: nn.Module, config: Training, *, steps: int, findings: int = 1, positive_weight: float = 1.0
+        self,
+        network: nn.Module,
+        config: Training,
+        *,
+        steps: int,
+        findings: int = 1,
+        positive_weight: float = 1.0,
+        training_forward: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.network, self.findings = network, findings
+        # A network is no attribute twice: its weights would have two names.
+        self._training_forward = None if isinstance(training_forward, nn.Module) else training_forward
         self._config, self._steps = config, steps
         self.register_buffer("positive_weight", torch.tensor(positive_weight), persistent=False)
         self._validation: list[tuple[Tensor, Tensor]] = []
@@ -60,7 +71,7 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Loss of one batch: of the logits, and of what the auxiliary columns hold; what is unknown is left out."""
         targets, auxiliary = batch.targets, batch.auxiliary
-        outputs = self.network(batch.images)  # (B, F + K)
+        outputs = (self._training_forward or self.network)(batch.images)  # (B, F + K)
         loss = _log_loss(outputs[:, : self.findings], targets, self.positive_weight)
         if self._config.auxiliary and bool((known := auxiliary.isfinite()).any()):
             loss = loss + self._config.auxiliary.weight * mse_loss(outputs[:, self.findings :][known], auxiliary[known])

@@ -105,8 +105,9 @@ class Pace(Callback):
         left = (trainer.max_epochs or 0) - self._first_epoch - done
         pl_module.log_dict(
             {
-                "cases_per_second": self._seen / (now - self._epoch_begun),
-                "minutes_left": (now - self._begun) / done * left / 60,
+                # On the CPU: a number would be copied to a GPU, which waits for all that the GPU still has to do.
+                "cases_per_second": torch.tensor(self._seen / (now - self._epoch_begun)),
+                "minutes_left": torch.tensor((now - self._begun) / done * left / 60),
             },
             prog_bar=True,
             on_step=True,
