@@ -16,7 +16,7 @@ from pipeline.config.training import Network
 from pipeline.evaluation.calibration.calibrator import Calibrator, logit, sigmoid
 from pipeline.evaluation.decisions.operating_points import OperatingPoint
 from pipeline.imaging.envelope import Envelope
-from pipeline.scoring.model_description import LabelMeaning, PatientHashes
+from pipeline.scoring.model_description import LabelMeaning, ModelFacts, PatientHashes
 from pipeline.scoring.model_directory import Member, save_model
 from pipeline.scoring.rows import schema
 from pipeline.tracking.registry import log_model, register
@@ -98,19 +98,24 @@ def save_coded(
                 (Calibrator("temperature", {"temperature": temperature}, -shift * temperature),),
             )
         ],
-        name="coded",
-        network=NETWORK,
-        preprocessing=label.pop("preprocessing", PREPROCESSING),
-        modality="other",
-        operating_points=[point],
-        label=LabelMeaning(**{"source": "made up", "intensities": "simulated", **label}),
-        envelope=Envelope(modality="other", cases=9, limits={}) if envelope else None,
-        prevalence_at_calibration=0.5,
-        patients=PatientHashes.of(
-            "salt", {"train": trained_on, "validation": ["v"], "calibration": ["k"]}, case_ids=case_ids, images=images
+        ModelFacts(
+            name="coded",
+            network=NETWORK,
+            preprocessing=label.pop("preprocessing", PREPROCESSING),
+            modality="other",
+            operating_points=(point.to_json(),),
+            label=LabelMeaning(**{"source": "made up", "intensities": "simulated", **label}),
+            envelope=Envelope(modality="other", cases=9, limits={}).to_json() if envelope else None,
+            prevalence_at_calibration=0.5,
+            patients=PatientHashes.of(
+                "salt",
+                {"train": trained_on, "validation": ["v"], "calibration": ["k"]},
+                case_ids=case_ids,
+                images=images,
+            ),
+            provenance=provenance or {},
+            refer_zone=refer_zone and refer_zone.to_json(),
         ),
-        provenance=provenance or {},
-        refer_zone=refer_zone,
     )
 
 

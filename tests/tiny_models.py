@@ -15,7 +15,7 @@ from pipeline.evaluation.calibration.fit import fit_calibrator
 from pipeline.evaluation.decisions.operating_points import choose_operating_point
 from pipeline.models.networks import build_network
 from pipeline.scoring.golden import add_golden
-from pipeline.scoring.model_description import LabelMeaning, PatientHashes
+from pipeline.scoring.model_description import LabelMeaning, ModelFacts, PatientHashes
 from pipeline.scoring.model_directory import Member, save_model
 
 PREPROCESSING = Preprocessing(dimensions=3, region="lesion", size=(28, 28, 28), spacing_mm=(1.0, 1.0, 1.0))
@@ -42,21 +42,23 @@ def save_tiny(
     return save_model(
         folder,
         [Member(build_network(NETWORK, dimensions=3, outputs=len(findings)), calibrators)],
-        name="tiny",
-        network=NETWORK,
-        preprocessing=preprocessing,
-        modality="CT",
-        operating_points=[
-            choose_operating_point(labels, calibrator.apply(column), rule="sensitivity", target=0.9)
-            for calibrator, column in zip(calibrators, logits, strict=True)
-        ],
-        findings=findings,
-        label=LabelMeaning(source="made up", intensities="simulated"),
-        envelope=envelope,
-        prevalence_at_calibration=0.5,
-        patients=PatientHashes.of("salt", {"train": ["a", "b"], "validation": ["c"], "calibration": ["d"]}),
-        provenance=provenance or {},
-        refer_zone=refer_zone,
+        ModelFacts(
+            name="tiny",
+            network=NETWORK,
+            preprocessing=preprocessing,
+            modality="CT",
+            operating_points=tuple(
+                choose_operating_point(labels, calibrator.apply(column), rule="sensitivity", target=0.9).to_json()
+                for calibrator, column in zip(calibrators, logits, strict=True)
+            ),
+            findings=findings,
+            label=LabelMeaning(source="made up", intensities="simulated"),
+            envelope=envelope and envelope.to_json(),
+            prevalence_at_calibration=0.5,
+            patients=PatientHashes.of("salt", {"train": ["a", "b"], "validation": ["c"], "calibration": ["d"]}),
+            provenance=provenance or {},
+            refer_zone=refer_zone and refer_zone.to_json(),
+        ),
     )
 
 

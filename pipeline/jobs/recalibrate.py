@@ -23,7 +23,7 @@ from pipeline.evaluation.calibration.calibrator import sigmoid
 from pipeline.evaluation.metrics import log_odds
 from pipeline.scoring.drift import GIVEN_MEASURES, PROBABILITY, fit_probability_references, references_to_json
 from pipeline.scoring.golden import add_golden
-from pipeline.scoring.model_description import LabelMeaning, ModelDescription, PatientHashes
+from pipeline.scoring.model_description import LabelMeaning, ModelDescription, ModelFacts, PatientHashes
 from pipeline.scoring.model_directory import Member, Model, load_model, save_model
 from pipeline.scoring.rows import ScoreRow
 from pipeline.tracking.promotion import find_version
@@ -197,29 +197,31 @@ def _save(
             )
             for number, member in enumerate(model.members)
         ],
-        name=old.name,
-        network=old.network,
-        preprocessing=old.preprocessing,
-        modality=old.modality,
-        findings=model.findings,
-        operating_points=[
-            refits[name].operating_point if name in refits else point
-            for name, point in zip(model.findings, model.operating_points, strict=True)
-        ],
-        label=_label(old, manifest),
-        envelope=model.envelope,
-        prevalence_at_calibration=first.prevalence,
-        patients=old.patients.joined(
-            PatientHashes.of(
-                old.patients.salt,
-                {"train": (), "validation": (), "calibration": [str(each.case.patient_id) for each in usable]},
-                case_ids=[each.case.case_id for each in usable],
-                images=[str(each.row.image_sha256) for each in usable],
-            )
+        ModelFacts(
+            name=old.name,
+            network=old.network,
+            preprocessing=old.preprocessing,
+            modality=old.modality,
+            findings=model.findings,
+            operating_points=tuple(
+                (refits[name].operating_point if name in refits else point).to_json()
+                for name, point in zip(model.findings, model.operating_points, strict=True)
+            ),
+            label=_label(old, manifest),
+            envelope=old.envelope,
+            prevalence_at_calibration=first.prevalence,
+            patients=old.patients.joined(
+                PatientHashes.of(
+                    old.patients.salt,
+                    {"train": (), "validation": (), "calibration": [str(each.case.patient_id) for each in usable]},
+                    case_ids=[each.case.case_id for each in usable],
+                    images=[str(each.row.image_sha256) for each in usable],
+                )
+            ),
+            provenance={**public_values(old.provenance), "recalibration": _provenance(model, refits, manifest, run)},
+            drift_reference=_drift_reference(old, refits, usable),
+            refer_zone=None if first.refer_zone is None else first.refer_zone.to_json(),
         ),
-        provenance={**public_values(old.provenance), "recalibration": _provenance(model, refits, manifest, run)},
-        drift_reference=_drift_reference(old, refits, usable),
-        refer_zone=first.refer_zone,
     )
     add_golden(folder)
     return description

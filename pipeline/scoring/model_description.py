@@ -132,27 +132,43 @@ class Digests(Section):
     preprocessing: str
 
 
-class ModelDescription(Section):
-    """``model.json``; ``operating_points`` has one for each finding, in order."""
+class ModelFacts(Section):
+    """What is known of a model beside its weights and their calibrators.
 
-    schema_version: Literal[1] = 1
+    Attributes:
+        findings: what it gives probabilities of, the label first.
+        operating_points: one for each finding, in order; ``OperatingPoint.to_json``.
+        envelope: what scoring accepts, ``Envelope.to_json``; None accepts whatever the declared modality allows.
+        prevalence_at_calibration: share of malignant cases that the calibrators were fitted on.
+        patients: hashes of those that it has seen.
+        provenance: where it came from; changes no probability.
+        drift_reference: of the training cases, for scoring to compare with; changes no probability.
+        refer_zone: ``ReferZone.to_json``; None refers no case.
+    """
+
     name: str
     findings: tuple[str, ...] = (MALIGNANT,)
-    members: tuple[MemberDescription, ...] = Field(min_length=1)
     network: Network
-    dimensions: Literal[2, 3]
     preprocessing: Preprocessing
     modality: Modality
-    input_contract: str
     operating_points: tuple[dict[str, Any], ...]
     label: LabelMeaning
     envelope: dict[str, Any] | None
     prevalence_at_calibration: float
     patients: PatientHashes
-    digests: Digests
     provenance: dict[str, Any]
-    drift_reference: dict[str, Any] = Field(default_factory=dict)  # changes no probability
+    drift_reference: dict[str, Any] = Field(default_factory=dict)
     refer_zone: dict[str, Any] | None = None
+
+
+class ModelDescription(ModelFacts):
+    """``model.json``: the facts, and what follows from them and from the weights."""
+
+    schema_version: Literal[1] = 1
+    members: tuple[MemberDescription, ...] = Field(min_length=1)
+    dimensions: Literal[2, 3]
+    input_contract: str
+    digests: Digests
 
     @property
     def covariates(self) -> dict[str, Scale]:
@@ -217,38 +233,32 @@ def input_contract(preprocessing: Preprocessing, modality: str, *, covariates: I
     return f"{modality} {preprocessing.dimensions}D, {what}{columns}, {size} voxels, {spacing}"
 
 
-def model_digest(
-    weights_sha256: Sequence[str],
-    calibrators: Sequence[Mapping[str, Any]],
-    network: Mapping[str, Any],
-    preprocessing: Mapping[str, Any],
-    modality: str,
-    envelope: Envelope | None,
-    *,
-    refer_zone: Mapping[str, Any] | None = None,
-    findings: Sequence[str] = (MALIGNANT,),
-    operating_points: Sequence[Mapping[str, Any]] = (),
-    covariates: Sequence[Mapping[str, Covariate]] = (),
-) -> str:
+def model_digest(description: Mapping[str, Any]) -> str:
     """Digest of the weights and of whatever else changes a probability, or withholds it or a decision.
 
     With several findings also of their names and operating points, so that none can be taken for another.
+
+    Args:
+        description: the object of ``model.json`` as it is written; its digests are not looked at.
     """
+    members = description["members"]
     covered = {
-        "weights": list(weights_sha256),
-        "calibrators": [dict(calibrator) for calibrator in calibrators],
-        "network": dict(network),
-        "preprocessing": dict(preprocessing),
-        "modality": modality,
-        "envelope": None if envelope is None else envelope.to_json(),
+        "weights": [member["weights_sha256"] for member in members],
+        "calibrators": [
+            calibrator
+            for member in members
+            for calibrator in (member["calibrator"], *member.get("other_calibrators", ()))
+        ],
+        **{name: description[name] for name in ("network", "preprocessing", "modality", "envelope")},
     }
     # Absent, not null, where there is none: the digests of other models stay what they were.
-    if refer_zone is not None:
-        covered["refer_zone"] = dict(refer_zone)
-    if len(findings) > 1:
-        covered |= {"findings": list(findings), "operating_points": [dict(point) for point in operating_points]}
+    if description.get("refer_zone") is not None:
+        covered["refer_zone"] = description["refer_zone"]
+    if len(description.get("findings", ())) > 1:
+        covered |= {name: description[name] for name in ("findings", "operating_points")}
+    covariates = [member.get("covariates", {}) for member in members]
     if any(covariates):
-        covered["covariates"] = [{name: column.model_dump() for name, column in each.items()} for each in covariates]
+        covered["covariates"] = covariates
     return sha256_json(covered)
 
 

@@ -19,8 +19,6 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pipeline.config.inputs import MALIGNANT, Modality, Preprocessing
-from pipeline.config.training import Network
 from pipeline.errors import ModelError
 from pipeline.evaluation.calibration.calibrator import Calibrator
 from pipeline.evaluation.covariates import CovariateTerm
@@ -32,10 +30,9 @@ from pipeline.models.networks import build_network
 from pipeline.scoring.model_description import (
     JSON_NAME,
     Digests,
-    LabelMeaning,
     MemberDescription,
     ModelDescription,
-    PatientHashes,
+    ModelFacts,
     input_contract,
     model_digest,
     read_description,
@@ -82,27 +79,13 @@ class Model:
         return f"{self.description.name}@{self.description.digests.model[:12]}"
 
 
-def save_model(
-    folder: Path,
-    members: Sequence[Member],
-    *,
-    name: str,
-    network: Network,
-    preprocessing: Preprocessing,
-    modality: Modality,
-    operating_points: Sequence[OperatingPoint],
-    label: LabelMeaning,
-    envelope: Envelope | None,
-    prevalence_at_calibration: float,
-    patients: PatientHashes,
-    provenance: Mapping[str, Any],
-    drift_reference: Mapping[str, Any] | None = None,
-    refer_zone: ReferZone | None = None,
-    findings: Sequence[str] = (MALIGNANT,),
-) -> ModelDescription:
+def save_model(folder: Path, members: Sequence[Member], facts: ModelFacts) -> ModelDescription:
     """Write a model directory, whole or not at all, and return its description.
 
-    Members have a calibrator, and ``operating_points`` a point, for each of ``findings``.
+    Args:
+        folder: must not exist.
+        members: each with a calibrator for every finding.
+        facts: of the model; an operating point for every finding.
     """
     blobs = [
         save_tensors({key: value.contiguous() for key, value in member.network.state_dict().items()})
@@ -111,58 +94,32 @@ def save_model(
     names = [
         "model.safetensors" if len(members) == 1 else f"model-{number}.safetensors" for number in range(len(members))
     ]
-    digests = [sha256_bytes(blob) for blob in blobs]
-    zone = None if refer_zone is None else refer_zone.to_json()
-    calibrators = [[calibrator.to_json() for calibrator in member.calibrators] for member in members]
-    covariates = [dict(member.covariates.columns) for member in members]
-    points = tuple(point.to_json() for point in operating_points)
+    described = [_describe(*parts) for parts in zip(members, names, blobs, strict=True)]
+    preprocessing = facts.preprocessing
+    written = facts.model_dump(mode="json") | {"members": [member.model_dump(mode="json") for member in described]}
     description = ModelDescription(
-        name=name,
-        findings=tuple(findings),
-        members=tuple(
-            MemberDescription(
-                weights=file,
-                weights_sha256=digest,
-                calibrator=first,
-                other_calibrators=tuple(others),
-                covariates=columns,
-            )
-            for file, digest, (first, *others), columns in zip(names, digests, calibrators, covariates, strict=True)
-        ),
-        network=network,
+        **{name: getattr(facts, name) for name in ModelFacts.model_fields},
+        members=tuple(described),
         dimensions=preprocessing.dimensions,
-        preprocessing=preprocessing,
-        modality=modality,
-        input_contract=input_contract(preprocessing, modality, covariates=covariates[0]),
-        operating_points=points,
-        label=label,
-        envelope=None if envelope is None else envelope.to_json(),
-        prevalence_at_calibration=prevalence_at_calibration,
-        patients=patients,
-        digests=Digests(
-            model=model_digest(
-                digests,
-                [each for member in calibrators for each in member],
-                network.model_dump(mode="json"),
-                preprocessing.model_dump(mode="json"),
-                modality,
-                envelope,
-                refer_zone=zone,
-                findings=findings,
-                operating_points=points,
-                covariates=covariates,
-            ),
-            preprocessing=sha256_json(preprocessing.model_dump(mode="json")),
-        ),
-        provenance=dict(provenance),
-        drift_reference=dict(drift_reference or {}),
-        refer_zone=zone,
+        input_contract=input_contract(preprocessing, facts.modality, covariates=described[0].covariates),
+        digests=Digests(model=model_digest(written), preprocessing=sha256_json(preprocessing.model_dump(mode="json"))),
     )
     with atomic_folder(folder, private=False) as temporary:
         for file, blob in zip(names, blobs, strict=True):
             (temporary / file).write_bytes(blob)
         (temporary / JSON_NAME).write_text(description.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return description
+
+
+def _describe(member: Member, file: str, weights: bytes) -> MemberDescription:
+    first, *others = [calibrator.to_json() for calibrator in member.calibrators]
+    return MemberDescription(
+        weights=file,
+        weights_sha256=sha256_bytes(weights),
+        calibrator=first,
+        other_calibrators=tuple(others),
+        covariates=dict(member.covariates.columns),
+    )
 
 
 def load_model(folder: Path) -> Model:

@@ -39,14 +39,7 @@ def test_digest_covers_what_changes_a_probability_and_nothing_else(tmp_path):
 def test_a_model_of_before_a_configuration_key_existed_still_loads(tmp_path):
     description = save_tiny(tmp_path / "model")
     older = {key: value for key, value in description.network.model_dump(mode="json").items() if key != "pooling"}
-    digest = model_digest(
-        [member.weights_sha256 for member in description.members],
-        [each for member in description.members for each in member.calibrators],
-        older,
-        description.preprocessing.model_dump(mode="json"),
-        description.modality,
-        None,
-    )
+    digest = model_digest(description.model_dump(mode="json") | {"network": older})
     edit(tmp_path / "model", network=older)
     with pytest.raises(ModelError, match="was edited after training"):  # a key that was covered may not go away
         load_model(tmp_path / "model")
@@ -139,14 +132,7 @@ def test_a_description_with_a_digest_that_fits_still_takes_no_memory(tmp_path, s
     """Whoever writes a hostile description can compute its digest too."""
     description = save_tiny(tmp_path / "model").model_dump(mode="json")
     description[section] |= values
-    digest = model_digest(
-        [member["weights_sha256"] for member in description["members"]],
-        [member["calibrator"] for member in description["members"]],
-        description["network"],
-        description["preprocessing"],
-        description["modality"],
-        None,
-    )
+    digest = model_digest(description)
     edit(tmp_path / "model", **{section: description[section]}, digests=description["digests"] | {"model": digest})
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (memory_in_use() + (1 << 30), before[1]))

@@ -25,7 +25,7 @@ from pipeline.scoring.drift import (
     references_to_json,
 )
 from pipeline.scoring.golden import add_golden
-from pipeline.scoring.model_description import LabelMeaning, ModelDescription, PatientHashes
+from pipeline.scoring.model_description import LabelMeaning, ModelDescription, ModelFacts, PatientHashes
 from pipeline.scoring.model_directory import Member, save_model
 from pipeline.tracking.runs import TrackedRun
 from pipeline.training.fit import Fitted
@@ -224,24 +224,26 @@ def _save(
             Member(network.network, tuple(fit.calibrator for fit in judgement.calibrations), judgement.covariates)
             for network in fitted
         ],
-        name=config.name,
-        network=config.network,
-        preprocessing=config.preprocessing,
-        modality=config.data.modality,
-        findings=config.data.findings,
-        operating_points=list(judgement.operating_points.values()),
-        label=LabelMeaning(source=config.data.label_source, intensities=config.data.intensities),
-        envelope=_envelope(config, seen["train"]),
-        prevalence_at_calibration=judgement.prevalence_at_calibration,
-        patients=PatientHashes.of(
-            provenance["mlflow_run_id"],
-            patients,
-            case_ids=[each.case.case_id for cases in seen.values() for each in cases],
-            images=[each.input.scan.digest for cases in seen.values() for each in cases],
+        ModelFacts(
+            name=config.name,
+            network=config.network,
+            preprocessing=config.preprocessing,
+            modality=config.data.modality,
+            findings=config.data.findings,
+            operating_points=tuple(point.to_json() for point in judgement.operating_points.values()),
+            label=LabelMeaning(source=config.data.label_source, intensities=config.data.intensities),
+            envelope=_envelope(config, seen["train"]).to_json(),
+            prevalence_at_calibration=judgement.prevalence_at_calibration,
+            patients=PatientHashes.of(
+                provenance["mlflow_run_id"],
+                patients,
+                case_ids=[each.case.case_id for cases in seen.values() for each in cases],
+                images=[each.input.scan.digest for cases in seen.values() for each in cases],
+            ),
+            provenance={**provenance, "calibration": judgement.calibration_to_json()},
+            drift_reference=references_to_json(_drift_references(measures, patients["train"], cohort, judgement)),
+            refer_zone=None if judgement.refer_zone is None else judgement.refer_zone.to_json(),
         ),
-        provenance={**provenance, "calibration": judgement.calibration_to_json()},
-        drift_reference=references_to_json(_drift_references(measures, patients["train"], cohort, judgement)),
-        refer_zone=judgement.refer_zone,
     )
     add_golden(folder)
     return description
