@@ -69,12 +69,12 @@ def evaluate(
     thresholds = labelled.thresholds(operating_point.threshold)
     uncalibrated = sigmoid(labelled.logits)
     statistics = _statistics(labels, probabilities, patients, thresholds, resamples=resamples, rng=bootstrap_rng)
-    intervals, undefined = _settle(statistics | _uncalibrated_statistics(labels, uncalibrated, patients))
+    intervals, undefined = settle(statistics | _uncalibrated_statistics(labels, uncalibrated, patients))
     distances, no_curve = _curve_distances(labels, probabilities, patients, rng=curve_rng)
     intervals, undefined = intervals | distances, undefined | no_curve
     cautions = _cautions(labels, probabilities, patients, thresholds)
     drawn = PatientLabels.of(labels, probabilities, patients)
-    null, reason = _attempt(
+    null, reason = attempt(
         lambda: calibration_error.ece_null(probabilities, drawn, bins=bins, rng=null_rng, draws=null_draws)
     )
     return Evaluation(
@@ -194,7 +194,7 @@ def _curve_distances(
     labels: IntArray, probabilities: FloatArray, patients: npt.NDArray[np.str_], *, rng: np.random.Generator
 ) -> tuple[dict[str, Interval], dict[str, str]]:
     """ICI, E50 and E90, or the reason why there is no curve, under each of their names."""
-    curve, reason = _attempt(lambda: fit_calibration_curve(labels, probabilities, patients, rng=rng))
+    curve, reason = attempt(lambda: fit_calibration_curve(labels, probabilities, patients, rng=rng))
     if curve is None:
         return {}, dict.fromkeys(CURVE_STATISTICS, reason or "")
     return calibration_distances(curve, probabilities), {}
@@ -214,17 +214,19 @@ def _cautions(
     return {name: caution for name, caution in cautions.items() if caution is not None}
 
 
-def _attempt(compute: Callable[[], _T]) -> tuple[_T | None, str | None]:
+def attempt(compute: Callable[[], _T]) -> tuple[_T | None, str | None]:
+    """What ``compute`` returns, or the reason why it is undefined."""
     try:
         return compute(), None
     except UndefinedMetricError as error:
         return None, str(error)
 
 
-def _settle(statistics: Mapping[str, Callable[[], Interval]]) -> tuple[dict[str, Interval], dict[str, str]]:
+def settle(statistics: Mapping[str, Callable[[], Interval]]) -> tuple[dict[str, Interval], dict[str, str]]:
+    """The statistics that are defined by name, and why the others are not."""
     intervals, undefined = {}, {}
     for name, compute in statistics.items():
-        interval, reason = _attempt(compute)
+        interval, reason = attempt(compute)
         if interval is not None:
             intervals[name] = interval
         else:
@@ -233,7 +235,7 @@ def _settle(statistics: Mapping[str, Callable[[], Interval]]) -> tuple[dict[str,
 
 
 def _summary(labels: IntArray, probabilities: FloatArray, *, bins: int) -> CalibrationSummary:
-    ece, _ = _attempt(lambda: calibration_error.expected_calibration_error(labels, probabilities, bins=bins))
+    ece, _ = attempt(lambda: calibration_error.expected_calibration_error(labels, probabilities, bins=bins))
     return CalibrationSummary(
         brier_score=metrics.brier_score(labels, probabilities),
         log_loss=metrics.log_loss(labels, probabilities),

@@ -22,6 +22,7 @@ from pipeline.evaluation.arrays import (
 )
 from pipeline.evaluation.calibration.calibrator import sigmoid
 from pipeline.evaluation.intervals import delong, resampling
+from pipeline.evaluation.intervals.clustered import wilson_limits
 from pipeline.evaluation.intervals.interval import Interval, normal_quantile, t_quantile
 
 PERCENTILES = ((1.0 - 0.95) / 2.0, (1.0 + 0.95) / 2.0)  # of the 95 % interval
@@ -51,6 +52,35 @@ def _defined(name: str, estimate: float, replicates: FloatArray) -> FloatArray:
             "expected at most 5 %; too few patients of a class to say"
         )
     return defined
+
+
+def bootstrap_share_interval(
+    name: str, estimate: float, replicates: FloatArray, *, cases: int, patients: int
+) -> Interval:
+    """A share with Wilson's interval, whose effective number of cases has the variance of the patient bootstrap.
+
+    For shares that are no plain mean over cases, as sensitivity at a rate of false positives. The percentile interval
+    ends at 1 long before the truth does, and shrinks to a point where every case was right.
+
+    Args:
+        name: of the share, in messages.
+        estimate: on all cases.
+        replicates: on each resample of the patients; NaN where undefined.
+        cases: that the share is of; the effective number is no larger.
+        patients: that they come from; the effective number where the resamples show no spread.
+
+    Raises:
+        UndefinedMetricError: when over 5 % of the resamples do not define it.
+
+    Source: Wilson, 1927; effective sample size and its correction for degrees of freedom, Korn & Graubard, 1998.
+    """
+    defined = _defined(name, estimate, replicates)
+    variance, effective = float(defined.var(ddof=1)), float(patients)
+    if 0.0 < estimate < 1.0 and variance > 0.0:
+        effective = min(estimate * (1.0 - estimate) / variance, float(cases))
+        effective *= (t_quantile(cases - 1) / t_quantile(patients - 1)) ** 2
+    lower, upper = wilson_limits(estimate, effective)
+    return Interval(estimate, min(lower, estimate), max(upper, estimate), method="patient bootstrap, Wilson")
 
 
 def average_precision_interval(

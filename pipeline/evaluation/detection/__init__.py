@@ -1,0 +1,1 @@
+"""Judging a detector from its candidates and the true lesions: FROC, localisation, calibration, and whole scans."""

@@ -1,0 +1,154 @@
+"""Probability that a scan holds a malignant lesion, from its candidates: a leaky noisy-or, fitted on held-out scans."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import CalibrationError
+from pipeline.evaluation.arrays import FloatArray, as_labels, as_scores
+
+FEWEST_SCANS = 5  # of each class, to fit two numbers
+_PRIOR = 0.5  # scans added to either side of leak and weight, so that neither is ever 0 or 1
+_JSON_KEYS = {"classifier_digest", "leak", "weight"}
+_DIGEST = re.compile(r"[0-9a-f]{8,128}")
+
+
+@dataclass(frozen=True)
+class ScanProbability:
+    """Leaky noisy-or over the candidates of a scan.
+
+    ``P = 1 - (1 - leak) * product over candidates of (1 - weight * nodule * malignant)``: the scan is malignant
+    when any of its candidates is a malignant lesion, independently of each other, or when one was not found.
+
+    Attributes:
+        leak: probability that a scan without candidates is malignant, in (0, 1).
+        weight: share of a candidate's probability that counts, in (0, 1]; below 1 where several candidates of a scan
+            are alike, or the two stages together are overconfident.
+        classifier_digest: model digest of the classifier whose probabilities it was fitted on.
+
+    Source: Pearl, 1988 (noisy-or with a leak); Liao et al., 2019 (for nodules of a CT).
+    """
+
+    leak: float
+    weight: float
+    classifier_digest: str
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.leak < 1.0 or not 0.0 < self.weight <= 1.0:
+            raise CalibrationError(
+                f"scan probability: leak {self.leak}, weight {self.weight}; expected leak in (0, 1), weight in (0, 1]"
+            )
+        if not _DIGEST.fullmatch(self.classifier_digest):
+            raise CalibrationError("scan probability: classifier_digest is not a digest; expected hexadecimal digits")
+
+    def apply(self, nodule: npt.ArrayLike, malignant: npt.ArrayLike) -> float:
+        """Probability that the scan holds a malignant lesion, in [leak, 1].
+
+        Args:
+            nodule: calibrated probability of each candidate that it is a lesion, shape (n,); n may be 0.
+            malignant: calibrated probability of each candidate that it is malignant if it is a lesion, shape (n,).
+
+        Raises:
+            CalibrationError: when a value lies outside [0, 1], or their numbers differ.
+
+        Example:
+            >>> ScanProbability(leak=0.1, weight=1.0, classifier_digest="0" * 64).apply([0.8], [0.5])
+            0.46
+        """
+        products = candidate_products(nodule, malignant)
+        return float(-np.expm1(np.log1p(-self.leak) + np.log1p(-self.weight * products).sum()))
+
+    def describe(self) -> str:
+        """One line for summaries and reports."""
+        return f"leaky noisy-or, leak {self.leak:.3g}, weight {self.weight:.3g}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, for ``model.json``; ``from_json`` gives back an equal one."""
+        return {"classifier_digest": self.classifier_digest, "leak": self.leak, "weight": self.weight}
+
+    @classmethod
+    def from_json(cls, value: Any) -> ScanProbability:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            CalibrationError: for anything else.
+        """
+        if not isinstance(value, Mapping) or set(value) != _JSON_KEYS:
+            raise CalibrationError(f"scan probability: expected an object with {', '.join(sorted(_JSON_KEYS))}")
+        numbers = (value["leak"], value["weight"])
+        if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
+            raise CalibrationError("scan probability: leak and weight are not numbers")
+        if not isinstance(value["classifier_digest"], str):
+            raise CalibrationError("scan probability: classifier_digest is not text")
+        return cls(float(numbers[0]), float(numbers[1]), value["classifier_digest"])
+
+
+def candidate_products(nodule: npt.ArrayLike, malignant: npt.ArrayLike) -> FloatArray:
+    """Probability of each candidate that it is a malignant lesion, shape (n,).
+
+    Raises:
+        CalibrationError: when a value lies outside [0, 1], or their numbers differ.
+    """
+    first, second = (as_scores(values, name="candidates", error=CalibrationError) for values in (nodule, malignant))
+    if first.shape != second.shape or first.ndim != 1:
+        raise CalibrationError(
+            f"candidates: {first.shape} probabilities of a lesion and {second.shape} of malignancy; expected as many"
+        )
+    if any(values.size and (values.min() < 0.0 or values.max() > 1.0) for values in (first, second)):
+        raise CalibrationError("candidates: a probability lies outside [0, 1]; pass probabilities, not logits")
+    return first * second
+
+
+def fit_scan_probability(
+    products: Sequence[npt.ArrayLike], labels: npt.ArrayLike, *, classifier_digest: str
+) -> ScanProbability:
+    """Fit leak and weight by maximum likelihood on scans that neither stage was trained on.
+
+    Half a scan is added to either side of both (the mode under Beta(1.5, 1.5) priors), so that a leak of 0, which would
+    call it impossible that a scan without candidates is malignant, is never fitted.
+
+    Args:
+        products: of each scan the `candidate_products` of its candidates, none for some.
+        labels: 1 where the scan holds a malignant lesion, else 0, shape (scans,).
+        classifier_digest: model digest of the classifier.
+
+    Raises:
+        CalibrationError: with fewer than 5 scans of a class, or a product outside [0, 1].
+    """
+    from scipy.optimize import minimize
+
+    truth = as_labels(labels, error=CalibrationError)
+    parts = [as_scores(values, name="candidates", error=CalibrationError).reshape(-1) for values in products]
+    if len(parts) != truth.size:
+        raise CalibrationError(f"scan probability: {len(parts)} scans and {truth.size} labels; expected as many")
+    malignant, benign = int(truth.sum()), int((truth == 0).sum())
+    if min(malignant, benign) < FEWEST_SCANS:
+        raise CalibrationError(
+            f"scan probability: {malignant} malignant and {benign} benign calibration scans, expected at least "
+            f"{FEWEST_SCANS} of each"
+        )
+    every = np.concatenate([*parts, np.zeros(0)])
+    if every.size and (every.min() < 0.0 or every.max() > 1.0):
+        raise CalibrationError("scan probability: a product lies outside [0, 1]; pass products of probabilities")
+    owners = np.repeat(np.arange(truth.size), [part.size for part in parts])
+
+    def negative_log_posterior(parameters: FloatArray) -> float:
+        log_kept = -np.logaddexp(0.0, parameters[0])  # log(1 - leak)
+        weight = 1.0 / (1.0 + np.exp(-parameters[1]))
+        log_benign = log_kept + np.bincount(owners, weights=np.log1p(-weight * every), minlength=truth.size)
+        log_malignant = np.log(-np.expm1(log_benign))
+        likelihood = np.where(truth == 1, log_malignant, log_benign).sum()
+        # log x + log(1 - x) of x = sigmoid(t) is t - 2 log(1 + exp(t))
+        prior = _PRIOR * (parameters - 2.0 * np.logaddexp(0.0, parameters)).sum()
+        return float(-(likelihood + prior))
+
+    # Both within 1e-6 of 0 and 1: beyond, the prior alone is 7 nats away.
+    solution = minimize(negative_log_posterior, np.array([-2.0, 1.0]), method="L-BFGS-B", bounds=[(-13.8, 13.8)] * 2)
+    leak, weight = (1.0 / (1.0 + np.exp(-solution.x))).tolist()
+    return ScanProbability(leak=leak, weight=weight, classifier_digest=classifier_digest)
