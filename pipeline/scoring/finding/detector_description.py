@@ -9,9 +9,10 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from pipeline.config.detection import NODULE, CandidateRules, DetectionClass, DetectionGrid, DetectorNetwork
-from pipeline.config.inputs import LabelSource, Modality, Probability, Section
+from pipeline.config.inputs import LabelSource, Modality, Section
 from pipeline.errors import CalibrationError, ModelError
 from pipeline.evaluation.calibration.calibrator import Calibrator
+from pipeline.evaluation.detection.scan_probability import ScanProbability
 from pipeline.files import sha256_json
 from pipeline.imaging.envelope import Envelope
 from pipeline.scoring.description_file import DETECTION, JSON_NAME, read_description_file
@@ -24,22 +25,6 @@ class LesionMeaning(Section):
     positive: Literal["a lesion was marked here"] = "a lesion was marked here"
     source: LabelSource
     intensities: Literal["real", "simulated"]
-
-
-class ScanProbability(Section):
-    """How the candidates of a scan become the probability that it holds a malignant lesion (leaky noisy-or).
-
-    ``1 - (1 - leak) * product(1 - weight * p_nodule * p_malignant)`` over the candidates.
-
-    Attributes:
-        classifier_digest: of the model whose malignancy probabilities it was fitted with; no other may be used.
-        leak: probability of a malignant lesion in a scan without candidates.
-        weight: of one candidate.
-    """
-
-    classifier_digest: str
-    leak: Probability
-    weight: Probability
 
 
 class DetectorDescription(Section):
@@ -59,7 +44,7 @@ class DetectorDescription(Section):
     input_contract: str
     lesions: LesionMeaning
     envelope: dict[str, Any] | None = None
-    scan_probability: ScanProbability | None = None
+    scan_probability: dict[str, Any] | None = None
     patients: PatientHashes
     digests: Digests
     provenance: dict[str, Any]
@@ -79,6 +64,8 @@ class DetectorDescription(Section):
         try:
             for calibrator in self.calibrators:
                 Calibrator.from_json(calibrator)
+            if self.scan_probability is not None:
+                ScanProbability.from_json(self.scan_probability)
         except CalibrationError as error:
             raise ValueError(str(error)) from None
         return self

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.config.detection import CandidateRules, DetectionClass, DetectionGrid, DetectorNetwork
 from pipeline.config.inputs import Modality
 from pipeline.evaluation.calibration.calibrator import Calibrator
+from pipeline.evaluation.detection.scan_probability import ScanProbability
 from pipeline.files import atomic_folder, sha256_bytes, sha256_json
 from pipeline.imaging.envelope import Envelope
 from pipeline.models.detector import Detector
@@ -17,7 +18,6 @@ from pipeline.scoring.description_file import JSON_NAME
 from pipeline.scoring.finding.detector_description import (
     DetectorDescription,
     LesionMeaning,
-    ScanProbability,
     detector_contract,
     detector_digest,
     read_detector_description,
@@ -37,12 +37,14 @@ class LoadedDetector:
         network: in evaluation mode.
         calibrators: one for each class; each turns a logit into that class's probability.
         envelope: what it may be asked about; None where none was fitted.
+        scan_probability: with one classifier's probabilities; None where none was fitted.
     """
 
     description: DetectorDescription
     network: Detector
     calibrators: tuple[Calibrator, ...]
     envelope: Envelope | None = None
+    scan_probability: ScanProbability | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -115,7 +117,7 @@ def save_detector(
         "input_contract": detector_contract(settings.grid, settings.modality),
         "lesions": settings.lesions.model_dump(mode="json"),
         "envelope": None if envelope is None else envelope.to_json(),
-        "scan_probability": None if scan_probability is None else scan_probability.model_dump(mode="json"),
+        "scan_probability": None if scan_probability is None else scan_probability.to_json(),
         "patients": patients.model_dump(mode="json"),
         "provenance": dict(provenance),
     }
@@ -140,10 +142,12 @@ def load_detector(folder: Path) -> LoadedDetector:
 
     described_in = folder / JSON_NAME
     expected = network_bytes(described_in, build)
+    fitted = description.scan_probability
     file = WeightsFile(folder / Path(description.weights).name, description.weights_sha256)
     return LoadedDetector(
         description=description,
         network=load_network(file, described_in, build, expected_bytes=expected),
         calibrators=tuple(Calibrator.from_json(calibrator) for calibrator in description.calibrators),
         envelope=None if description.envelope is None else Envelope.from_json(description.envelope),
+        scan_probability=None if fitted is None else ScanProbability.from_json(fitted),
     )

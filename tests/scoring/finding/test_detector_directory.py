@@ -9,9 +9,9 @@ from small_detectors import save_small_detector
 from tiny_models import save_tiny
 
 from pipeline.errors import ModelError
+from pipeline.evaluation.detection.scan_probability import ScanProbability
 from pipeline.models.peaks import find_peaks
 from pipeline.scoring.description_file import is_detector
-from pipeline.scoring.finding.detector_description import ScanProbability, read_detector_description
 from pipeline.scoring.finding.detector_directory import load_detector
 from pipeline.scoring.model_directory import load_model
 
@@ -41,7 +41,7 @@ def test_digest_covers_what_changes_a_candidate_and_nothing_else(tmp_path):
     assert save_small_detector(tmp_path / "3", seed=1).digests.model != first
     fitted = ScanProbability(classifier_digest="0" * 64, leak=0.1, weight=0.9)
     assert save_small_detector(tmp_path / "4", scan_probability=fitted).digests.model != first
-    assert read_detector_description(tmp_path / "4").scan_probability == fitted
+    assert load_detector(tmp_path / "4").scan_probability == fitted
 
 
 def test_an_edited_description_is_refused(tmp_path):
