@@ -96,7 +96,7 @@ def froc_figure(evaluation: DetectionEvaluation, *, caption: Caption) -> Figure:
 
 def froc_by_diameter_figure(matches: Matches, edges_mm: tuple[float, ...], *, caption: Caption) -> Figure | None:
     """A curve a diameter class, with the false positives of all scans; None where no class has enough patients."""
-    figure, axes = new_frame("FROC by diameter", caption)
+    figure, axes = new_frame("FROC by diameter in mm", caption)
     classes = [(value, members) for name, value, members in lesion_groups(matches, edges_mm) if name == DIAMETER]
     large = [
         (value, members)
@@ -107,7 +107,7 @@ def froc_by_diameter_figure(matches: Matches, edges_mm: tuple[float, ...], *, ca
         return None
     rates = np.geomspace(_LEAST_RATE, _MOST_RATE, 400)
     for (value, members), (colour, dashes) in zip(large, _STYLES, strict=False):
-        label = f"{value} mm ({int(members.sum())} lesions)"
+        label = f"{value} ({int(members.sum())} lesions)"
         axes.plot(rates, froc(matches, among=members).at(rates), color=colour, ls=dashes, lw=2.0, label=label)
     _froc_axes(axes)
     add_legend_below(figure, axes)
