@@ -6,22 +6,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from pipeline.cases.ids import plain_id
 from pipeline.config.inputs import MALIGNANT, Modality, Preprocessing, Scale, Section
 from pipeline.config.training import Network
-from pipeline.errors import CalibrationError, ModelError
+from pipeline.errors import CalibrationError
 from pipeline.evaluation.calibration.calibrator import Calibrator
 from pipeline.evaluation.covariates import Covariate
 from pipeline.evaluation.decisions.operating_points import OperatingPoint
 from pipeline.evaluation.decisions.refer_zone import ReferZone
-from pipeline.files import MOST_JSON_BYTES, parse_json, read_bytes, sha256_bytes, sha256_json
+from pipeline.files import sha256_bytes, sha256_json
 from pipeline.imaging.envelope import Envelope
+from pipeline.scoring.description_file import JSON_NAME as JSON_NAME
+from pipeline.scoring.description_file import read_description_file
 from pipeline.scoring.drift import references_from_json
-
-SCHEMA_VERSION: Literal[1] = 1
-JSON_NAME = "model.json"
 
 
 class LabelMeaning(Section):
@@ -263,31 +262,9 @@ def model_digest(description: Mapping[str, Any]) -> str:
 
 
 def read_description(folder: Path) -> ModelDescription:
-    """Read and check ``model.json`` alone; no weights, no torch tensors.
+    """Read and check a classifier's ``model.json`` alone; no weights, no torch tensors.
 
     Raises:
-        ModelError: when it is missing, damaged or of another schema.
+        ModelError: when it is missing, damaged, of another schema, or a detector's.
     """
-    path = folder / JSON_NAME
-    try:
-        text = read_bytes(path, most=MOST_JSON_BYTES)
-        version = parse_json(text).get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise ModelError(
-                f"{path}: schema version {version!r}, this program reads {SCHEMA_VERSION}; "
-                "use the release that wrote it"
-            )
-        return ModelDescription.model_validate_json(text)
-    except (FileNotFoundError, NotADirectoryError):
-        raise ModelError(f"{folder}: holds no {JSON_NAME}; give a model directory or an MLflow model URI") from None
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror}); copy the whole model directory") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        says = first["msg"].removeprefix("Value error, ")
-        raise ModelError(f"{path}: {f'{key}: ' if key else ''}{says}; the file is damaged") from None
-    except AttributeError:
-        raise ModelError(f"{path}: is not a JSON object; the file is damaged") from None
-    except ValueError as error:
-        raise ModelError(f"{path}: is not a JSON object ({error}); the file is damaged") from None
+    return read_description_file(folder, ModelDescription, task=None)

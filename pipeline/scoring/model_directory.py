@@ -6,25 +6,17 @@ and everything a reviewer asks about where that came from.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
-from pipeline.errors import ModelError
 from pipeline.evaluation.calibration.calibrator import Calibrator
 from pipeline.evaluation.covariates import CovariateTerm
 from pipeline.evaluation.decisions.operating_points import OperatingPoint
 from pipeline.evaluation.decisions.refer_zone import ReferZone
-from pipeline.files import atomic_folder, open_file, sha256_bytes, sha256_json
+from pipeline.files import atomic_folder, sha256_bytes, sha256_json
 from pipeline.imaging.envelope import Envelope
 from pipeline.models.networks import build_network
 from pipeline.scoring.model_description import (
@@ -37,11 +29,8 @@ from pipeline.scoring.model_description import (
     model_digest,
     read_description,
 )
-from pipeline.scoring.model_verification import changed_weights, require_model_digest, unreadable_weights
-
-# How layers draw their first weights: by a tensor's method, or by a function that a mode sees whole.
-_DRAWS = (Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
-_MOST_HEADER_BYTES = 8 << 20  # names and shapes of the tensors, before them in the file
+from pipeline.scoring.model_verification import require_model_digest
+from pipeline.scoring.weights_file import WeightsFile, load_network, network_bytes, weights_blob
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,10 +76,7 @@ def save_model(folder: Path, members: Sequence[Member], facts: ModelFacts) -> Mo
         members: each with a calibrator for every finding.
         facts: of the model; an operating point for every finding.
     """
-    blobs = [
-        save_tensors({key: value.contiguous() for key, value in member.network.state_dict().items()})
-        for member in members
-    ]
+    blobs = [weights_blob(member.network) for member in members]
     names = [
         "model.safetensors" if len(members) == 1 else f"model-{number}.safetensors" for number in range(len(members))
     ]
@@ -131,7 +117,7 @@ def load_model(folder: Path) -> Model:
     description = read_description(folder)
     require_model_digest(folder, description)
     envelope = None if description.envelope is None else Envelope.from_json(description.envelope)
-    expected_bytes = _network_bytes(folder, description)
+    expected_bytes = network_bytes(folder / JSON_NAME, lambda: _network(description))
     members = tuple(_load_member(folder, member, description, expected_bytes) for member in description.members)
     return Model(
         description=description,
@@ -142,78 +128,12 @@ def load_model(folder: Path) -> Model:
     )
 
 
-def _network_bytes(folder: Path, description: ModelDescription) -> int:
-    """Bytes of one member's tensors, from a network without memory: a description may ask for any size.
-
-    Raises:
-        ModelError: when no such network can be made.
-    """
-    try:
-        with torch.device("meta"), _Undrawn():
-            network = _network(description)
-        return sum(value.numel() * value.element_size() for value in network.state_dict().values())
-    except (RuntimeError, ValueError, TypeError, OverflowError) as error:
-        raise ModelError(
-            f"{folder / JSON_NAME}: network: none can be made of it ({str(error).splitlines()[0][:200]}); "
-            "the file is damaged"
-        ) from None
-
-
-class _Undrawn(TorchFunctionMode):
-    """Leaves weights undrawn, for a network that is measured, or filled from a file at once.
-
-    To draw normal values into tensors without memory, torch would import SymPy and its compiler.
-    """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Return the tensor as it is in place of drawing values into it; call anything else."""
-        kwargs = kwargs or {}
-        if func in _DRAWS:
-            return args[0] if args else kwargs["tensor"]  # torch.nn.init hands its own on by name
-        return func(*args, **kwargs)
-
-
 def _network(description: ModelDescription) -> nn.Module:
     return build_network(description.network, dimensions=description.dimensions, outputs=len(description.findings))
 
 
 def _load_member(folder: Path, member: MemberDescription, description: ModelDescription, expected: int) -> Member:
-    path = folder / Path(member.weights).name
-    blob = _read_weights(path, expected)
-    if sha256_bytes(blob) != member.weights_sha256:
-        raise changed_weights(path)
-    try:
-        tensors = _tensors(blob)
-        with _Undrawn():  # every weight comes from the file
-            network = _network(description)  # not before its size is known to be that of the file
-        network.load_state_dict(tensors)
-    except (RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{path}: does not fit {folder / JSON_NAME} ({str(error).splitlines()[0]})") from None
+    file = WeightsFile(folder / Path(member.weights).name, member.weights_sha256)
+    network = load_network(file, folder / JSON_NAME, lambda: _network(description), expected_bytes=expected)
     calibrators = tuple(Calibrator.from_json(dict(each)) for each in member.calibrators)
-    return Member(network=network.eval(), calibrators=calibrators, covariates=CovariateTerm(member.covariates))
-
-
-def _read_weights(path: Path, expected: int) -> bytes:
-    """The bytes of a weights file, which must be about as many as the network has.
-
-    Raises:
-        ModelError: before anything is read, when it is missing, no file, or of another size.
-    """
-    try:
-        with open_file(path) as handle:
-            size = os.fstat(handle.fileno()).st_size
-            if not expected <= size <= expected + _MOST_HEADER_BYTES:
-                raise ModelError(
-                    f"{path}: has {size} bytes, and the network of {JSON_NAME} {expected}; "
-                    "it does not fit: copy the model directory again"
-                )
-            return handle.read(size)
-    except OSError as error:
-        raise unreadable_weights(path, error) from None
-
-
-def _tensors(blob: bytes) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = load_tensors(blob)
-    return tensors
+    return Member(network=network, calibrators=calibrators, covariates=CovariateTerm(member.covariates))

@@ -237,8 +237,9 @@ def test_asking_for_a_networks_size_draws_nothing_and_imports_no_algebra():
 import json, sys
 from types import SimpleNamespace
 from pipeline.config.training import NETWORKS, Network
-from pipeline.scoring.model_directory import _network, _network_bytes
-from pipeline.scoring.model_directory import _Undrawn
+from pipeline.scoring.model_directory import _network
+from pipeline.scoring.weights_file import network_bytes
+from pipeline.scoring.weights_file import _Undrawn
 import torch
 before = set(sys.modules)
 found, state = {}, torch.get_rng_state()
@@ -246,7 +247,7 @@ for name in NETWORKS:
     model = SimpleNamespace(network=Network(name=name), dimensions=3, findings=("malignant", "spiculated"))
     with _Undrawn():
         expected = sum(value.numel() * value.element_size() for value in _network(model).state_dict().values())
-    found[name] = [_network_bytes(None, model), expected]
+    found[name] = [network_bytes(None, lambda: _network(model)), expected]
 assert torch.equal(torch.get_rng_state(), state)
 print(json.dumps([found, sorted({"sympy", "torch._dynamo", "torch._decomp"} & (set(sys.modules) - before))]))
 """
