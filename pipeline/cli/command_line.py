@@ -56,6 +56,7 @@ def _application() -> typer.Typer:
         training.search,
         evaluation.evaluate,
         scoring.score,
+        scoring.serve,
         training.plan,
         training.check,
         data.audit,

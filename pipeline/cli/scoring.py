@@ -1,7 +1,8 @@
-"""The command ``score``."""
+"""The commands ``score`` and ``serve``."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -68,3 +69,43 @@ def score(
     result = job(model, source, out, options)
     print_summary(result.summary_text)
     raise typer.Exit(int(result.summary["unscored_share"] > accept_rejects))
+
+
+def serve(
+    model: Annotated[str, typer.Argument(help="Model directory or MLflow model URI; several, with commas: ensemble.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address; others than 127.0.0.1 need a token.")] = "127.0.0.1",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per core by default.")] = None,
+    backend: Annotated[
+        Literal["eager", "bf16", "onnx", "openvino"], typer.Option(help="How the network runs.")
+    ] = "eager",
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one scan may take to be read.")] = 60.0,
+    max_upload_mb: Annotated[int, typer.Option(min=1, help="MB that one request may have.")] = 1024,
+    temporary: Annotated[Path | None, typer.Option(help="Folder for uploads; the system's by default.")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="PEM file; with it the server speaks TLS.")] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM file of the certificate's private key.")] = None,
+) -> None:
+    """Score scans over HTTP: POST /v1/score; the token is read from MALIGNANCY_SERVE_TOKEN."""
+    from pipeline.scoring.worker_server import start_server
+
+    start_server()
+    from pipeline.jobs.serve import serve as job
+    from pipeline.service.settings import TOKEN_VARIABLE, ServiceLimits, ServiceSettings
+
+    settings = ServiceSettings(
+        host=host,
+        port=port,
+        token=os.environ.get(TOKEN_VARIABLE) or None,
+        workers=workers,
+        backend=backend,
+        timeout_seconds=timeout,
+        temporary=temporary,
+        certificate=certificate,
+        key=key,
+        limits=ServiceLimits(upload_bytes=max_upload_mb << 20),
+    )
+    job(model, settings, on_start=_print_address)
+
+
+def _print_address(url: str) -> None:
+    print_summary(f"{url} (POST {url}/v1/score; {url}/docs says how; Ctrl-C ends it)")

@@ -16,11 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.cases.case import Case
 from pipeline.cases.inputs import Arrived, Inputs, read_inputs
-from pipeline.config.experiment import Tracking
 from pipeline.console import one_line
 from pipeline.errors import ModelError, UnfinishedError, UsageError
 from pipeline.files import private_folder, read_json, write_json, write_text
-from pipeline.machine import may_have_gpu, usable_cores
 from pipeline.progress import ProgressReport
 from pipeline.scoring.backends import Backend
 from pipeline.scoring.ensemble import Ensemble
@@ -32,7 +30,7 @@ from pipeline.scoring.output_folder import require_own
 from pipeline.scoring.rows import STATUSES, ModelIdentity, ScoreRow, now
 from pipeline.scoring.sink import RunHeader, Sink
 from pipeline.scoring.workers import ScorerSetup
-from pipeline.tracking.registry import model_folder
+from pipeline.tracking.registry import model_folders
 from pipeline.tracking.scoring_runs import load_in_background, record_scoring
 from pipeline.workflow.learning.resumption import compare_with_input
 from pipeline.workflow.reporting.scoring_summary import ScoringRun, scoring_summary, summarise
@@ -113,9 +111,9 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions | None
     """
     options = options or ScoreOptions()
     inputs = read_inputs(source)
-    folders = _model_folders(model_names)
+    folders = model_folders(model_names)
     models = Ensemble.of([verify_model(folder) for folder in folders])
-    setup = _setup(folders, inputs, options)
+    setup = ScorerSetup.on_this_machine(folders, root=inputs.root, backend=options.backend, workers=options.workers)
     identity = models.identity(options.backend)
     header = RunHeader(identity, models.member_columns, inputs.source, models.threshold)
     _require_no_other_use(out)
@@ -206,13 +204,6 @@ def _case_ids(value: object) -> frozenset[str]:
     return frozenset(value)
 
 
-def _model_folders(model_names: str) -> tuple[Path, ...]:
-    names = [name.strip() for name in model_names.split(",")]
-    if not all(names):
-        raise UsageError(f"MODEL {model_names!r} has an empty name; give one model, or several with a comma between")
-    return tuple(model_folder(name, Tracking()).absolute() for name in names)
-
-
 @contextmanager
 def _saying_what_a_full_disk_keeps(out: Path) -> Iterator[None]:
     try:
@@ -223,26 +214,6 @@ def _saying_what_a_full_disk_keeps(out: Path) -> Iterator[None]:
         raise UnfinishedError(
             f"{out}: the disk is full; rows committed before are kept: free some space and run the same command again"
         ) from error
-
-
-def _setup(folders: tuple[Path, ...], inputs: Inputs, options: ScoreOptions) -> ScorerSetup:
-    on_gpu = options.backend not in ("onnx", "openvino") and _has_cuda()
-    cores = usable_cores()
-    return ScorerSetup(
-        folders=folders,
-        root=inputs.root,
-        backend=options.backend,
-        device="cuda" if on_gpu else "cpu",
-        threads=max(1, cores // (options.workers or cores)),
-    )
-
-
-def _has_cuda() -> bool:
-    if not may_have_gpu():
-        return False
-    import torch  # not without a GPU: its import takes seconds, and the workers have their own
-
-    return torch.cuda.is_available()
 
 
 def _rows(

@@ -14,7 +14,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, NoReturn
 
 from pipeline.cases.case import Case
@@ -27,7 +27,6 @@ from pipeline.scoring.workers import Job, Message, ScorerSetup, Worker
 if TYPE_CHECKING:
     from pipeline.scoring.scorer import Scorer
 
-_AHEAD = 2  # jobs a worker holds: one in hand, one waiting, so that it is never idle
 _WINDOW = 4096  # cases that may be finished while an earlier one is not: rows, a few hundred bytes each
 _PEEK_SECONDS = 1.0  # that a listing may take to show that there are few cases
 _LIVES = 2  # times a case may be in the hands of a dying worker
@@ -86,11 +85,14 @@ class WorkerPool:
         identity: of the rows of cases that no worker answers for.
         workers: how many processes at most; one is started when there is work that no other is free for.
         timeout_seconds: that one scan may take to be read.
+        ahead: jobs that a worker holds: with 2 it is never idle, with 1 none waits behind a slow scan.
     """
 
-    def __init__(self, setup: ScorerSetup, identity: ModelIdentity, *, workers: int, timeout_seconds: float) -> None:
+    def __init__(
+        self, setup: ScorerSetup, identity: ModelIdentity, *, workers: int, timeout_seconds: float, ahead: int = 2
+    ) -> None:
         self._setup, self._identity, self._timeout = setup, identity, timeout_seconds
-        self._most_workers = workers
+        self._most_workers, self._ahead = workers, ahead
         self._workers: list[Worker] = []
         self._again: deque[Job] = deque()  # jobs of dead workers, before anything new
         self._deaths: Counter[int] = Counter()
@@ -108,27 +110,49 @@ class WorkerPool:
         given, answered = 0, 0  # cases taken from the input; rows handed out
         exhausted = False
         while True:
-            while not exhausted and given - answered < _WINDOW and self._has_room():
+            while not exhausted and given - answered < _WINDOW and self.has_room():
                 job = self._again.popleft() if self._again else next(new, None)
                 if job is None:
                     exhausted = True
                     break
                 given = max(given, job.numbers[-1] + 1)
-                self._give(job)
-            while self._again and self._has_room():
-                self._give(self._again.popleft())
+                self.give(job)
+            self.give_again()
             while answered in self._rows:
                 yield self._rows.pop(answered)
                 self._deaths.pop(answered, None)
                 answered += 1
             if exhausted and answered == given:
                 return
-            self._attend()
+            self.attend()
 
-    def _has_room(self) -> bool:
-        return len(self._workers) < self._most_workers or any(len(each.jobs) < _AHEAD for each in self._workers)
+    def start(self) -> None:
+        """Start every worker now, so that golden scans are scored before there is work."""
+        while len(self._workers) < self._most_workers:
+            self._workers.append(Worker.start(self._setup))
 
-    def _give(self, job: Job) -> None:
+    @property
+    def ready_workers(self) -> int:
+        """Workers that have loaded the model and scored its golden scans rightly."""
+        return sum(worker.ready for worker in self._workers)
+
+    def has_room(self) -> bool:
+        """Whether a worker would take a job now, those of dead workers first."""
+        return len(self._workers) < self._most_workers or any(len(each.jobs) < self._ahead for each in self._workers)
+
+    def give_again(self) -> None:
+        """Hand the jobs of dead workers to others, as far as these have room."""
+        while self._again and self.has_room():
+            self.give(self._again.popleft())
+
+    def take(self) -> dict[int, ScoreRow]:
+        """Rows that are finished, by their number, in any order; each is given once."""
+        rows, self._rows = self._rows, {}
+        for number in rows:
+            self._deaths.pop(number, None)
+        return rows
+
+    def give(self, job: Job) -> None:
         """Hand a job to a worker without one, to a new one, or to the one with the fewest."""
         worker = min(self._workers, key=lambda each: len(each.jobs), default=None)
         if worker is None or (worker.jobs and len(self._workers) < self._most_workers):
@@ -136,13 +160,21 @@ class WorkerPool:
             self._workers.append(worker)
         worker.give(job)
 
-    def _attend(self) -> None:
-        """Wait for something to happen, and deal with it."""
+    def attend(self, *wake: Connection) -> None:
+        """Wait for something to happen, and deal with it.
+
+        Args:
+            wake: end the waiting when they can be read; they are left unread.
+
+        Raises:
+            ModelError: when the model cannot be loaded.
+            UnfinishedError: when workers cannot be started, or a golden scan's probability has drifted.
+        """
         if self._collect_from_device():  # rows to hand out: the workers may have nothing left to say
             return
-        deadline = min(self._deadline(worker) for worker in self._workers)
+        deadline = min(map(self._deadline, self._workers), default=math.inf)
         patience = 0.05 if self._on_device else min(max(deadline - time.monotonic(), 0.0), 60.0)
-        heard = wait([worker.connection for worker in self._workers], timeout=patience)
+        heard = wait([*(worker.connection for worker in self._workers), *wake], timeout=patience)
         for worker in [each for each in self._workers if each.connection in heard]:
             self._hear(worker)
         for worker in [each for each in self._workers if time.monotonic() > self._deadline(each)]:

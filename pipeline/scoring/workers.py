@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.cases.case import Case
 from pipeline.errors import PipelineError
+from pipeline.machine import may_have_gpu, usable_cores
 from pipeline.scoring.backends import Backend
 from pipeline.scoring.rows import ScoreRow
 from pipeline.scoring.worker_server import context, start_server
@@ -44,6 +45,23 @@ class ScorerSetup:
     device: str = "cpu"
     threads: int = 1
 
+    @classmethod
+    def on_this_machine(
+        cls, folders: Sequence[Path], *, root: Path | None, backend: Backend, workers: int | None
+    ) -> ScorerSetup:
+        """The setup for this machine: its GPU where the backend can use one, and its cores shared among workers.
+
+        Args:
+            folders: model directories.
+            root: folder that no image may leave.
+            backend: how the networks are run.
+            workers: processes; None for one per core.
+        """
+        cores = usable_cores()
+        on_gpu = backend not in ("onnx", "openvino") and _has_cuda()
+        threads = max(1, cores // (workers or cores))
+        return cls(tuple(folders), root, backend, "cuda" if on_gpu else "cpu", threads)
+
     def build(self, *, device: str | None = None) -> Scorer:
         """Load the models.
 
@@ -56,6 +74,14 @@ class ScorerSetup:
 
         models = [load_model(folder) for folder in self.folders]
         return Scorer(*models, root=self.root, device=device or self.device, backend=self.backend)
+
+
+def _has_cuda() -> bool:
+    if not may_have_gpu():
+        return False
+    import torch  # not without a GPU: its import takes seconds, and the workers have their own
+
+    return torch.cuda.is_available()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pipeline
 from pipeline.cases.case import CENTER_COLUMNS
 from pipeline.config.experiment import Tracking
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, UsageError
 from pipeline.tracking.faults import store_faults, store_reason
 from pipeline.tracking.runs import TrackedRun
 from pipeline.tracking.store import open_store
@@ -205,3 +205,16 @@ def model_folder(model: str, config: Tracking) -> Path:
             f"{model}: no such model in {store.shown} ({store_reason(error)}); `malignancy ui` lists them"
         ) from None
     return next((path.parent for path in folder.rglob("model.json")), folder)
+
+
+def model_folders(names: str) -> tuple[Path, ...]:
+    """The model directories that a MODEL argument names: one, or several with commas between.
+
+    Raises:
+        UsageError: for an empty name.
+        ModelError: when there is no such model.
+    """
+    several = [name.strip() for name in names.split(",")]
+    if not all(several):
+        raise UsageError(f"MODEL {names!r} has an empty name; give one model, or several with a comma between")
+    return tuple(model_folder(name, Tracking()).absolute() for name in several)

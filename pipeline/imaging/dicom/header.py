@@ -81,6 +81,7 @@ class DicomFile:
     Attributes:
         stamp: size and modification time when the header was read, so that a change is noticed.
         word: what the object is when its class is known to be no image (a report, a segmentation), else None.
+        sop_class: UID, '' when absent.
         patient: digest of the PatientID; the value itself is never kept.
         modality: in the words of the configuration, None when absent.
         body_part: a defined term, None when there is none.
@@ -93,6 +94,7 @@ class DicomFile:
     stamp: tuple[int, int]
     transfer_syntax: str
     word: str | None
+    sop_class: str
     sop_instance: str
     series: str
     study: str
@@ -174,6 +176,7 @@ def _describe(path: Path, data_set: DataSet, header: Dataset) -> DicomFile:
         stamp=data_set.stamp,
         transfer_syntax=data_set.syntax,
         word=no_image(sop_class),
+        sop_class=sop_class,
         sop_instance=uid(header, Tag.SOP_INSTANCE),
         series=uid(header, Tag.SERIES),
         study=uid(header, Tag.STUDY),

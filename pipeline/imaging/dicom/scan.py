@@ -149,7 +149,7 @@ def open_series(
     Raises:
         CaseError: with the code of what is wrong.
     """
-    path, paths = _paths(source)
+    path, paths = series_paths(source)
     one_file = isinstance(source, Path) and paths == [source]
     files = read_headers(paths, limits=limits, part=None if one_file else part)
     files = select_images(path, files, None if one_file else part)
@@ -169,8 +169,12 @@ def open_series(
     )
 
 
-def _paths(source: Path | Sequence[Path]) -> tuple[Path, list[Path]]:
-    """What to call the series in messages, and the files that may belong to it."""
+def series_paths(source: Path | Sequence[Path]) -> tuple[Path, list[Path]]:
+    """What to call the series in messages, and the files that may belong to it.
+
+    Raises:
+        CaseError: as `open_series` does for a place without files, or one that cannot be searched.
+    """
     if not isinstance(source, Path):
         paths = list(source)
         if not paths:

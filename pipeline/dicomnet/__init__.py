@@ -1,0 +1,1 @@
+"""DICOM results: structured reports and pictures of scored series, for a PACS."""

@@ -1,0 +1,82 @@
+"""Patient and study attributes of a series, which its result objects repeat so that an archive files them with it.
+
+These are the attributes that DICOM requires of every object of a study (type 1 and 2 of the Patient and General Study
+modules), what makes the patient's ID unique, and whether the patient's identity was removed. Everything else that a
+header says of the patient (address, history, comments) stays where it is. The values are written into result objects
+and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta, timezone
+from pathlib import Path
+from typing import Final
+
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset
+
+from pipeline.config.inputs import Limits
+from pipeline.imaging.dicom.file import PARSE_FAULTS, begin, opened, parse, quiet
+
+_TEXTS: Final = (
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "PatientName",
+    "PatientID",
+    "StudyID",
+)
+_OPTIONAL_TEXTS: Final = ("IssuerOfPatientID", "PatientIdentityRemoved", "DeidentificationMethod")
+# What is no date, time or word of the standard's is left out: an archive may refuse the object for it.
+_CHECKED: Final = {
+    "StudyDate": re.compile(r"\d{8}"),
+    "StudyTime": re.compile(r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?"),
+    "PatientBirthDate": re.compile(r"\d{8}"),
+    "PatientSex": re.compile(r"[MFO]"),
+}
+_ZONE, _OFFSET = "TimezoneOffsetFromUTC", re.compile(r"([+-])(\d{2})([0-5]\d)")
+_KEYWORDS: Final = (*_TEXTS, *_OPTIONAL_TEXTS, *_CHECKED, _ZONE)
+_TAGS: Final = sorted(tag for keyword in _KEYWORDS if (tag := tag_for_keyword(keyword)) is not None)
+
+
+def read_context(path: Path, *, limits: Limits) -> Dataset:
+    """The attributes as one file of the series has them, in Unicode; required ones that it lacks are empty.
+
+    Raises:
+        CaseError: when the file cannot be read.
+    """
+    with opened(path) as (handle, stamp):
+        header, _ = parse(path, begin(path, handle, stamp, limits), _TAGS)
+    context = Dataset()
+    for keyword in _TEXTS:
+        setattr(context, keyword, _text(header, keyword))
+    for keyword in _OPTIONAL_TEXTS:
+        if text := _text(header, keyword):
+            setattr(context, keyword, text)
+    for keyword, pattern in _CHECKED.items():
+        text = _text(header, keyword)
+        setattr(context, keyword, text if pattern.fullmatch(text) else "")
+    offset = _text(header, _ZONE)
+    if _OFFSET.fullmatch(offset):
+        setattr(context, _ZONE, offset)
+    return context
+
+
+def _text(header: Dataset, keyword: str) -> str:
+    """A value decoded by the header's character set; empty when it is absent or damaged."""
+    try:
+        with quiet():
+            value = header.get(keyword)
+            parts = value if isinstance(value, list | tuple) or hasattr(value, "append") else [value]
+            return "\\".join("" if part is None else str(part) for part in parts)
+    except PARSE_FAULTS:
+        return ""
+
+
+def time_zone(context: Dataset) -> timezone | None:
+    """The time zone that the series' dates and times are in; None where its header names none."""
+    match = _OFFSET.fullmatch(str(context.get(_ZONE, "")))
+    if match is None:
+        return None
+    sign = -1 if match[1] == "-" else 1
+    return timezone(sign * timedelta(hours=int(match[2]), minutes=int(match[3])))

@@ -1,0 +1,94 @@
+"""What result objects say of the model that scored, as plain values, so that it can be kept beside the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
+
+from pydantic import ValidationError
+
+from pipeline.config.inputs import Modality, Preprocessing, Section
+from pipeline.errors import UsageError
+from pipeline.evaluation.decisions.operating_points import OperatingPoint
+from pipeline.evaluation.decisions.refer_zone import ReferZone
+from pipeline.scoring.model_description import ModelDescription
+from pipeline.scoring.rows import ModelIdentity
+
+
+class ReportedModel(Section):
+    """A model, or several that score together, in the words of its results.
+
+    Attributes:
+        name: names and short digests, as in the rows.
+        digest: as in the rows.
+        findings: what probabilities are of; the first is malignancy.
+        label_source: whose opinion or which test the labels are.
+        intensities: ``real`` or ``simulated``.
+        modality: as configured.
+        operating_points: for each finding, the threshold and the rule that chose it.
+        refer_zone: which probabilities are left to a human; None without a zone.
+        region_mm: extent of the region around a lesion along R, A and S; None for whole images.
+        window: the values that are shown black and white; None where the model has no window.
+    """
+
+    name: str
+    digest: str
+    findings: tuple[str, ...]
+    label_source: str
+    intensities: Literal["real", "simulated"]
+    modality: Modality
+    operating_points: tuple[str, ...]
+    refer_zone: str | None
+    region_mm: tuple[float, float, float] | None
+    window: tuple[float, float] | None
+
+    @classmethod
+    def of(cls, models: Sequence[ModelDescription], identity: ModelIdentity) -> Self:
+        """From the descriptions of the models that score together and what their rows call them."""
+        first = models[0]
+        if len(models) == 1:
+            points = tuple(
+                OperatingPoint.from_json(dict(point)).describe(positive=finding, negative=f"not {finding}")
+                for finding, point in zip(first.findings, first.operating_points, strict=True)
+            )
+        else:
+            points = (f"mean of the thresholds of {len(models)} models",) * len(first.findings)
+        zone = None if first.refer_zone is None else ReferZone.from_json(first.refer_zone).describe()
+        return cls(
+            name=identity.model,
+            digest=identity.model_digest,
+            findings=first.findings,
+            label_source=first.label.source,
+            intensities=first.label.intensities,
+            modality=first.modality,
+            operating_points=points,
+            refer_zone=zone,
+            region_mm=_region(first.preprocessing),
+            window=_window(first.preprocessing),
+        )
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Read what ``model_dump`` wrote.
+
+        Raises:
+            UsageError: when it is something else.
+        """
+        try:
+            return cls.model_validate(value, strict=False)
+        except ValidationError:
+            raise UsageError("what it says of the model is not what scoring writes; score again") from None
+
+
+def _region(preprocessing: Preprocessing) -> tuple[float, float, float] | None:
+    if preprocessing.region != "lesion" or preprocessing.spacing_mm is None:
+        return None
+    right, anterior, superior = (
+        nodes * mm for nodes, mm in zip(preprocessing.size, preprocessing.spacing_mm, strict=True)
+    )
+    return right, anterior, superior
+
+
+def _window(preprocessing: Preprocessing) -> tuple[float, float] | None:
+    lower, upper = preprocessing.intensity.lower, preprocessing.intensity.upper
+    return None if lower is None or upper is None else (lower, upper)

@@ -1,0 +1,106 @@
+"""The routes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from pipeline import __version__
+from pipeline.evaluation.decisions.operating_points import OperatingPoint
+from pipeline.scoring.ensemble import Ensemble
+from pipeline.scoring.live_pool import LivePool
+from pipeline.scoring.rows import ModelIdentity
+from pipeline.service.answers import BUSY, FAILED, NOTICE, RequestError
+from pipeline.service.metrics import CONTENT_TYPE, ServiceMetrics
+from pipeline.service.score_requests import ScoreRequests
+
+ROUTES = ("/v1/score", "/v1/model", "/v2/health/live", "/v2/health/ready", "/metrics", "/openapi.json", "/docs")
+
+
+def build_app(requests: ScoreRequests, pool: LivePool, model: dict[str, Any], metrics: ServiceMetrics) -> FastAPI:
+    """The application.
+
+    Args:
+        requests: that answer ``/v1/score``.
+        pool: whose readiness is told.
+        model: what ``/v1/model`` says.
+        metrics: what ``/metrics`` says.
+    """
+    app = FastAPI(title="malignancy-pipeline", version=__version__, description=NOTICE, docs_url=None, redoc_url=None)
+
+    @app.post("/v1/score", summary="Score one scan: a row for each lesion")
+    async def score(request: Request) -> Response:
+        return await requests.answer(request)
+
+    @app.get("/v1/model", summary="What scores: digests, input contract, thresholds, label source, prevalence")
+    async def about_model() -> JSONResponse:
+        return JSONResponse(model)
+
+    @app.get("/v2/health/live", summary="Whether the server answers")
+    async def live() -> JSONResponse:
+        return JSONResponse({"live": True})
+
+    @app.get("/v2/health/ready", summary="Whether a worker has loaded the model and scored its golden scans rightly")
+    async def ready() -> JSONResponse:
+        workers = pool.ready_workers
+        return JSONResponse({"ready": workers > 0, "workers": workers}, 200 if workers else BUSY)
+
+    @app.get("/metrics", summary="Counts and times for Prometheus")
+    async def metrics_text() -> Response:
+        return Response(metrics.text(), media_type=CONTENT_TYPE)
+
+    _answer_errors(app)
+    return app
+
+
+def _answer_errors(app: FastAPI) -> None:
+    handlers: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
+        HTTPException: _no_such_route,
+        Exception: _fault_of_ours,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
+
+
+async def _no_such_route(_: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else FAILED
+    return RequestError(status, "no such route or method; /docs lists them").response()
+
+
+async def _fault_of_ours(_: Request, error: Exception) -> Response:
+    # The message of an unforeseen error may quote a patient's data: its type must do.
+    return RequestError(FAILED, f"{type(error).__name__} inside the server; please report it").response()
+
+
+def describe_models(models: Ensemble, identity: ModelIdentity) -> dict[str, Any]:
+    """What ``/v1/model`` says: what the rows come from and how they are to be read."""
+    first = models.descriptions[0]
+    return {
+        "model": identity.model,
+        "model_digest": identity.model_digest,
+        "preprocessing_digest": identity.preprocessing_digest,
+        "members": [model.digests.model for model in models.descriptions],
+        "input_contract": first.input_contract,
+        "modality": first.modality,
+        "region": first.preprocessing.region,
+        "covariates": list(first.covariates),
+        "findings": list(first.findings),
+        "thresholds": dict(zip(first.findings, models.thresholds, strict=True)),
+        "operating_points": [
+            {"model": model.name, "finding": finding, **dict(point), "words": _words(point)}
+            for model in models.descriptions
+            for finding, point in zip(model.findings, model.operating_points, strict=True)
+        ],
+        "refer_zone": first.refer_zone,
+        "label": first.label.model_dump(mode="json"),
+        "prevalence_at_calibration": [model.prevalence_at_calibration for model in models.descriptions],
+        "notice": NOTICE,
+    }
+
+
+def _words(point: dict[str, Any]) -> str:
+    return OperatingPoint.from_json(dict(point)).describe()

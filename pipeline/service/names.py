@@ -1,0 +1,43 @@
+"""Names for uploaded files: a number and a known suffix, so that nothing that a request says becomes a path."""
+
+from __future__ import annotations
+
+from pipeline.imaging.dicom.scan import NO_SCANS, may_be_slice
+from pipeline.imaging.find import DOCUMENT_SUFFIXES, SCAN_SUFFIXES, scan_suffix
+from pipeline.imaging.kinds import SUFFIXES, scan_kind
+
+_OTHER = ".other"  # no suffix of a scan or a slice
+_GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
+
+
+def stored_name(name: str, number: int) -> str | None:
+    """What a file is stored as; None for one that no reader takes for a scan by its name (hidden, ``DICOMDIR``).
+
+    The suffix stays where it is one that a reader goes by, so that a file is judged as it would be in a folder.
+
+    Args:
+        name: as the client gives it, with or without folders.
+        number: of the file in its request, from 1.
+    """
+    base = name.replace("\\", "/").rpartition("/")[2].strip("\0 ")
+    if base.startswith(".") or base.lower() in NO_SCANS:
+        return None
+    suffix = scan_suffix(base)
+    if suffix not in SCAN_SUFFIXES and suffix not in DOCUMENT_SUFFIXES:
+        suffix = "" if may_be_slice(base) or not base else _OTHER
+    return f"{number:06d}{suffix}"
+
+
+def suffix_of(head: bytes) -> str:
+    """The suffix that fits a file's first bytes, for a body that comes without a name; "" when they say nothing."""
+    if head.startswith(_GZIP):
+        return ".nii.gz"
+    kind = scan_kind(head)
+    if kind == "dicom":
+        return ".dcm"
+    return SUFFIXES[kind][0] if kind in SUFFIXES else ""
+
+
+def is_zip(head: bytes) -> bool:
+    """Whether a file begins as a zip archive does."""
+    return head.startswith(_ZIP)

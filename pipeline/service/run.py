@@ -1,0 +1,89 @@
+"""The whole service: the pool, the uploads' folder, the application and its server, from start to end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from starlette.types import ASGIApp
+
+from pipeline.machine import usable_cores
+from pipeline.scoring.ensemble import Ensemble
+from pipeline.scoring.live_pool import LivePool
+from pipeline.scoring.workers import ScorerSetup
+from pipeline.service.app import ROUTES, build_app, describe_models
+from pipeline.service.guard import Guard, is_loopback, require_token
+from pipeline.service.metrics import ServiceMetrics
+from pipeline.service.score_requests import ScoreRequests
+from pipeline.service.server import build_server, listen
+from pipeline.service.settings import ServiceSettings
+from pipeline.service.spool import Spool, spool_folder
+
+
+def run_service(
+    folders: Sequence[Path], models: Ensemble, settings: ServiceSettings, *, on_start: Callable[[str], None]
+) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        folders: model directories.
+        models: what they hold.
+        settings: how.
+        on_start: called with the server's URL when it listens; the model may still be loading.
+
+    Raises:
+        UsageError: for an address that cannot be had, or one that needs a token.
+        ModelError: when a model cannot be loaded.
+        UnfinishedError: when golden scans drifted, or workers cannot be started.
+    """
+    require_token(settings.host, settings.token)
+    workers = settings.workers or usable_cores()
+    with listen(settings.host, settings.port) as listener, spool_folder(settings.temporary) as folder:
+        setup = ScorerSetup.on_this_machine(folders, root=folder, backend=settings.backend, workers=workers)
+        pool = LivePool(
+            setup,
+            models.identity(settings.backend),
+            workers=workers,
+            timeout_seconds=settings.timeout_seconds,
+            most_waiting=settings.limits.waiting,
+        )
+        with closing(pool):
+            server = build_server(guarded_app(pool, models, folder, settings), settings)
+            pool.on_fault(server.end)
+            _log_to_stderr()
+            scheme = "http" if settings.certificate is None else "https"
+            on_start(f"{scheme}://{settings.host}:{listener.getsockname()[1]}")
+            server.run([listener])
+    if pool.fault is not None:
+        raise pool.fault
+
+
+def guarded_app(pool: LivePool, models: Ensemble, folder: Path, settings: ServiceSettings) -> ASGIApp:
+    """The application behind its guard.
+
+    Args:
+        pool: that scores.
+        models: what it scores with.
+        folder: for uploads; only this application writes to it.
+        settings: token, host and limits.
+    """
+    identity = models.identity(settings.backend)
+    spool = Spool(folder, most_bytes=settings.limits.spool_bytes)
+    metrics = ServiceMetrics(
+        identity,
+        {
+            "unanswered_cases": ("Cases that wait for a worker or are in its hands", lambda: pool.unanswered),
+            "ready_workers": ("Workers whose golden scans were right", lambda: pool.ready_workers),
+            "upload_bytes": ("Bytes of uploads in the temporary folder", lambda: spool.used),
+        },
+    )
+    requests = ScoreRequests(pool, models, spool=spool, limits=settings.limits, metrics=metrics)
+    app = build_app(requests, pool, describe_models(models, identity), metrics)
+    local_names = is_loopback(settings.host)
+    return Guard(app, metrics=metrics, routes=ROUTES, token=settings.token, local_names=local_names)
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

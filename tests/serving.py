@@ -1,0 +1,74 @@
+"""The command ``serve`` running beside a test, asked over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from shared_data import ROOT
+
+MIDDLE = {"center_x_mm": "0", "center_y_mm": "0", "center_z_mm": "0", "coordinate_system": "RAS"}
+
+
+@dataclass
+class Served:
+    """A running server.
+
+    Attributes:
+        url: of it.
+        process: the command.
+        folder: that uploads are kept in meanwhile.
+        log: file with its standard error.
+    """
+
+    url: str
+    process: subprocess.Popen
+    folder: Path
+    log: Path
+
+    def client(self, **settings) -> httpx.Client:
+        return httpx.Client(base_url=self.url, **{"timeout": 60, "trust_env": False, **settings})
+
+    def uploads(self) -> list[Path]:
+        """Files and folders of requests that are left."""
+        return [path for path in self.folder.glob("malignancy-serve-*/*") if path.name != "lock"]
+
+
+@contextlib.contextmanager
+def serve(model: Path, folder: Path, *options: str, environment=None):
+    """Run the command until the block ends, ready from its beginning on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "pipeline", "serve", str(model), "--port", "0", "--workers", "2", *options]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **(environment or {})}
+    with (
+        open(folder / "log", "wb") as log,
+        subprocess.Popen(
+            [*command, "--temporary", str(folder)], stdout=subprocess.PIPE, stderr=log, env=environment, cwd=folder
+        ) as process,
+    ):
+        try:
+            line = process.stdout.readline().decode()
+            found = re.match(r"https?://\S+", line)
+            assert found, (line, (folder / "log").read_text())
+            yield Served(found.group(), process, folder, folder / "log")
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def wait_until_ready(client: httpx.Client, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while client.get("/v2/health/ready").status_code != 200:
+        assert time.monotonic() < end, "the server was never ready"
+        time.sleep(0.1)
