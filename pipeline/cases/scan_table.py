@@ -2,7 +2,7 @@
 
 ``scans.csv`` has one row a scan: ``case_id`` (the scan's id), ``image``, ``patient_id``, ``label`` (1 = it holds a
 malignant lesion, 0 = none, blank = unknown) and optionally ``split``. ``lesions.csv`` is a manifest with one row a
-lesion: its centre, ``diameter_mm`` (blank = unknown), ``ignore`` (1 = neither to be found nor a mistake to find) and the
+lesion: its centre, ``diameter_mm`` (blank = unknown), ``ignore`` (1 = neither to be found nor a mistake) and the
 same ``image``. A scan without rows there holds no lesion.
 """
 
