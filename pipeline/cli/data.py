@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from pipeline.errors import UsageError
+
 
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder of your scans.")],
@@ -75,10 +77,23 @@ def demo_data(
     out: Annotated[Path, typer.Argument(help="New folder.")],
     cases: Annotated[int | None, typer.Option(min=1, help="How many; all by default.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    whole_scans: Annotated[
+        int | None, typer.Option(metavar="N", help="Instead: N halves of a chest, to find the nodules in.")
+    ] = None,
 ) -> None:
     """Write NIfTI scans with simulated intensities, from real nodule shapes and ratings, and their manifest."""
     from pipeline.datasets.demo import write_demo_data
+    from pipeline.datasets.whole_scans.write import write_whole_scans
 
+    if whole_scans is not None:
+        if cases is not None:
+            raise UsageError("--cases and --whole-scans exclude each other; leave one out")
+        table = write_whole_scans(out, scans=whole_scans, seed=seed)
+        print(
+            f"{table} and lesions.csv: real nodule shapes, ratings and patients (LIDC-IDRI, CC BY 3.0) in simulated "
+            "chests; simulated intensities"
+        )
+        return
     manifest = write_demo_data(out, cases=cases, seed=seed)
     print(f"{manifest}: real nodule shapes, ratings and patients (LIDC-IDRI, CC BY 3.0); simulated intensities")
 

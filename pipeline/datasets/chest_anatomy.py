@@ -53,6 +53,11 @@ class FineGrid:
         """The grid of a box of the fine planes."""
         return FineGrid(self.x[box[0]], self.y[box[1]], self.z[box[2]], self.slices, self.slice_weights)
 
+    def around(self, centre_mm: Vector) -> FineGrid:
+        """The same voxels, counted from another point."""
+        x, y, z = (np.float32(value) for value in centre_mm)
+        return FineGrid(self.x - x, self.y - y, self.z - z, self.slices - z, self.slice_weights)
+
 
 def make_grid(
     pixel_mm: float, slice_spacing_mm: float, slice_thickness_mm: float, low_mm: Vector, high_mm: Vector
@@ -92,7 +97,7 @@ def vessels(hu: FloatArray, vessel_hu: float, grid: FineGrid, rng: np.random.Gen
     # Balls of like size share one cube of voxels around their centres.
     for smallest, largest in pairwise((0.0, 0.5, 0.65, 0.85, 1.1, 1.5, 2.0, 2.6)):
         group = (sizes > smallest) & (sizes <= largest)
-        _balls(fill, points[group], sizes[group], largest, grid)
+        balls(fill, points[group], sizes[group], largest, grid)
     hu += fill * np.maximum(np.float32(vessel_hu) - hu, 0)
 
 
@@ -121,7 +126,7 @@ def _grow(points: Vector, headings: Vector, radii: Vector, rng: np.random.Genera
     return np.concatenate(centres).astype(np.float32), np.concatenate(sizes).astype(np.float32)
 
 
-def _balls(fill: FloatArray, centres: FloatArray, radii: FloatArray, largest: float, grid: FineGrid) -> None:
+def balls(fill: FloatArray, centres: FloatArray, radii: FloatArray, largest: float, grid: FineGrid) -> None:
     """Raise ``fill`` to 1 inside balls no larger than ``largest`` mm, with an edge of about a pixel."""
     axes = (grid.x, grid.y, grid.z)
     squares, indices = [], []
@@ -173,27 +178,81 @@ def _tissue(hu: FloatArray, soft_hu: float, grid: FineGrid, rng: np.random.Gener
     tissue = np.full(d.shape, soft_hu, np.float32)
     if concave:
         position = (grid.y * normal[0] - (grid.x * normal[1])[:, None]).reshape(-1)
-        _ribs(tissue, d, position[inside // len(grid.z)], grid.z[inside % len(grid.z)], rng)
+        wall = draw_chest_wall(rng)
+        wall_tissue(tissue, d, position[inside // len(grid.z)], grid.z[inside % len(grid.z)], wall)
     edge = np.clip(d / np.float32(0.8) + np.float32(0.5), 0, 1)
     flat_hu = hu.reshape(-1)
     old = flat_hu[inside]
     flat_hu[inside] = old + edge * np.maximum(tissue - old, 0)
 
 
-def _ribs(tissue: FloatArray, depth: FloatArray, along: FloatArray, z: FloatArray, rng: np.random.Generator) -> None:
-    """Fat, and ribs with a bright cortex that cross the slices at a slant."""
+@dataclass(frozen=True)
+class ChestWall:
+    """Fat, muscles and ribs of a chest wall, in mm and HU.
+
+    Attributes:
+        fat_depth_mm: depth below the pleura from which there is nothing but fat.
+        layer_mm: thickness of the muscles' layers across the wall and along it.
+        fat_threshold: how rare the layers of fat between the muscles are.
+        fat_hu: fat.
+        slant: how far a rib rises, mm a mm along the wall.
+        period_mm: distance of neighbouring ribs, up and down.
+        phase_mm: where the first one lies.
+        rib_mm: half a rib's height and half its thickness.
+        cortex_hu: a rib's surface.
+        marrow_hu: a rib's inside.
+    """
+
+    fat_depth_mm: float
+    layer_mm: tuple[float, float]
+    fat_threshold: float
+    fat_hu: float
+    slant: float
+    period_mm: float
+    phase_mm: float
+    rib_mm: tuple[float, float]
+    cortex_hu: float
+    marrow_hu: float
+
+
+def draw_chest_wall(rng: np.random.Generator) -> ChestWall:
+    """Draw the ribs and layers of one chest wall."""
+    return ChestWall(
+        fat_depth_mm=rng.uniform(14, 30),
+        layer_mm=(rng.uniform(1.2, 2.2), rng.uniform(4, 9)),
+        fat_threshold=rng.uniform(0.9, 1.9),
+        fat_hu=rng.normal(-105, 8),
+        slant=rng.uniform(-0.7, 0.7),
+        period_mm=rng.uniform(21, 27),
+        phase_mm=rng.uniform(0, 30),
+        rib_mm=(rng.uniform(4.5, 6.5), rng.uniform(2.8, 4.0)),
+        cortex_hu=rng.uniform(450, 900),
+        marrow_hu=rng.uniform(80, 220),
+    )
+
+
+def wall_tissue(tissue: FloatArray, depth: FloatArray, along: FloatArray, z: FloatArray, wall: ChestWall) -> None:
+    """Paint fat, and ribs with a bright cortex that cross the slices at a slant, into ``tissue``, in place.
+
+    Args:
+        tissue: HU of muscle, shape (n,).
+        depth: mm below the pleura, shape (n,).
+        along: mm along the wall, in the slice, shape (n,).
+        z: mm upwards, shape (n,).
+        wall: what to paint.
+    """
     # Under the skin, and in layers between the muscles.
-    fat = np.clip((depth - np.float32(rng.uniform(14, 30))) / 2, 0, 1)
-    layers = depth / np.float32(rng.uniform(1.2, 2.2)) + along / np.float32(rng.uniform(4, 9)) + z / 7
-    np.maximum(fat, np.clip(2 * np.sin(layers) - np.float32(rng.uniform(0.9, 1.9)), 0, 1), out=fat)
-    tissue += fat * (np.float32(rng.normal(-105, 8)) - tissue)
-    slant = rng.uniform(-0.7, 0.7)
-    period = np.float32(rng.uniform(21, 27))
-    across = (z + np.float32(slant) * along + np.float32(rng.uniform(0, 30))) % period - period / 2
-    high, deep = rng.uniform(4.5, 6.5), rng.uniform(2.8, 4.0)
+    fat = np.clip((depth - np.float32(wall.fat_depth_mm)) / 2, 0, 1)
+    across_mm, along_mm = wall.layer_mm
+    layers = depth / np.float32(across_mm) + along / np.float32(along_mm) + z / 7
+    np.maximum(fat, np.clip(2 * np.sin(layers) - np.float32(wall.fat_threshold), 0, 1), out=fat)
+    tissue += fat * (np.float32(wall.fat_hu) - tissue)
+    period = np.float32(wall.period_mm)
+    across = (z + np.float32(wall.slant) * along + np.float32(wall.phase_mm)) % period - period / 2
+    high, deep = wall.rib_mm
     ellipse = np.sqrt((across / np.float32(high)) ** 2 + ((depth - np.float32(deep + 2.0)) / np.float32(deep)) ** 2)
     surface = (1 - ellipse) * np.float32(deep)  # depth below the rib's surface, mm
     bone = np.clip(surface / np.float32(0.7) + np.float32(0.5), 0, 1)
     marrow = np.clip((surface - np.float32(1.3)) / np.float32(0.8) + np.float32(0.5), 0, 1)
-    cortex = np.float32(rng.uniform(450, 900))
-    tissue += bone * (cortex + marrow * (np.float32(rng.uniform(80, 220)) - cortex) - tissue)
+    cortex = np.float32(wall.cortex_hu)
+    tissue += bone * (cortex + marrow * (np.float32(wall.marrow_hu) - cortex) - tissue)

@@ -12,13 +12,8 @@ drawn without regard to either.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,9 +26,10 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from pipeline.cases.lesions.files.lidc_readings import READERS
 from pipeline.datasets.chest_anatomy import make_grid
-from pipeline.datasets.lidc import LidcNodule, load_nodules
+from pipeline.datasets.lidc import LidcNodule, NoduleMask, load_nodules
+from pipeline.datasets.render_processes import given_task, render_in_processes
 from pipeline.datasets.rendering import CALCIFICATION_ABSENT, Painted, ShortVolume, draw_scanner, render
-from pipeline.errors import UnfinishedError, UsageError
+from pipeline.errors import UsageError
 from pipeline.files import atomic_folder, write_csv
 from pipeline.machine import usable_cores
 
@@ -42,6 +38,7 @@ LABEL_SOURCE = "mean malignancy rating of the LIDC readers other than the painte
 SIZE_MM = (62.0, 62.0, 43.0)  # left-right, front-back, up-down
 # The centre may be this far from the image's middle, which leaves at least 20 mm on every side.
 JITTER_MM = (9.0, 9.0, 1.5)
+DESCRIPTION = "simulated intensities, LIDC-IDRI nodule shape"
 
 CASES_A_WORKER = 50  # a further interpreter takes about a second to start
 
@@ -86,6 +83,17 @@ class DemoCase:
         ratings = self.nodule.ratings
         return Painted(*(ratings[name][self.painter] for name in PAINTED_COLUMNS))
 
+    @property
+    def mask(self) -> NoduleMask:
+        """The nodule's shape.
+
+        Raises:
+            UsageError: when too few or too many readers outlined it.
+        """
+        if self.nodule.mask is None:
+            raise UsageError(f"{self.nodule.nodule_id} has no mask, so it cannot be rendered")
+        return self.nodule.mask
+
     def others(self, attribute: str) -> tuple[int, ...]:
         """An attribute's ratings by the readers who were not painted."""
         values = self.nodule.ratings[attribute]
@@ -116,14 +124,16 @@ def write_demo_data(out: Path, *, cases: int | None = None, seed: int = 0) -> Pa
         (folder / "images").mkdir()
         _write_images(folder, chosen, seed, cases)
         rows = [manifest_row(case) for case in chosen]
-        _write_table(folder / "manifest.csv", list(rows[0]), rows)
-        _write_table(folder / "unlabelled.csv", list(rows[0]), [row for row in rows if not row["label"]])
+        write_rows(folder / "manifest.csv", rows)
+        write_rows(folder / "unlabelled.csv", [row for row in rows if not row["label"]], header=list(rows[0]))
         (folder / "NOTICE.txt").write_text(NOTICE, encoding="utf-8")
     return out / "manifest.csv"
 
 
-def _write_table(path: Path, header: Sequence[str], rows: Sequence[dict[str, str]]) -> None:
-    write_csv(path, header, ([row[name] for name in header] for row in rows), private=False)
+def write_rows(path: Path, rows: Sequence[dict[str, str]], header: Sequence[str] = ()) -> None:
+    """Write a table that others may read; the columns are those of the header, by default those of the first row."""
+    names = header or list(rows[0])
+    write_csv(path, names, ([row[name] for name in names] for row in rows), private=False)
 
 
 def choose_cases(nodules: Sequence[LidcNodule], *, cases: int | None, seed: int) -> list[DemoCase]:
@@ -158,29 +168,12 @@ def _write_images(folder: Path, chosen: Sequence[DemoCase], seed: int, cases: in
     if workers == 1:
         _write_share(folder, chosen, seed)
         return
-    # Fresh interpreters rather than a process pool: a pool would run the caller's main module again where processes
-    # are spawned, and copy its threads' locks where they are forked.
-    package = str(Path(__file__).resolve().parents[2])
-    paths = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    with ExitStack() as stack:
-        started = []
-        for share in range(workers):
-            task = json.dumps({"folder": str(folder), "cases": cases, "seed": seed, "share": share, "shares": workers})
-            command = [sys.executable, "-c", "from pipeline.datasets.demo import work; work()", task]
-            process = stack.enter_context(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))  # noqa: S603
-            stack.callback(process.terminate)
-            started.append(process)
-        for process in started:
-            _, errors = process.communicate()
-            if process.returncode:
-                last = (errors.strip().splitlines() or ["no message"])[-1]
-                raise UnfinishedError(f"rendering stopped with exit status {process.returncode}: {last}")
+    render_in_processes(__name__, {"folder": str(folder), "cases": cases, "seed": seed}, workers)
 
 
 def work() -> None:
-    """Render one worker's share of the cases; what to do stands in the last argument, as JSON."""
-    task = json.loads(sys.argv[-1])
+    """Render one worker's share of the cases (`render_in_processes`)."""
+    task = given_task()
     chosen = choose_cases(load_nodules(), cases=task["cases"], seed=task["seed"])
     _write_share(Path(task["folder"]), chosen[task["share"] :: task["shares"]], task["seed"])
 
@@ -189,8 +182,12 @@ def _write_share(folder: Path, chosen: Sequence[DemoCase], seed: int) -> None:
     # One thread of BLAS each: the arrays are small, and every core has a worker of its own.
     with threadpool_limits(limits=1):
         for case in chosen:
-            data = render_case(case, seed).to_bytes()
-            (folder / case.image).write_bytes(igzip.compress(data, compresslevel=2, mtime=0))
+            write_image(folder / case.image, render_case(case, seed))
+
+
+def write_image(path: Path, image: nib.Nifti1Image) -> None:
+    """Write a compressed NIfTI file; the same image gives the same bytes."""
+    path.write_bytes(igzip.compress(image.to_bytes(), compresslevel=2, mtime=0))
 
 
 def centre_lps_mm(nodule: LidcNodule) -> npt.NDArray[np.float64]:
@@ -205,9 +202,7 @@ def render_case(case: DemoCase, seed: int) -> nib.Nifti1Image:
 
     Only the painter's texture, calcification and margin, the shape and the scan's geometry reach the image.
     """
-    nodule, mask = case.nodule, case.nodule.mask
-    if mask is None:
-        raise UsageError(f"{nodule.nodule_id} has no mask, so it cannot be rendered")
+    nodule, mask = case.nodule, case.mask
     placing = generator(seed, "placing", nodule.nodule_id)
     half, jitter = np.array(SIZE_MM) / 2, placing.uniform(-1, 1, 3) * JITTER_MM
     grid = make_grid(
@@ -223,19 +218,22 @@ def render_case(case: DemoCase, seed: int) -> nib.Nifti1Image:
     return store(hu, affine, np.stack([placing.permutation(3), placing.choice([-1, 1], 3)], axis=1))
 
 
-def store(hu: ShortVolume, affine: npt.NDArray[np.float64], axes: npt.NDArray[np.int_]) -> nib.Nifti1Image:
+def store(
+    hu: ShortVolume, affine: npt.NDArray[np.float64], axes: npt.NDArray[np.int_], description: str = DESCRIPTION
+) -> nib.Nifti1Image:
     """Make a NIfTI image whose array is permuted and flipped, with an affine that keeps every voxel in its place.
 
     Args:
         hu: HU.
         affine: RAS mm of a voxel of ``hu``.
         axes: for each axis of ``hu`` its place in the stored array, and 1 or -1 for its direction; shape (3, 2).
+        description: for the header, ASCII, at most 79 characters.
     """
     image: Any = nib.Nifti1Image(hu, affine).as_reoriented(axes)  # type: ignore[no-untyped-call]
     image.set_qform(image.affine, code=1)
     image.set_sform(image.affine, code=1)
     image.header.set_xyzt_units("mm", "sec")
-    image.header["descrip"] = b"simulated intensities, LIDC-IDRI nodule shape"
+    image.header["descrip"] = description.encode("ascii")
     stored: nib.Nifti1Image = image
     return stored
 
@@ -261,7 +259,7 @@ def manifest_row(case: DemoCase) -> dict[str, str]:
         "malignant": label,
     }
     for name, (attribute, present) in FINDINGS.items():
-        row[name] = _majority([present(rating) for rating in case.others(attribute)])
+        row[name] = majority([present(rating) for rating in case.others(attribute)])
     for attribute, values in nodule.ratings.items():
         if attribute != "malignancy":
             row[f"painted_{attribute}"] = str(values[case.painter])
@@ -278,7 +276,7 @@ def manifest_row(case: DemoCase) -> dict[str, str]:
     }
 
 
-def _majority(votes: Sequence[bool]) -> str:
+def majority(votes: Sequence[bool]) -> str:
     """``1`` or ``0`` as most say, blank for a tie."""
     balance = 2 * sum(votes) - len(votes)
     return "" if balance == 0 else str(int(balance > 0))

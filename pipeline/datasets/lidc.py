@@ -106,12 +106,53 @@ class LidcNodule:
         return self.readings > READERS
 
 
+@dataclass(frozen=True)
+class LidcScan:
+    """One CT of LIDC-IDRI, whether it holds a nodule or not.
+
+    Attributes:
+        patient_id: as published, such as ``LIDC-IDRI-0001``.
+        series_instance_uid: DICOM SeriesInstanceUID.
+        pixel_spacing_mm: of the axial pixels, both ways.
+        slice_spacing_mm: median distance of neighbouring slices.
+        slice_thickness_mm: as the DICOM header says.
+        contrast: whether contrast agent was used.
+    """
+
+    patient_id: str
+    series_instance_uid: str
+    pixel_spacing_mm: float
+    slice_spacing_mm: float
+    slice_thickness_mm: float
+    contrast: bool
+
+
+@cache
+def load_scans() -> tuple[LidcScan, ...]:
+    """All 1,018 scans, ordered by patient and series."""
+    arrays = _arrays()
+    rows = zip(
+        arrays["scan_patient_id"].tolist(),
+        arrays["scan_series_uid"].tolist(),
+        arrays["scan_spacing_mm"].tolist(),
+        arrays["scan_contrast"].tolist(),
+        strict=True,
+    )
+    return tuple(
+        LidcScan(patient.decode(), series.decode(), pixel, step, thickness, bool(contrast))
+        for patient, series, (pixel, step, thickness), contrast in rows
+    )
+
+
 @cache
 def load_nodules() -> tuple[LidcNodule, ...]:
     """All 2,651 nodules, ordered by patient, series and z; about 1,380 of them have a mask."""
+    return tuple(_nodules(_arrays()))
+
+
+def _arrays() -> dict[str, npt.NDArray[np.generic]]:
     with (files("pipeline.datasets") / FILE).open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
-        arrays = dict(stored)
-    return tuple(_nodules(arrays))
+        return dict(stored)
 
 
 def _nodules(arrays: dict[str, npt.NDArray[np.generic]]) -> Iterator[LidcNodule]:

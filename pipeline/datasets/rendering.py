@@ -98,11 +98,15 @@ def render(
     background, vessel, wall, lesion, noise = rng.spawn(5)
     hu = _parenchyma(scanner, grid, background)
     vessels(hu, scanner.vessel_hu, grid, vessel)
-    _lesion(hu, mask, painted, grid, lesion)
+    paint_lesion(hu, mask, painted, grid, lesion)
     chest_wall(hu, scanner.soft_hu, grid, wall)
-    hu = _through_scanner(hu, scanner, grid)
-    hu += _noise((len(grid.x), len(grid.y), len(grid.slices)), scanner, noise)
-    # Steps of 4 HU are far below the noise and make the files a third smaller.
+    hu = through_scanner(hu, scanner, grid)
+    hu += scanner_noise((len(grid.x), len(grid.y), len(grid.slices)), scanner, noise)
+    return stored_values(hu)
+
+
+def stored_values(hu: FloatArray) -> ShortVolume:
+    """HU from -1024 to 3068, in steps of 4, which are far below the noise and make the files a third smaller."""
     return (4 * np.clip(np.rint(hu / 4), -256, 767)).astype(np.int16)
 
 
@@ -165,7 +169,7 @@ def _depth(mask: NoduleMask, margin_mm: float) -> tuple[FloatArray, list[npt.NDA
     return depth, axes
 
 
-def _lesion(hu: FloatArray, mask: NoduleMask, painted: Painted, grid: FineGrid, rng: np.random.Generator) -> None:
+def paint_lesion(hu: FloatArray, mask: NoduleMask, painted: Painted, grid: FineGrid, rng: np.random.Generator) -> None:
     """Paint the lesion into ``hu``, in place."""
     depth, axes = _depth(mask, 2.0)
     box = grid.box([axis[0] for axis in axes], [axis[-1] for axis in axes])
@@ -181,7 +185,7 @@ def _lesion(hu: FloatArray, mask: NoduleMask, painted: Painted, grid: FineGrid, 
     width = min(width, max(0.5, deepest))
     # Readers outlined what they could see, which includes the blurred rim.
     inset = rng.uniform(0.0, 0.6)
-    edge = _ramp(depth - np.float32(inset), width)
+    edge = ramp(depth - np.float32(inset), width)
     density = _density(depth, deepest, painted, rng)
     density += grain * np.float32(rng.uniform(15, 35) if painted.texture > PART_SOLID else rng.uniform(30, 55))
     here += edge * np.maximum(density - here, 0)
@@ -189,7 +193,7 @@ def _lesion(hu: FloatArray, mask: NoduleMask, painted: Painted, grid: FineGrid, 
         here[...] = np.maximum(here, _calcification(depth, deepest, painted.calcification, here, local, rng))
 
 
-def _ramp(depth: FloatArray, width: float) -> FloatArray:
+def ramp(depth: FloatArray, width: float) -> FloatArray:
     """Smooth step from 0 to 1 over about ``width`` mm around depth 0."""
     t = np.clip(depth / np.float32(width) + np.float32(0.5), 0, 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)
@@ -204,7 +208,7 @@ def _density(depth: FloatArray, deepest: float, painted: Painted, rng: np.random
     # Depth, as a fraction of the deepest point, at which the solid part begins.
     start = {4: 0.12, 3: 0.45, 2: 0.75, 1: 2.0}[painted.texture] + rng.uniform(-0.1, 0.1)
     solid -= {4: 40.0, 3: 120.0, 2: 200.0, 1: 0.0}[painted.texture]
-    core = _ramp(depth - np.float32(start * deepest), max(0.8, 0.3 * deepest))
+    core = ramp(depth - np.float32(start * deepest), max(0.8, 0.3 * deepest))
     return np.asarray(glass + core * (solid - glass), np.float32)
 
 
@@ -215,18 +219,18 @@ def _calcification(
     bright = float(np.clip(rng.lognormal(np.log(950), 0.6), 250, 2400))
     fraction = np.clip(depth / np.float32(max(deepest, 0.5)), 0, 1)
     if kind == 3:  # solid: all but a rim
-        amount = _ramp(depth - np.float32(0.15 * deepest), max(0.8, 0.3 * deepest))
+        amount = ramp(depth - np.float32(0.15 * deepest), max(0.8, 0.3 * deepest))
     elif kind == 5:  # central
-        amount = _ramp(depth - np.float32(0.5 * deepest), max(0.8, 0.3 * deepest))
+        amount = ramp(depth - np.float32(0.5 * deepest), max(0.8, 0.3 * deepest))
     elif kind == 2:  # laminated: shells
         amount = np.asarray(np.cos(fraction * np.float32(3 * np.pi)) ** 2 * (fraction > 0.1), np.float32)
     else:  # popcorn and non-central: specks, here and there or on one side
         specks = smooth_field(local, max(1.2, 0.6 * deepest), rng)
-        amount = _ramp(specks - np.float32(0.6), 0.6) * _ramp(depth - np.float32(0.3), 0.8)
+        amount = ramp(specks - np.float32(0.6), 0.6) * ramp(depth - np.float32(0.3), 0.8)
     return np.asarray(here + amount * np.float32(bright) * (fraction > 0), np.float32)
 
 
-def _through_scanner(hu: FloatArray, scanner: Scanner, grid: FineGrid) -> FloatArray:
+def through_scanner(hu: FloatArray, scanner: Scanner, grid: FineGrid) -> FloatArray:
     """Blur in-plane and average over the slice thickness; (x, y, z) -> (x, y, slices)."""
     averaged = (hu.reshape(-1, hu.shape[2]) @ grid.slice_weights.T).reshape(*hu.shape[:2], -1)
     # Objects are already averaged over about a pixel where they were painted.
@@ -252,7 +256,7 @@ def _along_plane(values: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray
     return np.asarray(np.matmul(y, along_x), np.float32)
 
 
-def _noise(shape: tuple[int, int, int], scanner: Scanner, rng: np.random.Generator) -> FloatArray:
+def scanner_noise(shape: tuple[int, int, int], scanner: Scanner, rng: np.random.Generator) -> FloatArray:
     """Noise correlated in-plane, whose standard deviation is the scanner's everywhere, edges included."""
     white = rng.standard_normal(shape, dtype=np.float32)
     x, y = (_gaussian_matrix(size, s) for size, s in zip(shape[:2], scanner.noise_sigma_px, strict=True))

@@ -1,0 +1,244 @@
+"""The folder of whole demonstration scans: ``scans/``, ``scans.csv``, ``lesions.csv`` and a notice.
+
+Real: the nodules' shapes and ratings, which nodules belong to one patient, and pixel spacing, slice spacing, slice
+thickness and contrast of the patient's own scan. Simulated: every intensity, the half of the chest with everything else
+in it, and where in it a nodule lies. The label is radiologists' opinion, not pathology, and comes from readers other
+than the one that is painted (``datasets.demo``).
+
+Patients none of whose nodules was outlined by three readers give the scans without nodules, one scan in five.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from pipeline.datasets.chest_anatomy import Vector, make_grid
+from pipeline.datasets.demo import (
+    DemoCase,
+    choose_cases,
+    generator,
+    majority,
+    manifest_row,
+    store,
+    write_image,
+    write_rows,
+)
+from pipeline.datasets.lidc import LidcScan, load_nodules, load_scans
+from pipeline.datasets.render_processes import given_task, render_in_processes
+from pipeline.datasets.rendering import PART_SOLID, draw_scanner
+from pipeline.datasets.whole_scans.render import RenderedScan, render_scan
+from pipeline.datasets.whole_scans.thorax import MIDLINE_MM, SIZE_MM
+from pipeline.errors import UsageError
+from pipeline.files import atomic_folder, require_free
+from pipeline.machine import usable_cores
+
+EMPTY_EVERY = 5  # the fifth scan, the tenth, ... has no nodule
+SCANS_A_WORKER = 4
+DESCRIPTION = "simulated intensities, half of a chest; LIDC-IDRI nodule shapes"
+
+NOTICE = """\
+Demonstration data: SIMULATED INTENSITIES in a simulated half of a chest. Not for clinical use.
+
+Real: nodule shapes, readers' ratings, which nodules belong to one patient; pixel spacing, slice spacing, slice
+thickness and contrast of the patient's scan.
+Simulated: every intensity in the images; lung, vessels, bronchi, fissures, chest wall, heart, mediastinum, diaphragm;
+where a nodule lies; granulomas below 3 mm, which are not nodules and not in lesions.csv.
+Label: the opinion of radiologists (mean malignancy rating of the readers who were not painted), not pathology.
+A detector trained on these scans proves nothing about real ones.
+
+Shapes and ratings derive from LIDC-IDRI, CC BY 3.0 (https://creativecommons.org/licenses/by/3.0/):
+Armato III SG, et al. (2015). Data From LIDC-IDRI. The Cancer Imaging Archive.
+https://doi.org/10.7937/K9/TCIA.2015.LO9QL9SX
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class WholeScan:
+    """A scan to be made: the real scan whose geometry it has, and the nodules that it holds, perhaps none."""
+
+    scan: LidcScan
+    cases: tuple[DemoCase, ...]
+
+    @property
+    def scan_id(self) -> str:
+        """Id of the scan; one scan a patient."""
+        return f"{self.scan.patient_id}-chest"
+
+    @property
+    def image(self) -> str:
+        """Path of the image, relative to the tables."""
+        return f"scans/{self.scan_id}.nii.gz"
+
+
+def write_whole_scans(out: Path, *, scans: int, seed: int = 0) -> Path:
+    """Write whole scans with ``scans.csv`` (one row a scan) and ``lesions.csv`` (one row a nodule, a manifest).
+
+    The same seed gives the same bytes, whatever the number of cores; a scan looks the same in a subset as in the whole.
+
+    Args:
+        out: a folder that does not exist yet, or is empty.
+        scans: how many; every fifth has no nodule.
+        seed: decides on patients, painters and everything simulated.
+
+    Returns:
+        The path of ``scans.csv``.
+
+    Raises:
+        UsageError: when ``scans`` is not between 2 and what there is.
+        FileExistsError: when ``out`` is not empty.
+        UnfinishedError: when a worker could not write its scans.
+    """
+    require_free(out)
+    chosen = choose_scans(scans, seed=seed)
+    with atomic_folder(out, private=False) as folder:
+        (folder / "scans").mkdir()
+        rendered = _write_images(folder, chosen, seed)
+        lesions = [row for whole in chosen for row in lesion_rows(whole, rendered[whole.scan_id]["nodules"])]
+        write_rows(folder / "scans.csv", [scan_row(whole, rendered[whole.scan_id]["side"]) for whole in chosen])
+        write_rows(folder / "lesions.csv", lesions)
+        (folder / "NOTICE.txt").write_text(NOTICE, encoding="utf-8")
+    return out / "scans.csv"
+
+
+def choose_scans(scans: int, *, seed: int) -> list[WholeScan]:
+    """Pick patients in an order drawn by seed, so that fewer scans are the first of more; sorted by patient.
+
+    Of a patient with two scans, the one with more outlined nodules is taken.
+
+    Raises:
+        UsageError: when ``scans`` is not between 2 and what there is.
+    """
+    order = list(_ordered(seed))
+    if not 2 <= scans <= len(order):
+        raise UsageError(f"whole scans: {scans} is not between 2 and {len(order)}, the scans there are")
+    return sorted(order[:scans], key=lambda whole: whole.scan_id)
+
+
+def _ordered(seed: int) -> Iterator[WholeScan]:
+    """All scans there are, every fifth without a nodule, until either kind is used up."""
+    cases: dict[str, list[DemoCase]] = defaultdict(list)
+    for case in choose_cases(load_nodules(), cases=None, seed=seed):
+        cases[case.nodule.series_instance_uid].append(case)
+    patients: dict[str, LidcScan] = {}
+    for scan in load_scans():
+        other = patients.setdefault(scan.patient_id, scan)
+        if len(cases[scan.series_instance_uid]) > len(cases[other.series_instance_uid]):
+            patients[scan.patient_id] = scan
+    drawn = np.random.default_rng(seed).permutation(len(patients))
+    wholes = [WholeScan(scan, tuple(cases[scan.series_instance_uid])) for scan in patients.values()]
+    with_nodules = iter([wholes[n] for n in drawn if wholes[n].cases])
+    without = iter([wholes[n] for n in drawn if not wholes[n].cases])
+    for number in range(1, len(wholes) + 1):
+        whole = next(with_nodules if number % EMPTY_EVERY else without, None)
+        if whole is None:
+            return
+        yield whole
+
+
+def _write_images(folder: Path, chosen: Sequence[WholeScan], seed: int) -> dict[str, Any]:
+    """Write the images; by scan id its side and its nodules' places."""
+    workers = min(usable_cores(), math.ceil(len(chosen) / SCANS_A_WORKER))
+    if workers == 1:
+        return _write_share(folder, chosen, seed)
+    render_in_processes(__name__, {"folder": str(folder), "scans": len(chosen), "seed": seed}, workers)
+    rendered: dict[str, Any] = {}
+    for share in range(workers):
+        path = folder / f"{share}.json"
+        rendered |= json.loads(path.read_bytes())
+        path.unlink()
+    return rendered
+
+
+def work() -> None:
+    """Render one worker's share of the scans (`render_in_processes`)."""
+    task = given_task()
+    chosen = choose_scans(task["scans"], seed=task["seed"])
+    rendered = _write_share(Path(task["folder"]), chosen[task["share"] :: task["shares"]], task["seed"])
+    (Path(task["folder"]) / f"{task['share']}.json").write_text(json.dumps(rendered), encoding="utf-8")
+
+
+def _write_share(folder: Path, chosen: Sequence[WholeScan], seed: int) -> dict[str, Any]:
+    rendered = {}
+    # One thread of BLAS each: every core has a worker of its own.
+    with threadpool_limits(limits=1):
+        for whole in chosen:
+            image, scan, middle = render_whole_scan(whole, seed)
+            write_image(folder / whole.image, image)
+            nodules = [
+                {"centre": (nodule.centre_mm + middle).tolist(), "place": str(nodule.place)} for nodule in scan.nodules
+            ]
+            rendered[whole.scan_id] = {"side": scan.side, "nodules": nodules}
+    return rendered
+
+
+def render_whole_scan(whole: WholeScan, seed: int) -> tuple[nib.Nifti1Image, RenderedScan, Vector]:
+    """Render one scan as NIfTI in a stored orientation drawn by seed.
+
+    Returns:
+        The image, what was rendered, and the volume's middle in LPS mm.
+    """
+    scan = whole.scan
+    half = np.array(SIZE_MM) / 2
+    grid = make_grid(scan.pixel_spacing_mm, scan.slice_spacing_mm, scan.slice_thickness_mm, -half, half)
+    scanner = draw_scanner(generator(seed, "scanner", scan.patient_id), contrast=scan.contrast)
+    nodules = [(case.mask, case.painted) for case in whole.cases]
+    rendered = render_scan(nodules, scanner, grid, generator(seed, "whole scan", whole.scan_id), contrast=scan.contrast)
+    placing = generator(seed, "placing", whole.scan_id)
+    # The body's midline lies near the scanner's axis; the table's height is anything.
+    middle = np.round(placing.uniform(-1, 1, 3) * (15, 40, 150) + (rendered.side * MIDLINE_MM, -150, -200), 4)
+    lps_to_ras = np.diag([-1.0, -1.0, 1.0])
+    affine = np.eye(4)
+    affine[:3, :3] = lps_to_ras @ np.diag([scan.pixel_spacing_mm, scan.pixel_spacing_mm, scan.slice_spacing_mm])
+    affine[:3, 3] = lps_to_ras @ (middle + np.array([grid.x[0], grid.y[0], grid.slices[0]], float))
+    axes = np.stack([placing.permutation(3), placing.choice([-1, 1], 3)], axis=1)
+    return store(rendered.hu, affine, axes, DESCRIPTION), rendered, middle
+
+
+def lesion_rows(whole: WholeScan, nodules: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """Rows of ``lesions.csv``: those of a demonstration manifest, at the simulated places."""
+    rows = []
+    for case, nodule in zip(whole.cases, nodules, strict=True):
+        x, y, z = nodule["centre"]
+        solid = majority([rating > PART_SOLID for rating in case.others("texture")])
+        rows.append(
+            manifest_row(case)
+            | {
+                "image": whole.image,
+                "center_x_mm": f"{-x:.4f}",
+                "center_y_mm": f"{-y:.4f}",
+                "center_z_mm": f"{z:.4f}",
+                "solid": solid,
+                "ignore": "0",
+                "scan_id": whole.scan_id,
+                "simulated_place": nodule["place"],
+            }
+        )
+    return rows
+
+
+def scan_row(whole: WholeScan, side: int) -> dict[str, str]:
+    """Row of ``scans.csv``; the label is 1 with a malignant nodule, blank where one's is unknown and none is 1."""
+    labels = {manifest_row(case)["label"] for case in whole.cases}
+    scan = whole.scan
+    return {
+        "case_id": whole.scan_id,
+        "image": whole.image,
+        "patient_id": scan.patient_id,
+        "label": "1" if "1" in labels else "" if "" in labels else "0",
+        "lesions": str(len(whole.cases)),
+        "simulated_side": "left" if side > 0 else "right",
+        "slice_thickness_mm": f"{scan.slice_thickness_mm:g}",
+        "slice_spacing_mm": f"{scan.slice_spacing_mm:g}",
+        "pixel_spacing_mm": f"{scan.pixel_spacing_mm:g}",
+        "contrast": str(int(scan.contrast)),
+    }
