@@ -57,9 +57,7 @@ def choose_scans(table: ScanTable, detector: PatientHashes, classifier: PatientH
             f"{table.scans.path}: none of {len(cases)} scans can be judged ({reasons}); give scans of other patients"
         )
     fitted = _patients_seen(detector, cases, splits=("calibration",))
-    held_out = [
-        case for case in cases if (case.split == "calibration" if named else str(case.patient_id) in fitted)
-    ]
+    held_out = [case for case in cases if (case.split == "calibration" if named else str(case.patient_id) in fitted)]
     trained = _patients_seen(detector, held_out, splits=_TRAINED_ON)
     if classifier is not None:
         trained |= _patients_seen(classifier, held_out, splits=_TRAINED_ON)

@@ -135,7 +135,11 @@ def _figures(sources: DetectionSources) -> dict[str, bytes]:
 
 def _report(sources: DetectionSources, figures: Mapping[str, bytes]) -> DetectionReport:
     description, judged = sources.description, sources.judged
-    badges = [_RESEARCH, *([_SIMULATED] if description.lesions.intensities == "simulated" else []), *sources.differences]
+    badges = [
+        _RESEARCH,
+        *([_SIMULATED] if description.lesions.intensities == "simulated" else []),
+        *sources.differences,
+    ]
     return DetectionReport(
         title=sources.title,
         detector=description.label,

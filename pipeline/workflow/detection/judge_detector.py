@@ -72,9 +72,7 @@ def judge_searches(searches: Searches, *, resamples: int, seed: int = 0) -> Judg
         UndefinedMetricError: when no lesion counts.
     """
     matches = match_scans(searches.scans)
-    evaluation = evaluate_detection(
-        matches, resamples=resamples, seed=seed, diameter_edges_mm=DIAMETER_EDGES_MM
-    )
+    evaluation = evaluate_detection(matches, resamples=resamples, seed=seed, diameter_edges_mm=DIAMETER_EDGES_MM)
     return JudgedScans(searches, matches, evaluation)
 
 

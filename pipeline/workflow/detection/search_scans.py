@@ -33,7 +33,11 @@ class Searches:
 
 
 def search_scans(
-    search: Callable[[Case], Sequence[Candidate]], table: ScanTable, scans: Sequence[Case], *, groups: Sequence[str] = ()
+    search: Callable[[Case], Sequence[Candidate]],
+    table: ScanTable,
+    scans: Sequence[Case],
+    *,
+    groups: Sequence[str] = (),
 ) -> Searches:
     """Search scans one after the other.
 
@@ -69,7 +73,7 @@ def true_lesion(lesion: Case, groups: Sequence[str] = ()) -> TrueLesion:
         lesion: with a centre.
         groups: columns that are judged apart, beside texture and calcification.
     """
-    assert lesion.center_mm is not None  # noqa: S101  # the table has been checked
+    assert lesion.center_mm is not None  # the table has been checked
     return TrueLesion(
         center_mm=lesion.center_mm,
         diameter_mm=lesion_diameter_mm(lesion),

@@ -95,9 +95,7 @@ def labelled_scan_probabilities(
     classified: ClassifiedScans, probabilities: Mapping[str, float]
 ) -> LabelledProbabilities | None:
     """Those of the scans whose label is known; None when there is none."""
-    cases = [
-        case for case in classified.searches.cases if case.label is not None and case.case_id in probabilities
-    ]
+    cases = [case for case in classified.searches.cases if case.label is not None and case.case_id in probabilities]
     if not cases:
         return None
     return LabelledProbabilities(
@@ -108,7 +106,13 @@ def labelled_scan_probabilities(
 
 
 def judge_at_both_centres(
-    classify: Classify, table: ScanTable, classified: ClassifiedScans, matches: Matches, *, resamples: int, seed: int = 0
+    classify: Classify,
+    table: ScanTable,
+    classified: ClassifiedScans,
+    matches: Matches,
+    *,
+    resamples: int,
+    seed: int = 0,
 ) -> SecondStage | None:
     """Score the lesions that were found at their own centre too, and judge the classifier at both; None without any.
 
