@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from pipeline.config.inputs import Preprocessing, Scale
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import within_root
 from pipeline.imaging.envelope import Envelope
+from pipeline.imaging.image import Scan
 from pipeline.imaging.preprocess import ModelInput, ScanRequest, preprocess
 from pipeline.machine import usable_cores
 
@@ -32,6 +34,7 @@ def prepare_case(
     envelope: Envelope | None = None,
     stored: StoredInputs | None = None,
     covariates: Mapping[str, Scale] = NO_COVARIATES,
+    scan: Scan | None = None,
 ) -> PreparationResult:
     """Read and preprocess one case; a case that cannot be used comes back as its error.
 
@@ -43,6 +46,7 @@ def prepare_case(
         envelope: what the model may be asked about; None while it is still to be learnt.
         stored: store of preprocessed inputs; used only for cases on this machine and without an envelope.
         covariates: columns that the case must have, and their scales; added to its measures.
+        scan: the case's scan, when it has been opened before; it is not opened again.
     """
     if case.fault:
         return case.fault
@@ -56,9 +60,15 @@ def prepare_case(
             if isinstance(prepared, CaseError):
                 return prepared
             return replace(prepared, measures={**prepared.measures, **values})
-        with local_copy(case) as local:
+        with nullcontext(case) if scan else local_copy(case) as local:
             request = ScanRequest(
-                local.path, local.center_mm, root=root, files=local.files, part=local.part, covariates=values
+                local.path,
+                local.center_mm,
+                root=root,
+                files=local.files,
+                part=local.part,
+                covariates=values,
+                scan=scan,
             )
             return preprocess(request, config, modality=modality, envelope=envelope)
     except CaseError as error:

@@ -15,7 +15,7 @@ from pipeline.config.inputs import Intensity, Preprocessing
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import within_root
 from pipeline.imaging.envelope import Envelope
-from pipeline.imaging.image import FloatArray, ScanFacts, Warning, carrying
+from pipeline.imaging.image import FloatArray, Scan, ScanFacts, Warning, carrying
 from pipeline.imaging.region import ReadRegiond
 
 
@@ -30,6 +30,7 @@ class ScanRequest:
         files: the slices of one DICOM series in the folder ``path``; None reads the path itself.
         part: which series of a folder, or which page or frame of a file; None for the only one.
         covariates: what is known beside the scan, by name; judged with what is measured.
+        scan: the scan, when it has been opened before; it is not opened again.
     """
 
     path: Path
@@ -38,6 +39,7 @@ class ScanRequest:
     files: tuple[Path, ...] | None = None
     part: str | None = None
     covariates: Mapping[str, float] = field(default_factory=dict)
+    scan: Scan | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +78,13 @@ def preprocess(
         CaseError: with the code of what is wrong.
     """
     path = request.path if request.root is None else within_root(request.path, request.root)
-    source = {"image": path, "image_files": request.files, "image_part": request.part, "center_mm": request.center_mm}
+    source = {
+        "image": path,
+        "image_files": request.files,
+        "image_part": request.part,
+        "image_scan": request.scan,
+        "center_mm": request.center_mm,
+    }
     try:
         data = _chain(config, modality)(source)
     except RuntimeError as error:

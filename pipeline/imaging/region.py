@@ -56,11 +56,12 @@ class RegionFacts:
 
 @dataclass(frozen=True)
 class _Source:
-    """What to open; see ``open_scan``."""
+    """What to open; see ``open_scan``. A scan that is open already is not opened again."""
 
     path: Path
     files: Sequence[Path] | None
     part: str | None
+    opened: Scan | None
 
 
 class ReadRegiond(MapTransform):
@@ -68,8 +69,8 @@ class ReadRegiond(MapTransform):
 
     With a path under each key, the lesion's centre (RAS mm) under ``center_key`` and, for one DICOM series of a folder
     that holds several, its slices under ``<key>_files`` or its name under ``<key>_part``, which also names a page or
-    frame of a file. Facts (warnings, measures, digest) are put under ``<key>_facts``. Intensities are not scaled; nodes
-    outside the image hold air (CT) or the region's minimum.
+    frame of a file. What lies at the path may stand opened under ``<key>_scan``. Facts (warnings, measures, digest) are
+    put under ``<key>_facts``. Intensities are not scaled; nodes outside the image hold air (CT) or its minimum.
 
     Raises:
         CaseError: with the code of what is wrong; a MONAI ``Compose`` wraps it into a ``RuntimeError``.
@@ -97,7 +98,7 @@ class ReadRegiond(MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             path = Path(os.fspath(result[key]))
-            source = _Source(path, result.get(f"{key}_files"), result.get(f"{key}_part"))
+            source = _Source(path, *(result.get(f"{key}_{name}") for name in ("files", "part", "scan")))
             voxels, affine, facts = self._read(source, result.get(self.center_key))
             result[key] = MetaTensor(torch.from_numpy(voxels[np.newaxis]), affine=torch.from_numpy(affine))
             result[f"{key}_facts"] = facts
@@ -110,7 +111,9 @@ class ReadRegiond(MapTransform):
                 source.path,
                 "no lesion centre; fill in center_x_mm, center_y_mm, center_z_mm and coordinate_system",
             )
-        scan = open_scan(source.path, limits=self.limits, modality=self.modality, files=source.files, part=source.part)
+        scan = source.opened or open_scan(
+            source.path, limits=self.limits, modality=self.modality, files=source.files, part=source.part
+        )
         with carrying(scan.warnings):
             return self._read_opened(scan, source.path, center_mm)
 
@@ -153,11 +156,7 @@ class ReadRegiond(MapTransform):
                 "export it with a pixel spacing, or train with spacing_mm: null"
             )
             raise CaseError(Code.E_GEOMETRY_MISSING, path, reason)
-        declared = _DECLARED.get(scan.modality or "", scan.modality)
-        if declared is not None and self.modality not in (declared, "other"):
-            raise CaseError(
-                Code.E_OUT_OF_ENVELOPE, path, f"the file declares modality {declared}, the model takes {self.modality}"
-            )
+        require_modality(scan, path, self.modality)
         return flat[0] if flat else None
 
     def _in_3d(self, scan: Scan, slice_axis: int | None) -> tuple[tuple[int, ...], tuple[float, ...] | None]:
@@ -241,6 +240,19 @@ _DECLARED = {
     "XA": "XR",
     "SEG": "mask",
 }
+
+
+def require_modality(scan: Scan, path: Path, modality: str) -> None:
+    """Refuse a scan whose header declares another modality than the one that a model takes.
+
+    Raises:
+        CaseError: E_OUT_OF_ENVELOPE.
+    """
+    declared = _DECLARED.get(scan.modality or "", scan.modality)
+    if declared is not None and modality not in (declared, "other"):
+        raise CaseError(
+            Code.E_OUT_OF_ENVELOPE, path, f"the file declares modality {declared}, the model takes {modality}"
+        )
 
 
 def _measures(values: FloatArray, modality: str) -> dict[str, float]:

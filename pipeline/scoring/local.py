@@ -15,17 +15,14 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, NoReturn
+from typing import Any, Generic, NoReturn
 
 from pipeline.cases.case import Case
 from pipeline.errors import Code, UnfinishedError
 from pipeline.machine import usable_cores
 from pipeline.scoring.golden_limits import require_no_drift
-from pipeline.scoring.rows import ModelIdentity, ScoreRow, refusal
-from pipeline.scoring.workers import Job, Message, ScorerSetup, Worker
-
-if TYPE_CHECKING:
-    from pipeline.scoring.scorer import Scorer
+from pipeline.scoring.rows import ModelIdentity
+from pipeline.scoring.workers import Job, Message, RowT, Worker, WorkerSetup
 
 _WINDOW = 4096  # cases that may be finished while an earlier one is not: rows, a few hundred bytes each
 _PEEK_SECONDS = 1.0  # that a listing may take to show that there are few cases
@@ -33,18 +30,18 @@ _LIVES = 2  # times a case may be in the hands of a dying worker
 
 
 def score_in_processes(
-    setup: ScorerSetup,
+    setup: WorkerSetup[RowT],
     cases: Iterable[Case],
     identity: ModelIdentity,
     *,
     batch_size: int = 8,
     workers: int | None = None,
     timeout_seconds: float = 300.0,
-) -> Iterator[ScoreRow]:
-    """Score cases; one row for each, in order.
+) -> Iterator[RowT]:
+    """Score cases, or do with them whatever else the setup says; one row for each, in order.
 
     Args:
-        setup: what every worker builds its scorer from.
+        setup: what every worker does, and builds that from.
         cases: may be endless; only those in hand are held.
         identity: of the rows of cases that no worker answers for.
         batch_size: cases that go through the network together; fewer where every worker would not get a batch.
@@ -77,11 +74,11 @@ def _peek(cases: Iterator[Case], most: int) -> tuple[list[Case], bool]:
     return first, True
 
 
-class WorkerPool:
+class WorkerPool(Generic[RowT]):
     """Workers, what each holds, and what came back; for whoever scores more than once with the same processes.
 
     Args:
-        setup: what every worker builds its scorer from.
+        setup: what every worker does, and builds that from.
         identity: of the rows of cases that no worker answers for.
         workers: how many processes at most; one is started when there is work that no other is free for.
         timeout_seconds: that one scan may take to be read.
@@ -89,22 +86,28 @@ class WorkerPool:
     """
 
     def __init__(
-        self, setup: ScorerSetup, identity: ModelIdentity, *, workers: int, timeout_seconds: float, ahead: int = 2
+        self,
+        setup: WorkerSetup[RowT],
+        identity: ModelIdentity,
+        *,
+        workers: int,
+        timeout_seconds: float,
+        ahead: int = 2,
     ) -> None:
         self._setup, self._identity, self._timeout = setup, identity, timeout_seconds
         self._most_workers, self._ahead = workers, ahead
         self._workers: list[Worker] = []
         self._again: deque[Job] = deque()  # jobs of dead workers, before anything new
         self._deaths: Counter[int] = Counter()
-        self._rows: dict[int, ScoreRow] = {}
+        self._rows: dict[int, RowT] = {}
         self._never_ready, self._was_ready = 0, False
         on_device = setup.device != "cpu"
-        self._scorer: Scorer | None = setup.build() if on_device else None
+        self._work = setup.build() if on_device else None
         self._check_device("before the first scan")
         self._device = ThreadPoolExecutor(1) if on_device else None  # scores one job while the next arrives
-        self._on_device: deque[tuple[Job, Future[list[ScoreRow]]]] = deque()
+        self._on_device: deque[tuple[Job, Future[Any]]] = deque()
 
-    def score(self, cases: Iterable[Case], batch_size: int) -> Iterator[ScoreRow]:
+    def score(self, cases: Iterable[Case], batch_size: int) -> Iterator[RowT]:
         """One row for each case, in order."""
         new = _jobs(cases, batch_size)
         given, answered = 0, 0  # cases taken from the input; rows handed out
@@ -191,10 +194,10 @@ class WorkerPool:
             self._raise(message)
         elif message.kind == "done":
             job = worker.jobs.popleft()
-            if self._device is not None and self._scorer is not None:
-                self._on_device.append((job, self._device.submit(self._scorer.score, message.answer)))  # type: ignore[arg-type]
+            if self._device is not None and self._work is not None:
+                self._on_device.append((job, self._device.submit(self._work.score, message.answer)))
             else:
-                self._rows.update(zip(job.numbers, message.answer, strict=True))  # type: ignore[arg-type]
+                self._rows.update(zip(job.numbers, message.answer, strict=True))
 
     def _raise(self, message: Message) -> NoReturn:
         """Say why a worker cannot start: a fault of the model as such, unless the same model has been loaded before."""
@@ -246,12 +249,15 @@ class WorkerPool:
         self._deaths[number] += 1
         if seconds is not None:
             reason = f"was not read in {self._timeout:g} s; look at the file, or raise --timeout"
-            row = refusal(case, self._identity, status="rejected", code=Code.E_TIMEOUT, reason=reason, seconds=seconds)
-            self._rows[number] = row
+            self._rows[number] = self._setup.refusal(
+                case, self._identity, status="rejected", code=Code.E_TIMEOUT, reason=reason, seconds=seconds
+            )
         elif self._deaths[number] >= _LIVES:
             cause = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
             reason = f"the process that read it died twice ({cause}); look at the file, or at the machine's memory"
-            self._rows[number] = refusal(case, self._identity, status="failed", code=Code.E_INTERNAL, reason=reason)
+            self._rows[number] = self._setup.refusal(
+                case, self._identity, status="failed", code=Code.E_INTERNAL, reason=reason
+            )
         else:
             self._again.append(Job((number,), (case,)))
 
@@ -273,11 +279,8 @@ class WorkerPool:
 
     def _check_device(self, when: str) -> None:
         """Score the golden scans where the networks run; workers check the reading, on the CPU."""
-        if self._scorer is None:
-            return
-        from pipeline.scoring.golden import golden_drift  # imports torch, as a scorer here has done already
-
-        require_no_drift(golden_drift(self._scorer, self._setup.folders), backend=self._setup.backend, when=when)
+        if self._work is not None:
+            require_no_drift(self._setup.drift(self._work), backend=self._setup.backend, when=when)
 
     def close(self) -> None:
         """Kill what is left."""

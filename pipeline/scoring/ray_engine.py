@@ -20,8 +20,8 @@ from pipeline.cases.case import Case
 from pipeline.errors import UnfinishedError, UsageError
 from pipeline.machine import usable_cores
 from pipeline.scoring.local import WorkerPool
-from pipeline.scoring.rows import ModelIdentity, ScoreRow
-from pipeline.scoring.workers import ScorerSetup
+from pipeline.scoring.rows import ModelIdentity
+from pipeline.scoring.workers import RowT, WorkerSetup
 
 _WINDOW = 20_000  # cases that are handed to Ray at a time: the listing is lazy, a Ray dataset is not
 _BLOCK = 64  # cases of one task
@@ -33,14 +33,14 @@ _ASK = "import os, ray; ray.init(address=os.environ['RAY_ADDRESS'], log_to_drive
 
 
 def score_on_ray(
-    setup: ScorerSetup,
+    setup: WorkerSetup[RowT],
     cases: Iterable[Case],
     identity: ModelIdentity,
     *,
     batch_size: int = 8,
     workers: int | None = None,
     timeout_seconds: float = 300.0,
-) -> Iterator[ScoreRow]:
+) -> Iterator[RowT]:
     """Score cases on the cluster at ``RAY_ADDRESS``, or on a local one; one row for each, in order.
 
     Args:
@@ -121,7 +121,7 @@ def _require_cluster(address: str) -> None:
         )
 
 
-def _score_window(ray: Any, window: list[Case], actors: int, arguments: tuple[Any, ...]) -> Iterator[ScoreRow]:
+def _score_window(ray: Any, window: list[Case], actors: int, arguments: tuple[Any, ...]) -> Iterator[Any]:
     blocks = math.ceil(len(window) / _BLOCK)
     scored = ray.data.from_items([{"case": case} for case in window], override_num_blocks=blocks).map_batches(
         _ScoringActor,
@@ -137,7 +137,9 @@ def _score_window(ray: Any, window: list[Case], actors: int, arguments: tuple[An
 class _ScoringActor:
     """Scores blocks of cases with one worker process, which lives as long as the actor."""
 
-    def __init__(self, setup: ScorerSetup, identity: ModelIdentity, batch_size: int, timeout_seconds: float) -> None:
+    def __init__(
+        self, setup: WorkerSetup[Any], identity: ModelIdentity, batch_size: int, timeout_seconds: float
+    ) -> None:
         self._batch_size = batch_size
         self._pool = WorkerPool(setup, identity, workers=1, timeout_seconds=timeout_seconds)
 

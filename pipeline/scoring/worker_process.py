@@ -8,16 +8,17 @@ import queue
 import signal
 import threading
 from multiprocessing.connection import Connection
+from typing import Any
 
 import scipy.special  # noqa: F401  # what calibrators import: once here, not again in every worker
 import torch
 
 from pipeline.errors import ModelError, UsageError
-from pipeline.scoring.golden import golden_drift
-from pipeline.scoring.workers import Job, Message, ScorerSetup
+from pipeline.scoring.golden import golden_drift  # noqa: F401  # what a setup needs: once here likewise
+from pipeline.scoring.workers import Job, Message, WorkerSetup
 
 
-def serve(connection: Connection, setup: ScorerSetup) -> None:
+def serve(connection: Connection, setup: WorkerSetup[Any]) -> None:
     """Run one worker until it is told None or its pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that collects the rows
     torch.set_num_threads(setup.threads)
@@ -25,8 +26,8 @@ def serve(connection: Connection, setup: ScorerSetup) -> None:
     threading.Thread(target=_listen, args=(connection, jobs), daemon=True).start()
     with contextlib.suppress(BrokenPipeError):  # the other side is dead: there is nobody to answer
         try:
-            scorer = setup.build(device="cpu")
-            connection.send(Message("ready", drift=golden_drift(scorer, setup.folders)))
+            work = setup.build(device="cpu")
+            connection.send(Message("ready", drift=setup.drift(work)))
         except (ModelError, UsageError) as error:
             connection.send(Message("broken", error=error))
             return
@@ -37,10 +38,10 @@ def serve(connection: Connection, setup: ScorerSetup) -> None:
             prepared = []
             for case in job.cases:
                 connection.send(Message("case"))
-                prepared.append(scorer.prepare(case))
+                prepared.append(work.prepare(case))
             connection.send(Message("network"))
-            connection.send(Message("done", scorer.score(prepared) if setup.device == "cpu" else prepared))
-        connection.send(Message("bye", drift=golden_drift(scorer, setup.folders)))
+            connection.send(Message("done", work.score(prepared) if setup.device == "cpu" else prepared))
+        connection.send(Message("bye", drift=setup.drift(work)))
 
 
 def _listen(connection: Connection, jobs: queue.SimpleQueue[Job | None]) -> None:

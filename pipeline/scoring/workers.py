@@ -1,5 +1,7 @@
 """One scoring process as its parent sees it: what it is told, what it answers, when it is silent or dead; no torch.
 
+What a worker does with a case is its setup's affair (`WorkerSetup`): score a region of a scan, or search a whole scan.
+
 A worker is given jobs over its own pipe and says when it opens each case, so that whoever waits knows which scan a
 silent or dead worker held. No lock and no queue is shared between workers: killing one at any moment harms no other.
 """
@@ -14,17 +16,65 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from pipeline.cases.case import Case
-from pipeline.errors import PipelineError
+from pipeline.errors import Code, PipelineError
 from pipeline.machine import may_have_gpu, usable_cores
 from pipeline.scoring.backends import Backend
-from pipeline.scoring.rows import ScoreRow
+from pipeline.scoring.rows import ModelIdentity, ScoreRow, Status, refusal
 from pipeline.scoring.worker_server import context, start_server
 
 if TYPE_CHECKING:
-    from pipeline.scoring.scorer import Prepared, Scorer
+    from pipeline.scoring.scorer import Scorer
+
+RowT = TypeVar("RowT")
+RowT_co = TypeVar("RowT_co", covariant=True)
+
+
+class CaseWork(Protocol[RowT_co]):
+    """What is done with cases, in two steps; neither raises for a case's sake."""
+
+    def prepare(self, case: Case) -> Any:
+        """Read one case."""
+        ...
+
+    def score(self, batch: Sequence[Any]) -> Sequence[RowT_co]:
+        """One row for each case that was prepared, in order."""
+        ...
+
+
+class WorkerSetup(Protocol[RowT_co]):
+    """Everything that another process needs to do the same work; it can be pickled."""
+
+    @property
+    def backend(self) -> Backend:
+        """How networks are run."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """``cpu``, or ``cuda``: then the workers read scans and the networks run in the process that asked."""
+        ...
+
+    @property
+    def threads(self) -> int:
+        """Of PyTorch in each process."""
+        ...
+
+    def build(self, *, device: str | None = None) -> CaseWork[RowT_co]:
+        """Load the models."""
+        ...
+
+    def drift(self, work: Any) -> float:
+        """The largest change of a golden scan's probability, with what ``build`` returned."""
+        ...
+
+    def refusal(
+        self, case: Case, identity: ModelIdentity, *, status: Status, code: Code, reason: str, seconds: float = 0.0
+    ) -> RowT_co:
+        """The row of a case that no worker answers for."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -75,6 +125,22 @@ class ScorerSetup:
         models = [load_model(folder) for folder in self.folders]
         return Scorer(*models, root=self.root, device=device or self.device, backend=self.backend)
 
+    def drift(self, work: Scorer) -> float:
+        """The largest change of a golden scan's probability since its model was made.
+
+        Raises:
+            ModelError: when golden scans are damaged.
+        """
+        from pipeline.scoring.golden import golden_drift
+
+        return golden_drift(work, self.folders)
+
+    def refusal(
+        self, case: Case, identity: ModelIdentity, *, status: Status, code: Code, reason: str, seconds: float = 0.0
+    ) -> ScoreRow:
+        """The row of a case that no worker answers for."""
+        return refusal(case, identity, status=status, code=code, reason=reason, seconds=seconds)
+
 
 def _has_cuda() -> bool:
     if not may_have_gpu():
@@ -111,13 +177,13 @@ class Message:
     """
 
     kind: Literal["ready", "broken", "case", "network", "done", "bye"]
-    answer: Sequence[ScoreRow] | Sequence[Prepared] = ()
+    answer: Sequence[Any] = ()
     drift: float = 0.0
     error: PipelineError | None = None
     reason: str = ""
 
 
-def _serve(connection: Connection, setup: ScorerSetup) -> None:
+def _serve(connection: Connection, setup: WorkerSetup[Any]) -> None:
     """Run a worker; what it imports is no part of the process that starts it."""
     from pipeline.scoring.worker_process import serve
 
@@ -143,7 +209,7 @@ class Worker:
     ready: bool = False
 
     @classmethod
-    def start(cls, setup: ScorerSetup) -> Worker:
+    def start(cls, setup: WorkerSetup[Any]) -> Worker:
         """Start a process; it says ``ready`` when it has loaded the model."""
         here, there = multiprocessing.Pipe()
         start_server()

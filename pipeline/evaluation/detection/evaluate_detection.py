@@ -18,7 +18,7 @@ from pipeline.evaluation.detection.matching import Matches, match_scans
 from pipeline.evaluation.detection.probabilities import ProbabilityJudgement, candidate_labels, judge_probabilities
 from pipeline.evaluation.detection.searched_scan import SearchedScan
 from pipeline.evaluation.evaluate import attempt, settle
-from pipeline.evaluation.intervals.bootstrap import PERCENTILES, bootstrap_share_interval
+from pipeline.evaluation.intervals.bootstrap import bootstrap_share_interval
 from pipeline.evaluation.intervals.interval import Band, Interval
 from pipeline.evaluation.subgroups import FEWEST_PATIENTS, MISSING
 
@@ -63,7 +63,8 @@ class DetectionEvaluation:
         n_ignored_lesions: lesions that are neither to be found nor a mistake to find.
         candidates_by_outcome: candidates that are ``hit``, ``duplicate``, ``ignored`` and ``false positive``.
         curve: FROC of all lesions.
-        band: the curve at 1/16 to 16 false positives a scan with pointwise limits over patients.
+        band: the curve at 1/16 to 16 false positives a scan with pointwise limits over patients; None where these are
+            undefined.
         intervals: ``sensitivity_at_0.125`` to ``sensitivity_at_8``, ``cpm``, ``localisation_median_mm``,
             ``localisation_p90_mm``, ``diameter_error_median_mm``: those that the scans define.
         undefined: the others, with the reason.
@@ -77,7 +78,7 @@ class DetectionEvaluation:
     n_ignored_lesions: int
     candidates_by_outcome: Mapping[str, int]
     curve: FrocCurve
-    band: Band
+    band: Band | None
     intervals: Mapping[str, Interval]
     undefined: Mapping[str, str]
     groups: tuple[LesionGroup, ...]
@@ -107,7 +108,9 @@ class DetectionEvaluation:
             "undefined": dict(self.undefined),
             "groups": [group.to_json() for group in self.groups],
             "candidate_probabilities": None if self.candidates is None else self.candidates.to_json(),
-            "froc": {
+            "froc": None
+            if self.band is None
+            else {
                 "false_positives_per_scan": self.band.x.tolist(),
                 "sensitivity": self.band.y.tolist(),
                 "lower": self.band.lower.tolist(),
@@ -175,7 +178,7 @@ def evaluate_detection(
             "false positive": matches.count("false positive"),
         },
         curve=curve,
-        band=_band(curve, replicates),
+        band=_band(matches, curve, replicates),
         intervals=intervals,
         undefined=undefined if no_candidates is None else {**undefined, "candidates": no_candidates},
         groups=tuple(
@@ -202,10 +205,18 @@ def _froc_statistics(
     }
 
 
-def _band(curve: FrocCurve, replicates: FrocReplicates) -> Band:
-    estimate = curve.at(replicates.band_rates)
-    lower, upper = np.nanquantile(replicates.at_band, PERCENTILES, axis=0)
-    return Band(replicates.band_rates, estimate, np.minimum(lower, estimate), np.maximum(upper, estimate))
+def _band(matches: Matches, curve: FrocCurve, replicates: FrocReplicates) -> Band | None:
+    patients = int(np.unique(matches.lesion_patients).size)
+    estimates = curve.at(replicates.band_rates)
+    try:
+        intervals = [
+            bootstrap_share_interval("FROC", float(estimate), values, cases=len(matches.lesions), patients=patients)
+            for estimate, values in zip(estimates, replicates.at_band.T, strict=True)
+        ]
+    except UndefinedMetricError:  # the same reason as that of the mean sensitivity, which is listed
+        return None
+    lower, upper = (np.array([getattr(interval, end) for interval in intervals]) for end in ("lower", "upper"))
+    return Band(replicates.band_rates, estimates, lower, upper)
 
 
 def lesion_groups(matches: Matches, diameter_edges_mm: Sequence[float]) -> list[tuple[str, str, BoolArray]]:

@@ -179,8 +179,9 @@ def reliability_figure(
     uncalibrated: npt.ArrayLike | None = None,
     curve: CalibrationCurve | None = None,
     bins: int,
+    event: str = "malignancy",
 ) -> Figure:
-    """Observed against predicted malignancy in equal-mass bins, with intervals, and where the probabilities lie.
+    """Observed against predicted share in equal-mass bins, with intervals, and where the probabilities lie.
 
     Args:
         labels: 0 or 1, shape (n,).
@@ -190,6 +191,7 @@ def reliability_figure(
         uncalibrated: bare sigmoid of the logits, shape (n,), drawn beside.
         curve: smooth calibration curve of the probabilities, drawn with its band; None where it is undefined.
         bins: equal-mass bins, those of the ECE beside it; never more than cases.
+        event: what a label of 1 means.
     """
     truth = as_labels(labels)
     values = as_probabilities(probabilities, truth)
@@ -211,12 +213,12 @@ def reliability_figure(
     axes.errorbar(
         after.x, after.y, yerr=reach, fmt="o-", color=BLUE, lw=1.8, ms=6, elinewidth=1.3, label=label, zorder=4
     )
-    unit_square(axes, "", "Observed share malignant")
+    unit_square(axes, "", f"Observed share, {event}")
     axes.tick_params(labelbottom=False)
     edges = np.linspace(0.0, 1.0, 41)
     strip.hist(values, bins=edges.tolist(), color=BLUE, alpha=0.75)
     strip.set_xlim(-0.02, 1.02)
-    strip.set_xlabel("Predicted probability of malignancy", color=INK)
+    strip.set_xlabel(f"Predicted probability of {event}", color=INK)
     strip.set_ylabel("Cases", color=INK)
     add_legend_below(figure, axes)
     return figure

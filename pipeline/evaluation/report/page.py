@@ -170,6 +170,24 @@ class ReportData:
 
 def render_report(report: ReportData) -> str:
     """The page as HTML text: escaped, styled inline, with pictures inside; it loads nothing from anywhere."""
+    return render_page(
+        "report.html.j2",
+        made_at=report.made_at,
+        report=report,
+        evaluation=report.evaluation,
+        names=STATISTIC_NAMES,
+        figure_texts=FIGURE_TEXTS,
+    )
+
+
+def render_page(template: str, *, made_at: datetime | None, **values: object) -> str:
+    """A page of one of the templates, with a list of its sections.
+
+    Args:
+        template: name of the template.
+        made_at: said at the foot of the page; None for now.
+        values: that the template names.
+    """
     environment = Environment(
         loader=PackageLoader("pipeline.evaluation.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -177,15 +195,8 @@ def render_report(report: ReportData) -> str:
     environment.filters["number"] = lambda value, digits=3: "undefined" if value is None else f"{value:.{digits}f}"
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
     environment.filters["picture"] = lambda png: f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
-    made_at = report.made_at or datetime.now(UTC)
-    page = environment.get_template("report.html.j2").render(
-        report=report,
-        evaluation=report.evaluation,
-        names=STATISTIC_NAMES,
-        figure_texts=FIGURE_TEXTS,
-        made_at=made_at.strftime("%Y-%m-%d %H:%M UTC"),
-    )
-    return _with_contents(page)
+    moment = (made_at or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC")
+    return _with_contents(environment.get_template(template).render(made_at=moment, **values))
 
 
 def _with_contents(page: str) -> str:

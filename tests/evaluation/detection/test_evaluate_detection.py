@@ -104,6 +104,15 @@ def test_statistic_without_hits_is_undefined_with_its_reason():
         judged["accuracy"]
 
 
+def test_intervals_are_undefined_where_many_resamples_have_no_lesion():
+    scans = [SearchedScan(f"s{n}", f"p{n}", (), (point(0, 0.3),)) for n in range(3)]
+    judged = evaluate_detection([*scans, SearchedScan("a", "p", (lesion(0, 8.0),), (point(0, 0.9),))], resamples=200)
+    assert judged.band is None
+    assert judged.curve.cpm == 1.0
+    with pytest.raises(UndefinedMetricError, match="expected at most 5 %"):
+        judged["cpm"]
+
+
 def test_candidates_are_labelled_by_whether_a_lesion_lies_there():
     given = candidate_labels(match_scans(hand_made()))
     assert sorted(zip(given.probabilities.tolist(), given.labels.tolist(), strict=True)) == [
