@@ -38,6 +38,7 @@ from pipeline.scoring.local import score_in_processes
 from pipeline.scoring.lock import exclusive
 from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.ray_engine import score_on_ray
+from pipeline.scoring.rows import ScoreTables
 from pipeline.scoring.scorer import Scorer
 from pipeline.scoring.sink import RunHeader, Sink
 from pipeline.scoring.workers import ScorerSetup
@@ -103,7 +104,7 @@ def score_all(folder: Path, paths: list[Path], workers: int, args: argparse.Name
     warm, settled = max(64 * workers, args.scans // 4), None  # Ray works ahead of the rows that it hands out
     start, used = time.perf_counter(), processor_seconds()
     with exclusive(out):
-        sink = Sink(out, RunHeader(identity, 0, "scans", 0.5))
+        sink = Sink(out, RunHeader(identity, 0, "scans", 0.5), ScoreTables())
         for number, row in enumerate(engine(setup, cases, identity, workers=workers, batch_size=args.batch_size), 1):
             sink.append(row)
             if number == warm:

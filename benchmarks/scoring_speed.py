@@ -26,6 +26,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 from random_model import write_random_model
@@ -70,8 +71,8 @@ def score_and_time(model: str, manifest: str, out: str, args: argparse.Namespace
     start, moments = time.perf_counter(), []
     append = Sink.append
 
-    def noted(sink: Sink, row: object) -> None:
-        append(sink, row)  # type: ignore[arg-type]
+    def noted(sink: Sink[Any], row: object) -> None:
+        append(sink, row)
         moments.append(time.perf_counter())
 
     Sink.append = noted  # type: ignore[method-assign,assignment]

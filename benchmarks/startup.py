@@ -242,7 +242,7 @@ def shares_of_parent(model: str, manifest: str, out: str) -> dict[str, float]:
     from pipeline.codes import Code
     from pipeline.scoring.ensemble import Ensemble
     from pipeline.scoring.model_verification import verify_model
-    from pipeline.scoring.rows import refusal
+    from pipeline.scoring.rows import ScoreTables, refusal
     from pipeline.scoring.sink import RunHeader, Sink
     from pipeline.tracking.runs import open_run
     from pipeline.tracking.store import Tracking, load_mlflow, open_store
@@ -254,7 +254,7 @@ def shares_of_parent(model: str, manifest: str, out: str) -> dict[str, float]:
         inputs = read_inputs(manifest)
         (case,) = inputs.cases()
     with shares.share("sink"):
-        sink = Sink(Path(out), RunHeader(identity, 0, inputs.source, models.threshold), findings=(), restart=False)
+        sink = Sink(Path(out), RunHeader(identity, 0, inputs.source, models.threshold), ScoreTables())
         sink.append(refusal(case, identity, status="rejected", code=Code.E_NOT_FOUND, reason="none"))
         sink.commit()
         sink.finish()

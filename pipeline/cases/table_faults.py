@@ -90,9 +90,9 @@ def table_faults(
         )
     labelled = [case for case in cases if case.label is not None]
     if "patient_id" in header:
-        yield from _patient_faults(path, labelled)
+        yield from patient_faults(path, labelled)
     yield from _label_conflicts(path, labelled)
-    yield from _split_faults(path, labelled)
+    yield from split_faults(path, labelled)
     classes = {case.label for case in labelled}
     if "label" in header and len(classes) < 2 and not word_fault:
         found = f"only label {classes.pop()}" if classes else "no label"
@@ -101,7 +101,8 @@ def table_faults(
         )
 
 
-def _patient_faults(path: Path, cases: Sequence[Case]) -> Iterable[TableError]:
+def patient_faults(path: Path, cases: Sequence[Case]) -> Iterable[TableError]:
+    """Ids of patients that are missing, or that may be two spellings of one, one line for a kind."""
     blank = [case.case_id for case in cases if case.patient_id is None]
     if blank:
         yield TableError(
@@ -163,7 +164,8 @@ def _label_conflicts(path: Path, cases: Sequence[Case]) -> Iterable[TableError]:
         )
 
 
-def _split_faults(path: Path, cases: Sequence[Case]) -> Iterable[TableError]:
+def split_faults(path: Path, cases: Sequence[Case]) -> Iterable[TableError]:
+    """Names that are no split, and patients in several of them, one line for a kind."""
     strange = Counter(case.split for case in cases if case.split is not None and case.split not in SPLITS)
     if strange:
         word = next(iter(strange))

@@ -27,7 +27,7 @@ from pipeline.scoring.lock import exclusive
 from pipeline.scoring.model_description import JSON_NAME, ModelDescription
 from pipeline.scoring.model_verification import verify_model
 from pipeline.scoring.output_folder import require_own
-from pipeline.scoring.rows import STATUSES, ModelIdentity, ScoreRow, now
+from pipeline.scoring.rows import STATUSES, ModelIdentity, ScoreRow, ScoreTables, now
 from pipeline.scoring.sink import RunHeader, Sink
 from pipeline.scoring.workers import ScorerSetup
 from pipeline.tracking.registry import model_folders
@@ -122,7 +122,8 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions | None
     require_own(out)
     started, clock = now(), perf_counter()
     with exclusive(out), _saying_what_a_full_disk_keeps(out):
-        sink = Sink(out, header, findings=models.finding_columns, restart=options.restart)
+        tables = ScoreTables(models.member_columns, models.finding_columns)
+        sink = Sink(out, header, tables, restart=options.restart)
         before = compare_with_input(inputs, sink.finished, models.descriptions[0].covariates)
         if before.changed and not options.rescore_changed:
             raise UsageError(
@@ -235,7 +236,9 @@ def _rows(
     )
 
 
-def _collect(rows: Generator[ScoreRow, None, None], sink: Sink, inputs: Inputs, options: ScoreOptions) -> Counter[str]:
+def _collect(
+    rows: Generator[ScoreRow, None, None], sink: Sink[ScoreRow], inputs: Inputs, options: ScoreOptions
+) -> Counter[str]:
     """Hand the rows to the sink, show how it goes, and stop when the night is clearly going wrong.
 
     Returns:

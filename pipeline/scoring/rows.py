@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -158,15 +159,53 @@ def write_tables(tables: Iterable[pa.Table], folder: Path, *, columns: pa.Schema
         folder: exists.
         columns: the schema of both files.
     """
+    with table_writer(folder, "scores", columns) as write:
+        for table in tables:
+            write(table)
+
+
+@contextmanager
+def table_writer(folder: Path, name: str, columns: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    """Write ``<name>.parquet`` and ``<name>.csv``, both whole or not at all, with what is called for each table."""
     with (
-        atomic_write(folder / "scores.parquet") as parquet,
-        atomic_write(folder / "scores.csv") as text,
+        atomic_write(folder / f"{name}.parquet") as parquet,
+        atomic_write(folder / f"{name}.csv") as text,
         pyarrow.parquet.ParquetWriter(parquet, columns) as rows,
         pyarrow.csv.CSVWriter(text, columns) as lines,
     ):
-        for table in tables:
+
+        def write(table: pa.Table) -> None:
             rows.write_table(table)
             lines.write_table(_neutral_texts(table))
+
+        yield write
+
+
+@dataclass(frozen=True)
+class ScoreTables:
+    """Score rows as the sink keeps them, and the tables that a run ends with.
+
+    Attributes:
+        members: of the ensemble; 0 for a single model.
+        findings: of a multi-label model; none for a single finding.
+    """
+
+    members: int = 0
+    findings: Sequence[str] = ()
+
+    @property
+    def columns(self) -> pa.Schema:
+        """Of the rows."""
+        return schema(self.members, self.findings)
+
+    def part(self, rows: Sequence[ScoreRow]) -> pa.Table:
+        """Rows in these columns."""
+        return rows_table(rows, members=self.members, findings=self.findings)
+
+    def write(self, parts: Iterable[pa.Table], folder: Path) -> None:
+        """Write ``scores.parquet`` and ``scores.csv`` of parts."""
+        columns = self.columns
+        write_tables((part.select(columns.names) for part in parts), folder, columns=columns)
 
 
 def _neutral_texts(table: pa.Table) -> pa.Table:

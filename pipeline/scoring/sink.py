@@ -1,9 +1,10 @@
-"""Where rows become durable: parts that never change, a commit record for each, and one table at the end.
+"""Where rows become durable: parts that never change, a commit record for each, and tables at the end.
 
     OUT/parts/run.json          what the rows were scored with; a later run must be the same to go on
     OUT/parts/000001.parquet    rows, written whole; counts only when ...
     OUT/parts/000001.json       ... its commit record stands beside it, with the part's digest
-    OUT/scores.parquet, .csv    all rows, in one piece, when a run has come to its end
+    OUT/scores.parquet, .csv    all rows, in one piece, when a run has come to its end (of a search, see
+                                `pipeline.scoring.finding.scan_tables`)
 
 A part is written under a temporary name, synchronised to disk and renamed, then its record likewise. Whenever the
 process is killed, a row is therefore either committed or absent; a part without its record is thrown away, and nothing
@@ -18,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,16 +27,54 @@ import pyarrow.parquet as pq
 from pipeline.errors import Code, ModelError, UsageError
 from pipeline.files import atomic_write, open_file, private_folder, read_json, sha256_file, sync_folder, write_json
 from pipeline.scoring.output_folder import PARTS, RUN, part_files, record_files, remove_temporaries, require_own
-from pipeline.scoring.rows import ModelIdentity, ScoreRow, now, rows_table, schema, write_tables
+from pipeline.scoring.rows import ModelIdentity, now
 
 _PART_ROWS, _PART_SECONDS = 2000, 5.0  # what a kill may cost: the rows since the last part
 _SIGNATURE, _MEASURE = "input_signature", "measure_"
 _OF_FINISHED = ["case_id", "image", "patient_id", _SIGNATURE, "status", "code"]
 
 
+class Row(Protocol):
+    """What the sink asks of a row: which case it is about, how its input looked, and what was measured of it."""
+
+    @property
+    def case_id(self) -> str: ...  # noqa: D102  # see the class
+    @property
+    def signature(self) -> str: ...  # noqa: D102
+    @property
+    def measures(self) -> Mapping[str, float]: ...  # noqa: D102
+
+
+RowT_contra = TypeVar("RowT_contra", bound=Row, contravariant=True)
+RowT = TypeVar("RowT", bound=Row)
+
+
+class RowTables(Protocol[RowT_contra]):
+    """How rows become tables; among the columns are ``case_id, image, patient_id, status, code``."""
+
+    @property
+    def columns(self) -> pa.Schema:
+        """Of the parts."""
+        ...
+
+    def part(self, rows: Sequence[RowT_contra]) -> pa.Table:
+        """Rows in these columns."""
+        ...
+
+    def write(self, parts: Iterable[pa.Table], folder: Path) -> None:
+        """Write what a run ends with, of all parts."""
+        ...
+
+
+class Header(Protocol):
+    """What all rows of an output folder have in common: a dataclass of JSON values and `ModelIdentity`."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
 @dataclass(frozen=True)
 class RunHeader:
-    """What all rows of an output folder have in common.
+    """What all score rows of an output folder have in common.
 
     Attributes:
         identity: what scored them, the backend included.
@@ -87,13 +126,13 @@ class Counts:
         return sum(self.statuses.values())
 
 
-class Sink:
+class Sink(Generic[RowT]):
     """Appends rows to an output folder whose lock is held.
 
     Args:
         folder: exists; its lock is held by this process.
         header: of this run.
-        findings: of a multi-label model, which the header's digest implies; none for a single finding.
+        tables: how the rows become tables.
         restart: set aside what the folder holds, instead of going on with it.
 
     Attributes:
@@ -105,10 +144,10 @@ class Sink:
         ModelError: when a committed part is damaged.
     """
 
-    def __init__(self, folder: Path, header: RunHeader, *, findings: Sequence[str] = (), restart: bool = False) -> None:
+    def __init__(self, folder: Path, header: Header, tables: RowTables[RowT], *, restart: bool = False) -> None:
         require_own(folder)
         pa.array([])  # the first one imports pandas: now, while workers start, not when rows wait to be written
-        self.folder, self._parts, self._header, self._findings = folder, folder / PARTS, header, findings
+        self.folder, self._parts, self._header, self._row_tables = folder, folder / PARTS, header, tables
         if restart and (self._parts / RUN).exists():
             self._parts.rename(folder / f"{PARTS}-before-{now().replace(':', '')}-{time.monotonic_ns()}")
         private_folder(self._parts)
@@ -120,7 +159,7 @@ class Sink:
         # Whether some case stands in two parts; without one, no part needs to be looked at twice.
         self._repeats = sum(pq.read_metadata(part).num_rows for part in self._committed) > len(self.finished)
         self._left_out: frozenset[str] = frozenset()
-        self._waiting: list[ScoreRow] = []
+        self._waiting: list[RowT] = []
         self._since = time.monotonic()
 
     def _check_header(self) -> None:
@@ -142,7 +181,7 @@ class Sink:
     def _recover(self) -> list[Path]:
         """Committed parts in order; what a killed run left half-done is removed."""
         remove_temporaries(self.folder)
-        columns = _part_columns(schema(self._header.members, self._findings))
+        columns = _part_columns(self._row_tables.columns)
         committed = []
         for record in record_files(self._parts):
             part, digest = record.with_suffix(".parquet"), _read_record(record).get("sha256")
@@ -163,7 +202,7 @@ class Sink:
                 found[case_id] = Finished(image, patient_id, signature, kept=kept, scored=scored)
         return found
 
-    def append(self, row: ScoreRow) -> None:
+    def append(self, row: RowT) -> None:
         """Take a row; it is committed with the next part, a few seconds later at most."""
         self._waiting.append(row)
         self._repeats = self._repeats or row.case_id in self.finished
@@ -188,8 +227,8 @@ class Sink:
         self._next += 1
         self._waiting = []
 
-    def _table(self, rows: Sequence[ScoreRow]) -> pa.Table:
-        table = rows_table(rows, members=self._header.members, findings=self._findings)
+    def _table(self, rows: Sequence[RowT]) -> pa.Table:
+        table = self._row_tables.part(rows)
         table = table.append_column(_SIGNATURE, pa.array([row.signature for row in rows], pa.string()))
         for name in sorted({name for row in rows for name in row.measures}):
             values = pa.array([row.measures.get(name) for row in rows], pa.float64())
@@ -223,19 +262,18 @@ class Sink:
         return {case_id: number for case_id, number in places.items() if case_id not in self._left_out}
 
     def finish(self) -> Counts:
-        """Commit what waits and write ``scores.parquet`` and ``scores.csv``, whole; how many rows of which kind."""
+        """Commit what waits and write the tables, whole; how many rows of which kind."""
         self.commit()
-        columns = schema(self._header.members, self._findings)
         statuses: Counter[str] = Counter()
         codes: Counter[str] = Counter()
 
-        def contract() -> Iterator[pa.Table]:
+        def counted() -> Iterator[pa.Table]:
             for table in self.tables():
                 statuses.update(table.column("status").to_pylist())
                 codes.update(code for code in table.column("code").to_pylist() if code)
-                yield table.select(columns.names)
+                yield table
 
-        write_tables(contract(), self.folder, columns=columns)
+        self._row_tables.write(counted(), self.folder)
         sync_folder(self.folder)
         return Counts(dict(statuses), dict(sorted(codes.items())))
 

@@ -18,11 +18,12 @@ from pipeline.cases.case import Case
 from pipeline.errors import Code, ModelError, UsageError
 from pipeline.scoring import sink as sink_module
 from pipeline.scoring.lock import exclusive
-from pipeline.scoring.rows import ModelIdentity, refusal, schema
+from pipeline.scoring.rows import ModelIdentity, ScoreTables, refusal, schema
 from pipeline.scoring.sink import RunHeader, Sink
 
 STAMP = ModelIdentity("tiny@1", "1" * 64, "2" * 64)
 HEADER = RunHeader(STAMP, 0, "/scans", 0.5)
+TABLES = ScoreTables()
 
 
 def row(name, *, code=Code.E_FORMAT, status="rejected", signature="s"):
@@ -31,7 +32,7 @@ def row(name, *, code=Code.E_FORMAT, status="rejected", signature="s"):
 
 
 def fill(folder, names, **options):
-    sink = Sink(folder, HEADER, **options)
+    sink = Sink(folder, HEADER, TABLES, **options)
     for name in names:
         sink.append(row(name))
     return sink
@@ -65,7 +66,7 @@ def test_rows_that_were_not_committed_are_absent_and_half_parts_are_removed(tmp_
     (parts / "000002.json").unlink()  # killed before the record was written
     (parts / ".000002.json.0123456789ab.tmp").write_text("{")
     (tmp_path / ".scores.csv.0123456789ab.tmp").write_text("half")
-    sink = Sink(tmp_path, HEADER)
+    sink = Sink(tmp_path, HEADER, TABLES)
     assert set(sink.finished) == set("abc")
     assert {path.name for path in parts.iterdir()} == {"run.json", "000001.parquet", "000001.json"}
     assert not list(tmp_path.glob(".*.tmp"))
@@ -93,7 +94,7 @@ def write_files(folder, files):
 def test_a_folder_with_files_that_scoring_did_not_make_is_refused_and_untouched(tmp_path, name, restart):
     write_files(tmp_path, {name: "theirs"})
     with pytest.raises(UsageError, match=r"holds .* and no parts/run\.json, so scoring did not make it; name a new"):
-        Sink(tmp_path, HEADER, restart=restart)
+        Sink(tmp_path, HEADER, TABLES, restart=restart)
     assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["theirs"]
 
 
@@ -145,7 +146,7 @@ def test_a_part_that_is_not_ours_is_one_line_also_when_its_record_fits(tmp_path,
     record = {"rows": 2, "sha256": files.sha256_file(part), "committed_at": "now"}
     part.with_suffix(".json").write_text(json.dumps(record))
     with pytest.raises(ModelError, match=r"000001\.parquet: is not what was committed; restore it") as caught:
-        Sink(tmp_path, HEADER)
+        Sink(tmp_path, HEADER, TABLES)
     assert "\n" not in str(caught.value)
     assert part.exists()
 
@@ -155,12 +156,12 @@ def test_a_record_that_is_no_json_is_one_line(tmp_path, text):
     fill(tmp_path, "ab").commit()
     (tmp_path / "parts" / "000001.json").write_text(text, encoding="latin-1")
     with pytest.raises(ModelError, match=r"000001\.json: is not what was committed"):
-        Sink(tmp_path, HEADER)
+        Sink(tmp_path, HEADER, TABLES)
 
 
 def test_the_last_row_of_a_case_counts(tmp_path):
     fill(tmp_path, "abc").commit()
-    sink = Sink(tmp_path, HEADER)
+    sink = Sink(tmp_path, HEADER, TABLES)
     sink.append(row("b", code=Code.E_TRUNCATED))
     counts = sink.finish()
     table = pq.read_table(tmp_path / "scores.parquet")
@@ -173,12 +174,12 @@ def test_the_last_row_of_a_case_counts(tmp_path):
 
 
 def test_a_row_that_failed_through_no_fault_of_the_case_or_ran_out_of_time_is_not_kept(tmp_path):
-    sink = Sink(tmp_path, HEADER)
+    sink = Sink(tmp_path, HEADER, TABLES)
     sink.append(row("a", status="failed", code=Code.E_INTERNAL))
     sink.append(row("b"))
     sink.append(row("c", code=Code.E_TIMEOUT))
     sink.commit()
-    finished = Sink(tmp_path, HEADER).finished
+    finished = Sink(tmp_path, HEADER, TABLES).finished
     assert {name: done.kept for name, done in finished.items()} == {"a": False, "b": True, "c": False}
 
 
@@ -194,8 +195,8 @@ def test_a_row_that_failed_through_no_fault_of_the_case_or_ran_out_of_time_is_no
 def test_rows_of_another_model_or_input_are_refused_or_set_aside(tmp_path, other, says):
     fill(tmp_path, "ab").commit()
     with pytest.raises(UsageError, match=rf"holds rows of another {says}; .*--restart"):
-        Sink(tmp_path, other)
-    assert Sink(tmp_path, other, restart=True).finished == {}
+        Sink(tmp_path, other, TABLES)
+    assert Sink(tmp_path, other, TABLES, restart=True).finished == {}
     assert len(list(tmp_path.glob("parts-before-*/000001.parquet"))) == 1
 
 
@@ -206,7 +207,7 @@ def test_a_damaged_part_is_noticed(tmp_path):
     content[len(content) // 2] ^= 1
     part.write_bytes(content)
     with pytest.raises(ModelError, match=r"000001\.parquet: is not what was committed"):
-        Sink(tmp_path, HEADER)
+        Sink(tmp_path, HEADER, TABLES)
 
 
 def test_a_full_disk_keeps_every_committed_row(tmp_path, monkeypatch):
@@ -220,7 +221,7 @@ def test_a_full_disk_keeps_every_committed_row(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         sink.commit()
     monkeypatch.undo()
-    assert set(Sink(tmp_path, HEADER).finished) == set("abc")
+    assert set(Sink(tmp_path, HEADER, TABLES).finished) == set("abc")
     assert not list(tmp_path.rglob("*.tmp"))
 
 
@@ -228,7 +229,7 @@ WRITER = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_sink import HEADER, row
+from test_sink import HEADER, TABLES, row
 from pipeline import files
 from pipeline.scoring import sink as module
 left = int(sys.argv[2])
@@ -246,7 +247,7 @@ module.pq.write_table = dying(module.pq.write_table)
 module._PART_ROWS = 3
 from pipeline.scoring.lock import exclusive
 with exclusive(Path(sys.argv[1])):
-    sink = module.Sink(Path(sys.argv[1]), HEADER)
+    sink = module.Sink(Path(sys.argv[1]), HEADER, TABLES)
     for name in "abcdefgh":
         if name not in sink.finished:
             sink.append(row(name))

@@ -1,0 +1,196 @@
+"""The search of one whole scan: read, resampled, through the network in windows, peaks to candidates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.inferers import SlidingWindowInferer
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.cases.case import Case
+from pipeline.cases.remote import local_copy
+from pipeline.errors import CaseError, Code
+from pipeline.evaluation.calibration.calibrator import sigmoid
+from pipeline.imaging.checks import within_root
+from pipeline.imaging.decoded import DecodedScan, decode
+from pipeline.imaging.image import Affine, ScanFacts, Warning, carrying, scan_facts
+from pipeline.imaging.read import open_scan
+from pipeline.imaging.searchable import require_lung, require_searchable
+from pipeline.imaging.whole_scan import ByteArray, as_input, resample_whole
+from pipeline.models.cpu_kernels import to_fast_layout
+from pipeline.models.detector import STRIDE, DetectorOutput
+from pipeline.models.peaks import find_peaks
+from pipeline.scoring.finding.candidate import Candidate
+from pipeline.scoring.finding.detector_directory import LoadedDetector
+
+# Windows as large as memory allows: each is searched with a rim of its own, which is computed twice.
+_WINDOW = 160
+_OVERLAP = 0.25
+_DECIMALS = 3  # of centres and diameters: a micrometre, so that a table read back gives the same region
+_EDGE = 0.5  # voxels: how far the outermost voxels reach beyond their centres
+
+
+@dataclass(frozen=True, eq=False)
+class SearchableScan:
+    """A scan that has been read and can be searched.
+
+    Attributes:
+        voxels: (R, A, S) on the detector's grid, a byte each.
+        affine: (4, 4), index of ``voxels`` → RAS+ world mm.
+        warnings: of reading.
+        measures: sides in mm and, for CT, the lung's volume; see `pipeline.imaging.searchable`.
+        facts: of the scan.
+        scan: its decoded voxels, for whoever cuts regions out of it.
+    """
+
+    voxels: ByteArray
+    affine: Affine
+    warnings: tuple[Warning, ...]
+    measures: dict[str, float]
+    facts: ScanFacts
+    scan: DecodedScan
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What the search of a scan came to.
+
+    Attributes:
+        candidates: by falling probability of class ``nodule``; none is a finding too.
+        facts: of the scan.
+        warnings: of reading.
+        measures: of the scan.
+    """
+
+    candidates: tuple[Candidate, ...]
+    facts: ScanFacts
+    warnings: tuple[Warning, ...]
+    measures: dict[str, float]
+
+
+class Finder:
+    """Searches whole scans for lesions with one detector.
+
+    Args:
+        detector: loaded.
+        root: folder that no image may leave, None for no such limit.
+        device: for the network.
+
+    Example:
+        >>> finder = Finder(load_detector(Path("detector")))  # doctest: +SKIP
+        >>> finder.search(Case(case_id="ct", image="ct.nii.gz", path=Path("ct.nii.gz"))).candidates  # doctest: +SKIP
+    """
+
+    def __init__(self, detector: LoadedDetector, *, root: Path | None = None, device: str = "cpu") -> None:
+        self.detector, self._root, self._device = detector, root, device
+        self._network = to_fast_layout(detector.network.to(device)).eval()
+        self._grid = detector.description.grid
+        self._modality = detector.description.modality
+
+    def search(self, case: Case) -> Found:
+        """Search one scan.
+
+        Raises:
+            CaseError: with the code of what is wrong; also for a scan that cannot be searched.
+        """
+        return self.find(self.read(case))
+
+    def read(self, case: Case) -> SearchableScan:
+        """Read a scan onto the detector's grid.
+
+        Raises:
+            CaseError: with the code of what is wrong; also for a scan that cannot be searched.
+        """
+        if case.fault:
+            raise case.fault
+        try:
+            with local_copy(case) as local:
+                return self._read(local)
+        except MemoryError:
+            raise CaseError(
+                Code.E_TOO_LARGE, case.image, "does not fit into memory; search fewer scans at a time (--workers)"
+            ) from None
+
+    def _read(self, case: Case) -> SearchableScan:
+        grid, modality = self._grid, self._modality
+        path = case.path if self._root is None else within_root(case.path, self._root)
+        opened = open_scan(path, limits=grid.limits, modality=modality, files=case.files, part=case.part)
+        with carrying(opened.warnings):
+            measures = require_searchable(opened, path, modality=modality)
+            scan = decode(opened)
+            window = (grid.lower, grid.upper)
+            voxels, affine = resample_whole(scan, path, spacing=grid.spacing_mm, window=window, modality=modality)
+            if modality == "CT":
+                measures["lung_ml"] = require_lung(voxels, path, window=window, spacing=grid.spacing_mm)
+        warnings = scan.warnings
+        if self.detector.envelope is not None:
+            with carrying(scan.warnings):
+                warnings += self.detector.envelope.judge(measures, path=path, body_part=scan.body_part)
+        return SearchableScan(voxels, affine, warnings, measures, scan_facts(scan, modality=modality), scan)
+
+    def find(self, scan: SearchableScan) -> Found:
+        """The candidates of a scan that has been read."""
+        rules, spacing = self.detector.description.candidates, self._grid.spacing_mm
+        peaks = find_peaks(self._output(scan.voxels), rules, spacing_mm=spacing)
+        places = peaks.voxels @ scan.affine[:3, :3].T + scan.affine[:3, 3]  # (N, 3), RAS mm
+        probabilities = np.stack(
+            [
+                calibrator.apply(column)
+                for calibrator, column in zip(self.detector.calibrators, peaks.logits.T, strict=True)
+            ],
+            axis=1,
+        )  # (N, C)
+        candidates = [
+            Candidate(
+                center_mm=(round(x, _DECIMALS), round(y, _DECIMALS), round(z, _DECIMALS)),
+                diameter_mm=round(diameter, _DECIMALS),
+                probabilities=tuple(row),
+            )
+            for (x, y, z), diameter, row in zip(
+                places.tolist(), peaks.diameters_mm.tolist(), probabilities.tolist(), strict=True
+            )
+            if _lies_in(scan.scan, (x, y, z))
+        ]
+        return Found(tuple(candidates), scan.facts, scan.warnings, scan.measures)
+
+    def heat_map(self, scan: SearchableScan) -> tuple[NDArray[np.float64], Affine]:
+        """Uncalibrated probability of class ``nodule`` in each cell (r, a, s), and the cells' affine to RAS+ mm."""
+        heat = self._output(scan.voxels).heat[0]
+        affine = scan.affine.copy()
+        affine[:3, :3] *= STRIDE
+        return sigmoid(heat.double().numpy()), affine
+
+    @torch.inference_mode()
+    def _output(self, voxels: ByteArray) -> DetectorOutput:
+        """The detector's output for the whole scan, each part without its batch axis, on the CPU."""
+        multiple = self.detector.network.side_multiple
+        padding = [-length % multiple for length in voxels.shape]  # at the end, so that no cell is moved
+        image = torch.from_numpy(as_input(voxels))[None, None]
+        image = functional.pad(image, [number for pad in reversed(padding) for number in (0, pad)])
+        window = _WINDOW - _WINDOW % multiple
+        inferer = SlidingWindowInferer(
+            [min(window, side) for side in image.shape[2:]],
+            sw_batch_size=1,
+            overlap=_OVERLAP,
+            mode="gaussian",
+            sw_device=self._device,
+            device="cpu",
+        )
+        heat, offset, diameter = inferer(image, self._window_output)
+        sides = [-(-length // STRIDE) for length in voxels.shape]
+        parts = [part[0, :, : sides[0], : sides[1], : sides[2]].float() for part in (heat, offset, diameter)]
+        return DetectorOutput(*parts)
+
+    def _window_output(self, window: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self._network(window))
+
+
+def _lies_in(scan: DecodedScan, place: tuple[float, float, float]) -> bool:
+    """Whether a place in RAS mm lies in the image: an offset may lead out of it."""
+    index = np.linalg.solve(scan.affine, np.array([*place, 1.0]))[:3]
+    return bool((index >= -_EDGE).all() and (index <= np.array(scan.shape) - 1 + _EDGE).all())

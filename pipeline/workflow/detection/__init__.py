@@ -1,0 +1,1 @@
+"""Training, judging and reporting a detector of lesions in whole scans."""

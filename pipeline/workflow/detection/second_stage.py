@@ -1,0 +1,146 @@
+"""The classifier behind a detector, for judging: at found and at true centres, and for whole scans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pipeline.cases.case import Case
+from pipeline.cases.scan_table import ScanTable
+from pipeline.errors import CalibrationError
+from pipeline.evaluation.detection.matching import Matches
+from pipeline.evaluation.detection.probabilities import LabelledProbabilities
+from pipeline.evaluation.detection.scan_probability import ScanProbability, candidate_products, fit_scan_probability
+from pipeline.evaluation.detection.second_stage import SecondStage, judge_second_stage
+from pipeline.scoring.finding.candidate import Candidate
+from pipeline.workflow.detection.search_scans import Searches
+
+Classify = Callable[[Sequence[Case]], Sequence[float | None]]  # probability of malignancy; None where it has none
+
+
+@dataclass(frozen=True, eq=False)
+class ClassifiedScans:
+    """Searched scans whose candidates have a probability of malignancy.
+
+    Attributes:
+        searches: the scans.
+        malignant: of each candidate of each scan; None where the classifier refused it.
+    """
+
+    searches: Searches
+    malignant: tuple[tuple[float | None, ...], ...]
+
+    def products(self) -> dict[str, np.ndarray]:
+        """By scan id, of each candidate the probability that it is a malignant lesion.
+
+        Scans with a candidate that the classifier refused are absent: what it would have said is not known.
+        """
+        products = {}
+        for scan, answers in zip(self.searches.scans, self.malignant, strict=True):
+            known = [answer for answer in answers if answer is not None]
+            if len(known) == len(answers):
+                nodule = [point.probability for point in scan.candidates]
+                products[scan.scan_id] = candidate_products(nodule, known)
+        return products
+
+
+def candidate_case(scan: Case, candidate: Candidate, number: int) -> Case:
+    """A candidate as a case that the classifier scores, with the id that the candidates' table gives it."""
+    return replace(
+        scan,
+        case_id=f"{scan.case_id}#{number}",
+        label=None,
+        split=None,
+        center_mm=candidate.center_mm,
+        extra={"diameter_mm": f"{candidate.diameter_mm:.6g}"},
+    )
+
+
+def classify_scans(classify: Classify, searches: Searches) -> ClassifiedScans:
+    """Give every candidate its probability of malignancy."""
+    answers = []
+    for case, candidates in zip(searches.cases, searches.candidates, strict=True):
+        cases = [candidate_case(case, candidate, number) for number, candidate in enumerate(candidates, start=1)]
+        answers.append(tuple(classify(cases)) if cases else ())
+    return ClassifiedScans(searches, tuple(answers))
+
+
+def fit_on_scans(classified: ClassifiedScans, *, classifier_digest: str) -> ScanProbability:
+    """Fit the probability of a scan on its labelled scans.
+
+    Raises:
+        CalibrationError: when there are too few of a class.
+    """
+    products = classified.products()
+    labels = {case.case_id: case.label for case in classified.searches.cases if case.label is not None}
+    usable = [scan_id for scan_id in products if scan_id in labels]
+    if not usable:
+        raise CalibrationError("scan probability: no labelled calibration scan could be searched and classified")
+    return fit_scan_probability(
+        [products[scan_id] for scan_id in usable],
+        [labels[scan_id] for scan_id in usable],
+        classifier_digest=classifier_digest,
+    )
+
+
+def scan_probabilities(classified: ClassifiedScans, fitted: ScanProbability) -> dict[str, float]:
+    """Probability of each scan that it holds a malignant lesion, by id; scans with a refused candidate are absent."""
+    # The products hold both stages already, so that 1 stands for the second.
+    return {scan_id: fitted.apply(values, np.ones_like(values)) for scan_id, values in classified.products().items()}
+
+
+def labelled_scan_probabilities(
+    classified: ClassifiedScans, probabilities: Mapping[str, float]
+) -> LabelledProbabilities | None:
+    """Those of the scans whose label is known; None when there is none."""
+    cases = [case for case in classified.searches.cases if case.label is not None and case.case_id in probabilities]
+    if not cases:
+        return None
+    return LabelledProbabilities(
+        labels=np.array([case.label for case in cases], dtype=np.int64),
+        probabilities=np.array([probabilities[case.case_id] for case in cases]),
+        patients=np.array([str(case.patient_id) for case in cases], dtype=np.str_),
+    )
+
+
+def judge_at_both_centres(
+    classify: Classify,
+    table: ScanTable,
+    classified: ClassifiedScans,
+    matches: Matches,
+    *,
+    resamples: int,
+    seed: int = 0,
+) -> SecondStage | None:
+    """Score the lesions that were found at their own centre too, and judge the classifier at both; None without any.
+
+    Args:
+        classify: the classifier.
+        table: that holds the lesions and their labels.
+        classified: the searched scans.
+        matches: of the same scans.
+        resamples: patient-level bootstrap samples.
+        seed: of the bootstrap.
+    """
+    rows: list[tuple[Case, float, str]] = []
+    for scan, answers in zip(matches.scans, classified.malignant, strict=True):
+        by_id = {lesion.case_id: lesion for lesion in table.lesions_of[scan.scan.scan_id]}
+        for match in scan.lesions:
+            lesion = by_id[match.lesion.lesion_id]
+            found = None if match.candidate is None else answers[match.candidate]
+            if found is not None and lesion.label is not None:
+                rows.append((lesion, found, scan.scan.patient_id))
+    at_true = classify([lesion for lesion, _, _ in rows])
+    both = [(row, true) for row, true in zip(rows, at_true, strict=True) if true is not None]
+    if not both:
+        return None
+    return judge_second_stage(
+        [int(lesion.label or 0) for (lesion, _, _), _ in both],
+        [found for (_, found, _), _ in both],
+        [true for _, true in both],
+        [patient for (_, _, patient), _ in both],
+        resamples=resamples,
+        seed=seed,
+    )

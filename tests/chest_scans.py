@@ -1,0 +1,39 @@
+"""Small simulated chests with bright balls in the lung, and a detector that finds them, for tests of finding.
+
+The detector is an ordinary one whose weights are set by hand: it answers to how bright a ball's middle is against its
+surroundings, so that what it finds is known without a training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+LPS = ((-1, 0, 0), (0, -1, 0), (0, 0, 1))
+
+
+def chest(balls: Sequence[tuple[tuple[float, float, float], float]], *, spacing=(1.5, 1.5, 2.0), noise=15.0, seed=0):
+    """Voxels (X, Y, Z) in HU and affine of a chest with balls (RAS centre in mm, diameter) in its lung, stored as LPS."""
+    shape = tuple(round(side / mm) for side, mm in zip((180, 150, 140), spacing, strict=True))
+    affine = np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])
+    affine[:3, 3] = [spacing[0] * (shape[0] - 1) / 2, spacing[1] * (shape[1] - 1) / 2, -spacing[2] * (shape[2] - 1) / 2]
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
+    world = index @ affine[:3, :3].T + affine[:3, 3]
+    across = np.sqrt((world[..., 0] / 84) ** 2 + (world[..., 1] / 70) ** 2)
+    hu = np.where(across < 1, 30.0, -1000.0)
+    hu[np.sqrt((world[..., 0] / 70) ** 2 + (world[..., 1] / 56) ** 2) < 1] = -850.0
+    for center, diameter in balls:
+        distance = np.linalg.norm(world - np.array(center), axis=-1)
+        hu += np.clip((diameter / 2 - distance) / 1.5 + 0.5, 0, 1) * (50.0 - hu)
+    hu += np.random.default_rng(seed).normal(0, noise, shape)
+    return hu, affine
+
+
+def write_chest(path: Path, balls: Sequence[tuple[tuple[float, float, float], float]], **settings) -> Path:
+    """A chest as a NIfTI file."""
+    hu, affine = chest(balls, **settings)
+    nib.save(nib.Nifti1Image(np.rint(hu).astype(np.int16), affine), path)
+    return path
