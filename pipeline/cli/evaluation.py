@@ -13,7 +13,7 @@ from pipeline.errors import UsageError
 def evaluate(
     out: Annotated[Path, typer.Option(help="New folder for predictions, figures and the report.")],
     model: Annotated[str | None, typer.Argument(help="Model directory or MLflow model URI.")] = None,
-    manifest: Annotated[Path | None, typer.Argument(help="Labelled cases.")] = None,
+    manifest: Annotated[Path | None, typer.Argument(help="Labelled cases; of a detector the table of scans.")] = None,
     predictions: Annotated[
         Path | None, typer.Option(help="A predictions.parquet, instead of MODEL and MANIFEST.")
     ] = None,
@@ -27,9 +27,13 @@ def evaluate(
     readers: Annotated[
         Path | None, typer.Option(metavar="TABLE", help="Readers' scores of the cases: case_id, reader, score.")
     ] = None,
+    classifier: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Of a detector: the classifier of the lesions that it finds.")
+    ] = None,
 ) -> None:
-    """Judge a model on labelled cases, or judge predictions made before."""
+    """Judge a model on labelled cases, a detector on whole scans, or predictions made before."""
     from pipeline.jobs.evaluate import EvaluateOptions, evaluate_model
+    from pipeline.jobs.evaluate_detector import DetectorOptions, evaluate_detector, is_detector_name
     from pipeline.jobs.evaluate_predictions import evaluate_predictions
 
     if prevalence is not None and not 0.0 < prevalence < 1.0:
@@ -39,6 +43,13 @@ def evaluate(
             raise UsageError("evaluate: --predictions has no images to show; leave --pictures out")
         print(evaluate_predictions(predictions, out, prevalence=prevalence, readers=readers).summary)
     elif predictions is None and model is not None and manifest is not None:
+        if is_detector_name(model):
+            options = DetectorOptions(classifier, pictures=pictures)
+            found = evaluate_detector(model, manifest, out, options)
+            print(found.summary)
+            raise typer.Exit(int(bool(found.rejected)))
+        if classifier is not None:
+            raise UsageError(f"evaluate: {model} is a classifier itself, so --classifier has no meaning; leave it out")
         result = evaluate_model(
             model, manifest, out, EvaluateOptions(champion, pictures, prevalence=prevalence, readers=readers)
         )
