@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -33,7 +33,7 @@ def evaluate(
 ) -> None:
     """Judge a model on labelled cases, a detector on whole scans, or predictions made before."""
     from pipeline.jobs.evaluate import EvaluateOptions, evaluate_model
-    from pipeline.jobs.evaluate_detector import DetectorOptions, evaluate_detector, is_detector_name
+    from pipeline.jobs.evaluate_detector import is_detector_name
     from pipeline.jobs.evaluate_predictions import evaluate_predictions
 
     if prevalence is not None and not 0.0 < prevalence < 1.0:
@@ -44,10 +44,9 @@ def evaluate(
         print(evaluate_predictions(predictions, out, prevalence=prevalence, readers=readers).summary)
     elif predictions is None and model is not None and manifest is not None:
         if is_detector_name(model):
-            options = DetectorOptions(classifier, pictures=pictures)
-            found = evaluate_detector(model, manifest, out, options)
-            print(found.summary)
-            raise typer.Exit(int(bool(found.rejected)))
+            if prevalence is not None or readers is not None:
+                raise UsageError("evaluate: --prevalence and --readers are of classifiers; leave them out")
+            _judge_detector(model, manifest, out, classifier=classifier, pictures=pictures)
         if classifier is not None:
             raise UsageError(f"evaluate: {model} is a classifier itself, so --classifier has no meaning; leave it out")
         result = evaluate_model(
@@ -57,6 +56,14 @@ def evaluate(
         raise typer.Exit(int(bool(result.rejected)))
     else:
         raise UsageError("evaluate: give MODEL and MANIFEST, or --predictions FILE, not both")
+
+
+def _judge_detector(model: str, scans: Path, out: Path, *, classifier: str | None, pictures: bool) -> NoReturn:
+    from pipeline.jobs.evaluate_detector import DetectorOptions, evaluate_detector
+
+    result = evaluate_detector(model, scans, out, DetectorOptions(classifier, pictures=pictures))
+    print(result.summary)
+    raise typer.Exit(int(bool(result.rejected)))
 
 
 def recalibrate(
