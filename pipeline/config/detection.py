@@ -55,7 +55,7 @@ class DetectionGrid(Section):
     lower: float = Field(-1000.0, description="this value becomes 0 (for CT, in HU)")
     upper: float = Field(400.0, description="this value becomes 1 (for CT, in HU)")
     patch: Annotated[PositiveInt, Field(ge=32, le=256, multiple_of=16)] = Field(
-        64, description="voxels along each side of a training patch"
+        48, description="voxels along each side of a training patch"
     )
     limits: Limits = Limits()
 
@@ -87,20 +87,20 @@ class CandidateRules(Section):
 class DetectionTraining(Section):
     """How the detector's weights are found."""
 
-    max_steps: PositiveCount = Field(1500, description="optimiser steps")
+    max_epochs: PositiveCount = Field(8, description="each is judged on the validation split; the best one is kept")
+    steps_per_epoch: PositiveCount = Field(150, description="optimiser steps; whole scans have no natural epoch")
     batch_size: PositiveCount = Field(8, description="patches of one step")
     positive_share: Annotated[float, Field(ge=0, le=1)] = Field(0.5, description="share of patches that hold a lesion")
     hard_share: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.25, description="share of patches around false positives of the training scans, once they have been mined"
+        0.25, description="share of patches around false positives of the training scans, once some have been mined"
     )
-    mine_every: NonNegativeInt = Field(300, description="steps between searches for hard negatives; 0 mines none")
-    mined_scans: PositiveCount = Field(24, description="training scans that one such search looks at")
-    validate_every: PositiveCount = Field(300, description="steps between judgements on the validation split")
+    mined_scans: NonNegativeInt = Field(
+        16, description="training scans that are searched for false positives after each epoch; 0 mines none"
+    )
     learning_rate: PositiveFloat = Field(2e-3, description="of AdamW; the largest of a one-cycle schedule")
     weight_decay: NonNegativeFloat = Field(1e-2, description="of AdamW")
     gradient_clip: NonNegativeFloat = Field(5.0, description="largest gradient norm; 0 is off")
     flip_axes: tuple[Literal[0, 1, 2], ...] = Field((0, 1, 2), description="axes that may be mirrored", strict=False)
-    scale: Annotated[float, Field(ge=0, lt=0.5)] = Field(0.0, description="zoom drawn from 1 ± this")
     noise_std: NonNegativeFloat = Field(0.02, description="largest Gaussian noise, after scaling to [0, 1]")
     precision: Literal["32-true", "bf16-mixed", "auto"] = Field("auto", description="auto: bf16 where it is native")
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: a GPU when there is one")

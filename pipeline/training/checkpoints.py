@@ -64,11 +64,16 @@ class _LastCheckpoint(ModelCheckpoint):
     """Named apart: Lightning tells the states of two callbacks apart by class and monitored metric."""
 
 
-def checkpoints(config: Config, folder: Path) -> list[ModelCheckpoint]:
-    """What the next epoch starts from, last; the weights to take, first: of the best epoch under early stopping."""
-    last = _LastCheckpoint(
+def last_checkpoint(folder: Path) -> ModelCheckpoint:
+    """What the next epoch starts from."""
+    return _LastCheckpoint(
         folder, Path(LAST).stem, save_on_train_epoch_end=True, every_n_epochs=1, enable_version_counter=False
     )
+
+
+def checkpoints(config: Config, folder: Path) -> list[ModelCheckpoint]:
+    """What the next epoch starts from, last; the weights to take, first: of the best epoch under early stopping."""
+    last = last_checkpoint(folder)
     if not config.training.early_stopping:
         return [last]
     monitor, mode = monitored(config.training.early_stopping)

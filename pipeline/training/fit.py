@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
-import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ from pipeline.training.callbacks import Report, ResumedStop, StepSeeds, Terminat
 from pipeline.training.checkpoints import LAST, AtomicCheckpointIO, checkpoints, monitored, readable
 from pipeline.training.data import CasesDataModule, CaseTensors
 from pipeline.training.gpu import set_tf32, training_forward
+from pipeline.training.interruption import keyboard_interrupts
 from pipeline.training.memory import out_of_memory
 from pipeline.training.module import Classifier, prior_offset
 from pipeline.training.precision import precision_of
@@ -115,7 +114,7 @@ def fit(
     history = History()
     told = [EpochProgress(place)] if place and processes().rank == 0 else []
     callbacks = [*_callbacks(train, config), Pace(shares), Report(tracker), history, *told, *kept]
-    with _quiet():
+    with quiet_lightning():
         trainer = _trainer(config, folder, callbacks, shares, epochs=epochs)
         if not _run(trainer, module, data, readable(folder / LAST)):
             raise out_of_memory(module.network, train, config)
@@ -130,17 +129,14 @@ def planned_epochs(steps_an_epoch: int, settings: Training) -> int:
 
 
 def _run(trainer: pl.Trainer, module: Classifier, data: CasesDataModule, last: Path | None) -> bool:
-    """Fit, and let Ctrl-C be a KeyboardInterrupt: Lightning turns it into an exit, and leaves the signal ignored.
+    """Fit.
 
     Returns:
         False when the device's memory was too small; that error ends here, since it holds what filled the memory.
     """
-    handler = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
-    except SystemExit:
-        if not trainer.interrupted:
-            raise
+        with keyboard_interrupts(trainer):
+            trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     except torch.OutOfMemoryError:
         return False
     except (RuntimeError, ConnectionError, EOFError) as error:  # what a death looks like depends on its moment
@@ -152,11 +148,6 @@ def _run(trainer: pl.Trainer, module: Classifier, data: CasesDataModule, last: P
             f"a loader process died ({str(error).splitlines()[0]}) while these cases were read: "
             f"{', '.join(data.being_read()) or 'none'}; look at them and continue with --resume"
         ) from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, handler)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     return True
 
 
@@ -222,7 +213,7 @@ def _load_best(module: Classifier, best: ModelCheckpoint, trainer: pl.Trainer, *
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_lightning() -> Iterator[None]:
     """Lightning's hints about loaders and hardware are not for this project's users."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]

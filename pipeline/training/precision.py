@@ -19,8 +19,7 @@ def precision_of(settings: Training) -> Precision:
 
     A processor without bf16 emulates it, several times slower than fp32: asked for by name, it is said.
     """
-    gpu = settings.accelerator != "cpu" and torch.cuda.is_available()
-    native = torch.cuda.is_bf16_supported(including_emulation=False) if gpu else cpu_has_bf16()
+    native = native_bf16(cpu_only=settings.accelerator == "cpu")
     if settings.precision == "auto":
         return "bf16-mixed" if native else "32-true"
     if settings.precision == "bf16-mixed" and not native:
@@ -29,6 +28,16 @@ def precision_of(settings: Training) -> Precision:
             file=sys.stderr,
         )
     return settings.precision
+
+
+def native_bf16(*, cpu_only: bool) -> bool:
+    """Whether the device of a training computes in bf16 itself.
+
+    Args:
+        cpu_only: whether a GPU is left alone.
+    """
+    gpu = not cpu_only and torch.cuda.is_available()
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False)) if gpu else cpu_has_bf16()
 
 
 def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

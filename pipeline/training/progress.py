@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 from pipeline.progress import ProgressReport
 
+_TITLES = {"train_loss": "loss", "validation_auroc": "validation AUROC"}
 EVERY_SECONDS = 2.0  # few cases make epochs of a tenth of a second, of which a log does not want each
 
 
@@ -35,10 +37,11 @@ class EpochProgress(Callback):
 
     Args:
         place: among the training's networks.
+        titles: of the logged numbers that are told, by their names.
     """
 
-    def __init__(self, place: NetworkPlace) -> None:
-        self._place = place
+    def __init__(self, place: NetworkPlace, titles: Mapping[str, str] = _TITLES) -> None:
+        self._place, self._titles = place, titles
         self._report: ProgressReport | None = None
         self._started, self._first = 0.0, 0
 
@@ -56,10 +59,9 @@ class EpochProgress(Callback):
         epochs, done = trainer.max_epochs or 0, trainer.current_epoch + 1
         an_epoch = (time.monotonic() - self._started) / (done - self._first)
         left = an_epoch * (epochs - done + (self._place.total - self._place.number) * epochs)
-        names = {"train_loss": "loss", "validation_auroc": "validation AUROC"}
         known = {
             title: float(trainer.callback_metrics[name])
-            for name, title in names.items()
+            for name, title in self._titles.items()
             if name in trainer.callback_metrics
         }
         note = ", ".join(f"{title} {value:.3f}" for title, value in known.items())

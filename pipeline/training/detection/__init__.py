@@ -1,0 +1,1 @@
+"""Training a detector: patches, targets, losses, hard negatives, and the Lightning module."""

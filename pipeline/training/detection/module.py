@@ -1,0 +1,71 @@
+"""The Lightning module of a detector: loss of patches, AdamW with a one-cycle schedule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import OneCycleLR
+
+from pipeline.config.detection import DetectionTraining
+from pipeline.errors import UnfinishedError
+from pipeline.models.detector import Detector
+from pipeline.training.detection.losses import detection_loss
+from pipeline.training.detection.patches import PatchBatch
+
+_WARM_UP = 0.15  # share of the steps in which the learning rate rises
+
+
+class DetectorTraining(pl.LightningModule):
+    """Trains a detector.
+
+    Args:
+        network: to train.
+        config: optimiser and schedule.
+        scan_ids: of the training scans, to name those of a batch whose loss is not finite.
+    """
+
+    def __init__(self, network: Detector, config: DetectionTraining, *, scan_ids: list[str]) -> None:
+        super().__init__()
+        self.network = network
+        self._config, self._scan_ids = config, scan_ids
+
+    def training_step(self, batch: PatchBatch, _: int) -> Tensor:
+        """Loss of one batch, its parts logged.
+
+        Raises:
+            UnfinishedError: when it is not finite, before it reaches the weights.
+        """
+        parts = detection_loss(self.network(batch.images), batch.heat, batch.regression)
+        loss = parts.pop("loss")
+        if not bool(torch.isfinite(loss)):
+            names = ", ".join(sorted({self._scan_ids[number] for number in batch.scans.tolist()}))
+            raise UnfinishedError(
+                f"the loss of epoch {self.current_epoch + 1} is {loss.item()}; look at its scans ({names}), or lower "
+                "training.learning_rate; the weights before it are kept"
+            )
+        values = {"train_loss": loss, **{f"train_{name}_loss": value for name, value in parts.items()}}
+        self.log_dict(values, on_epoch=True, on_step=False, batch_size=len(batch.images))
+        return loss
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW, with the schedule stepped after every batch."""
+        config = self._config
+        optimizer = AdamW(self.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+        steps = config.max_epochs * config.steps_per_epoch
+        schedule = OneCycleLR(optimizer, max_lr=config.learning_rate, total_steps=steps, pct_start=_WARM_UP)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """By the norm over all parameters; Lightning's own refuses a fused optimiser."""
+        if gradient_clip_val:
+            clip_grad_norm_(self.parameters(), gradient_clip_val)
