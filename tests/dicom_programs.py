@@ -49,7 +49,7 @@ def dicom_validator_errors(path: Path) -> list[str]:
     if not editions:
         pytest.skip(f"no edition of the standard in {STANDARD}; `validate_iods FILE` downloads one")
     reader = EditionReader(STANDARD)
-    reader.get_edition_path(editions[-1], False)
+    reader.get_edition_path(editions[-1], recreate_json=False)
     info = reader.load_dicom_info(editions[-1])
     if dcmread(path, stop_before_pixels=True).SOPClassUID not in info.iods:
         pytest.skip(f"edition {editions[-1]} in {STANDARD} does not hold the object's class; it is not whole")

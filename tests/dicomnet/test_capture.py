@@ -6,9 +6,6 @@ import numpy as np
 import pytest
 from dicom_programs import dciodvfy_errors
 from dicom_writing import ORIGIN, SHAPE, SPACING, write_series
-
-pytest.importorskip("highdicom", reason="highdicom is not installed: pip install -e '.[dicom]'")
-
 from scored_series import case_result, reported_model
 
 from pipeline.dicomnet.planes import _GAP, _PANEL

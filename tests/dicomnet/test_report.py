@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import highdicom as hd
 import numpy as np
 import pytest
 from dicom_programs import dciodvfy_errors, dicom_validator_errors, dsrdump
 from dicom_writing import SERIES, write_multiframe, write_series
-
-hd = pytest.importorskip("highdicom", reason="highdicom is not installed: pip install -e '.[dicom]'")
-
 from scored_series import CENTER_RAS, case_result, reported_model
 
 from pipeline.dicomnet.case_result import FindingResult
@@ -27,8 +25,11 @@ WHOLE_IMAGE = reported_model(region_mm=None)
 KINDS = {
     "scored": ([case_result()], reported_model()),
     "two lesions and a refused one": (
-        [case_result(), case_result(case_id="ct#2", center_mm=(0.0, 0.0, 0.0), diameter_mm=None)]
-        + [case_result(probability=None, case_id="ct#3", code="E_ROI_OUTSIDE", reason="the centre lies outside")],
+        [
+            case_result(),
+            case_result(case_id="ct#2", center_mm=(0.0, 0.0, 0.0), diameter_mm=None),
+            case_result(probability=None, case_id="ct#3", code="E_ROI_OUTSIDE", reason="the centre lies outside"),
+        ],
         reported_model(),
     ),
     "refused": ([case_result(probability=None)], reported_model()),
@@ -214,7 +215,7 @@ def uid_of(series, *results, model=None):
 
 
 def test_another_result_is_another_object(series, tmp_path):
-    """A model, a slice more, a lesion, a threshold or a refusal makes another; the last digit of a probability does not."""
+    """Model, slices, lesion, threshold and refusal make another; the last digit of a probability does not."""
     fewer = SourceSeries.read(write_series(tmp_path / "ct", skip=(15,)), modality="CT")
     uids = [
         uid_of(series, case_result()),
@@ -265,7 +266,7 @@ def test_without_a_frame_of_reference_there_is_a_number_and_no_point(tmp_path):
         del image.FrameOfReferenceUID
 
     series = SourceSeries.read(write_series(tmp_path / "ct", edit), modality="CT")
-    (path, *_, report) = write_results(result_objects([case_result()], series, reported_model()), tmp_path / "out")
+    report = write_results(result_objects([case_result()], series, reported_model()), tmp_path / "out")[-1]
     (group,) = read_back(report).get_image_measurement_groups()
     assert values(group.get_measurements())["Probability of cancer"] == 0.25
     assert dciodvfy_errors(report) == []

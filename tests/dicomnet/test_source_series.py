@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from dicom_writing import FRAME, ORIGIN, SERIES, SHAPE, SPACING, STUDY, write_multiframe, write_series
+from scored_series import case_result, reported_model
 
 from pipeline.dicomnet.patient_context import time_zone
+from pipeline.dicomnet.results import result_objects
 from pipeline.dicomnet.source_series import SourceSeries
 from pipeline.errors import CaseError
 
@@ -101,11 +103,6 @@ def test_what_a_header_may_not_say_is_left_empty_and_what_it_lacks_is_there(tmp_
 
 
 def test_a_time_zone_in_the_header_is_that_of_the_results(tmp_path):
-    pytest.importorskip("highdicom")
-    from scored_series import case_result, reported_model
-
-    from pipeline.dicomnet.results import result_objects
-
     def edit(image, _):
         image.TimezoneOffsetFromUTC = "-0330"
 
