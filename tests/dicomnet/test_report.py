@@ -276,3 +276,12 @@ def test_files_are_their_owners_alone(series, tmp_path):
     for path in written("scored", series, tmp_path / "out"):
         assert path.stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o700
+
+
+def test_dicom_validator_would_find_a_missing_attribute(series, tmp_path):
+    """It runs on the standard's tables that are at hand, and these know what a report must have."""
+    path = written("refused", series, tmp_path)[-1]
+    report = hd.sr.srread(path)
+    del report.CompletionFlag
+    report.save_as(path)
+    assert "sr-document-general" in "".join(dicom_validator_errors(path)).lower().replace(" ", "-")
