@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -72,3 +73,41 @@ def wait_until_ready(client: httpx.Client, seconds: float = 60) -> None:
     while client.get("/v2/health/ready").status_code != 200:
         assert time.monotonic() < end, "the server was never ready"
         time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def mlflow_serves(path: str, folder: Path, *, environment=None):
+    """Run ``mlflow models serve`` on a logged model until the block ends; a client of it, when it answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    path_of_uvicorn = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", path, "--env-manager", "local"]
+    with (
+        open(folder / "mlflow_log", "wb") as log,
+        subprocess.Popen(
+            [*command, "--port", str(port)],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "PATH": path_of_uvicorn, "OMP_NUM_THREADS": "1", **(environment or {})},
+            cwd=folder,
+            start_new_session=True,  # it starts processes of its own
+        ) as process,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client,
+    ):
+        try:
+            end = time.monotonic() + 120
+            while not answers(client):
+                assert process.poll() is None, (folder / "mlflow_log").read_text()
+                assert time.monotonic() < end, "MLflow's server does not answer"
+                time.sleep(0.2)
+            yield client
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+
+
+def answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/ping").status_code == 200
+    except httpx.TransportError:
+        return False
