@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pipeline.evaluation.decisions.operating_points import OperatingPoint
+    from pipeline.jobs.audit import AuditResult
     from pipeline.jobs.check import CheckResult
     from pipeline.jobs.score import ScoringResult
     from pipeline.scoring.model_directory import Model
@@ -146,6 +147,23 @@ def check(
     from pipeline.jobs.check import check as job
 
     return job(Path(source), model_name=None if model is None else _name(model), lesions=[Path(one) for one in lesions])
+
+
+def audit(*inputs: str | Path) -> AuditResult:
+    """Look for leaks between splits, tables and models, and for images that are labelled both benign and malignant.
+
+    Args:
+        inputs: manifests or folders of scans, configurations (whose table is split as training would), models.
+
+    Returns:
+        ``leaks`` and ``conflicts`` (matches with their cases), ``notes``, and ``summary`` in words.
+
+    Raises:
+        UsageError: without a table of cases, or when an input is none of these.
+    """
+    from pipeline.jobs.audit import audit as job
+
+    return job([str(source) for source in inputs])
 
 
 def score(

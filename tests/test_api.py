@@ -116,6 +116,15 @@ def test_check_names_what_would_be_rejected(cohort_manifest, tmp_path):
     assert "1 rejected" in found.summary
 
 
+def test_audit_names_a_patient_in_two_tables(tmp_path):
+    for name, patients in {"train.csv": "ab", "test.csv": "bc"}.items():
+        rows = [f"{name}-{patient},{patient}.png,{patient},1" for patient in patients]
+        (tmp_path / name).write_text("\n".join(["case_id,image,patient_id,label", *rows]) + "\n")
+    audited = pipeline.audit(tmp_path / "train.csv", tmp_path / "test.csv")
+    assert [match.kind for match in audited.leaks] == ["patient"]
+    assert "4 cases could not be read" in audited.summary
+
+
 def test_overrides_may_be_values_or_texts():
     assert api._texts({"training.max_epochs": 8, "network.head": "softmax", "data.cache": None}) == [
         "training.max_epochs=8",
