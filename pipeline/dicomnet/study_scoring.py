@@ -54,7 +54,12 @@ class StudyScoring:
     """
 
     def __init__(
-        self, folder: ListenerFolder, store: SeriesStore, pool: WorkerPool, choices: ScoringChoices, audit: Audit
+        self,
+        folder: ListenerFolder,
+        store: SeriesStore,
+        pool: WorkerPool[ScoreRow],
+        choices: ScoringChoices,
+        audit: Audit,
     ) -> None:
         self._folder, self._store, self._pool, self._choices, self._audit = folder, store, pool, choices, audit
         self._outbox = Outbox(folder)
