@@ -28,7 +28,6 @@ from pipeline.datasets.demo import (
     DemoCase,
     choose_cases,
     generator,
-    majority,
     manifest_row,
     store,
     write_rows,
@@ -36,6 +35,7 @@ from pipeline.datasets.demo import (
 from pipeline.datasets.lidc import LidcScan, load_nodules, load_scans
 from pipeline.datasets.render_processes import given_task, render_in_processes
 from pipeline.datasets.rendering import PART_SOLID, draw_scanner
+from pipeline.datasets.scan_tables import LESIONS, SCANS, majority, scan_label
 from pipeline.datasets.whole_scans.render import RenderedScan, render_scan
 from pipeline.datasets.whole_scans.thorax import MIDLINE_MM, SIZE_MM
 from pipeline.errors import UsageError
@@ -104,10 +104,10 @@ def write_whole_scans(out: Path, *, scans: int, seed: int = 0) -> Path:
         (folder / "scans").mkdir()
         rendered = _write_images(folder, chosen, seed)
         lesions = [row for whole in chosen for row in lesion_rows(whole, rendered[whole.scan_id]["nodules"])]
-        write_rows(folder / "scans.csv", [scan_row(whole, rendered[whole.scan_id]["side"]) for whole in chosen])
-        write_rows(folder / "lesions.csv", lesions)
+        write_rows(folder / SCANS, [scan_row(whole, rendered[whole.scan_id]["side"]) for whole in chosen])
+        write_rows(folder / LESIONS, lesions)
         (folder / "NOTICE.txt").write_text(NOTICE, encoding="utf-8")
-    return out / "scans.csv"
+    return out / SCANS
 
 
 def choose_scans(scans: int, *, seed: int) -> list[WholeScan]:
@@ -237,13 +237,13 @@ def lesion_rows(whole: WholeScan, nodules: Sequence[dict[str, Any]]) -> list[dic
 
 def scan_row(whole: WholeScan, side: int) -> dict[str, str]:
     """Row of ``scans.csv``; the label is 1 with a malignant nodule, blank where one's is unknown and none is 1."""
-    labels = {manifest_row(case)["label"] for case in whole.cases}
+    labels = [manifest_row(case)["label"] for case in whole.cases]
     scan = whole.scan
     return {
         "case_id": whole.scan_id,
         "image": whole.image,
         "patient_id": scan.patient_id,
-        "label": "1" if "1" in labels else "" if "" in labels else "0",
+        "label": scan_label(labels),
         "lesions": str(len(whole.cases)),
         "simulated_side": "left" if side > 0 else "right",
         "slice_thickness_mm": f"{scan.slice_thickness_mm:g}",
