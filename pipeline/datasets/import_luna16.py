@@ -5,7 +5,7 @@ Nothing is copied: the tables lie in a folder that contains the download (or in 
 - ``scans.csv`` has every ``subset<n>/<seriesuid>.mhd`` that is here; ``fold`` is ``n``, 0 to 9.
 - ``lesions.csv`` has the rows of ``annotations.csv`` (nodules of at least 3 mm that at least three of four readers
   marked) and, where there, those of ``annotations_excluded.csv`` with ``ignore`` 1. Where these state no diameter (-1)
-  it is 10 mm, as in the challenge's own evaluation. ``candidates.csv`` and ``candidates_V2.csv`` are not used.
+  the cell is blank. ``candidates.csv`` and ``candidates_V2.csv`` are not used.
 - Rows of scans that are not here are left out and counted, so that a part of the ten subsets can be imported.
 
 LUNA16 says nothing of malignancy, and names no patients; its scans are of LIDC-IDRI, whose embedded annotations do. A
@@ -48,7 +48,6 @@ ANNOTATIONS, EXCLUDED = "annotations.csv", "annotations_excluded.csv"
 _TABLE_FOLDERS: Final = ("", "CSVFILES", "evaluationScript/annotations")
 _SUBSET: Final = re.compile(r"subset([0-9])")
 _COORDINATES: Final = ("coordX", "coordY", "coordZ")
-_NO_DIAMETER_MM: Final = 10.0
 _LEAST_REACH_MM: Final = 3.0
 _COLUMNS: Final = (
     "case_id", "image", "patient_id", "center_x_mm", "center_y_mm", "center_z_mm", "coordinate_system", "diameter_mm",
@@ -58,10 +57,10 @@ _COLUMNS: Final = (
 
 @dataclass(frozen=True)
 class _Mark:
-    """One row of a table: LPS mm."""
+    """One row of a table: LPS mm; the diameter is None where it is unknown."""
 
     center: Point
-    diameter_mm: float
+    diameter_mm: float | None
     ignore: bool
 
 
@@ -151,11 +150,10 @@ def _marks(path: Path, *, ignore: bool) -> list[tuple[str, _Mark]]:
     marks = []
     for number, record in zip(table.row_numbers, table.records(), strict=True):
         x, y, z, diameter = (_number(path, number, name, record[name]) for name in needed[1:])
-        if diameter <= 0:
-            if not ignore:
-                raise UsageError(f"{path}: row {number}: diameter_mm {diameter:g} is not above 0; download it again")
-            diameter = _NO_DIAMETER_MM
-        marks.append((record["seriesuid"].strip(), _Mark((x, y, z), diameter, ignore)))
+        if diameter <= 0 and not ignore:
+            raise UsageError(f"{path}: row {number}: diameter_mm {diameter:g} is not above 0; download it again")
+        mark = _Mark((x, y, z), diameter if diameter > 0 else None, ignore)
+        marks.append((record["seriesuid"].strip(), mark))
     return marks
 
 
@@ -194,7 +192,7 @@ def _opinions(mark: _Mark, places: Sequence[tuple[Point, LidcNodule]]) -> dict[s
         key=lambda pair: pair[0],
         default=(math.inf, None),
     )
-    if nearest is None or distance > max(mark.diameter_mm / 2, _LEAST_REACH_MM):
+    if nearest is None or distance > max((mark.diameter_mm or 0) / 2, _LEAST_REACH_MM):
         return dict.fromkeys(OPINIONS, "")
     return opinion_columns(nearest)
 
@@ -206,7 +204,7 @@ def _lesion_row(scan: dict[str, object], number: int, mark: _Mark, opinions: dic
         "patient_id": scan["patient_id"],
         **{f"center_{axis}_mm": f"{value:.3f}" for axis, value in zip("xyz", mark.center, strict=True)},
         "coordinate_system": "LPS",
-        "diameter_mm": f"{mark.diameter_mm:.2f}",
+        "diameter_mm": "" if mark.diameter_mm is None else f"{mark.diameter_mm:.2f}",
         "ignore": int(mark.ignore),
         **opinions,
     }

@@ -204,6 +204,12 @@ def test_whole_scans_have_all_nodules_and_ignore_those_of_few_readers(tmp_path: 
     assert strict.ignored == sum(member.readings < 3 for member in series)
 
 
+def test_readers_are_counted_for_whole_scans_only(tmp_path: Path, capsys) -> None:
+    write_ct(tmp_path / "a", nodule())
+    assert run(["import", "lidc", str(tmp_path), str(tmp_path), "--least-readers", "3"]) == 2
+    assert "--least-readers goes with --whole-scans" in capsys.readouterr().err
+
+
 def test_whole_scans_without_a_nodule_are_benign_rows(tmp_path: Path) -> None:
     with_nodules = {each.series_instance_uid for each in load_nodules()}
     empty = next(scan for scan in load_scans() if scan.series_instance_uid not in with_nodules)

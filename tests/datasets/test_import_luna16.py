@@ -91,7 +91,7 @@ def test_nodules_get_the_opinions_of_lidc_and_excluded_marks_are_ignored(tmp_pat
     first, second = table(tmp_path / "lesions.csv")
     assert (first["label"], first["ratings"], first["solid"], first["ignore"]) == ("1", "5|5|5|4", "1", "0")
     assert [float(first[f"center_{axis}_mm"]) for axis in "xyz"] == pytest.approx(near, abs=1e-3)
-    assert (second["label"], second["ignore"], second["diameter_mm"]) == ("", "1", "10.00")
+    assert (second["label"], second["ignore"], second["diameter_mm"]) == ("", "1", "")
     (scan,) = table(tmp_path / "scans.csv")
     assert (scan["patient_id"], scan["label"], scan["fold"], scan["lesions"]) == ("LIDC-IDRI-0001", "1", "7", "1")
     assert (tables.ignored, tables.left_out) == (1, 1)

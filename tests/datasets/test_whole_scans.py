@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from pipeline.cli import run
 from pipeline.datasets.whole_scans import write
 from pipeline.datasets.whole_scans.write import choose_scans, write_whole_scans
 from pipeline.errors import UsageError
@@ -94,6 +95,14 @@ def test_fewer_scans_are_the_first_of_more():
 def test_an_impossible_number_of_scans_is_refused(tmp_path, scans):
     with pytest.raises(UsageError, match=rf"whole scans: {scans} is not between 2 and"):
         write_whole_scans(tmp_path / "out", scans=scans)
+
+
+def test_command_takes_scans_or_cases(tmp_path, capsys):
+    assert run(["demo-data", str(tmp_path / "out"), "--whole-scans", "2", "--cases", "2"]) == 2
+    assert "give one of them" in capsys.readouterr().err
+    assert run(["demo-data", str(tmp_path / "out"), "--whole-scans", "0"]) == 2
+    assert "whole scans: 0 is not between 2 and" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_with_something_in_it_is_refused(tmp_path):
