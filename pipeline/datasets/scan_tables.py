@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 
+from pipeline.cases.lesions.lesion import counted
 from pipeline.datasets.lidc import LidcNodule
 from pipeline.datasets.rendering import CALCIFICATION_ABSENT, PART_SOLID
 from pipeline.errors import CaseError, UsageError
@@ -37,7 +38,7 @@ class ScanTables:
         scan_count: its rows.
         lesion_count: rows of ``lesions.csv`` that a detector is to find.
         ignored: rows that it is neither to find nor to leave alone.
-        left_out: annotated lesions that lie in no scan at hand.
+        left_out: annotated lesions of scans or slices that are not at hand.
     """
 
     scans: Path
@@ -49,11 +50,9 @@ class ScanTables:
     @property
     def summary(self) -> str:
         """One line for the user."""
-        left_out = f"; left out {self.left_out} in no scan that is here" if self.left_out else ""
-        return (
-            f"{self.scans} and {LESIONS}: {self.scan_count} scans, {self.lesion_count} lesions, and {self.ignored} "
-            f"that are ignored{left_out}"
-        )
+        text = f"{self.scans} and {LESIONS}: {counted(self.scan_count, 'scan')}, {counted(self.lesion_count, 'lesion')}"
+        text += f", {self.ignored} more to ignore" if self.ignored else ""
+        return text + (f"; left out {self.left_out} of scans or slices that are not here" if self.left_out else "")
 
 
 def tables_folder(root: Path, out: Path) -> Path:

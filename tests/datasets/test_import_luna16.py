@@ -102,7 +102,7 @@ def test_command_says_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "annotations.csv").write_text(HEADER + row("1.2.3", [0, 0, 0], 5) + row("1.2.4", [0, 0, 0], 5))
     assert run(["import", "luna16", str(tmp_path), str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "1 scans, 1 lesions, and 0 that are ignored; left out 1 in no scan that is here" in out
+    assert "1 scan, 1 lesion; left out 1 of scans or slices that are not here" in out
     assert "not pathology" in out
     assert run(["import", "luna16", str(tmp_path), str(tmp_path)]) == 2
     assert "exists; move it away" in capsys.readouterr().err
