@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.cases.case import Case
-from pipeline.cases.scan_table import ScanTable, read_scan_table
+from pipeline.cases.scan_table import read_scan_table
 from pipeline.config.experiment import Tracking
 from pipeline.console import one_line
-from pipeline.errors import CalibrationError, UndefinedMetricError, UsageError
 from pipeline.evaluation.detection.evaluate_detection import DetectionEvaluation
 from pipeline.evaluation.detection.scan_probability import ScanProbability
 from pipeline.evaluation.intervals.interval import Interval
 from pipeline.files import atomic_folder, require_free
-from pipeline.scoring.engine import score_cases
-from pipeline.scoring.finding.detector_directory import LoadedDetector, load_detector, save_with_scan_probability
+from pipeline.scoring.finding.detector_directory import load_detector, save_with_scan_probability
 from pipeline.scoring.finding.finder import Finder
-from pipeline.scoring.model_directory import Model, load_model
-from pipeline.scoring.scorer import Scorer
+from pipeline.scoring.model_directory import load_model
 from pipeline.tracking.registry import model_folder
-from pipeline.workflow.detection.candidate_pictures import GridScan, candidate_pictures
-from pipeline.workflow.detection.chosen_scans import ChosenScans, choose_scans
-from pipeline.workflow.detection.detection_files import DetectionSources, detection_text, write_detection
-from pipeline.workflow.detection.judge_detector import JudgedScans, judge_scan_labels, judge_searches
+from pipeline.workflow.detection.candidate_pictures import candidate_pictures
+from pipeline.workflow.detection.chosen_scans import choose_scans
+from pipeline.workflow.detection.detection_files import detection_text, write_detection
 from pipeline.workflow.detection.search_scans import Searches, search_scans
-from pipeline.workflow.detection.second_stage import (
-    ClassifiedScans,
-    classify_scans,
-    fit_on_scans,
-    judge_at_both_centres,
-    labelled_scan_probabilities,
-    scan_probabilities,
-)
-from pipeline.workflow.judging.table_truth import truth_differences
 
 _RESAMPLES = 2000
 DETECTOR_FOLDER = "detector"
@@ -129,7 +115,7 @@ def evaluate_detector(
     with atomic_folder(out) as folder:
         write_detection(sources, folder)
         if fitted:
-            assert judged.scan_probability is not None  # noqa: S101  # that is what was fitted
+            assert judged.scan_probability is not None  # that is what was fitted
             save_with_scan_probability(folder / DETECTOR_FOLDER, detector, judged.scan_probability)
     rejected = tuple((case.case_id, str(error.code), error.reason) for case, error in judged.searches.rejected)
     lines = [*detection_text(sources), *sources.differences]

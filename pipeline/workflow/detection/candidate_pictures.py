@@ -81,7 +81,13 @@ def shown_places(judged: JudgedScans, *, each: int = _EACH) -> tuple[ShownPlace,
     for kind in (hits, mistakes, missed):
         strongest = sorted(kind, key=lambda entry: (-entry[0], entry[1].title))[:each]
         shown += [
-            ShownPlace(place.case, place.center_mm, place.diameter_mm, place.title, "; ".join(filter(None, (place.caption, more))))
+            ShownPlace(
+                place.case,
+                place.center_mm,
+                place.diameter_mm,
+                place.title,
+                "; ".join(filter(None, (place.caption, more))),
+            )
             for _, place, more in strongest
         ]
     return tuple(shown)
