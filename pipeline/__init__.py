@@ -14,7 +14,17 @@ ensure_user_name()
 limit_threads_to_quota()
 
 __version__ = "0.1.0"
-__all__ = ["LoadedModel", "__version__", "audit", "check", "evaluate", "load_model", "score", "train"]
+__all__ = [
+    "LoadedModel",
+    "__version__",
+    "audit",
+    "check",
+    "evaluate",
+    "evaluate_detector",
+    "load_model",
+    "score",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline.evaluation.decisions.operating_points import OperatingPoint
     from pipeline.jobs.audit import AuditResult
     from pipeline.jobs.check import CheckResult
+    from pipeline.jobs.evaluate_detector import DetectionResult
     from pipeline.jobs.score import ScoringResult
     from pipeline.scoring.model_directory import Model
     from pipeline.workflow.detection.train_detector import DetectorTrainingResult
@@ -225,6 +226,38 @@ def evaluate(
 
     options = EvaluateOptions(champion=champion, prevalence=prevalence)
     return evaluate_model(_name(model), Path(manifest), Path(out), options)
+
+
+def evaluate_detector(
+    detector: str | Path,
+    scans: str | Path,
+    *,
+    out: str | Path,
+    classifier: str | Path | LoadedModel | None = None,
+    pictures: bool = False,
+) -> DetectionResult:
+    """Judge a detector on whole scans of patients that it has not seen; with a classifier, both together.
+
+    Args:
+        detector: a detector directory or an MLflow model URI.
+        scans: table of the scans, with ``lesions.csv`` beside it.
+        out: new folder for the report, figures, candidates and numbers.
+        classifier: of the lesions that are found; fits and judges the probability that a scan holds a malignant lesion.
+        pictures: show candidates, which are images of patients, in the report.
+
+    Returns:
+        ``intervals`` (as ``intervals["cpm"]``), ``evaluation``, ``scan_probability``, ``detector`` (the directory of
+        the detector with a scan probability that was fitted here), ``rejected`` and ``report``.
+
+    Raises:
+        TableError: when a table has a fault.
+        UsageError: when ``out`` is not a new folder, no scan can be judged, or none of them holds a lesion.
+    """
+    from pipeline.jobs.evaluate_detector import DetectorOptions
+    from pipeline.jobs.evaluate_detector import evaluate_detector as job
+
+    options = DetectorOptions(None if classifier is None else _name(classifier), pictures=pictures)
+    return job(str(detector), Path(scans), Path(out), options)
 
 
 def _name(model: str | Path | LoadedModel) -> str:

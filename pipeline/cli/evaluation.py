@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -13,7 +13,7 @@ from pipeline.errors import UsageError
 def evaluate(
     out: Annotated[Path, typer.Option(help="New folder for predictions, figures and the report.")],
     model: Annotated[str | None, typer.Argument(help="Model directory or MLflow model URI.")] = None,
-    manifest: Annotated[Path | None, typer.Argument(help="Labelled cases.")] = None,
+    manifest: Annotated[Path | None, typer.Argument(help="Labelled cases; of a detector the table of scans.")] = None,
     predictions: Annotated[
         Path | None, typer.Option(help="A predictions.parquet, instead of MODEL and MANIFEST.")
     ] = None,
@@ -27,9 +27,13 @@ def evaluate(
     readers: Annotated[
         Path | None, typer.Option(metavar="TABLE", help="Readers' scores of the cases: case_id, reader, score.")
     ] = None,
+    classifier: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Of a detector: the classifier of the lesions that it finds.")
+    ] = None,
 ) -> None:
-    """Judge a model on labelled cases, or judge predictions made before."""
+    """Judge a model on labelled cases, a detector on whole scans, or predictions made before."""
     from pipeline.jobs.evaluate import EvaluateOptions, evaluate_model
+    from pipeline.jobs.evaluate_detector import is_detector_name
     from pipeline.jobs.evaluate_predictions import evaluate_predictions
 
     if prevalence is not None and not 0.0 < prevalence < 1.0:
@@ -39,6 +43,12 @@ def evaluate(
             raise UsageError("evaluate: --predictions has no images to show; leave --pictures out")
         print(evaluate_predictions(predictions, out, prevalence=prevalence, readers=readers).summary)
     elif predictions is None and model is not None and manifest is not None:
+        if is_detector_name(model):
+            if prevalence is not None or readers is not None:
+                raise UsageError("evaluate: --prevalence and --readers are of classifiers; leave them out")
+            _judge_detector(model, manifest, out, classifier=classifier, pictures=pictures)
+        if classifier is not None:
+            raise UsageError(f"evaluate: {model} is a classifier itself, so --classifier has no meaning; leave it out")
         result = evaluate_model(
             model, manifest, out, EvaluateOptions(champion, pictures, prevalence=prevalence, readers=readers)
         )
@@ -46,6 +56,14 @@ def evaluate(
         raise typer.Exit(int(bool(result.rejected)))
     else:
         raise UsageError("evaluate: give MODEL and MANIFEST, or --predictions FILE, not both")
+
+
+def _judge_detector(model: str, scans: Path, out: Path, *, classifier: str | None, pictures: bool) -> NoReturn:
+    from pipeline.jobs.evaluate_detector import DetectorOptions, evaluate_detector
+
+    result = evaluate_detector(model, scans, out, DetectorOptions(classifier, pictures=pictures))
+    print(result.summary)
+    raise typer.Exit(int(bool(result.rejected)))
 
 
 def recalibrate(

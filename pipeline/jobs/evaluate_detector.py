@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.cases.case import Case
-from pipeline.cases.scan_table import read_scan_table
+from pipeline.cases.scan_table import ScanTable, is_ignored, read_scan_table
 from pipeline.config.experiment import Tracking
 from pipeline.console import one_line
+from pipeline.errors import CalibrationError, UsageError
 from pipeline.evaluation.detection.evaluate_detection import DetectionEvaluation
 from pipeline.evaluation.detection.scan_probability import ScanProbability
 from pipeline.evaluation.intervals.interval import Interval
 from pipeline.files import atomic_folder, require_free
-from pipeline.scoring.finding.detector_directory import load_detector, save_with_scan_probability
+from pipeline.scoring.description_file import is_detector
+from pipeline.scoring.engine import score_cases
+from pipeline.scoring.finding.detector_copy import copy_with_scan_probability
+from pipeline.scoring.finding.detector_directory import LoadedDetector, load_detector
 from pipeline.scoring.finding.finder import Finder
-from pipeline.scoring.model_directory import load_model
+from pipeline.scoring.model_directory import Model, load_model
+from pipeline.scoring.scorer import Scorer
 from pipeline.tracking.registry import model_folder
-from pipeline.workflow.detection.candidate_pictures import candidate_pictures
-from pipeline.workflow.detection.chosen_scans import choose_scans
-from pipeline.workflow.detection.detection_files import detection_text, write_detection
+from pipeline.workflow.detection.candidate_pictures import GridScan, candidate_pictures
+from pipeline.workflow.detection.chosen_scans import ChosenScans, choose_scans
+from pipeline.workflow.detection.detection_files import DetectionSources, detection_text, write_detection
+from pipeline.workflow.detection.judge_detector import JudgedScans, judge_searches, with_scan_probability
 from pipeline.workflow.detection.search_scans import Searches, search_scans
+from pipeline.workflow.detection.second_stage import classify_scans, fit_on_scans, judge_at_both_centres
+from pipeline.workflow.judging.table_truth import truth_differences
 
 _RESAMPLES = 2000
 DETECTOR_FOLDER = "detector"
@@ -75,6 +84,15 @@ class DetectionResult:
         return self.folder / "report.html"
 
 
+def is_detector_name(name: str) -> bool:
+    """Whether a MODEL argument names a detector.
+
+    Raises:
+        ModelError: when MLflow has no such model.
+    """
+    return is_detector(model_folder(name, Tracking()))
+
+
 def evaluate_detector(
     detector_name: str, scans: Path, out: Path, options: DetectorOptions | None = None
 ) -> DetectionResult:
@@ -97,7 +115,8 @@ def evaluate_detector(
     options = options or DetectorOptions()
     require_free(out)
     table = read_scan_table(scans, options.lesions)
-    detector = load_detector(model_folder(detector_name, Tracking()))
+    source = model_folder(detector_name, Tracking())
+    detector = load_detector(source)
     classifier = None if options.classifier is None else load_model(model_folder(options.classifier, Tracking()))
     chosen = choose_scans(
         table, detector.description.patients, None if classifier is None else classifier.description.patients
@@ -108,7 +127,7 @@ def evaluate_detector(
     def search(cases: Sequence[Case]) -> Searches:
         return search_scans(lambda case: finder.search(case).candidates, table, cases)
 
-    judged, fitted = _judge(search, table, chosen, detector, classifier, options)
+    judged, fitted = _judge(search, table, chosen, detector, classifier, options.resamples)
     sources = _sources(detector, classifier, table, chosen, judged)
     if options.pictures:
         sources = replace(sources, pictures=candidate_pictures(judged, lambda case: _grid_scan(finder, case)))
@@ -116,7 +135,7 @@ def evaluate_detector(
         write_detection(sources, folder)
         if fitted:
             assert judged.scan_probability is not None  # that is what was fitted
-            save_with_scan_probability(folder / DETECTOR_FOLDER, detector, judged.scan_probability)
+            copy_with_scan_probability(source, folder / DETECTOR_FOLDER, judged.scan_probability)
     rejected = tuple((case.case_id, str(error.code), error.reason) for case, error in judged.searches.rejected)
     lines = [*detection_text(sources), *sources.differences]
     lines += [f"{count} scans of {reason} were left out" for reason, count in chosen.left_out.items()]
@@ -132,3 +151,77 @@ def evaluate_detector(
         rejected=rejected,
         summary="\n".join(lines),
     )
+
+
+def _require_lesions(table: ScanTable, scans: Sequence[Case]) -> None:
+    """Refuse, before any scan is searched, scans without a lesion to be found."""
+    if not any(not is_ignored(lesion) for case in scans for lesion in table.lesions_of[case.case_id]):
+        raise UsageError(
+            f"{table.lesions.path}: has no lesion in the {len(scans)} scans to be judged, so that sensitivity is "
+            "undefined; give scans with lesions"
+        )
+
+
+def _judge(
+    search: Callable[[Sequence[Case]], Searches],
+    table: ScanTable,
+    chosen: ChosenScans,
+    detector: LoadedDetector,
+    classifier: Model | None,
+    resamples: int,
+) -> tuple[JudgedScans, bool]:
+    """What was found on the judged scans, and whether the probability of a scan was fitted here."""
+    searches = search(chosen.judged)
+    judged = judge_searches(searches, resamples=resamples)
+    if classifier is None:
+        return judged, False
+    classify = _classify(classifier, table.root)
+    classified = classify_scans(classify, searches)
+    stage = judge_at_both_centres(classify, table, classified, judged.matches, resamples=resamples)
+    judged = replace(judged, classified=classified, second_stage=stage)
+    digest, known = classifier.description.digests.model, detector.scan_probability
+    fitted = known if known is not None and known.classifier_digest == digest else None
+    if fitted is None:
+        try:
+            held_out = classify_scans(classify, search(chosen.calibration))
+            fitted = fit_on_scans(held_out, classifier_digest=digest)
+        except CalibrationError as error:
+            return replace(judged, no_scan_probability=str(error)), False
+    return with_scan_probability(judged, classified, fitted), fitted is not known
+
+
+def _classify(classifier: Model, root: Path) -> Callable[[Sequence[Case]], list[float | None]]:
+    scorer = Scorer(classifier, root=root)
+    return lambda cases: [row.probability for row in score_cases(scorer, cases)]
+
+
+def _sources(
+    detector: LoadedDetector, classifier: Model | None, table: ScanTable, chosen: ChosenScans, judged: JudgedScans
+) -> DetectionSources:
+    description, named = detector.description, any(case.split for case in table.scans.cases)
+    given, left_out = len(table.scans.cases), sum(chosen.left_out.values())
+    flow = {"given": given, "of other splits": given - len(chosen.judged) - left_out, **chosen.left_out}
+    codes = Counter(str(error.code) for _, error in judged.searches.rejected)
+    flow |= {f"rejected, {code}": count for code, count in codes.items()}
+    flow["judged"] = len(judged.searches.scans)
+    differences = truth_differences(
+        table.scans.facts,
+        label_source=description.lesions.source,
+        intensities=description.lesions.intensities,
+        of="the detector",
+    )
+    return DetectionSources(
+        title=f"{description.name} on {table.scans.path.name}",
+        description=description,
+        calibration=detector.calibrators[0].describe(),
+        judged=judged,
+        judged_on="test split" if named else table.scans.path.name,
+        flow={step: count for step, count in flow.items() if count or step in ("given", "judged")},
+        classifier="" if classifier is None else classifier.label,
+        differences=tuple(differences.lines),
+    )
+
+
+def _grid_scan(finder: Finder, case: Case) -> GridScan:
+    scan = finder.read(case)
+    return GridScan(scan.voxels, scan.affine)

@@ -91,7 +91,9 @@ def edit(folder, table, change):
         ("scans.csv", lambda n, row: {**row, "patient_id": "p0"}, "in two splits|several splits|split"),
     ],
 )
-def test_tables_that_cannot_be_used_stop_before_any_scan_is_read(trained, tmp_path, monkeypatch, capsys, table, change, says):
+def test_tables_that_cannot_be_used_stop_before_any_scan_is_read(
+    trained, tmp_path, monkeypatch, capsys, table, change, says
+):
     folder = trained[0]
     for name in ("scans.csv", "lesions.csv", "find.yaml"):
         (tmp_path / name).write_text((folder / name).read_text())

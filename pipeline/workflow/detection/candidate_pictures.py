@@ -61,35 +61,29 @@ def candidate_pictures(judged: JudgedScans, read: Callable[[Case], GridScan]) ->
 
 def shown_places(judged: JudgedScans, *, each: int = _EACH) -> tuple[ShownPlace, ...]:
     """What is worth a look, so many of each kind."""
-    hits, mistakes, missed = [], [], []
+    hits: list[tuple[float, ShownPlace]] = []
+    mistakes: list[tuple[float, ShownPlace]] = []
+    missed: list[tuple[float, ShownPlace]] = []
     for case, matched in zip(judged.searches.cases, judged.matches.scans, strict=True):
         lesion_of = {match.candidate: match for match in matched.lesions}
         for number, point in enumerate(matched.scan.candidates):
-            title = f"{case.case_id}#{number + 1}: {matched.outcomes[number]}, probability {point.probability:.3f}"
-            place = ShownPlace(case, point.center_mm, point.diameter_mm, title, f"{point.diameter_mm:.1f} mm across")
-            if matched.outcomes[number] == "hit":
-                away = lesion_of[number].distance_mm
-                hits.append((point.probability, place, f"{away:.1f} mm from the lesion's centre"))
-            elif matched.outcomes[number] == "false positive":
-                mistakes.append((point.probability, place, ""))
+            outcome, words = matched.outcomes[number], f"{point.diameter_mm:.1f} mm across"
+            title = f"{case.case_id}#{number + 1}: {outcome}, probability {point.probability:.3f}"
+            if outcome == "hit":
+                words += f", {lesion_of[number].distance_mm:.1f} mm from the lesion's centre"
+            place = ShownPlace(case, point.center_mm, point.diameter_mm, title, words)
+            if outcome in ("hit", "false positive"):
+                (hits if outcome == "hit" else mistakes).append((point.probability, place))
         for match in matched.lesions:
             if match.candidate is None:
                 width = 2.0 * match.lesion.radius_mm
                 title = f"{case.case_id}: missed lesion {match.lesion.lesion_id}".rstrip()
-                missed.append((width, ShownPlace(case, match.lesion.center_mm, width, title, f"{width:.1f} mm"), ""))
+                words = f"{width:.1f} mm across"
+                missed.append((width, ShownPlace(case, match.lesion.center_mm, width, title, words)))
     shown: list[ShownPlace] = []
     for kind in (hits, mistakes, missed):
         strongest = sorted(kind, key=lambda entry: (-entry[0], entry[1].title))[:each]
-        shown += [
-            ShownPlace(
-                place.case,
-                place.center_mm,
-                place.diameter_mm,
-                place.title,
-                "; ".join(filter(None, (place.caption, more))),
-            )
-            for _, place, more in strongest
-        ]
+        shown += [place for _, place in strongest]
     return tuple(shown)
 
 

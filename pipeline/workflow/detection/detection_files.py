@@ -135,18 +135,14 @@ def _figures(sources: DetectionSources) -> dict[str, bytes]:
 
 def _report(sources: DetectionSources, figures: Mapping[str, bytes]) -> DetectionReport:
     description, judged = sources.description, sources.judged
-    badges = [
-        _RESEARCH,
-        *([_SIMULATED] if description.lesions.intensities == "simulated" else []),
-        *sources.differences,
-    ]
+    simulated = [_SIMULATED] if description.lesions.intensities == "simulated" else []
     return DetectionReport(
         title=sources.title,
         detector=description.label,
         calibration=sources.calibration,
         evaluation=judged.evaluation,
         judged_on=sources.judged_on,
-        badges=tuple(badges),
+        badges=(_RESEARCH, *simulated, *sources.differences),
         flow=sources.flow,
         second_stage=judged.second_stage,
         classifier=sources.classifier,

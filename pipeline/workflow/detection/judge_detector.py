@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,7 +20,11 @@ from pipeline.evaluation.detection.probabilities import (
 from pipeline.evaluation.detection.scan_probability import ScanProbability
 from pipeline.evaluation.detection.second_stage import SecondStage
 from pipeline.workflow.detection.search_scans import Searches
-from pipeline.workflow.detection.second_stage import ClassifiedScans
+from pipeline.workflow.detection.second_stage import (
+    ClassifiedScans,
+    labelled_scan_probabilities,
+    scan_probabilities,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +80,19 @@ def judge_searches(searches: Searches, *, resamples: int, seed: int = 0) -> Judg
     return JudgedScans(searches, matches, evaluation)
 
 
-def judge_scan_labels(labelled: LabelledProbabilities | None, *, seed: int = 0) -> ProbabilityJudgement | None:
-    """Judge the probabilities of scans whose label is known; None without any."""
-    return None if labelled is None else judge_probabilities(labelled, rng=np.random.default_rng([seed, 4]))
+def with_scan_probability(
+    judged: JudgedScans, classified: ClassifiedScans, fitted: ScanProbability, *, seed: int = 0
+) -> JudgedScans:
+    """Apply a fitted probability of a scan, and judge it on the scans whose label is known.
+
+    Args:
+        judged: the scans.
+        classified: the same scans.
+        fitted: on other scans.
+        seed: of the draws of the calibration curve.
+    """
+    by_scan = scan_probabilities(classified, fitted)
+    labelled = labelled_scan_probabilities(classified, by_scan)
+    rng = np.random.default_rng([seed, 4])
+    scans = None if labelled is None else judge_probabilities(labelled, rng=rng)
+    return replace(judged, scan_probability=fitted, by_scan=by_scan, labelled=labelled, scans=scans)
