@@ -16,6 +16,7 @@ from pipeline.config.detection import DetectionConfig
 from pipeline.config.experiment import Config
 from pipeline.config.gate_policy import GatePolicy
 from pipeline.config.inputs import Section
+from pipeline.config.listening import ListenConfig
 from pipeline.config.plain_yaml import parse_yaml
 from pipeline.errors import ConfigError
 
@@ -23,6 +24,7 @@ _TABLES = ("manifest", "extra_columns")  # keys of data
 _SCAN_TABLES = ("scans", "lesions")  # of a detector's
 DETECTION = "detection"
 SectionT = TypeVar("SectionT", bound=Section)
+_LISTENER_PATHS = ("folder", "certificate", "key", "ca")
 _TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".xlsx", ".xlsm", ".parquet")
 _LONGEST = 100  # characters of what a user gave that are worth repeating
 
@@ -95,11 +97,32 @@ def _read_tree(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     return tree
 
 
-def _validated(path: Path, tree: dict[str, Any], section: type[SectionT]) -> SectionT:
+def _validated(path: Path, tree: Any, section: type[SectionT]) -> SectionT:
     try:
         return section.model_validate(tree)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(path, problem) for problem in error.errors())) from None
+
+
+def load_listen_config(path: Path) -> ListenConfig:
+    """Read and check the configuration of a listener; paths in it are taken from the file's own folder.
+
+    Raises:
+        ConfigError: with one line for each mistake.
+    """
+    return _validated(path, _absolute(_read_yaml(path), path.absolute().parent), ListenConfig)
+
+
+def _absolute(value: Any, folder: Path) -> Any:
+    """A tree of settings in which every path of a listener's is absolute."""
+    if isinstance(value, list):
+        return [_absolute(item, folder) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: str(folder / item) if key in _LISTENER_PATHS and isinstance(item, str) else _absolute(item, folder)
+        for key, item in value.items()
+    }
 
 
 def _locate(path: Path, named: Path, *, current_first: bool) -> Path:

@@ -1,6 +1,9 @@
 """``malignancy train`` with ``task: detection``: from tables to a calibrated, judged, registered detector."""
 
+import contextlib
+import io
 import json
+import os
 import re
 
 import numpy as np
@@ -8,19 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 from detection_sets import read_rows, write_detection_set, write_rows
 
+from pipeline.cases.case import Case
 from pipeline.cli import run
 from pipeline.config.file import load_config, load_detection_config
 from pipeline.errors import ConfigError
 from pipeline.scoring.finding.detector_directory import load_detector
+from pipeline.scoring.finding.finder import Finder
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Folder of the data, of the run, and what the command printed."""
-    import contextlib
-    import io
-    import os
-
     folder = tmp_path_factory.mktemp("balls")
     write_detection_set(folder)
     before, output = os.getcwd(), io.StringIO()
@@ -35,7 +36,7 @@ def trained(tmp_path_factory):
 
 
 def test_training_ends_with_a_model_that_loads(trained):
-    folder, run_folder, code, printed = trained
+    _, run_folder, code, printed = trained
     assert code in (0, 1)  # 1 where so small a training could not be calibrated
     assert re.search(r"^model: (models:/balls/1|runs:/\w+/model)$", printed, re.M)
     assert "train 3 scans with 6 lesions" in printed
@@ -61,9 +62,6 @@ def test_the_test_split_is_judged(trained):
 
 
 def test_finding_gives_the_candidates_of_the_training(trained):
-    from pipeline.cases.case import Case
-    from pipeline.scoring.finding.finder import Finder
-
     folder, run_folder, _, _ = trained
     finder = Finder(load_detector(run_folder / "model"), root=folder)
     found = finder.search(Case(case_id="s6", image="s6.nii.gz", path=folder / "s6.nii.gz")).candidates
@@ -117,7 +115,7 @@ def test_configurations_of_the_two_tasks_are_told_apart(trained, tmp_path, monke
     with pytest.raises(ConfigError, match="task: 'detection' trains a detector"):
         load_config(path)
     assert load_detection_config(path).grid.spacing_mm == 3.0
-    with pytest.raises(ConfigError, match="classes: .* must start with 'nodule'"):
+    with pytest.raises(ConfigError, match=r"classes: .* must start with 'nodule'"):
         load_detection_config(path, ["classes=[solid]"])
     with pytest.raises(ConfigError, match="add up to more than 1"):
         load_detection_config(path, ["training.hard_share=0.8"])
