@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -24,7 +25,7 @@ def trained(tmp_path_factory):
     """Folder of the data, of the run, and what the command printed."""
     folder = tmp_path_factory.mktemp("balls")
     write_detection_set(folder)
-    before, output = os.getcwd(), io.StringIO()
+    before, output = Path.cwd(), io.StringIO()
     os.chdir(folder)
     try:
         with contextlib.redirect_stdout(output):
