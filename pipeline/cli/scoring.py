@@ -10,6 +10,7 @@ import typer
 
 from pipeline.cli.options import LesionSources
 from pipeline.console import print_summary
+from pipeline.errors import UsageError
 
 
 def score(
@@ -59,6 +60,8 @@ def score(
         require_dicom_results()
     from pipeline.scoring.worker_server import start_server_early
 
+    if find is not None and dicom_results is not None:
+        raise UsageError("--dicom-results and --find: reports of candidates are not written; leave one out")
     if engine == "local":
         start_server_early(model, source, out, restart=restart)
     from pipeline.jobs.score import ScoreOptions
