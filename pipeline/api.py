@@ -55,7 +55,8 @@ class LoadedModel:
 
         Args:
             cases: a DataFrame of manifest columns (``image``; for lesion models ``center_x_mm``, ``center_y_mm``,
-                ``center_z_mm`` and ``coordinate_system``; covariates), or paths of scans, folders or manifests.
+                ``center_z_mm`` and ``coordinate_system``; covariates; ``image_base64`` in place of a path), or paths
+                of scans, folders or manifests.
             root: of a DataFrame: the folder that relative paths start from, and that no image may leave.
 
         Returns:
@@ -68,10 +69,12 @@ class LoadedModel:
         import pandas as pd
 
         from pipeline.scoring.frames import score_frame, score_paths
+        from pipeline.scoring.scorer import Scorer
 
+        scorer = Scorer(self.model)
         if isinstance(cases, pd.DataFrame):
-            return score_frame(self.model, cases, root=Path(root).resolve())
-        return score_paths(self.model, [cases] if isinstance(cases, str | Path) else cases)
+            return score_frame(scorer, cases, root=Path(root).resolve())
+        return score_paths(scorer, [cases] if isinstance(cases, str | Path) else cases)
 
 
 def load_model(name: str | Path) -> LoadedModel:

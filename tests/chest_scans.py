@@ -16,7 +16,7 @@ LPS = ((-1, 0, 0), (0, -1, 0), (0, 0, 1))
 
 
 def chest(balls: Sequence[tuple[tuple[float, float, float], float]], *, spacing=(1.5, 1.5, 2.0), noise=15.0, seed=0):
-    """Voxels (X, Y, Z) in HU and affine of a chest with balls (RAS centre in mm, diameter) in its lung, stored as LPS."""
+    """Voxels (X, Y, Z) in HU and affine of a chest with balls (RAS centre in mm, diameter) in its lung; stored LPS."""
     shape = tuple(round(side / mm) for side, mm in zip((180, 150, 140), spacing, strict=True))
     affine = np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])
     affine[:3, 3] = [spacing[0] * (shape[0] - 1) / 2, spacing[1] * (shape[1] - 1) / 2, -spacing[2] * (shape[2] - 1) / 2]

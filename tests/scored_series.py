@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from pipeline.dicomnet.case_result import CaseResult, FindingResult
 from pipeline.dicomnet.reported_model import ReportedModel
+from pipeline.evaluation.decisions.operating_points import OperatingPoint
 
+_POINT = OperatingPoint(
+    threshold=0.3,
+    rule="sensitivity",
+    target=0.9,
+    cost_ratio=None,
+    n_positive=40,
+    n_negative=60,
+    sensitivity=0.925,
+    specificity=0.7,
+)
 CENTER_RAS = (1.25, 2.125, -3.75)  # inside the phantom of dicom_writing
 
 
@@ -17,7 +28,7 @@ def reported_model(**changes) -> ReportedModel:
         "label_source": "made up",
         "intensities": "simulated",
         "modality": "CT",
-        "operating_points": ("probability ≥ 0.3 (at least 90 % sensitivity)",),
+        "operating_points": (_POINT.to_json(),),
         "refer_zone": None,
         "region_mm": (28.0, 28.0, 28.0),
         "window": (-1000.0, 400.0),

@@ -77,7 +77,7 @@ def test_a_model_predicts_paths_and_tables_as_score_does(model, cohort_manifest,
 
 
 def test_wrong_use_is_an_error_and_a_bad_scan_a_row(model, cohort_manifest, tmp_path):
-    with pytest.raises(UsageError, match="needs a column 'image'; found case_id"):
+    with pytest.raises(UsageError, match="needs a column 'image' or 'image_base64'; found case_id"):
         model.predict(pd.DataFrame({"case_id": ["1"]}))
     with pytest.raises(UsageError, match="no path was given"):
         model.predict([])

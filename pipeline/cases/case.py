@@ -11,6 +11,7 @@ from pathlib import Path
 from pipeline.errors import CaseError, Code
 
 CENTER_COLUMNS = ("center_x_mm", "center_y_mm", "center_z_mm")
+BYTES_COLUMN = "image_base64"  # of tables that a program hands over: the scan's file itself
 RESERVED_COLUMNS = ("case_id", "image", "label", "patient_id", "split", *CENTER_COLUMNS, "coordinate_system")
 TEXT_COLUMNS = ("case_id", "image", "label", "patient_id", "split", "coordinate_system")  # whatever digits they hold
 Point = tuple[float, float, float]

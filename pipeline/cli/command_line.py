@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import __version__
-from pipeline.cli import data, evaluation, scoring, training
+from pipeline.cli import data, evaluation, listening, scoring, training
 from pipeline.console import one_line, plain_output
 from pipeline.errors import ConfigError, ModelError, PipelineError, TableError, UsageError
 from pipeline.imaging.lean_monai import install as install_lean_monai
@@ -56,7 +56,9 @@ def _application() -> typer.Typer:
         training.search,
         evaluation.evaluate,
         scoring.score,
+        scoring.report_dicom,
         scoring.serve,
+        listening.listen,
         training.plan,
         training.check,
         data.audit,

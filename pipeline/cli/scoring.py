@@ -1,4 +1,4 @@
-"""The commands ``score`` and ``serve``."""
+"""The commands ``score``, ``report-dicom`` and ``serve``."""
 
 from __future__ import annotations
 
@@ -42,9 +42,17 @@ def score(
         typer.Option(min=0, help="Population stability index beyond chance that makes a clear shift an alert."),
     ] = 0.1,
     lesions: LesionSources = None,
+    dicom_results: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write a DICOM report and pictures of each series there, too.")
+    ] = None,
     track: Annotated[bool, typer.Option(help="Log the run to MLflow.")] = True,
 ) -> None:
     """Score every scan: one row each, with a calibrated probability or the reason why there is none."""
+    if dicom_results is not None:
+        from pipeline.jobs.report_dicom import report_dicom as report
+        from pipeline.jobs.report_dicom import require_dicom_results
+
+        require_dicom_results()
     from pipeline.scoring.worker_server import start_server_early
 
     if engine == "local":
@@ -68,7 +76,26 @@ def score(
     )
     result = job(model, source, out, options)
     print_summary(result.summary_text)
-    raise typer.Exit(int(result.summary["unscored_share"] > accept_rejects))
+    is_complete = True
+    if dicom_results is not None:
+        reporting = report(out, source, dicom_results, lesions=options.lesions)
+        print_summary(reporting.summary)
+        is_complete = reporting.is_complete
+    raise typer.Exit(int(result.summary["unscored_share"] > accept_rejects or not is_complete))
+
+
+def report_dicom(
+    scores: Annotated[Path, typer.Argument(metavar="SCORES", help="Output folder of `malignancy score`.")],
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="The manifest, folder or scan that was scored.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the DICOM objects; made when missing.")],
+    lesions: LesionSources = None,
+) -> None:
+    """Write scores as DICOM objects for a PACS: a structured report of each series, a picture of each lesion."""
+    from pipeline.jobs.report_dicom import report_dicom as job
+
+    result = job(scores, source, out, lesions=tuple(lesions or ()))
+    print_summary(result.summary)
+    raise typer.Exit(int(not result.is_complete))
 
 
 def serve(

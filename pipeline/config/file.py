@@ -14,10 +14,12 @@ from pydantic import ValidationError
 
 from pipeline.config.experiment import Config
 from pipeline.config.gate_policy import GatePolicy
+from pipeline.config.listening import ListenConfig
 from pipeline.config.plain_yaml import parse_yaml
 from pipeline.errors import ConfigError
 
 _TABLES = ("manifest", "extra_columns")  # keys of data
+_LISTENER_PATHS = ("folder", "certificate", "key", "ca")
 _TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".xlsx", ".xlsm", ".parquet")
 _LONGEST = 100  # characters of what a user gave that are worth repeating
 
@@ -64,6 +66,30 @@ def load_gate_policy(path: Path) -> GatePolicy:
         return GatePolicy.model_validate(_read_yaml(path))
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(path, problem) for problem in error.errors())) from None
+
+
+def load_listen_config(path: Path) -> ListenConfig:
+    """Read and check the configuration of a listener; paths in it are taken from the file's own folder.
+
+    Raises:
+        ConfigError: with one line for each mistake.
+    """
+    try:
+        return ListenConfig.model_validate(_absolute(_read_yaml(path), path.absolute().parent))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(path, problem) for problem in error.errors())) from None
+
+
+def _absolute(value: Any, folder: Path) -> Any:
+    """A tree of settings in which every path of a listener's is absolute."""
+    if isinstance(value, list):
+        return [_absolute(item, folder) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: str(folder / item) if key in _LISTENER_PATHS and isinstance(item, str) else _absolute(item, folder)
+        for key, item in value.items()
+    }
 
 
 def _locate(path: Path, named: Path, *, current_first: bool) -> Path:

@@ -182,12 +182,8 @@ def _write_share(folder: Path, chosen: Sequence[DemoCase], seed: int) -> None:
     # One thread of BLAS each: the arrays are small, and every core has a worker of its own.
     with threadpool_limits(limits=1):
         for case in chosen:
-            write_image(folder / case.image, render_case(case, seed))
-
-
-def write_image(path: Path, image: nib.Nifti1Image) -> None:
-    """Write a compressed NIfTI file; the same image gives the same bytes."""
-    path.write_bytes(igzip.compress(image.to_bytes(), compresslevel=2, mtime=0))
+            data = render_case(case, seed).to_bytes()
+            (folder / case.image).write_bytes(igzip.compress(data, compresslevel=2, mtime=0))
 
 
 def centre_lps_mm(nodule: LidcNodule) -> npt.NDArray[np.float64]:

@@ -105,9 +105,9 @@ def render(
     return stored_values(hu)
 
 
-def stored_values(hu: FloatArray) -> ShortVolume:
-    """HU from -1024 to 3068, in steps of 4, which are far below the noise and make the files a third smaller."""
-    return (4 * np.clip(np.rint(hu / 4), -256, 767)).astype(np.int16)
+def stored_values(hu: FloatArray, step: int = 4) -> ShortVolume:
+    """HU from -1024 to about 3070 in steps, which are below the noise and make the files a third smaller."""
+    return (step * np.clip(np.rint(hu / step), -1024 // step, 3071 // step)).astype(np.int16)
 
 
 def interpolation(source: npt.NDArray[np.float64], target: npt.NDArray[np.float32]) -> FloatArray:

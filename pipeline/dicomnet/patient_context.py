@@ -9,12 +9,14 @@ and nowhere else.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import timedelta, timezone
 from pathlib import Path
 from typing import Final
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
+from pydicom.valuerep import PersonName
 
 from pipeline.config.inputs import Limits
 from pipeline.imaging.dicom.file import PARSE_FAULTS, begin, opened, parse, quiet
@@ -26,7 +28,8 @@ _TEXTS: Final = (
     "PatientID",
     "StudyID",
 )
-_OPTIONAL_TEXTS: Final = ("IssuerOfPatientID", "PatientIdentityRemoved", "DeidentificationMethod")
+_ISSUER, _REMOVED, _METHOD = "IssuerOfPatientID", "PatientIdentityRemoved", "DeidentificationMethod"
+_METHOD_CODES: Final = "DeidentificationMethodCodeSequence"
 # What is no date, time or word of the standard's is left out: an archive may refuse the object for it.
 _CHECKED: Final = {
     "StudyDate": re.compile(r"\d{8}"),
@@ -35,7 +38,7 @@ _CHECKED: Final = {
     "PatientSex": re.compile(r"[MFO]"),
 }
 _ZONE, _OFFSET = "TimezoneOffsetFromUTC", re.compile(r"([+-])(\d{2})([0-5]\d)")
-_KEYWORDS: Final = (*_TEXTS, *_OPTIONAL_TEXTS, *_CHECKED, _ZONE)
+_KEYWORDS: Final = (*_TEXTS, *_CHECKED, _ISSUER, _REMOVED, _METHOD, _METHOD_CODES, _ZONE)
 _TAGS: Final = sorted(tag for keyword in _KEYWORDS if (tag := tag_for_keyword(keyword)) is not None)
 
 
@@ -50,9 +53,11 @@ def read_context(path: Path, *, limits: Limits) -> Dataset:
     context = Dataset()
     for keyword in _TEXTS:
         setattr(context, keyword, _text(header, keyword))
-    for keyword in _OPTIONAL_TEXTS:
-        if text := _text(header, keyword):
-            setattr(context, keyword, text)
+    if issuer := _text(header, _ISSUER):
+        setattr(context, _ISSUER, issuer)
+    if _text(header, _REMOVED) == "YES":
+        context.PatientIdentityRemoved = "YES"
+        context.DeidentificationMethod = _text(header, _METHOD) or _code_meanings(header) or "not stated"
     for keyword, pattern in _CHECKED.items():
         text = _text(header, keyword)
         setattr(context, keyword, text if pattern.fullmatch(text) else "")
@@ -67,10 +72,21 @@ def _text(header: Dataset, keyword: str) -> str:
     try:
         with quiet():
             value = header.get(keyword)
-            parts = value if isinstance(value, list | tuple) or hasattr(value, "append") else [value]
-            return "\\".join("" if part is None else str(part) for part in parts)
+            if isinstance(value, Iterable) and not isinstance(value, str | PersonName):
+                return "\\".join(map(str, value))  # pydicom splits a value at backslashes
+            return "" if value is None else str(value)
     except PARSE_FAULTS:
         return ""
+
+
+def _code_meanings(header: Dataset) -> str:
+    """How the identity was removed, where that is said in codes alone."""
+    try:
+        with quiet():
+            items = list(header.get(_METHOD_CODES) or ())
+    except PARSE_FAULTS:
+        return ""
+    return "\\".join(filter(None, (_text(item, "CodeMeaning") for item in items)))
 
 
 def time_zone(context: Dataset) -> timezone | None:

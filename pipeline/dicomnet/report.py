@@ -20,7 +20,7 @@ from pydicom.sr.coding import Code
 
 from pipeline import __version__
 from pipeline.dicomnet import concepts, wording
-from pipeline.dicomnet.case_result import CaseResult, FindingResult
+from pipeline.dicomnet.case_result import CaseResult
 from pipeline.dicomnet.identifiers import stable_uid
 from pipeline.dicomnet.reported_model import ReportedModel
 from pipeline.dicomnet.source_series import LPS_TO_RAS, SourceImage, SourceSeries
@@ -189,16 +189,12 @@ def _frames(image: SourceImage) -> list[int] | None:
 
 def _texts(result: CaseResult, model: ReportedModel) -> Iterator[sr.TextContentItem]:
     if result.is_scored:
-        for finding, point in zip(result.findings, model.operating_points, strict=True):
-            yield _text(concepts.OPERATING_POINT, _operating_point(finding, point))
+        for place, finding in enumerate(result.findings):
+            yield _text(concepts.OPERATING_POINT, f"{finding.name}: {model.describe_operating_point(place)}")
         yield from (_text(concepts.WARNING, warning) for warning in result.warnings_in_words())
     else:
         yield _text(concepts.NOT_SCORED, result.code_in_words())
     yield _text(concepts.COMMENT, wording.DISCLAIMER)
-
-
-def _operating_point(finding: FindingResult, point: str) -> str:
-    return f"{finding.name}: {point}"
 
 
 def _evaluations(results: Sequence[CaseResult], model: ReportedModel) -> sr.ContainerContentItem:

@@ -25,7 +25,7 @@ class ReportedModel(Section):
         label_source: whose opinion or which test the labels are.
         intensities: ``real`` or ``simulated``.
         modality: as configured.
-        operating_points: for each finding, the threshold and the rule that chose it.
+        operating_points: of each finding, as in ``model.json``; empty for several models, whose mean decides.
         refer_zone: which probabilities are left to a human; None without a zone.
         region_mm: extent of the region around a lesion along R, A and S; None for whole images.
         window: the values that are shown black and white; None where the model has no window.
@@ -37,7 +37,7 @@ class ReportedModel(Section):
     label_source: str
     intensities: Literal["real", "simulated"]
     modality: Modality
-    operating_points: tuple[str, ...]
+    operating_points: tuple[dict[str, Any], ...]
     refer_zone: str | None
     region_mm: tuple[float, float, float] | None
     window: tuple[float, float] | None
@@ -46,13 +46,6 @@ class ReportedModel(Section):
     def of(cls, models: Sequence[ModelDescription], identity: ModelIdentity) -> Self:
         """From the descriptions of the models that score together and what their rows call them."""
         first = models[0]
-        if len(models) == 1:
-            points = tuple(
-                OperatingPoint.from_json(dict(point)).describe(positive=finding, negative=f"not {finding}")
-                for finding, point in zip(first.findings, first.operating_points, strict=True)
-            )
-        else:
-            points = (f"mean of the thresholds of {len(models)} models",) * len(first.findings)
         zone = None if first.refer_zone is None else ReferZone.from_json(first.refer_zone).describe()
         return cls(
             name=identity.model,
@@ -61,11 +54,23 @@ class ReportedModel(Section):
             label_source=first.label.source,
             intensities=first.label.intensities,
             modality=first.modality,
-            operating_points=points,
+            operating_points=first.operating_points if len(models) == 1 else (),
             refer_zone=zone,
             region_mm=_region(first.preprocessing),
             window=_window(first.preprocessing),
         )
+
+    def describe_operating_point(self, place: int) -> str:
+        """One line: the rule that chose a finding's threshold, and what it rests on.
+
+        Args:
+            place: of the finding.
+        """
+        if not self.operating_points:
+            return "the mean of several models' thresholds"
+        finding = self.findings[place]
+        point = OperatingPoint.from_json(self.operating_points[place])
+        return point.describe(positive=finding, negative="benign" if place == 0 else f"not {finding}")
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
+from pipeline.dicomnet.capture import lesion_captures
 from pipeline.dicomnet.case_result import CaseResult
 from pipeline.dicomnet.patient_context import time_zone
 from pipeline.dicomnet.report import structured_report
@@ -67,7 +68,7 @@ def result_objects(
     _require_scored_images(results, series)
     with quiet():  # warnings of pydicom may quote the header's values
         report = structured_report(results, series, model, replaces=replaces)
-        captures: tuple[Dataset, ...] = ()
+        captures = tuple(lesion_captures(results, series, model))
         made_at = max(datetime.fromisoformat(result.scored_at) for result in results)
         for data in (*captures, report):
             _settle(data, series, made_at)
@@ -110,6 +111,8 @@ def _settle(data: Dataset, series: SourceSeries, made_at: datetime) -> None:
     date, time = local.strftime("%Y%m%d"), local.strftime("%H%M%S")
     data.InstanceCreationDate, data.InstanceCreationTime = date, time
     data.ContentDate, data.ContentTime = date, time
+    if "DateOfSecondaryCapture" in data:
+        data.DateOfSecondaryCapture, data.TimeOfSecondaryCapture = date, time
     for item in data.get("ContributingEquipmentSequence", ()):
         if "ContributionDateTime" in item:
             item.ContributionDateTime = date + time

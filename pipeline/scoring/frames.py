@@ -2,47 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import base64
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pipeline.cases.case import Case, case_from_record
+from pipeline.cases.case import BYTES_COLUMN, Case, case_from_record
 from pipeline.cases.inputs import read_inputs
-from pipeline.errors import UsageError
+from pipeline.errors import CaseError, Code, UsageError
+from pipeline.imaging.stored_names import stored_name, suffix_of
 from pipeline.scoring.engine import score_cases
-from pipeline.scoring.model_directory import Model
-from pipeline.scoring.rows import rows_table
+from pipeline.scoring.rows import ScoreRow, rows_table
 from pipeline.scoring.scorer import Scorer
 
 
-def score_frame(model: Model, frame: pd.DataFrame, *, root: Path) -> pd.DataFrame:
+def score_frame(scorer: Scorer, frame: pd.DataFrame, *, root: Path) -> pd.DataFrame:
     """Score the cases of a DataFrame of manifest columns.
 
     Args:
-        model: loaded.
-        frame: ``image`` and whatever else the model needs, one row a case.
+        scorer: whose own root plays no part.
+        frame: ``image`` and whatever else the model needs, one row a case. Where ``image_base64`` is not blank, it is
+            the scan's file itself, and ``image`` at most its name.
         root: folder that relative paths start from, and that no image may leave.
 
     Returns:
         Score rows, one a row of ``frame``, in order.
 
     Raises:
-        UsageError: without a column ``image``.
+        UsageError: without a column ``image`` or ``image_base64``.
     """
-    if "image" not in frame.columns:
-        raise UsageError(
-            f"a table of cases needs a column 'image'; found {', '.join(map(str, frame.columns)) or 'none'}"
-        )
-    cases = [
-        case_from_record({str(name): _text(value) for name, value in record.items()}, row=row, root=root)
-        for row, record in enumerate(frame.to_dict("records"), start=1)
-    ]
-    return _score(model, cases, root=root)
+    if not {"image", BYTES_COLUMN} & {*frame.columns}:
+        names = ", ".join(map(str, frame.columns)) or "none"
+        raise UsageError(f"a table of cases needs a column 'image' or '{BYTES_COLUMN}'; found {names}")
+    records = [{str(name): _text(value) for name, value in record.items()} for record in frame.to_dict("records")]
+    with tempfile.TemporaryDirectory(prefix="malignancy-") as name:
+        folder = Path(name).resolve()  # holds the scans that came as bytes
+        rows: dict[int, ScoreRow] = {}
+        for has_bytes, place in ((False, root), (True, folder)):
+            chosen = [number for number, record in enumerate(records) if bool(record.get(BYTES_COLUMN)) == has_bytes]
+            read = _case_of_bytes if has_bytes else _case_of_path
+            cases = [read(records[number], row=number + 1, root=place) for number in chosen]
+            rows.update(zip(chosen, score_cases(scorer.under(place), cases), strict=True))
+    return _frame(scorer, [rows[number] for number in range(len(records))])
 
 
-def score_paths(model: Model, sources: Sequence[str | Path]) -> pd.DataFrame:
+def _case_of_path(record: Mapping[str, str], *, row: int, root: Path) -> Case:
+    return case_from_record({"image": "", **record}, row=row, root=root)
+
+
+def _case_of_bytes(record: Mapping[str, str], *, row: int, root: Path) -> Case:
+    """A case whose file is written under a number; its row says the name that the record gives."""
+    given = record.get("image", "")
+    fault = None
+    try:
+        data = base64.b64decode(record[BYTES_COLUMN], validate=True)
+    except ValueError:
+        data = b""
+        fault = CaseError(Code.E_FORMAT, f"row {row}", f"{BYTES_COLUMN} is not base64; encode the file's bytes")
+    stored = (stored_name(given, row) if given else None) or f"{row:06d}{suffix_of(data)}"
+    (root / stored).write_bytes(data)
+    columns = {name: text for name, text in record.items() if name != BYTES_COLUMN}
+    case_id = record.get("case_id") or given or f"row {row}"
+    case = case_from_record({**columns, "case_id": case_id, "image": stored}, row=row, root=root)
+    return replace(case, image=given or stored, fault=fault or case.fault)
+
+
+def score_paths(scorer: Scorer, sources: Sequence[str | Path]) -> pd.DataFrame:
     """Score scans, folders or manifests, one after the other, and return their rows.
 
     Raises:
@@ -51,16 +80,15 @@ def score_paths(model: Model, sources: Sequence[str | Path]) -> pd.DataFrame:
     parts = []
     for source in sources:
         inputs = read_inputs(source)
-        parts.append(_score(model, inputs.cases(), root=inputs.root))
+        parts.append(_frame(scorer, [*score_cases(scorer.under(inputs.root), inputs.cases())]))
     if not parts:
         raise UsageError("no path was given; name a scan, a folder or a manifest")
     return pd.concat(parts, ignore_index=True)
 
 
-def _score(model: Model, cases: Iterable[Case], *, root: Path | None) -> pd.DataFrame:
-    scorer = Scorer(model, root=root)
-    rows = list(score_cases(scorer, cases))
-    frame: pd.DataFrame = rows_table(rows, members=scorer.member_columns, findings=scorer.finding_columns).to_pandas()
+def _frame(scorer: Scorer, rows: Sequence[ScoreRow]) -> pd.DataFrame:
+    table = rows_table(rows, members=scorer.member_columns, findings=scorer.finding_columns)
+    frame: pd.DataFrame = table.to_pandas()
     return frame
 
 

@@ -148,7 +148,7 @@ class WorkerPool(Generic[RowT]):
         while self._again and self.has_room():
             self.give(self._again.popleft())
 
-    def take(self) -> dict[int, ScoreRow]:
+    def take(self) -> dict[int, RowT]:
         """Rows that are finished, by their number, in any order; each is given once."""
         rows, self._rows = self._rows, {}
         for number in rows:

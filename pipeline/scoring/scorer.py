@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -78,6 +79,12 @@ class Scorer:
         self._refer_zone = models[0].refer_zone  # of several models none has one
         self.identity = ensemble.identity(backend)
 
+    def under(self, root: Path | None) -> Scorer:
+        """The same scorer, with the same networks, for images under another root."""
+        other = copy.copy(self)
+        other._root = root
+        return other
+
     def prepare(self, case: Case) -> Prepared:
         """Read, check and preprocess one case; never raises for the case's sake."""
         started = perf_counter()
@@ -149,6 +156,9 @@ class Scorer:
         members: NDArray[np.float64],
     ) -> ScoreRow:
         assert isinstance(item.outcome, ModelInput)
+        if not all(np.isfinite(values).all() for values in (logits, probabilities, members)):
+            fault = UnfinishedError("the network gave no finite number; please report it with this row")
+            return self._rejection(replace(item, outcome=fault))
         codes = [warning.code for warning in item.outcome.warnings]
         zones = [self._refer_zone, *[None] * (len(self._thresholds) - 1)]  # the zone is the first finding's
         found = [

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from fastapi.responses import JSONResponse
 
-from pipeline.errors import Code
 from pipeline.scoring.rows import ScoreRow, rows_table
 
 NOTICE = "Research use; not a medical device."
@@ -53,7 +49,6 @@ def rows_response(rows: Sequence[ScoreRow], *, members: int, findings: Sequence[
         members: of the ensemble; 0 for a single model.
         findings: of a multi-label model; none for a single finding.
     """
-    rows = [_without_nan(row) for row in rows]
     content: dict[str, Any] = {
         "rows": rows_table(rows, members=members, findings=findings).to_pylist(),
         "notice": NOTICE,
@@ -64,32 +59,3 @@ def rows_response(rows: Sequence[ScoreRow], *, members: int, findings: Sequence[
     first = (failed or rows)[0]
     content["error"] = {"code": str(first.code), "reason": first.reason}
     return JSONResponse(content, FAILED if failed else REJECTED)
-
-
-def _without_nan(row: ScoreRow) -> ScoreRow:
-    """The row, or a failed one where a number of it is none: no probability is better than a wrong one."""
-    numbers = [row.probability, row.logit, row.threshold, row.seconds, *row.members]
-    numbers += [number for finding in row.findings for number in (finding.logit, finding.probability)]
-    if all(number is None or math.isfinite(number) for number in numbers):
-        return row
-    return replace(
-        row,
-        status="failed",
-        code=Code.E_INTERNAL,
-        reason="the network gave no finite number; please report it with this row",
-        probability=None,
-        decision=None,
-        logit=None,
-        threshold=None,
-        members=(),
-        findings=(),
-    )
-
-
-def strict_json(content: Any) -> bytes:
-    """JSON as the standard has it.
-
-    Raises:
-        ValueError: for NaN or an infinite number.
-    """
-    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()

@@ -8,8 +8,8 @@ import zipfile
 import zlib
 from pathlib import Path
 
+from pipeline.imaging.stored_names import stored_name
 from pipeline.service.answers import TOO_LARGE, UNREADABLE, RequestError
-from pipeline.service.names import stored_name
 from pipeline.service.settings import ServiceLimits
 from pipeline.service.spool import RequestFolder
 

@@ -58,7 +58,7 @@ def cases_of_request(
     _require_known(fields, allowed.all, "field")
     if fields.get("find", "false").strip().lower() not in ("false", "0", ""):
         raise RequestError(NOT_OFFERED, "find: this server has no detector; give lesion centres")
-    if not upload.files:
+    if not upload.sent:
         raise RequestError(UNREADABLE, "the request holds no scan; send a NIfTI file, DICOM files or a picture")
     case_id = fields.get("case_id", "").strip() or "upload"
     if len(case_id) > _LONGEST_ID or printable(case_id) != case_id or "\n" in case_id:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from pipeline.cases.case import Case
 from pipeline.errors import PipelineError
+from pipeline.imaging.stored_names import is_zip
 from pipeline.scoring.ensemble import Ensemble
 from pipeline.scoring.live_pool import LivePool
 from pipeline.scoring.rows import ScoreRow
@@ -20,7 +21,6 @@ from pipeline.service.answers import BUSY, RequestError, rows_response
 from pipeline.service.archives import unpack
 from pipeline.service.guard import GONE
 from pipeline.service.metrics import ServiceMetrics
-from pipeline.service.names import is_zip
 from pipeline.service.requests import RequestFields, cases_of_request
 from pipeline.service.settings import ServiceLimits
 from pipeline.service.spool import RequestFolder, Spool

@@ -15,8 +15,8 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
+from pipeline.imaging.stored_names import stored_name, suffix_of
 from pipeline.service.answers import TIMEOUT, TOO_LARGE, UNREADABLE, WRONG_TYPE, RequestError
-from pipeline.service.names import stored_name, suffix_of
 from pipeline.service.settings import ServiceLimits
 from pipeline.service.spool import RequestFolder
 

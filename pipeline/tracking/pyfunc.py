@@ -1,12 +1,17 @@
 """The MLflow flavour, as models-from-code: MLflow stores this file and runs it to load the model.
 
-Input: a DataFrame of manifest columns (``image`` and, for lesion models, the centre). Output: one score
-row each, from the same scorer as the command. Images are read below ``root`` alone, which is the current
-folder unless ``mlflow.pyfunc.load_model(uri, model_config={"root": ...})`` names another.
+Input: a DataFrame of manifest columns (``image`` and, for lesion models, the centre). Where a row's ``image_base64`` is
+not blank, it is the scan's file itself, in base64. Output: one score row each, from the same scorer as the command;
+what a row lacks is None, so that ``mlflow models serve`` answers strict JSON.
+
+Other images are read below ``root`` alone: the folder that
+``mlflow.pyfunc.load_model(uri, model_config={"root": ...})`` names, else that of the environment variable
+``MALIGNANCY_MODEL_ROOT``, which is how ``mlflow models serve`` is told, else the current folder.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,9 @@ import pandas as pd
 
 from pipeline.scoring.frames import score_frame
 from pipeline.scoring.model_directory import load_model
+from pipeline.scoring.scorer import Scorer
+
+_ROOT_VARIABLE, _HERE = "MALIGNANCY_MODEL_ROOT", "."
 
 
 class MalignancyModel(mlflow.pyfunc.PythonModel):
@@ -22,12 +30,22 @@ class MalignancyModel(mlflow.pyfunc.PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Load the model directory that MLflow hands over."""
-        self._model = load_model(Path(context.artifacts["model_directory"]))
-        self._root = Path((context.model_config or {}).get("root", ".")).resolve()
+        self._scorer = Scorer(load_model(Path(context.artifacts["model_directory"])))
+        root = (context.model_config or {}).get("root", _HERE)
+        if root == _HERE:  # as logged
+            root = os.environ.get(_ROOT_VARIABLE) or _HERE
+        self._root = Path(root).resolve()
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """One row for each row of the input, in order."""
-        return score_frame(self._model, model_input, root=self._root)
+        return pd.DataFrame(
+            {name: _nulls(column) for name, column in score_frame(self._scorer, model_input, root=self._root).items()}
+        )
+
+
+def _nulls(column: pd.Series) -> pd.Series:
+    """A column with None where it has nothing: NaN is no JSON, and a column of numbers cannot hold None."""
+    return column.astype(object).where(column.notna(), None) if column.hasnans else column
 
 
 mlflow.models.set_model(MalignancyModel())

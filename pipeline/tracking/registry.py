@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pipeline
-from pipeline.cases.case import CENTER_COLUMNS
+from pipeline.cases.case import BYTES_COLUMN, CENTER_COLUMNS
 from pipeline.config.experiment import Tracking
 from pipeline.errors import ModelError, UsageError
 from pipeline.tracking.faults import store_faults, store_reason
@@ -139,13 +139,14 @@ def _signature(input_example: Mapping[str, Any], columns: tuple[str, ...]) -> Mo
     from mlflow.types.schema import AnyType
 
     numbers = {"threshold", "logit", "seconds", *(name for name in columns if name.startswith("probability"))}
-    optional = {"case_id", "patient_id"}
+    optional = {"case_id", "patient_id", "image", BYTES_COLUMN}  # of the last two one is needed
     # A covariate may come as whole numbers or as text, as in a table; the scorer says what is wrong with one.
     types = dict.fromkeys(CENTER_COLUMNS, "double")
     types |= {
         name: AnyType() for name, value in input_example.items() if isinstance(value, float) and name not in types
     }
     inputs = [ColSpec(types.get(name, "string"), name, required=name not in optional) for name in input_example]
+    inputs.append(ColSpec("string", BYTES_COLUMN, required=False))
     outputs = [ColSpec("double" if name in numbers else "string", name, required=False) for name in columns]
     return ModelSignature(Schema(inputs), Schema(outputs))
 

@@ -15,6 +15,7 @@ from pipeline.config.inputs import Data
 from pipeline.imaging.envelope import Envelope
 from pipeline.scoring.frames import score_frame
 from pipeline.scoring.model_directory import load_model
+from pipeline.scoring.scorer import Scorer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*VR CS")  # pydicom says so of what the tests write
 CHEST = Envelope("CT", 20, {}, ("CHEST",))
@@ -39,7 +40,9 @@ def write_case(folder, body_part):
 def scored(tmp_path, envelope, body_part):
     manifest = write_case(tmp_path / "case", body_part)
     model = load_model(write_model(tmp_path / "model", envelope=envelope))
-    return score_frame(model, pd.read_csv(manifest), root=manifest.parent).iloc[0]  # what the MLflow model returns
+    return score_frame(Scorer(model), pd.read_csv(manifest), root=manifest.parent).iloc[
+        0
+    ]  # what the MLflow model returns
 
 
 @pytest.mark.parametrize("body_part", ["BRAIN", " brain", "HEAD", "ABDOMEN"])

@@ -56,7 +56,9 @@ def place_nodules(
         One place a mask, in their order.
     """
     sizes = [radius_mm(mask) for mask in masks]
-    points, depths = _lung_points(thorax)
+    points, depths = thorax.lung_points(0)
+    within = np.all(np.abs(points) < np.array(SIZE_MM) / 2 - MARGIN_MM, axis=1)
+    points, depths = points[within], depths[within]
     placed: dict[int, PlacedNodule] = {}
     for number in sorted(range(len(masks)), key=lambda n: -sizes[n]):
         kind: Place = rng.choice(list(SHARES), p=list(SHARES.values()))
@@ -70,14 +72,6 @@ def place_nodules(
         first = next((n for n, gap in enumerate(gaps) if gap >= APART_MM), int(np.argmax(gaps)))
         placed[number] = PlacedNodule(wanted[first], kind)
     return [placed[number] for number in range(len(masks))]
-
-
-def _lung_points(thorax: Thorax) -> tuple[Vector, Vector]:
-    """Points of the lung at some distance from the volume's faces, and their depth below the pleura."""
-    index = np.argwhere(thorax.lung.values > 0)
-    points = np.stack([axis[index[:, n]] for n, axis in enumerate(thorax.lung.axes)], axis=1)
-    inside = np.all(np.abs(points) < np.array(SIZE_MM) / 2 - MARGIN_MM, axis=1)
-    return points[inside], thorax.lung.values[tuple(index[inside].T)].astype(float)
 
 
 def _candidates(

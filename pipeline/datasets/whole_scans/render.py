@@ -13,24 +13,26 @@ from itertools import pairwise
 
 import numpy as np
 
-from pipeline.datasets.chest_anatomy import FineGrid, Vector, balls
+from pipeline.datasets.chest_anatomy import FineGrid, balls
 from pipeline.datasets.lidc import NoduleMask
 from pipeline.datasets.rendering import (
     Painted,
     Scanner,
     ShortVolume,
     paint_lesion,
+    ramp,
     scanner_noise,
     stored_values,
     through_scanner,
 )
 from pipeline.datasets.whole_scans.placing import PlacedNodule, place_nodules
-from pipeline.datasets.whole_scans.thorax import Thorax, draw_thorax
+from pipeline.datasets.whole_scans.thorax import MIDLINE_MM, SIZE_MM, Thorax, draw_thorax, place
 from pipeline.datasets.whole_scans.tissues import Tissues, draw_tissues, paint_background
 from pipeline.datasets.whole_scans.vessel_tree import VesselTree, grow_tree
 from pipeline.imaging.image import FloatArray
 
 SLAB_PLANES = 16
+HU_STEP = 8  # below the noise of every scan; the files are a quarter smaller than with steps of 4
 BALL_GROUPS = (0.0, 0.5, 0.65, 0.85, 1.1, 1.5, 2.0, 2.6, 3.4, 4.4, 5.8, 7.6, 10.0)
 MOST_GRANULOMA_MM = 1.45  # radius; a nodule of the collection is at least 3 mm wide
 
@@ -80,50 +82,68 @@ def render_scan(
     shape, tree, background, places, distractors, noise, *lesions = rng.spawn(6 + len(nodules))
     thorax = draw_thorax(shape)
     vessels = _grow_vessels(thorax, tree)
-    tissues = draw_tissues(thorax, contrast=contrast, slice_mm=float(grid.slices[1] - grid.slices[0]), rng=background)
+    tissues = draw_tissues(thorax, contrast=contrast, rng=background)
     placed = place_nodules([mask for mask, _ in nodules], thorax, vessels, places)
-    tubes = [*_tubes(vessels, scanner, tree), _granulomas(thorax, distractors)]
+    tubes = [*_tubes(thorax, vessels, scanner, tree), _granulomas(thorax, distractors)]
     hu = _paint(thorax, tissues, scanner, tubes, grid)
     for (mask, painted), nodule, own in zip(nodules, placed, lesions, strict=True):
         paint_lesion(hu, mask, painted, grid.around(nodule.centre_mm), own)
     return RenderedScan(_through(hu, scanner, grid, noise), thorax.side, tuple(placed))
 
 
-def _grow_vessels(thorax: Thorax, rng: np.random.Generator) -> tuple[VesselTree, VesselTree]:
-    """Arteries and veins of the lung."""
-    index = np.argwhere(thorax.lung.values > 1.5)
-    points = np.stack([axis[index[:, n]] for n, axis in enumerate(thorax.lung.axes)], axis=1)
+def _grow_vessels(thorax: Thorax, rng: np.random.Generator) -> list[VesselTree]:
+    """Arteries and veins of the lung, and of what is seen of the other one; arteries first."""
     spacing = rng.uniform(8.5, 10.5)
-    count = int(len(points) * 27 / spacing**3)
+    trees = []
+    for own in (True, False):
+        points, _ = thorax.lung_points(1.5, own=own)
+        count = int(len(points) * 27 / spacing**3)
+        hilum = thorax.hilum.copy()
+        if not own:
+            hilum[0] = -2 * thorax.side * MIDLINE_MM - hilum[0]
+        for root, radius in ((hilum, 0.40), (hilum + np.array([0.0, 8.0, -14.0]), 0.37)):
+            chosen = points[rng.choice(len(points), count, replace=False)]
+            if count:
+                trees.append(grow_tree(root, chosen + rng.uniform(-1.5, 1.5, chosen.shape), radius, rng))
+    return trees
 
-    def ends() -> Vector:
-        chosen = points[rng.choice(len(points), count, replace=False)]
-        return np.asarray(chosen + rng.uniform(-1.5, 1.5, chosen.shape))
 
-    veins = thorax.hilum + np.array([0.0, 8.0, -14.0])
-    return grow_tree(thorax.hilum, ends(), 0.40, rng), grow_tree(veins, ends(), 0.37, rng)
-
-
-def _tubes(vessels: tuple[VesselTree, VesselTree], scanner: Scanner, rng: np.random.Generator) -> list[Tubes]:
-    """Vessels, and a bronchus beside every larger artery: its wall, then the air in it."""
-    arteries, veins = (tree.points() for tree in vessels)
+def _tubes(thorax: Thorax, vessels: Sequence[VesselTree], scanner: Scanner, rng: np.random.Generator) -> list[Tubes]:
+    """Vessels; then the windpipe and a bronchus beside every larger artery: their walls, and the air in them."""
+    points = [tree.points() for tree in vessels]
+    centres, radii = points[0]  # the lung's own arteries
+    large = radii > 1.3
     aside = rng.standard_normal(3)
-    large = arteries[1] > 1.3
-    radii = arteries[1][large]
-    offset = (aside / np.linalg.norm(aside)).astype(np.float32) * (1.9 * radii + 0.8)[:, None]
-    bronchi = arteries[0][large] + offset
+    offset = (aside / np.linalg.norm(aside)).astype(np.float32) * (1.9 * radii[large] + 0.8)[:, None]
+    windpipe, calibre = _windpipe(thorax, rng)
+    airways = np.concatenate([centres[large] + offset, windpipe])
+    lumen = np.concatenate([0.85 * radii[large], calibre])
     return [
-        Tubes(np.concatenate([arteries[0], veins[0]]), np.concatenate([arteries[1], veins[1]]), scanner.vessel_hu),
-        Tubes(bronchi, 0.85 * radii + np.float32(0.8), scanner.soft_hu - 20),
-        Tubes(bronchi, 0.85 * radii, -960.0),
+        Tubes(np.concatenate([p for p, _ in points]), np.concatenate([r for _, r in points]), scanner.vessel_hu),
+        Tubes(airways, lumen + np.float32(0.9), scanner.soft_hu - 20),
+        Tubes(airways, lumen, -970.0),
     ]
+
+
+def _windpipe(thorax: Thorax, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    """Balls of the trachea, from the top to where it divides, and of a main bronchus to either hilum."""
+    middle = place(thorax.side, 0, thorax.hilum[1] - 2, thorax.hilum[2] + rng.uniform(18, 26))
+    top = place(thorax.side, 0, thorax.hilum[1] - rng.uniform(4, 10), SIZE_MM[2] / 2 + 8)
+    other = thorax.hilum.copy()
+    other[0] = -2 * thorax.side * MIDLINE_MM - other[0]
+    wide = rng.uniform(6.5, 8.5)
+    parts, radii = [], []
+    for end, radius in ((top, wide), (thorax.hilum, 0.68 * wide), (other, 0.68 * wide)):
+        along = np.linspace(0, 1, int(np.linalg.norm(end - middle)))[:, None]
+        parts.append(middle + along * (end - middle))
+        radii.append(np.full(len(along), radius))
+    return np.concatenate(parts).astype(np.float32), np.concatenate(radii).astype(np.float32)
 
 
 def _granulomas(thorax: Thorax, rng: np.random.Generator) -> Tubes:
     """Small calcified granulomas, too small to be nodules."""
-    index = np.argwhere(thorax.lung.values > 3)
-    chosen = index[rng.choice(len(index), int(rng.poisson(2.0)))]
-    points = np.stack([axis[chosen[:, n]] for n, axis in enumerate(thorax.lung.axes)], axis=1)
+    inside, _ = thorax.lung_points(3)
+    points = inside[rng.choice(len(inside), int(rng.poisson(2.0)))]
     radii = rng.uniform(0.7, MOST_GRANULOMA_MM, len(points))
     return Tubes(points.astype(np.float32), radii.astype(np.float32), float(rng.uniform(400, 1200)))
 
@@ -135,13 +155,15 @@ def _paint(thorax: Thorax, tissues: Tissues, scanner: Scanner, tubes: Sequence[T
     for start in range(0, len(grid.z), SLAB_PLANES):
         planes = slice(start, min(start + SLAB_PLANES, len(grid.z)))
         slab = grid.cut((*everything, planes))
-        painted = paint_background(thorax, tissues, scanner, slab)
+        painted, depth = paint_background(thorax, tissues, scanner, slab)
+        # In the mediastinum nothing is seen of vessels but near the lung.
+        seen = ramp(depth + np.float32(18), 6.0)
         for tube in tubes:
             fill = fill_tubes(tube, slab)
             if fill is None:
                 continue
             if tube.hu > scanner.lung_hu:
-                painted += fill * np.maximum(np.float32(tube.hu) - painted, 0)
+                painted += seen * fill * np.maximum(np.float32(tube.hu) - painted, 0)
             else:
                 painted += fill * (np.float32(tube.hu) - painted)
         hu[..., planes] = painted
@@ -181,5 +203,5 @@ def _through(hu: FloatArray, scanner: Scanner, grid: FineGrid, rng: np.random.Ge
         slab = FineGrid(grid.x, grid.y, grid.z[planes], grid.slices[part], weights[:, planes])
         values = through_scanner(np.ascontiguousarray(hu[..., planes]), scanner, slab)
         values += scanner_noise(values.shape, scanner, rng)
-        out[..., part] = stored_values(values)
+        out[..., part] = stored_values(values, HU_STEP)
     return out

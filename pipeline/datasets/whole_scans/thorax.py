@@ -75,6 +75,8 @@ class Thorax:
         body: depth below the skin.
         lung: depth below the pleura, from the others.
         hilum: where vessels and bronchi enter the lung.
+        spine_mm: y of the middle of the vertebrae.
+        sternum_mm: y of the middle of the breastbone.
         fissures: of each fissure a point of it, and the normal of its plane.
     """
 
@@ -86,7 +88,16 @@ class Thorax:
     body: CoarseField
     lung: CoarseField
     hilum: Vector
+    spine_mm: float
+    sternum_mm: float
     fissures: tuple[tuple[Vector, Vector], ...]
+
+    def lung_points(self, depth_mm: float, *, own: bool = True) -> tuple[Vector, Vector]:
+        """Points of the lung deeper than so many mm, and their depth; ``own`` says on which side of the midline."""
+        index = np.argwhere(self.lung.values > depth_mm)
+        points = np.stack([axis[index[:, n]] for n, axis in enumerate(self.lung.axes)], axis=1)
+        chosen = (self.side * points[:, 0] > -MIDLINE_MM) == own
+        return points[chosen], self.lung.values[tuple(index[chosen].T)].astype(float)
 
     def lateral(self, x: FloatArray) -> FloatArray:
         """Distance from the midline towards the side, for x in mm."""
@@ -128,6 +139,8 @@ def draw_thorax(rng: np.random.Generator) -> Thorax:
         body=field(body),
         lung=CoarseField(lung, cage.axes),
         hilum=place(side, rng.uniform(30, 38), rng.uniform(0, 14), rng.uniform(2, 16)),
+        spine_mm=half_depth + 2,
+        sternum_mm=-half_depth - 4,
         fissures=_fissures(side, rng),
     )
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from isal import igzip
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from pipeline.datasets.chest_anatomy import Vector, make_grid
@@ -30,7 +31,6 @@ from pipeline.datasets.demo import (
     majority,
     manifest_row,
     store,
-    write_image,
     write_rows,
 )
 from pipeline.datasets.lidc import LidcScan, load_nodules, load_scans
@@ -173,12 +173,21 @@ def _write_share(folder: Path, chosen: Sequence[WholeScan], seed: int) -> dict[s
     with threadpool_limits(limits=1):
         for whole in chosen:
             image, scan, middle = render_whole_scan(whole, seed)
-            write_image(folder / whole.image, image)
+            _write_image(folder / whole.image, image)
             nodules = [
                 {"centre": (nodule.centre_mm + middle).tolist(), "place": str(nodule.place)} for nodule in scan.nodules
             ]
             rendered[whole.scan_id] = {"side": scan.side, "nodules": nodules}
     return rendered
+
+
+def _write_image(path: Path, image: nib.Nifti1Image) -> None:
+    """Write compressed NIfTI piece by piece; the same image gives the same bytes, with no name or time in them."""
+    with (
+        open(path, "wb") as handle,
+        igzip.IGzipFile(filename="", mode="wb", fileobj=handle, compresslevel=2, mtime=0) as compressed,  # type: ignore[no-untyped-call]
+    ):
+        image.to_stream(compressed)
 
 
 def render_whole_scan(whole: WholeScan, seed: int) -> tuple[nib.Nifti1Image, RenderedScan, Vector]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pipeline.cases.inputs import Inputs
 from pipeline.console import one_line
+from pipeline.dicomnet.reported_model import ReportedModel
 from pipeline.evaluation.calibration.calibrator import Calibrator
 from pipeline.scoring.drift import PROBABILITY, Drift, DriftMeter, DriftReference, references_from_json
 from pipeline.scoring.model_description import ModelDescription
@@ -92,6 +93,7 @@ def summarise(run: ScoringRun, tables: Iterable[pa.Table], *, drift_alert: float
         "model": run.identity.model,
         "model_digest": run.identity.model_digest,
         "preprocessing_digest": run.identity.preprocessing_digest,
+        "reported_model": ReportedModel.of(run.descriptions, run.identity).model_dump(mode="json"),
         "label_source": label.source,
         "intensities": label.intensities,
         "intensities_differ": truth_differences(

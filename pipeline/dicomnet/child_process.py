@@ -1,0 +1,87 @@
+"""A process that works beside the listener, ends with it, and is started again when it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any, Final, NoReturn
+
+from pipeline.config.listening import ListenConfig
+from pipeline.dicomnet.audit import Audit
+from pipeline.errors import UnfinishedError
+
+_START_SECONDS: Final = 60.0
+_PAUSE_SECONDS: Final = 1.0  # between the death of a process and its next start
+
+
+def end_with(parent: Connection) -> NoReturn:
+    """Wait for the end of the process that started this one, and end at once: the files say what is left to do."""
+    with contextlib.suppress(EOFError, OSError):
+        parent.recv()
+    os._exit(0)
+
+
+class ChildProcess:
+    """One process and the connection whose end it ends with.
+
+    Args:
+        name: in audit lines and errors.
+        target: what runs in it; it says something over the connection when it is ready.
+        config: handed to it.
+        audit: of the listener.
+    """
+
+    def __init__(
+        self, name: str, target: Callable[[ListenConfig, Connection], None], config: ListenConfig, audit: Audit
+    ) -> None:
+        self._name, self._target, self._config, self._audit = name, target, config, audit
+        self._process: Any = None
+        self._connection: Connection | None = None
+        self._died_at = -_PAUSE_SECONDS
+
+    def start(self) -> Any:
+        """Start it; what it says first.
+
+        Raises:
+            UnfinishedError: when it dies, or says nothing.
+        """
+        context = multiprocessing.get_context("spawn")
+        here, there = context.Pipe()
+        self._process = context.Process(target=self._target, args=(self._config, there), daemon=True)
+        self._process.start()
+        there.close()
+        self._connection = here
+        try:
+            if here.poll(_START_SECONDS):
+                return here.recv()
+        except (EOFError, OSError):
+            pass
+        self.stop()
+        raise UnfinishedError(f"the {self._name} did not start; look at its last lines above, and at the machine")
+
+    def keep_alive(self) -> None:
+        """Start it again when it is dead and was not started a moment ago."""
+        if self._process is not None and self._process.is_alive():
+            return
+        now = time.monotonic()
+        if now - self._died_at < _PAUSE_SECONDS:
+            return
+        self._died_at = now
+        code = None if self._process is None else self._process.exitcode
+        self._audit(f"{self._name} died", exit_code=code)
+        if self._connection is not None:
+            self._connection.close()
+        self.start()
+        self._audit(f"{self._name} started again")
+
+    def stop(self) -> None:
+        """End it."""
+        if self._connection is not None:
+            self._connection.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()

@@ -1,0 +1,121 @@
+"""Taking in one DICOM object: checked, synchronised to disk and named before anyone is told that it was accepted."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+from pipeline.config.inputs import Limits
+from pipeline.dicomnet.listener_folder import ListenerFolder, SeriesKey, uid_digest
+from pipeline.dicomnet.wording import MANUFACTURER
+from pipeline.errors import CaseError
+from pipeline.files import private_folder, sync_folder
+from pipeline.imaging.dicom.file import begin, opened, parse
+from pipeline.imaging.dicom.values import text, uid
+
+_SOP_CLASS: Final = 0x00080016
+_SOP_INSTANCE: Final = 0x00080018
+_MANUFACTURER: Final = 0x00080070
+_STUDY: Final = 0x0020000D
+_SERIES: Final = 0x0020000E
+
+
+class Outcome(Enum):
+    """What became of an object."""
+
+    STORED = "stored"
+    REPEATED = "repeated"
+    OWN = "own result"
+
+
+@dataclass(frozen=True)
+class ObjectIdentity:
+    """Which object a file holds.
+
+    Attributes:
+        sop_class, sop_instance, study, series: UIDs.
+        is_own: whether this program made it, so that it is no input.
+    """
+
+    sop_class: str
+    sop_instance: str
+    study: str
+    series: str
+    is_own: bool
+
+    @property
+    def key(self) -> SeriesKey:
+        """Of its series."""
+        return SeriesKey(uid_digest(self.study), uid_digest(self.series))
+
+
+def read_object_identity(path: Path) -> ObjectIdentity | None:
+    """Which object a DICOM file holds, from the first part of its header; None when it lacks one of the UIDs.
+
+    Raises:
+        CaseError: when the file is no DICOM file, or its header is damaged or cut short.
+    """
+    tags = [_SOP_CLASS, _SOP_INSTANCE, _MANUFACTURER, _STUDY, _SERIES]
+    with opened(path) as (handle, stamp):
+        header, _ = parse(path, begin(path, handle, stamp, Limits()), tags, last=_SERIES)
+    identity = ObjectIdentity(
+        sop_class=uid(header, _SOP_CLASS),
+        sop_instance=uid(header, _SOP_INSTANCE),
+        study=uid(header, _STUDY),
+        series=uid(header, _SERIES),
+        is_own=text(header, _MANUFACTURER) == MANUFACTURER,
+    )
+    return identity if identity.sop_class and identity.sop_instance and identity.study and identity.series else None
+
+
+def take_in(folder: ListenerFolder, path: Path, identity: ObjectIdentity) -> Outcome:
+    """Give an object that lies in ``receiving`` its final name.
+
+    When this returns, the object survives a crash of the machine. An object that is there already is kept as it is:
+    a SOP Instance UID stands for one content. What this program made is not kept, or its reports would be read as
+    annotations.
+
+    Args:
+        folder: of the listener.
+        path: of the file; it is moved or removed.
+        identity: of the object in it.
+
+    Raises:
+        OSError: when the disk is full or fails; nothing has its final name then.
+    """
+    if identity.is_own:
+        path.unlink()
+        return Outcome.OWN
+    series_folder = folder.series_folder(identity.key)
+    target = series_folder / f"{uid_digest(identity.sop_instance)}.dcm"
+    if target.exists():
+        path.unlink()
+        return Outcome.REPEATED
+    with open(path, "rb") as handle:
+        os.fsync(handle.fileno())
+    while True:
+        _make_durably(folder, series_folder)
+        try:
+            os.replace(path, target)
+        except FileNotFoundError:  # retention has just removed the empty folder
+            if not path.exists():
+                raise
+            continue
+        break
+    sync_folder(series_folder)
+    return Outcome.STORED
+
+
+def _make_durably(folder: ListenerFolder, series_folder: Path) -> None:
+    if not series_folder.is_dir():
+        private_folder(series_folder)
+        sync_folder(series_folder.parent)
+        sync_folder(folder.received)
+
+
+def refusal_reason(error: CaseError) -> str:
+    """Why an object was refused, without its path."""
+    return f"{error.code}: {error.reason}"

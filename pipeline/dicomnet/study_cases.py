@@ -1,0 +1,116 @@
+"""From the objects of a study to cases: which series are images for the model, and where their lesions are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pipeline.cases.case import Case
+from pipeline.cases.inputs import Inputs
+from pipeline.cases.lesions.dicom.dicom_object import annotation_format
+from pipeline.cases.lesions.locate import DIAMETER, locate
+from pipeline.config.inputs import Limits, Modality
+from pipeline.errors import CaseError, Code, TableError
+from pipeline.files import sha256_json
+from pipeline.imaging.dicom.header import read_header
+
+_ANY: Final = ("other", "mask")  # modalities of models that fit no word of DICOM's
+FindLesions = Callable[[Sequence[Case]], Sequence[Case]]
+
+
+@dataclass(frozen=True)
+class SeriesCases:
+    """One image series and its cases.
+
+    Attributes:
+        series: digest of its UID.
+        files: its objects.
+        cases: one a lesion, or one for the whole image; faults among them.
+    """
+
+    series: str
+    files: tuple[Path, ...]
+    cases: tuple[Case, ...]
+
+    @property
+    def digest(self) -> str:
+        """Of the images and lesions, by which a scoring that would repeat an earlier one is known."""
+        cases = [
+            [case.case_id, case.center_mm, case.extra.get(DIAMETER, ""), case.fault and case.fault.code]
+            for case in self.cases
+        ]
+        return sha256_json([sorted(path.name for path in self.files), cases])
+
+    @property
+    def is_unmarked(self) -> bool:
+        """Whether a lesion is all that it lacks."""
+        return all(case.fault is not None and case.fault.code == Code.E_CENTER_MISSING for case in self.cases)
+
+
+def cases_of_study(
+    root: Path,
+    series: dict[str, tuple[Path, ...]],
+    *,
+    modality: Modality,
+    region: str,
+    find: FindLesions | None = None,
+) -> list[SeriesCases]:
+    """The image series of a study that a model may score, each with its cases.
+
+    Series of another modality, and objects that are no images, are left out.
+
+    Args:
+        root: folder of all accepted objects.
+        series: objects by the digest of their series.
+        modality: of the model.
+        region: of its preprocessing.
+        find: detects lesions in the series that no annotation marks.
+    """
+    images: dict[str, tuple[Path, ...]] = {}
+    annotations: list[Path] = []
+    for name, paths in series.items():
+        kind = _kind(paths, modality)
+        if kind == "annotation":
+            annotations += paths
+        elif kind == "image":
+            images[name] = paths
+    scans = [Case(case_id=name, image=name, path=paths[0].parent, files=paths) for name, paths in images.items()]
+    if region != "lesion" or not scans:
+        cases: Sequence[Case] = scans
+    else:
+        cases = _located(root, scans, annotations)
+        if find is not None:
+            cases = _with_found(cases, scans, find)
+    by_series = {name: tuple(case for case in cases if case.image == name) for name in images}
+    return [SeriesCases(name, images[name], found) for name, found in by_series.items() if found]
+
+
+def _located(root: Path, scans: Sequence[Case], annotations: Sequence[Path]) -> Sequence[Case]:
+    try:
+        return locate(Inputs(lambda _: scans, str(root), root), annotations).cases
+    except TableError as error:
+        fault = CaseError(error.code, root, error.reason)
+        return [Case(scan.case_id, scan.image, scan.path, files=scan.files, fault=fault) for scan in scans]
+
+
+def _with_found(cases: Sequence[Case], scans: Sequence[Case], find: FindLesions) -> Sequence[Case]:
+    unmarked = {case.image for case in cases if case.fault and case.fault.code == Code.E_CENTER_MISSING}
+    found = find([scan for scan in scans if scan.image in unmarked])
+    return [*(case for case in cases if case.image not in unmarked), *found]
+
+
+def _kind(paths: Sequence[Path], modality: Modality) -> str:
+    """``image``, ``annotation`` or ``other``, by the first object whose header can be read."""
+    for path in paths:
+        try:
+            if annotation_format(path, Limits()) is not None:
+                return "annotation"
+            header = read_header(path, limits=Limits())
+        except CaseError:
+            continue
+        if header.word is not None or not header.claims_pixels:
+            return "other"
+        return "image" if modality in _ANY or header.modality in (modality, None) else "other"
+    return "image"  # its reader says what is wrong with it

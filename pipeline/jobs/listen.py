@@ -1,0 +1,91 @@
+"""``malignancy listen``: DICOM in, DICOM results out, until it is told to stop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.config.file import load_listen_config
+from pipeline.config.listening import ListenConfig
+from pipeline.dicomnet.extra import require_dicom_packages
+from pipeline.errors import UsageError
+from pipeline.machine import usable_cores
+from pipeline.scoring.backends import Backend
+from pipeline.scoring.ensemble import Ensemble
+from pipeline.scoring.lock import exclusive
+from pipeline.scoring.model_verification import verify_model
+from pipeline.scoring.workers import ScorerSetup
+from pipeline.tracking.registry import model_folders
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListenOptions:
+    """How studies are scored.
+
+    Attributes:
+        find: a detector of lesions for series that no annotation marks.
+        workers: processes; one per core by default.
+        batch_size: cases that go through the network together.
+        backend: how the networks are run.
+        timeout_seconds: that one scan may take to be read.
+    """
+
+    find: str | None = None
+    workers: int | None = None
+    batch_size: int = 8
+    backend: Backend = "eager"
+    timeout_seconds: float = 300.0
+
+
+def listen(
+    model_names: str,
+    config_path: Path,
+    options: ListenOptions | None = None,
+    *,
+    ready: Callable[[int], None] | None = None,
+    stop: threading.Event | None = None,
+) -> None:
+    """Receive, score and send until SIGTERM, Ctrl-C or ``stop``.
+
+    Args:
+        model_names: one model, or several joined by commas as an ensemble.
+        config_path: of a `ListenConfig`.
+        options: how; as the command does by default.
+        ready: called with the port once objects are received; by default a line is printed.
+        stop: ends it, beside the signals.
+
+    Raises:
+        UsageError: when the configuration, the models or the packages cannot be used, or the folder is in use.
+        UnfinishedError: when the port cannot be had, or nothing can be scored.
+    """
+    require_dicom_packages("malignancy listen", "highdicom", "pynetdicom", "dicomweb_client")
+    options = options or ListenOptions()
+    if options.find is not None:
+        raise UsageError("--find: this version has no detector; mark lesions in a SEG, RTSTRUCT or SR of the study")
+    config = load_listen_config(config_path)
+    folders = model_folders(model_names)
+    models = Ensemble.of([verify_model(folder) for folder in folders])
+    from pipeline.dicomnet.destinations import sender_of
+    from pipeline.dicomnet.listener import Listener
+    from pipeline.dicomnet.listener_folder import ListenerFolder
+
+    for destination in config.destinations:
+        sender_of(destination, config.retry, own_title=config.ae_title)  # its secrets and certificates are there
+    folder = ListenerFolder(config.folder)
+    folder.make()
+    workers = options.workers or usable_cores()
+    setup = ScorerSetup.on_this_machine(folders, root=config.folder, backend=options.backend, workers=options.workers)
+    with exclusive(config.folder):
+        folder.clear_unfinished()
+        listener = Listener(config, models, setup, workers=workers, timeout_seconds=options.timeout_seconds)
+        listener.run(ready or _announce(config), stop or threading.Event(), batch_size=options.batch_size)
+
+
+def _announce(config: ListenConfig) -> Callable[[int], None]:
+    def announce(port: int) -> None:
+        where = f"{config.address}:{port}"
+        print(f"listening as {config.ae_title} on {where}, folder {config.folder}; Ctrl-C ends it", flush=True)
+
+    return announce

@@ -1,0 +1,161 @@
+"""``malignancy report-dicom``: the rows of a scoring run as DICOM objects, a report and pictures for each series."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from pyarrow import ArrowException
+
+from pipeline.cases.case import Case
+from pipeline.cases.inputs import Inputs, read_inputs
+from pipeline.dicomnet.case_result import CaseResult
+from pipeline.dicomnet.extra import require_dicom_packages
+from pipeline.dicomnet.reported_model import ReportedModel
+from pipeline.errors import CaseError, Code, UsageError
+from pipeline.files import read_json
+from pipeline.imaging.checks import within_root
+
+_SHOWN = 5  # series without objects that are named
+
+
+@dataclass
+class DicomReporting:
+    """What became of the rows.
+
+    Attributes:
+        folder: that the objects are in.
+        reports: written, one a series.
+        captures: pictures written.
+        refused: series that no object can be made of, and why.
+        rows_without_case: rows whose case the input does not name.
+        cases_without_row: cases of the input that were not scored.
+    """
+
+    folder: Path
+    reports: int = 0
+    captures: int = 0
+    refused: list[CaseError] = field(default_factory=list)
+    rows_without_case: int = 0
+    cases_without_row: int = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every row is in a report."""
+        return not (self.refused or self.rows_without_case)
+
+    @property
+    def summary(self) -> str:
+        """What was written, and what was not."""
+        lines = [f"{self.reports} reports and {self.captures} pictures of lesions: {self.folder}"]
+        if self.refused:
+            lines.append(f"  {len(self.refused)} series have no report:")
+            lines += [f"    {error}" for error in self.refused[:_SHOWN]]
+            lines += ["    ..."] * (len(self.refused) > _SHOWN)
+        if self.rows_without_case:
+            lines.append(f"  {self.rows_without_case} rows are of cases that the input does not name, and in no report")
+        if self.cases_without_row:
+            lines.append(f"  {self.cases_without_row} cases of the input have no row, and are in no report")
+        return "\n".join(lines)
+
+
+def require_dicom_results() -> None:
+    """Refuse to begin where the packages are missing.
+
+    Raises:
+        UsageError: naming the package.
+    """
+    require_dicom_packages("DICOM results", "highdicom")
+
+
+def report_dicom(scores: Path, source: str, out: Path, *, lesions: tuple[Path, ...] = ()) -> DicomReporting:
+    """Write the result objects of every DICOM series that was scored.
+
+    Args:
+        scores: output folder of `malignancy score`.
+        source: the input that was scored: manifest, folder or scan.
+        out: folder of the objects; made when missing.
+        lesions: annotation files or folders that lesion centres were taken from.
+
+    Raises:
+        UsageError: when a package is missing, or ``scores`` is no folder of a scoring run.
+    """
+    require_dicom_results()
+    model = _read_model(scores)
+    rows = _read_rows(scores, model)
+    inputs = read_inputs(source)
+    if lesions:
+        from pipeline.cases.lesions.locate import locate, located_inputs
+
+        inputs = located_inputs(inputs, locate(inputs, lesions))
+    result = DicomReporting(out)
+    series = _by_series(inputs, rows, result)
+    result.rows_without_case = len(rows)
+    for cases in series.values():
+        try:
+            _report_series(cases, model, inputs.root, result)
+        except CaseError as error:
+            result.refused.append(error)
+    return result
+
+
+def _read_model(scores: Path) -> ReportedModel:
+    path = scores / "summary.json"
+    try:
+        return ReportedModel.from_json(read_json(path)["reported_model"])
+    except FileNotFoundError:
+        raise UsageError(f"{scores}: holds no summary.json; give the --out folder of `malignancy score`") from None
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(f"{path}: says nothing of the model; run the same `malignancy score` again") from None
+
+
+def _read_rows(scores: Path, model: ReportedModel) -> dict[str, dict[str, Any]]:
+    path = scores / "scores.parquet"
+    try:
+        rows = {row["case_id"]: row for row in pq.read_table(path, partitioning=None).to_pylist()}
+        for row in rows.values():
+            CaseResult.of(row, _NOWHERE, model.findings)
+            if row["model_digest"] != model.digest:
+                raise UsageError(f"{path}: holds rows of another model than summary.json; score again into one folder")
+    except FileNotFoundError:
+        raise UsageError(f"{path}: is missing; give the --out folder of `malignancy score`") from None
+    except (ArrowException, KeyError):
+        raise UsageError(f"{path}: is not a table of scores; restore it, or score again") from None
+    return rows
+
+
+_NOWHERE = Case(case_id="", image="", path=Path())
+_Place = tuple[object, ...]
+_ScoredCases = list[tuple[Case, Mapping[str, Any]]]
+
+
+def _by_series(inputs: Inputs, rows: dict[str, dict[str, Any]], result: DicomReporting) -> dict[_Place, _ScoredCases]:
+    """Cases with their rows, by the series that they lie in; takes the rows that have a case out of ``rows``."""
+    series: dict[_Place, _ScoredCases] = defaultdict(list)
+    for case in inputs.cases():
+        row = rows.pop(case.case_id, None)
+        if row is None:
+            result.cases_without_row += 1
+        else:
+            series[(case.files, *case.place)].append((case, row))
+    return series
+
+
+def _report_series(cases: _ScoredCases, model: ReportedModel, root: Path | None, result: DicomReporting) -> None:
+    from pipeline.dicomnet.results import result_objects, write_results
+    from pipeline.dicomnet.source_series import SourceSeries
+
+    case = cases[0][0]
+    if case.url is not None:
+        raise CaseError(Code.E_NOT_FOUND, case.image, "lies on another machine; copy the series here to report on it")
+    path = case.path if root is None else within_root(case.path, root)
+    series = SourceSeries.read(case.files or path, modality=model.modality, part=case.part)
+    results = [CaseResult.of(row, each, model.findings) for each, row in cases]
+    objects = result_objects(results, series, model)
+    write_results(objects, result.folder)
+    result.reports += 1
+    result.captures += len(objects.captures)
