@@ -57,6 +57,7 @@ def _application() -> typer.Typer:
         evaluation.evaluate,
         scoring.score,
         scoring.report_dicom,
+        scoring.find,
         scoring.serve,
         listening.listen,
         training.plan,

@@ -17,6 +17,7 @@ from pipeline.files import sha256_json
 from pipeline.imaging.envelope import Envelope
 from pipeline.scoring.description_file import DETECTION, JSON_NAME, read_description_file
 from pipeline.scoring.model_description import Digests, PatientHashes
+from pipeline.scoring.model_verification import require_weights
 
 
 class LesionMeaning(Section):
@@ -99,6 +100,17 @@ def detector_digest(description: Mapping[str, Any]) -> str:
     if description.get("scan_probability") is not None:
         values["scan_probability"] = description["scan_probability"]
     return sha256_json(values)
+
+
+def verify_detector(folder: Path) -> DetectorDescription:
+    """Read a detector's ``model.json`` and verify every digest, that of the weights' bytes among them; no torch.
+
+    Raises:
+        ModelError: when the directory is missing, damaged or of another schema.
+    """
+    description = read_detector_description(folder)
+    require_weights(folder / Path(description.weights).name, description.weights_sha256)
+    return description
 
 
 def read_detector_description(folder: Path) -> DetectorDescription:

@@ -160,10 +160,13 @@ class Finder:
 
     def heat_map(self, scan: SearchableScan) -> tuple[NDArray[np.float64], Affine]:
         """Uncalibrated probability of class ``nodule`` in each cell (r, a, s), and the cells' affine to RAS+ mm."""
-        heat = self._output(scan.voxels).heat[0]
         affine = scan.affine.copy()
         affine[:3, :3] *= STRIDE
-        return sigmoid(heat.double().numpy()), affine
+        return sigmoid(self.heat_logits(scan.voxels)[0]), affine
+
+    def heat_logits(self, voxels: ByteArray) -> NDArray[np.float64]:
+        """Logits (C, r, a, s) of every class in each cell of a scan on the detector's grid."""
+        return self._output(voxels).heat.double().numpy()
 
     @torch.inference_mode()
     def _output(self, voxels: ByteArray) -> DetectorOutput:
