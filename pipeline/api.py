@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline.jobs.find import FindingResult
     from pipeline.jobs.score import ScoringResult
     from pipeline.scoring.model_directory import Model
+    from pipeline.workflow.detection.train_detector import DetectorTrainingResult
     from pipeline.workflow.learning.run import TrainingResult
     from pipeline.workflow.reporting.evaluation_result import EvaluationResult
 
@@ -107,8 +108,8 @@ def train(
     *,
     folds: int | None = None,
     resume: str | None = None,
-) -> TrainingResult:
-    """Train, calibrate, judge, track and register a model.
+) -> TrainingResult | DetectorTrainingResult:
+    """Train, calibrate, judge, track and register a model: a classifier, or a detector with ``task: detection``.
 
     Args:
         config: the configuration, a YAML file.

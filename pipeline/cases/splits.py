@@ -6,8 +6,8 @@ the calibrator and chooses thresholds; ``test`` judges. A patient is never in tw
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -170,6 +170,41 @@ def assign_splits(manifest: Manifest, fractions: SplitFractions, *, seed: int, j
         of = dict(zip(of, join_development(list(of.values())), strict=True))
     _require_both_classes(manifest, cases, of, JOINED_SPLITS if joined else SPLITS)
     return Splits(of=of, source="manifest" if any(named) else "seeded", digest=sha256_json(of))
+
+
+def assign_scan_splits(manifest: Manifest, with_lesion: Set[str], fractions: SplitFractions, *, seed: int) -> Splits:
+    """Take the splits of a table of whole scans, or draw patient-grouped ones that share out the lesions alike.
+
+    Args:
+        manifest: of the scans, each with a patient; whether a scan is malignant does not matter here.
+        with_lesion: ids of the scans that hold a lesion to be found.
+        fractions: share of each split; used when no scan names a split.
+        seed: of the drawing.
+
+    Raises:
+        TableError: when a split would hold no lesion, or only some scans name a split.
+    """
+    cases = [replace(case, label=int(case.case_id in with_lesion)) for case in manifest.cases]
+    blank = [case.case_id for case in cases if case.split is None]
+    if blank and len(blank) < len(cases):
+        reason = f"{len(blank)} scans have no split (first: {blank[0]!r}); fill or clear the column"
+        raise TableError(Code.E_SPLIT_VALUE, manifest.path, reason)
+    if blank:
+        patients = len({case.patient_id for case in cases if case.label})
+        if patients < len(SPLITS):
+            reason = f"{patients} patients have a lesion; four splits need at least {len(SPLITS)}"
+            raise TableError(Code.E_ONE_CLASS, manifest.path, reason)
+        folds = min(_FOLDS, patients)
+        names = _fold_names(fractions, folds)
+        numbers = patient_folds(cases, folds, seed=seed)
+        of = {case.case_id: names[number] for case, number in zip(cases, numbers, strict=True)}
+    else:
+        of = {case.case_id: str(case.split) for case in cases}
+    for name in SPLITS:
+        if not any(case.label for case in cases if of[case.case_id] == name):
+            reason = f"split {name!r} has no scan with a lesion; each split needs one: give more scans"
+            raise TableError(Code.E_ONE_CLASS, manifest.path, reason)
+    return Splits(of=of, source="seeded" if blank else "manifest", digest=sha256_json(of))
 
 
 def patient_folds(cases: Sequence[Case], folds: int, *, seed: int) -> list[int]:

@@ -7,25 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
+from pipeline.config.detection import DetectionConfig
 from pipeline.config.experiment import Config
 from pipeline.config.gate_policy import GatePolicy
+from pipeline.config.inputs import Section
 from pipeline.config.listening import ListenConfig
 from pipeline.config.plain_yaml import parse_yaml
 from pipeline.errors import ConfigError
 
 _TABLES = ("manifest", "extra_columns")  # keys of data
+_SCAN_TABLES = ("scans", "lesions")  # of a detector's
+DETECTION = "detection"
+SectionT = TypeVar("SectionT", bound=Section)
 _LISTENER_PATHS = ("folder", "certificate", "key", "ca")
 _TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".xlsx", ".xlsm", ".parquet")
 _LONGEST = 100  # characters of what a user gave that are worth repeating
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read and check a configuration.
+    """Read and check the configuration of a classifier.
 
     Tables that it names by a relative path are looked for beside it first, then from the current folder; those that an
     override names, the other way round. One that is in neither place keeps its path: `missing_file` names both.
@@ -37,13 +42,10 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: with one line for each mistake.
     """
-    tree = _read_yaml(path)
-    for override in overrides:
-        _apply_override(tree, override)
-    try:
-        config = Config.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(path, problem) for problem in error.errors())) from None
+    tree = _read_tree(path, overrides)
+    if tree.get("task") == DETECTION:
+        raise ConfigError(f"{path}: task: {DETECTION!r} trains a detector; only malignancy train takes that")
+    config = _validated(path, tree, Config)
     named = {override.partition("=")[0] for override in overrides}
     found: dict[str, Any] = {}
     for key in _TABLES:
@@ -56,14 +58,48 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     return config.model_copy(update={"data": config.data.model_copy(update=found)})
 
 
+def load_detection_config(path: Path, overrides: Sequence[str] = ()) -> DetectionConfig:
+    """Read and check the configuration of a detector; its tables are looked for as a classifier's are.
+
+    Raises:
+        ConfigError: with one line for each mistake.
+    """
+    config = _validated(path, _read_tree(path, overrides), DetectionConfig)
+    named = {override.partition("=")[0] for override in overrides}
+    tables = {
+        key: _locate(path, getattr(config.data, key), current_first=f"data.{key}" in named) for key in _SCAN_TABLES
+    }
+    return config.model_copy(update={"data": config.data.model_copy(update=tables)})
+
+
+def is_detection(path: Path, overrides: Sequence[str] = ()) -> bool:
+    """Whether a configuration trains a detector; its other keys are not checked.
+
+    Raises:
+        ConfigError: when it is no YAML file of keys.
+    """
+    return _read_tree(path, overrides).get("task") == DETECTION
+
+
 def load_gate_policy(path: Path) -> GatePolicy:
     """Read and check a file of the gate's limits.
 
     Raises:
         ConfigError: with one line for each mistake.
     """
+    return _validated(path, _read_yaml(path), GatePolicy)
+
+
+def _read_tree(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    tree = _read_yaml(path)
+    for override in overrides:
+        _apply_override(tree, override)
+    return tree
+
+
+def _validated(path: Path, tree: Any, section: type[SectionT]) -> SectionT:
     try:
-        return GatePolicy.model_validate(_read_yaml(path))
+        return section.model_validate(tree)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(path, problem) for problem in error.errors())) from None
 
@@ -74,10 +110,7 @@ def load_listen_config(path: Path) -> ListenConfig:
     Raises:
         ConfigError: with one line for each mistake.
     """
-    try:
-        return ListenConfig.model_validate(_absolute(_read_yaml(path), path.absolute().parent))
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(path, problem) for problem in error.errors())) from None
+    return _validated(path, _absolute(_read_yaml(path), path.absolute().parent), ListenConfig)
 
 
 def _absolute(value: Any, folder: Path) -> Any:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 CHAMPION, CHALLENGER, ANCHOR = "champion", "challenger", "anchor"
+_ABOUT = "Calibrated probability of malignancy. Research use; not a medical device."
 _RUNTIME = (
     "isal",
     "jinja2",
@@ -151,18 +152,25 @@ def _signature(input_example: Mapping[str, Any], columns: tuple[str, ...]) -> Mo
     return ModelSignature(Schema(inputs), Schema(outputs))
 
 
-def register(run: TrackedRun, *, name: str, description: str, tags: Mapping[str, str]) -> RegisteredVersion:
+def register(
+    run: TrackedRun, *, name: str, description: str, tags: Mapping[str, str], about: str = _ABOUT
+) -> RegisteredVersion:
     """Register a logged model; it becomes ``challenger``, the first version of a name ``champion`` and ``anchor``.
 
     A name that had versions before never gets its champion this way: the gate alone decides about that.
+
+    Args:
+        run: that logged it.
+        name: of the registered model.
+        description: of this version.
+        tags: of this version.
+        about: what all versions of the name are; kept when the name is new.
     """
     from mlflow.exceptions import MlflowException
 
     client = run.store.client
     with contextlib.suppress(MlflowException):  # it exists
-        client.create_registered_model(
-            name, description="Calibrated probability of malignancy. Research use; not a medical device."
-        )
+        client.create_registered_model(name, description=about)
     logged = client.get_run(run.run_id).outputs.model_outputs[-1]
     version = client.create_model_version(
         name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from pipeline.cases.case import Case
 from pipeline.cases.remote import local_copy
+from pipeline.config.detection import DetectionGrid
 from pipeline.errors import CaseError, Code
 from pipeline.evaluation.calibration.calibrator import sigmoid
 from pipeline.imaging.checks import within_root
@@ -73,6 +74,42 @@ class Found:
     measures: dict[str, float]
 
 
+def read_searchable(case: Case, grid: DetectionGrid, *, modality: str, root: Path | None) -> SearchableScan:
+    """Read a scan onto a detector's grid; the one way of training and of finding.
+
+    Args:
+        case: the scan.
+        grid: of the detector.
+        modality: that it takes.
+        root: folder that no image may leave, None for no such limit.
+
+    Raises:
+        CaseError: with the code of what is wrong; also for a scan that cannot be searched.
+    """
+    if case.fault:
+        raise case.fault
+    try:
+        with local_copy(case) as local:
+            return _read(local, grid, modality=modality, root=root)
+    except MemoryError:
+        raise CaseError(
+            Code.E_TOO_LARGE, case.image, "does not fit into memory; search fewer scans at a time (--workers)"
+        ) from None
+
+
+def _read(case: Case, grid: DetectionGrid, *, modality: str, root: Path | None) -> SearchableScan:
+    path = case.path if root is None else within_root(case.path, root)
+    opened = open_scan(path, limits=grid.limits, modality=modality, files=case.files, part=case.part)
+    with carrying(opened.warnings):
+        measures = require_searchable(opened, path, modality=modality)
+        scan = decode(opened)
+        window = (grid.lower, grid.upper)
+        voxels, affine = resample_whole(scan, path, spacing=grid.spacing_mm, window=window, modality=modality)
+        if modality == "CT":
+            measures["lung_ml"] = require_lung(voxels, path, window=window, spacing=grid.spacing_mm)
+    return SearchableScan(voxels, affine, scan.warnings, measures, scan_facts(scan, modality=modality), scan)
+
+
 class Finder:
     """Searches whole scans for lesions with one detector.
 
@@ -106,32 +143,12 @@ class Finder:
         Raises:
             CaseError: with the code of what is wrong; also for a scan that cannot be searched.
         """
-        if case.fault:
-            raise case.fault
-        try:
-            with local_copy(case) as local:
-                return self._read(local)
-        except MemoryError:
-            raise CaseError(
-                Code.E_TOO_LARGE, case.image, "does not fit into memory; search fewer scans at a time (--workers)"
-            ) from None
-
-    def _read(self, case: Case) -> SearchableScan:
-        grid, modality = self._grid, self._modality
-        path = case.path if self._root is None else within_root(case.path, self._root)
-        opened = open_scan(path, limits=grid.limits, modality=modality, files=case.files, part=case.part)
-        with carrying(opened.warnings):
-            measures = require_searchable(opened, path, modality=modality)
-            scan = decode(opened)
-            window = (grid.lower, grid.upper)
-            voxels, affine = resample_whole(scan, path, spacing=grid.spacing_mm, window=window, modality=modality)
-            if modality == "CT":
-                measures["lung_ml"] = require_lung(voxels, path, window=window, spacing=grid.spacing_mm)
-        warnings = scan.warnings
-        if self.detector.envelope is not None:
-            with carrying(scan.warnings):
-                warnings += self.detector.envelope.judge(measures, path=path, body_part=scan.body_part)
-        return SearchableScan(voxels, affine, warnings, measures, scan_facts(scan, modality=modality), scan)
+        scan = read_searchable(case, self._grid, modality=self._modality, root=self._root)
+        if self.detector.envelope is None:
+            return scan
+        with carrying(scan.warnings):
+            found = self.detector.envelope.judge(scan.measures, path=scan.scan.path, body_part=scan.scan.body_part)
+        return replace(scan, warnings=(*scan.warnings, *found))
 
     def find(self, scan: SearchableScan) -> Found:
         """The candidates of a scan that has been read."""

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pipeline.cases.splits import Splits
+from pipeline.config.detection import DetectionConfig
 from pipeline.config.experiment import Config
 from pipeline.redaction import map_texts, redact
 from pipeline.tracking.registry import package_versions
@@ -20,22 +22,34 @@ _ABSOLUTE = re.compile(r"(?P<scheme>sqlite:///|file://)?/")
 
 def provenance(experiment: Experiment, dataset_digest: str, run_id: str) -> dict[str, Any]:
     """What ``model.json`` keeps so that a training can be repeated."""
+    digests = {"manifest_sha256": experiment.manifest.digest, "dataset_sha256": dataset_digest}
+    return origin(experiment.config, experiment.splits, run_id, digests)
+
+
+def origin(config: Config | DetectionConfig, splits: Splits, run_id: str, digests: Mapping[str, str]) -> dict[str, Any]:
+    """What any trained model keeps of where it comes from.
+
+    Args:
+        config: of the training.
+        splits: of its cases or scans.
+        run_id: MLflow's.
+        digests: of its data, by name.
+    """
     return {
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "config": public_config(experiment.config),
-        "manifest_sha256": experiment.manifest.digest,
-        "dataset_sha256": dataset_digest,
-        "split_sha256": experiment.splits.digest,
-        "split_source": experiment.splits.source,
+        "config": public_config(config),
+        **digests,
+        "split_sha256": splits.digest,
+        "split_source": splits.source,
         "git_commit": git_commit(),
         "python": platform.python_version(),
         "packages": package_versions(),
-        "seed": experiment.config.seed,
+        "seed": config.seed,
         "mlflow_run_id": run_id,
     }
 
 
-def public_config(config: Config) -> dict[str, Any]:
+def public_config(config: Config | DetectionConfig) -> dict[str, Any]:
     """A configuration as it may be published with a model."""
     return public_values(config.model_dump(mode="json"))
 

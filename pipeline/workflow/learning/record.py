@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from pipeline.config.detection import DetectionConfig
 from pipeline.config.experiment import Config
 from pipeline.evaluation.results import Evaluation
 from pipeline.scoring.model_description import ModelDescription
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pipeline.workflow.learning.finish import Trained
 
 
-def record_start(run: TrackedRun, config: Config) -> None:
+def record_start(run: TrackedRun, config: Config | DetectionConfig) -> None:
     """Record what is known before the first scan is read."""
     run.params(public_config(config))
     run.text("".join(f"{name}=={version}\n" for name, version in package_versions().items()), "environment.txt")

@@ -90,7 +90,7 @@ def run_training(experiment: Experiment, *, resume: str | None = None, profile: 
     else:
         folder = new_folder(config, started)
     with (
-        _saying_what_is_kept(folder),
+        saying_what_is_kept(folder),
         open_run(config.tracking, name=record.name, tags=_tags(config), resume=record.run_id) as run,
         system_metrics(run),
     ):
@@ -121,7 +121,7 @@ def run_training(experiment: Experiment, *, resume: str | None = None, profile: 
 
 
 @contextmanager
-def _saying_what_is_kept(folder: Path) -> Iterator[None]:
+def saying_what_is_kept(folder: Path) -> Iterator[None]:
     """Tell, when the store or the disk stops a training, what is not lost and how it goes on."""
     try:
         yield

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.detection import DetectionConfig
 from pipeline.config.experiment import Config
 from pipeline.errors import UsageError
 from pipeline.files import private_folder, read_json, write_json
@@ -69,7 +70,7 @@ def read_record(folder: Path) -> RunRecord | None:
     return replace(record, config=map_texts(record.config, redact))  # of an earlier release, it may have one
 
 
-def find_run(run: str, config: Config, record: RunRecord) -> tuple[Path, RunRecord]:
+def find_run(run: str, config: Config | DetectionConfig, record: RunRecord) -> tuple[Path, RunRecord]:
     """The folder and the record of an unfinished run.
 
     Args:
@@ -105,7 +106,7 @@ def _set_aside(model: Path) -> None:
         model.rename(model.with_name(f"{model.name}-before-{time.time_ns()}"))
 
 
-def new_folder(config: Config, started: datetime) -> Path:
+def new_folder(config: Config | DetectionConfig, started: datetime) -> Path:
     """A folder that no other run has, whatever starts in the same second."""
     config.output.mkdir(parents=True, exist_ok=True)
     name = f"{config.name}-{started:%Y%m%d-%H%M%S}"

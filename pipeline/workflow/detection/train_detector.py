@@ -1,0 +1,308 @@
+"""A training of a detector from tables to a model: read, fit, calibrate, judge, save, track, register."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.cases.case import Case
+from pipeline.config.detection import DetectionConfig
+from pipeline.console import one_line
+from pipeline.errors import CaseError, UsageError
+from pipeline.evaluation.calibration.calibrator import Calibrator
+from pipeline.evaluation.calibration.fallback import CalibrationFit
+from pipeline.evaluation.detection.evaluate_detection import DetectionEvaluation
+from pipeline.files import sha256_json, write_csv, write_text
+from pipeline.progress import ProgressReport
+from pipeline.redaction import map_texts, redact
+from pipeline.scoring.finding.candidate import Candidate
+from pipeline.scoring.finding.detector_description import LesionMeaning
+from pipeline.scoring.finding.detector_directory import (
+    DetectorSettings,
+    LoadedDetector,
+    load_detector,
+    save_detector,
+)
+from pipeline.scoring.finding.finder import Finder
+from pipeline.scoring.model_description import FITTED_ON, PatientHashes
+from pipeline.tracking.runs import TrackedRun, open_run
+from pipeline.tracking.system_metrics import system_metrics
+from pipeline.training.detection.fit import FittedDetector, fit_detector
+from pipeline.workflow.detection.calibrate_detector import fit_calibrators, validation_judge
+from pipeline.workflow.detection.detection_experiment import DetectionExperiment
+from pipeline.workflow.detection.detection_files import DetectionSources, detection_text, write_detection
+from pipeline.workflow.detection.judge_detector import JudgedScans, judge_searches
+from pipeline.workflow.detection.record_detector import record_detector
+from pipeline.workflow.detection.search_scans import Searches, search_scans
+from pipeline.workflow.detection.training_scans import ReadScans, read_scans
+from pipeline.workflow.learning.provenance import origin
+from pipeline.workflow.learning.record import record_start
+from pipeline.workflow.learning.run import saying_what_is_kept
+from pipeline.workflow.learning.run_folder import SUMMARY, RunRecord, find_run, new_folder
+
+_UNCALIBRATED = "uncalibrated"
+
+
+@dataclass(frozen=True, eq=False)
+class DetectorTrainingResult:
+    """What came of the training of a detector.
+
+    Attributes:
+        folder: of the run: ``model``, ``report.html``, ``evaluation.json``, ``candidates.parquet``, ``summary.txt``.
+        model_uri: MLflow URI of the detector: a registered version, or the run's.
+        evaluation: on the test split.
+        rejected: scans that could not be searched, with the reason.
+        is_calibrated: whether the probability of class ``nodule`` could be calibrated; else it is not registered.
+        summary: what the command prints.
+    """
+
+    folder: Path
+    model_uri: str
+    evaluation: DetectionEvaluation
+    rejected: tuple[tuple[Case, CaseError], ...]
+    is_calibrated: bool
+    summary: str
+
+    @property
+    def report(self) -> Path:
+        """The page about the detector."""
+        return self.folder / "report.html"
+
+
+@dataclass(frozen=True, eq=False)
+class _Learnt:
+    """A fitted detector and what it was fitted on."""
+
+    fitted: FittedDetector
+    train: ReadScans
+    validation: ReadScans
+
+
+@dataclass(frozen=True, eq=False)
+class _Searched:
+    """What a split's scans gave, and hex SHA-256 of their bytes by scan."""
+
+    searches: Searches
+    digests: Mapping[str, str]
+
+
+def train_detector(experiment: DetectionExperiment, *, resume: str | None = None) -> DetectorTrainingResult:
+    """Train as asked.
+
+    Args:
+        experiment: configuration, tables and splits.
+        resume: folder or MLflow id of a run that was killed, which goes on from its last whole epoch.
+
+    Raises:
+        UsageError: when the scans that can be read leave a split without a lesion, or are smaller than a patch.
+        UnfinishedError: when the training could not finish; what was learnt is kept.
+    """
+    config, started = experiment.config, datetime.now(UTC)
+    simulated = " (simulated intensities)" if config.data.intensities == "simulated" else ""
+    shown = map_texts(config.model_dump(mode="json"), redact)
+    name = f"{config.name} {started:%Y-%m-%d %H:%M}{simulated}"
+    tables = sha256_json([experiment.table.scans.digest, experiment.table.lesions.digest])
+    record = RunRecord(None, name, shown, tables)
+    folder, record = find_run(resume, config, record) if resume else (new_folder(config, started), record)
+    with (
+        saying_what_is_kept(folder),
+        open_run(config.tracking, name=record.name, tags=_tags(config), resume=record.run_id) as run,
+        system_metrics(run),
+    ):
+        replace(record, run_id=run.run_id).write(folder)
+        record_start(run, config)
+        return _train(experiment, folder, run)
+
+
+def _train(experiment: DetectionExperiment, folder: Path, run: TrackedRun) -> DetectorTrainingResult:
+    config = experiment.config
+    learnt = _learn(experiment, folder, run)
+    bare = _uncalibrated(folder, experiment, learnt.fitted, [Calibrator("none") for _ in config.classes])
+    calibration = _search(bare, experiment, "calibration")
+    fits = fit_calibrators(calibration.searches, experiment.table, config.classes)
+    digests = {
+        "train": learnt.train.digests,
+        "validation": learnt.validation.digests,
+        "calibration": tuple(calibration.digests.values()),
+    }
+    provenance = origin(config, experiment.splits, run.run_id, _table_digests(experiment, digests))
+    provenance["calibration"] = {name: fit.to_json() for name, fit in zip(config.classes, fits, strict=True)}
+    calibrators = [fit.calibrator for fit in fits]
+    detector = _save(folder / "model", experiment, learnt.fitted, calibrators, digests, provenance)
+    test = _search(detector, experiment, "test")
+    judged = judge_searches(test.searches, resamples=config.evaluation.resamples, seed=config.seed)
+    sources = _sources(experiment, detector, judged, fits[0])
+    write_detection(sources, folder)
+    _write_splits(experiment, folder / "splits.csv")
+    version = record_detector(run, config, detector, judged, folder, registered=fits[0].is_calibrated)
+    parts = (learnt.train.rejected, learnt.validation.rejected, calibration.searches.rejected, test.searches.rejected)
+    rejected = tuple(pair for part in parts for pair in part)
+    lines = [
+        *detection_text(sources),
+        f"best epoch {learnt.fitted.best_epoch} of {learnt.fitted.epochs}, by CPM of the validation split",
+        f"calibrator: {fits[0].describe()}",
+        *([version.describe()] if version else []),
+        f"{len(rejected)} scans rejected; research use, not a medical device",
+        f"report: {folder / 'report.html'}",
+        "MLflow: malignancy ui",
+    ]
+    summary = "\n".join(lines)
+    write_text(folder / SUMMARY, summary + "\n")
+    model_uri = version.uri if version else f"runs:/{run.run_id}/model"
+    return DetectorTrainingResult(folder, model_uri, judged.evaluation, rejected, fits[0].is_calibrated, summary)
+
+
+def _table_digests(experiment: DetectionExperiment, images: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Digests of the tables, and of the data as used: tables, splits and the bytes of the scans fitted on."""
+    tables = {"scans_sha256": experiment.table.scans.digest, "lesions_sha256": experiment.table.lesions.digest}
+    used = [sorted(tables.values()), experiment.splits.digest, {name: sorted(part) for name, part in images.items()}]
+    return tables | {"dataset_sha256": sha256_json(used)}
+
+
+def _learn(experiment: DetectionExperiment, folder: Path, run: TrackedRun) -> _Learnt:
+    """Read the training and validation scans, and fit."""
+    config = experiment.config
+    train = read_scans(experiment, experiment.of("train"), what="training scans read")
+    validation = read_scans(experiment, experiment.of("validation"), what="validation scans read")
+    for part, name in ((train, "train"), (validation, "validation")):
+        _require_lesions(experiment, part, name)
+    small = next((scan for scan in train.scans if min(scan.voxels.shape) < config.grid.patch), None)
+    if small is not None:
+        sides = " x ".join(map(str, small.voxels.shape))
+        raise UsageError(
+            f"grid.patch: {config.grid.patch} voxels of {config.grid.spacing_mm:g} mm are more than scan "
+            f"{small.scan_id!r} has ({sides}); lower grid.patch, or leave the scan out"
+        )
+    judge = validation_judge(validation.scans, [str(case.patient_id) for case in validation.cases], config)
+    fitted = fit_detector(train.scans, config, judge=judge, folder=folder / "checkpoints", tracker=run)
+    return _Learnt(fitted, train, validation)
+
+
+def _require_lesions(experiment: DetectionExperiment, part: ReadScans, name: str) -> None:
+    for case, error in part.rejected:
+        print(one_line(f"rejected {case.case_id}: {error.code}: {error.reason}"), file=sys.stderr)
+    if not any(not lesion.ignore for scan in part.scans for lesion in scan.lesions):
+        first = f" (first rejected: {part.rejected[0][1]})" if part.rejected else ""
+        raise UsageError(
+            f"{experiment.table.scans.path}: no scan of split {name!r} that can be read has a lesion{first}"
+        )
+
+
+def _search(detector: LoadedDetector, experiment: DetectionExperiment, split: str) -> _Searched:
+    """What a detector finds in a split's scans."""
+    finder, digests = Finder(detector, root=experiment.table.root), dict[str, str]()
+
+    def search(case: Case) -> tuple[Candidate, ...]:
+        found = finder.search(case)
+        digests[case.case_id] = found.facts.digest
+        return found.candidates
+
+    cases = list(experiment.of(split))
+    with ProgressReport(f"{split} scans searched", total=len(cases)) as report:
+
+        def told(case: Case) -> tuple[Candidate, ...]:
+            try:
+                return search(case)
+            finally:
+                report.advance()
+
+        searches = search_scans(told, experiment.table, cases, groups=experiment.config.evaluation.groups)
+    return _Searched(searches, digests)
+
+
+def _uncalibrated(
+    folder: Path, experiment: DetectionExperiment, fitted: FittedDetector, calibrators: list[Calibrator]
+) -> LoadedDetector:
+    """The fitted network as finding would load it, so that calibration sees what finding will see."""
+    place = folder / "checkpoints" / _UNCALIBRATED
+    shutil.rmtree(place, ignore_errors=True)  # of the run that is resumed
+    save_detector(
+        place,
+        fitted.network,
+        _settings(experiment.config),
+        calibrators=calibrators,
+        patients=PatientHashes.of("", dict.fromkeys(FITTED_ON, ())),
+        provenance={},
+    )
+    detector = load_detector(place)
+    shutil.rmtree(place)
+    return detector
+
+
+def _save(
+    folder: Path,
+    experiment: DetectionExperiment,
+    fitted: FittedDetector,
+    calibrators: list[Calibrator],
+    digests: Mapping[str, Sequence[str]],
+    provenance: Mapping[str, Any],
+) -> LoadedDetector:
+    """Write the detector's directory and load it."""
+    cases = {name: experiment.of(name) for name in FITTED_ON}
+    save_detector(
+        folder,
+        fitted.network,
+        _settings(experiment.config),
+        calibrators=calibrators,
+        patients=PatientHashes.of(
+            str(provenance["mlflow_run_id"]),
+            {name: [str(case.patient_id) for case in split] for name, split in cases.items()},
+            case_ids=[case.case_id for split in cases.values() for case in split],
+            images=[digest for name in FITTED_ON for digest in digests[name]],
+        ),
+        provenance=provenance,
+    )
+    return load_detector(folder)
+
+
+def _settings(config: DetectionConfig) -> DetectorSettings:
+    return DetectorSettings(
+        name=config.name,
+        classes=config.classes,
+        network=config.network,
+        grid=config.grid,
+        candidates=config.candidates,
+        modality=config.data.modality,
+        lesions=LesionMeaning(source=config.data.label_source, intensities=config.data.intensities),
+    )
+
+
+def _sources(
+    experiment: DetectionExperiment, detector: LoadedDetector, judged: JudgedScans, fit: CalibrationFit
+) -> DetectionSources:
+    scans = len(experiment.table.scans.cases)
+    test = len(judged.searches.scans) + len(judged.searches.rejected)
+    flow = {"given": scans, "of other splits": scans - test}
+    codes = Counter(str(error.code) for _, error in judged.searches.rejected)
+    flow |= {f"rejected, {code}": count for code, count in codes.items()}
+    return DetectionSources(
+        title=experiment.config.name,
+        description=detector.description,
+        calibration=fit.describe(),
+        judged=judged,
+        judged_on="test split",
+        flow=flow | {"judged": len(judged.searches.scans)},
+    )
+
+
+def _write_splits(experiment: DetectionExperiment, path: Path) -> None:
+    rows = [
+        (case.case_id, case.patient_id, experiment.splits.of[case.case_id]) for case in experiment.table.scans.cases
+    ]
+    write_csv(path, ("case_id", "patient_id", "split"), rows, exact=("case_id", "patient_id"))
+
+
+def _tags(config: DetectionConfig) -> dict[str, str]:
+    return {
+        "label_source": config.data.label_source,
+        "intensities": config.data.intensities,
+        "modality": config.data.modality,
+        "network": config.network.name,
+        "kind": "detection",
+    }
