@@ -11,15 +11,19 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
-from dicom_programs import dciodvfy_errors
+from dicom_programs import dciodvfy_errors, dicom_validator_errors
 from dicom_writing import write_series
 from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
+from scored_series import case_result, reported_model
 from shared_data import shared
 from tiny_models import write_manifest, write_model, write_scans
 
 from pipeline.cli import run
 from pipeline.dicomnet.identifiers import stable_uid
+from pipeline.dicomnet.results import result_objects, write_results
+from pipeline.dicomnet.source_series import SourceSeries
+from pipeline.errors import CaseError
 
 HEADER = "case_id,patient_id,image,center_x_mm,center_y_mm,center_z_mm,coordinate_system,diameter_mm\n"
 
@@ -287,6 +291,27 @@ def test_a_lesion_read_from_our_own_report_is_where_it_was(model, workspace, cap
     centers = table[["center_x_mm", "center_y_mm", "center_z_mm"]].to_numpy()  # RAS
     np.testing.assert_allclose(centers, [[-1, -2, -3], [2, 0, 4]], atol=1e-3)
     assert table["diameter_mm"][0] == 7.5
+
+
+@pytest.mark.slow
+def test_objects_of_odd_and_damaged_series_are_valid(tmp_path):
+    """Whatever the images are like: refused and, where they can be opened, as if scored in their middle."""
+    checked = 0
+    for folder in (*shared("bad_scans/dicom").iterdir(), *shared("odd_scans").iterdir()):
+        try:
+            series = SourceSeries.read(folder, modality="CT")
+        except CaseError:
+            continue
+        results = [case_result(probability=None)]
+        if series.scan is not None:
+            middle = series.scan.affine @ [*(np.array(series.scan.shape) // 2), 1]
+            results.append(case_result(center_mm=tuple(middle[:3])))
+        for number, result in enumerate(results):
+            for path in write_results(result_objects([result], series, reported_model()), tmp_path / str(number)):
+                assert dciodvfy_errors(path) == [], folder
+                assert dicom_validator_errors(path) == [], folder
+                checked += 1
+    assert checked > 60
 
 
 def test_uids_are_valid_and_differ():
