@@ -17,9 +17,10 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 from scored_series import case_result, reported_model
 from shared_data import shared
-from tiny_models import write_manifest, write_model, write_scans
+from tiny_models import PREPROCESSING, write_manifest, write_model, write_scans
 
 from pipeline.cli import run
+from pipeline.config.inputs import Limits
 from pipeline.dicomnet.identifiers import stable_uid
 from pipeline.dicomnet.results import result_objects, write_results
 from pipeline.dicomnet.source_series import SourceSeries
@@ -319,3 +320,17 @@ def test_uids_are_valid_and_differ():
     assert len(uids) == 1000
     assert all(pydicom.uid.UID(uid).is_valid and len(uid) <= 64 for uid in uids)
     assert stable_uid("a", "bc") != stable_uid("ab", "c")
+
+
+def test_series_are_read_within_the_models_limits(workspace, tmp_path_factory, monkeypatch):
+    """A model may allow more than usual, and its reports are of the same scans."""
+    larger = PREPROCESSING.model_copy(update={"limits": Limits(max_voxels=2_000_000_000)})
+    model = write_model(tmp_path_factory.mktemp("larger") / "model", preprocessing=larger)
+    manifest = write_study(workspace / "study")
+    asked = []
+    read = SourceSeries.read
+    monkeypatch.setattr(
+        SourceSeries, "read", lambda *source, **options: asked.append(options["limits"]) or read(*source, **options)
+    )
+    run(["score", str(model), str(manifest), "--out", "scores", "--no-track", "--dicom-results", "objects"])
+    assert [limits.max_voxels for limits in asked] == [2_000_000_000] * 2
