@@ -8,7 +8,7 @@ image library, and the slices that a lesion's region reaches below its probabili
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import highdicom as hd
@@ -37,7 +37,12 @@ class _Report(sr.Comprehensive3DSR):
 
 
 def structured_report(
-    results: Sequence[CaseResult], series: SourceSeries, model: ReportedModel, *, replaces: Sequence[Dataset] = ()
+    results: Sequence[CaseResult],
+    series: SourceSeries,
+    model: ReportedModel,
+    *,
+    missing_pictures: Mapping[str, str],
+    replaces: Sequence[Dataset] = (),
 ) -> Dataset:
     """The report, without patient and study attributes.
 
@@ -45,12 +50,15 @@ def structured_report(
         results: of all cases of the series, at least one.
         series: that was scored.
         model: that scored it.
+        missing_pictures: by case id, why a scored lesion has none.
         replaces: earlier reports of the same series, which are named as its predecessors.
     """
     content = sr.MeasurementReport(
         observation_context=_observer(model),
         procedure_reported=concepts.PROCEDURES.get(model.modality, codes.cid100.ImagingProcedure),
-        imaging_measurements=[_group(result, series, model) for result in results],
+        imaging_measurements=[
+            _group(result, series, model, missing_pictures.get(result.case_id)) for result in results
+        ],
         title=codes.DCM.ImagingMeasurementReport,
     )
     items = content[0].ContentSequence
@@ -111,7 +119,7 @@ def _observer(model: ReportedModel) -> sr.ObservationContext:
 
 
 def _group(
-    result: CaseResult, series: SourceSeries, model: ReportedModel
+    result: CaseResult, series: SourceSeries, model: ReportedModel, missing_picture: str | None
 ) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations | sr.MeasurementsAndQualitativeEvaluations:
     point = _point(result, series)
     what: dict[str, Any] = {
@@ -133,6 +141,8 @@ def _group(
     else:
         group = sr.MeasurementsAndQualitativeEvaluations(**what)
     group[0].ContentSequence.extend(_texts(result, model))
+    if missing_picture is not None:
+        group[0].ContentSequence.append(_text(concepts.WARNING, f"no picture: {missing_picture}"))
     return group
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import ValidationError
 
-from pipeline.config.inputs import Modality, Preprocessing, Section
+from pipeline.config.inputs import Limits, Modality, Preprocessing, Section
 from pipeline.errors import UsageError
 from pipeline.evaluation.decisions.operating_points import OperatingPoint
 from pipeline.evaluation.decisions.refer_zone import ReferZone
@@ -29,6 +29,7 @@ class ReportedModel(Section):
         refer_zone: which probabilities are left to a human; None without a zone.
         region_mm: extent of the region around a lesion along R, A and S; None for whole images.
         window: the values that are shown black and white; None where the model has no window.
+        limits: within which its scans are read.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ReportedModel(Section):
     refer_zone: str | None
     region_mm: tuple[float, float, float] | None
     window: tuple[float, float] | None
+    limits: Limits = Limits()
 
     @classmethod
     def of(cls, models: Sequence[ModelDescription], identity: ModelIdentity) -> Self:
@@ -58,6 +60,7 @@ class ReportedModel(Section):
             refer_zone=zone,
             region_mm=_region(first.preprocessing),
             window=_window(first.preprocessing),
+            limits=first.preprocessing.limits,
         )
 
     def describe_operating_point(self, place: int) -> str:
