@@ -95,8 +95,10 @@ class Listener:
 
     def _start(self, ready: Callable[[int], None], model: str) -> None:
         receiver, sender = self._children
-        sender.start()
-        started = receiver.start()
+        for child in self._children:
+            child.begin()
+        started = receiver.first_word()
+        sender.first_word()
         if started.problem:
             where = f"{self._config.address}:{self._config.port}"
             raise UnfinishedError(f"{where}: {started.problem}; choose another address or port")
