@@ -95,7 +95,8 @@ def campaign(folder, model, *, series, kills, seconds, seed):
     with running(one, two, listener):
         killing = Killing(listener, (one, two), cables, kills=kills, seconds=seconds, seed=seed)
         killing.thread.start()
-        for study in studies:
+        for number, study in enumerate(studies):
+            wait_until(lambda: killing.done.total() >= 0.95 * kills * number / series, seconds=600)  # noqa: B023
             send_until_taken(listener, study)
         killing.thread.join()
         assert killing.done.total() == kills, listener.log()
