@@ -14,7 +14,7 @@ from pipeline.config.listening import ListenConfig
 from pipeline.dicomnet.audit import Audit
 from pipeline.dicomnet.child_process import ChildProcess
 from pipeline.dicomnet.listener_folder import ListenerFolder
-from pipeline.dicomnet.orthanc_signal import OrthancPoll
+from pipeline.dicomnet.orthanc_source import OrthancSource
 from pipeline.dicomnet.outbox_sender import run_sender
 from pipeline.dicomnet.receiver import run_receiver
 from pipeline.dicomnet.reported_model import ReportedModel
@@ -95,8 +95,10 @@ class Listener:
 
     def _start(self, ready: Callable[[int], None], model: str) -> None:
         receiver, sender = self._children
-        sender.start()
-        started = receiver.start()
+        for child in self._children:
+            child.begin()
+        started = receiver.first_word()
+        sender.first_word()
         if started.problem:
             where = f"{self._config.address}:{self._config.port}"
             raise UnfinishedError(f"{where}: {started.problem}; choose another address or port")
@@ -126,8 +128,8 @@ class Listener:
             watched = WatchedFolder(self._config, self._folder, Audit(self._folder.audit, "watch"))
             threads.append(self._thread(watched.step, stop))
         if self._config.orthanc is not None:
-            poll = OrthancPoll(self._config.orthanc, self._folder, self._store, self._audit)
-            threads.append(self._thread(poll.step, stop, seconds=self._config.orthanc.poll_seconds))
+            source = OrthancSource(self._config, self._folder, self._store, self._audit)
+            threads.append(self._thread(source.step, stop, seconds=self._config.orthanc.poll_seconds))
         return threads
 
     def _thread(

@@ -9,6 +9,7 @@
     FOLDER/archive/STUDY-SERIES-NNNN/                 delivered everywhere
     FOLDER/errors/STUDY-SERIES-NNNN/                  refused somewhere, or could not be made
     FOLDER/audit/DATE.jsonl                           what happened, a line each
+    FOLDER/orthanc.json                               which changes of an Orthanc have been dealt with
 
 Whatever is killed at whatever moment, the files say what is left to do: an object counts when it has its name under
 ``received``; a series is to be scored when its files differ from those of its last result; a result counts when its

@@ -13,7 +13,7 @@ from typing import Final
 
 from pipeline.config.listening import ListenConfig, Retry, Store, Stow
 from pipeline.dicomnet.audit import Audit
-from pipeline.dicomnet.child_process import end_with
+from pipeline.dicomnet.child_process import end_with, say
 from pipeline.dicomnet.destinations import Answer, Sender, sender_of
 from pipeline.dicomnet.listener_folder import ListenerFolder, ResultName
 from pipeline.dicomnet.outbox import Outbox
@@ -36,7 +36,7 @@ def run_sender(config: ListenConfig, parent: Connection) -> None:
     for destination in config.destinations:
         delivery = Delivery(destination, config, outbox, audit)
         threading.Thread(target=delivery.run, args=(names,), daemon=True).start()
-    parent.send("ready")
+    say(parent, "ready")
     end_with(parent)  # what is half-sent is sent again
 
 
