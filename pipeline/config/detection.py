@@ -132,7 +132,7 @@ class DetectionConfig(Section):
     """One training of a detector, whole."""
 
     name: Name = Field(description="of the experiment; runs and models carry it")
-    task: Literal["detection"]
+    task: Literal["detection"] = Field(description="what tells a detector from a classifier")
     seed: Seed = Field(0, description="of weights, patches and augmentation")
     output: FilePath = Field(Path("runs"), description="folder that gets one folder a run")
     data: DetectionData

@@ -85,6 +85,15 @@ def is_detection(path: Path, overrides: Sequence[str] = ()) -> bool:
     return _read_tree(path, overrides).get("task") == DETECTION
 
 
+def load_training_config(path: Path, overrides: Sequence[str] = ()) -> Config | DetectionConfig:
+    """Read and check what ``malignancy train`` takes: the configuration of a classifier, or of a detector.
+
+    Raises:
+        ConfigError: with one line for each mistake.
+    """
+    return load_detection_config(path, overrides) if is_detection(path, overrides) else load_config(path, overrides)
+
+
 def load_gate_policy(path: Path) -> GatePolicy:
     """Read and check a file of the gate's limits.
 

@@ -170,7 +170,7 @@ def _require_fit(found: WeightMap, core: nn.Module, config: Network, dimensions:
     share = sum(size for name, size in sizes.items() if name in found.loaded) / sum(sizes.values())
     if share < _LEAST_LOADED:
         shapes = [f"{name} is {why}" for name, why in found.skipped.items() if "the network has" in why]
-        example = shapes[0] if shapes else f"it holds {next(iter(found.skipped), 'nothing')!r}"
+        example = min(shapes) if shapes else f"it holds {next(iter(found.skipped), 'nothing')!r}"
         raise ConfigError(
             f"network.weights: {config.weights}: fits {share:.0%} of the weights of {config.name!r} in {dimensions}D "
             f"({example}); name the file's own network and preprocessing.dimensions, or another file"
