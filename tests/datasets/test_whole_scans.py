@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.cli import run
 from pipeline.datasets.whole_scans import write
-from pipeline.datasets.whole_scans.write import choose_scans, write_whole_scans
+from pipeline.datasets.whole_scans.write import choose_demo_scans, write_whole_scans
 from pipeline.errors import UsageError
 
 SEED = 7  # of scans with thick slices and large pixels, which take less time
@@ -65,7 +65,7 @@ def test_tables_agree_and_every_fifth_scan_has_no_nodule(folder):
 
 def test_scans_are_large_enough_and_hold_their_nodules_well_inside(folder):
     lesions = read(folder / "lesions.csv")
-    orientations = set()
+    orientations, solid = set(), 0
     for row in read(folder / "scans.csv"):
         image = nib.load(folder / row["image"])
         assert image.get_data_dtype() == np.int16
@@ -81,14 +81,21 @@ def test_scans_are_large_enough_and_hold_their_nodules_well_inside(folder):
             voxel = np.linalg.solve(canonical.affine, [*centre, 1])[:3]
             assert (voxel * spacing >= 20).all()
             assert ((np.array(canonical.shape) - 1 - voxel) * spacing >= 20).all()
+            if lesion["solid"] == "1" and float(lesion["diameter_mm"]) > 8:
+                x, y, z = (slice(index - 1, index + 2) for index in np.rint(voxel).astype(int))
+                assert np.median(canonical.dataobj[x, y, z]) > -400
+                solid += 1
     assert len(orientations) > 2
+    assert solid > 2
 
 
 def test_fewer_scans_are_the_first_of_more():
-    few, more = ({whole.scan_id: len(whole.cases) for whole in choose_scans(number, seed=1)} for number in (20, 100))
+    few, more = (
+        {whole.scan_id: len(whole.cases) for whole in choose_demo_scans(number, seed=1)} for number in (20, 100)
+    )
     assert few.items() <= more.items()
     assert sum(not count for count in more.values()) == 20
-    assert len({whole.scan.patient_id for whole in choose_scans(100, seed=1)}) == 100
+    assert len({whole.scan.patient_id for whole in choose_demo_scans(100, seed=1)}) == 100
 
 
 @pytest.mark.parametrize("scans", [0, 1, 5000])
