@@ -165,7 +165,9 @@ def evaluate_detection(
     statistics = _froc_statistics(matches, everyone, curve, replicates)
     statistics |= localisation_intervals(matches, resamples=min(resamples, 1000), rng=place_rng)
     intervals, undefined = settle(statistics)
-    judged, no_candidates = attempt(lambda: judge_probabilities(candidate_labels(matches), rng=curve_rng))
+    judged, no_candidates = attempt(
+        lambda: judge_probabilities(candidate_labels(matches), rng=curve_rng, event="in a lesion")
+    )
     return DetectionEvaluation(
         n_scans=len(matches.scans),
         n_patients=matches.patients,

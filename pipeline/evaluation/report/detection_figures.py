@@ -64,7 +64,7 @@ def detection_figures(
         "candidate_reliability": _reliability(candidate_labels(matches), caption=caption, event="a lesion"),
     }
     if scans is not None:
-        figures["scan_reliability"] = _reliability(scans, caption=caption, event="a malignant lesion in the scan")
+        figures["scan_reliability"] = _reliability(scans, caption=caption, event="a malignant lesion")
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
