@@ -42,14 +42,13 @@ class LabelledProbabilities:
 def candidate_labels(matches: Matches) -> LabelledProbabilities:
     """Whether there was a lesion where the detector said so, one a candidate.
 
-    Hits and duplicates are 1, because a lesion does lie there, and false positives 0. Candidates in ignored lesions are
-    left out: nobody knows.
+    Hits are 1 and false positives 0. Duplicates and candidates in ignored lesions are left out, as in FROC.
     """
     rows = [
-        (outcome != "false positive", point.probability, scan.scan.patient_id)
+        (outcome == "hit", point.probability, scan.scan.patient_id)
         for scan in matches.scans
         for point, outcome in zip(scan.scan.candidates, scan.outcomes, strict=True)
-        if outcome != "ignored"
+        if outcome in ("hit", "false positive")
     ]
     return LabelledProbabilities(
         labels=np.array([label for label, _, _ in rows], dtype=np.int64),

@@ -119,7 +119,6 @@ def test_candidates_are_labelled_by_whether_a_lesion_lies_there():
         (0.3, 0),
         (0.4, 0),
         (0.5, 1),
-        (0.6, 1),
         (0.8, 0),
         (0.9, 1),
         (0.95, 0),
