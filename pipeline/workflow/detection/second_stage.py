@@ -76,8 +76,8 @@ def fit_on_scans(classified: ClassifiedScans, *, classifier_digest: str) -> Scan
     """
     if not classified.searches.cases and not classified.searches.rejected:
         raise CalibrationError(
-            "scan probability: no calibration scan is left of patients that neither model was trained on; train both on "
-            "the same splits, the classifier with training.members: 1"
+            "scan probability: no calibration scan is left of patients that neither model was trained on; train both "
+            "on the same splits, the classifier with training.members: 1"
         )
     products = classified.products()
     labels = {case.case_id: case.label for case in classified.searches.cases if case.label is not None}
