@@ -9,9 +9,11 @@ DEMO := demo
 CONFIG ?= configs/demo.yaml
 MODEL ?= models:/malignancy-demo@champion
 OUT ?= scores
+DETECTOR := models:/malignancy-detector@champion
+CLASSIFIER := models:/malignancy-demo-find@champion
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo train evaluate score ui preflight docs check test lint types campaign mutation bench ablation notebooks
+.PHONY: help setup setup-dev demo demo-find train evaluate score ui preflight docs check test lint types campaign mutation bench ablation notebooks
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -44,6 +46,15 @@ demo: setup $(DEMO)/data/manifest.csv ## The whole pipeline on the embedded data
 	$(BIN)/malignancy score $(MODEL) $(DEMO)/data/unlabelled.csv --out $(DEMO)/scores || [ $$? -eq 1 ]  # 1: some cases were rejected
 	@cat "$$(ls -td $(DEMO)/runs/*/summary.txt | head -1)" $(DEMO)/scores/summary.txt
 	@echo "look further: make ui, the report named above, $(DEMO)/scores/scores.csv"
+
+$(DEMO)/find/scans.csv: | setup
+	$(BIN)/malignancy demo-data $(DEMO)/find --whole-scans 120
+
+demo-find: setup $(DEMO)/find/scans.csv ## Whole scans: find the lesions, then score each one; simulated, offline
+	$(BIN)/malignancy train configs/demo_find.yaml
+	$(BIN)/malignancy train configs/demo_find_classifier.yaml
+	$(BIN)/malignancy evaluate $(DETECTOR) $(DEMO)/find/scans.csv --classifier $(CLASSIFIER) --out $(DEMO)/found/report
+	$(BIN)/malignancy score $(CLASSIFIER) $(DEMO)/find/scans.csv --find $(DEMO)/found/report/detector --out $(DEMO)/found/scores || [ $$? -eq 1 ]  # 1: some candidates were rejected
 
 train: setup ## Train: make train CONFIG=configs/mine.yaml
 	$(BIN)/malignancy train $(CONFIG)

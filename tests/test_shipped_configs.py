@@ -14,6 +14,10 @@ from pipeline.cli import run
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 # Seconds instead of minutes: fewer cases and one epoch. What the header names is used as it stands.
 FEWER = {"demo-data": ["--cases", "150"]}
+STEPS = {
+    "demo_find": ["training.steps_per_epoch=20"],
+    "demo_find_classifier": ["training.min_steps=0"],
+}
 SHORT = ["training.max_epochs=1", "evaluation.resamples=100", "evaluation.pictures=false"]
 
 
@@ -55,6 +59,14 @@ def write_slices(folder: Path) -> Path:
     return folder / "manifest.csv"
 
 
+def fewer(words: list[str]) -> list[str]:
+    """The same command for fewer cases or scans, where it does not say how many cases."""
+    if "--whole-scans" in words:
+        number = words.index("--whole-scans") + 1
+        return [*words[:number], "32", *words[number + 1 :]]
+    return [*words, *(FEWER.get(words[0], []) if "--cases" not in words else [])]
+
+
 def stand_in(argument: str) -> str:
     """What a test puts where a header has a placeholder."""
     places = {"FILE.npz": "file.npz", "OUT": "imported", "OUT/manifest.csv": "imported/manifest.csv"}
@@ -75,8 +87,7 @@ def prepared(request, tmp_path_factory):
             write_slices(folder / "lidc_slices")
         *before, training = commands(request.param)
         for command in before:
-            words = [stand_in(word) for word in command[1:]]
-            assert run([*words, *(FEWER.get(words[0], []) if "--cases" not in words else [])]) == 0
+            assert run(fewer([stand_in(word) for word in command[1:]])) == 0
     return folder, request.param, [stand_in(word) for word in training[1:]]
 
 
@@ -89,9 +100,11 @@ def test_every_header_ends_with_a_training():
 @pytest.mark.parametrize("seed", range(5))
 def test_a_shipped_configuration_trains_by_its_headers_command(prepared, seed, monkeypatch, capfd):
     folder, path, words = prepared
+    if "demo_find" in path.stem and seed:
+        pytest.skip("one seed alone: whole scans take a minute to read")
     monkeypatch.chdir(folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    short = [] if path.stem == "smoke" else SHORT
+    short = [] if path.stem == "smoke" else [*SHORT, *STEPS.get(path.stem, [])]
     assert run([*words, f"seed={seed}", *short]) == 0
     said = capfd.readouterr()
     assert said.out.strip().splitlines()[-1].startswith("model: ")

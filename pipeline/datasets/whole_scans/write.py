@@ -61,6 +61,9 @@ Armato III SG, et al. (2015). Data From LIDC-IDRI. The Cancer Imaging Archive.
 https://doi.org/10.7937/K9/TCIA.2015.LO9QL9SX
 """
 
+# Share of the patients up to the end of each split.
+SPLIT_ENDS = {"train": 0.5, "validation": 0.62, "calibration": 0.78, "test": 1.0}
+
 
 @dataclass(frozen=True, eq=False)
 class WholeScan:
@@ -213,6 +216,15 @@ def render_whole_scan(whole: WholeScan, seed: int) -> tuple[nib.Nifti1Image, Ren
     return store(rendered.hu, affine, axes, DESCRIPTION), rendered, middle
 
 
+def patient_split(patient_id: str) -> str:
+    """The split of a patient, in both tables, so that detector and classifier are trained and judged on the same ones.
+
+    Drawn from the id alone: a patient is in the same split whatever the number of scans.
+    """
+    draw = generator(0, "split", patient_id).random()
+    return next(name for name, end in SPLIT_ENDS.items() if draw < end)
+
+
 def lesion_rows(whole: WholeScan, nodules: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     """Rows of ``lesions.csv``: those of a demonstration manifest, at the simulated places."""
     rows = []
@@ -223,6 +235,7 @@ def lesion_rows(whole: WholeScan, nodules: Sequence[dict[str, Any]]) -> list[dic
             manifest_row(case)
             | {
                 "image": whole.image,
+                "split": patient_split(whole.scan.patient_id),
                 "center_x_mm": f"{-x:.4f}",
                 "center_y_mm": f"{-y:.4f}",
                 "center_z_mm": f"{z:.4f}",
@@ -243,6 +256,7 @@ def scan_row(whole: WholeScan, side: int) -> dict[str, str]:
         "case_id": whole.scan_id,
         "image": whole.image,
         "patient_id": scan.patient_id,
+        "split": patient_split(scan.patient_id),
         "label": "1" if "1" in labels else "" if "" in labels else "0",
         "lesions": str(len(whole.cases)),
         "simulated_side": "left" if side > 0 else "right",
