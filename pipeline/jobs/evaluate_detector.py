@@ -27,7 +27,7 @@ from pipeline.scoring.rows import ModelIdentity
 from pipeline.scoring.scorer import Scorer
 from pipeline.tracking.registry import model_folder
 from pipeline.workflow.detection.candidate_pictures import GridScan, candidate_pictures
-from pipeline.workflow.detection.chosen_scans import ChosenScans, choose_scans
+from pipeline.workflow.detection.chosen_scans import ChosenScans, choose_judged_scans
 from pipeline.workflow.detection.detection_files import DetectionSources, detection_text, write_detection
 from pipeline.workflow.detection.judge_detector import JudgedScans, judge_searches, with_scan_probability
 from pipeline.workflow.detection.second_stage import fit_on_scans, judge_at_both_centres, search_and_classify
@@ -119,7 +119,7 @@ def evaluate_detector(
     source = model_folder(detector_name, Tracking())
     detector = load_detector(source)
     classifier = None if options.classifier is None else load_model(model_folder(options.classifier, Tracking()))
-    chosen = choose_scans(
+    chosen = choose_judged_scans(
         table, detector.description.patients, None if classifier is None else classifier.description.patients
     )
     _require_lesions(table, chosen.judged)
@@ -134,20 +134,25 @@ def evaluate_detector(
             assert judged.scan_probability is not None  # that is what was fitted
             copy_with_scan_probability(source, folder / DETECTOR_FOLDER, judged.scan_probability)
     rejected = tuple((case.case_id, str(error.code), error.reason) for case, error in judged.searches.rejected)
-    lines = [*detection_text(sources), *sources.differences]
-    lines += [f"{count} scans of {reason} were left out" for reason, count in chosen.left_out.items()]
-    lines += [one_line(f"rejected {scan_id}: {code}: {reason}") for scan_id, code, reason in rejected]
-    lines.append(f"report: {out / 'report.html'}")
-    if fitted:
-        lines.append(f"detector: {out / DETECTOR_FOLDER}")
     return DetectionResult(
         folder=out,
         evaluation=judged.evaluation,
         scan_probability=judged.scan_probability,
         detector=out / DETECTOR_FOLDER if fitted else None,
         rejected=rejected,
-        summary="\n".join(lines),
+        summary="\n".join([*_summary(sources, chosen, rejected), *_places(out, fitted=fitted)]),
     )
+
+
+def _summary(sources: DetectionSources, chosen: ChosenScans, rejected: Sequence[tuple[str, str, str]]) -> list[str]:
+    lines = [*detection_text(sources), *sources.differences]
+    lines += [f"{count} scans of {reason} were left out" for reason, count in chosen.left_out.items()]
+    return lines + [one_line(f"rejected {scan_id}: {code}: {reason}") for scan_id, code, reason in rejected]
+
+
+def _places(out: Path, *, fitted: bool) -> list[str]:
+    """Where what was written stands."""
+    return [f"report: {out / 'report.html'}", *([f"detector: {out / DETECTOR_FOLDER}"] if fitted else [])]
 
 
 def _require_lesions(table: ScanTable, scans: Sequence[Case]) -> None:

@@ -204,7 +204,7 @@ def test_too_few_calibration_scans_leave_scans_without_a_probability(
         options(classifier=str(classifier), lesions=whole_scans / "few_lesions.csv"),
     )
     assert result.scan_probability is None
-    assert "no labelled calibration scan could be searched and classified" in result.summary
+    assert "no calibration scan is left of patients that neither model was trained on" in result.summary
 
 
 def test_patients_that_the_detector_has_seen_are_left_out(whole_scans, tmp_path, fake_finder):

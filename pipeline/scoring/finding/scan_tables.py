@@ -92,7 +92,7 @@ class ScanTables:
             for part in parts:
                 rows = part.select(self.columns.names).to_pylist()
                 write_scans(pa.Table.from_pylist([self._scan(row) for row in rows], scans))
-                found = [candidate for row in rows for candidate in self._candidates(row)]
+                found = [candidate for row in rows for candidate in self.candidates_of(row)]
                 write_candidates(pa.Table.from_pylist(found, candidates))
                 if self.scores is not None:
                     scores = [score for row in rows for score in row[_SCORES]]
@@ -124,7 +124,8 @@ class ScanTables:
             values |= {"classifier": self.classifier.model, "classifier_digest": self.classifier.model_digest}
         return values
 
-    def _candidates(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+    def candidates_of(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        """The rows of ``candidates.parquet`` for one row of a part."""
         shared = {name: row[name] for name in ("image", "patient_id", *_IDENTITY, "image_sha256", "scored_at")}
         extra = dict(zip(self.extra, row[_EXTRA], strict=True))
         shared |= {"scan_id": row["case_id"], "coordinate_system": RAS}

@@ -72,8 +72,13 @@ def fit_on_scans(classified: ClassifiedScans, *, classifier_digest: str) -> Scan
     """Fit the probability of a scan on its labelled scans.
 
     Raises:
-        CalibrationError: when there are too few of a class.
+        CalibrationError: when there is none, or there are too few of a class.
     """
+    if not classified.searches.cases and not classified.searches.rejected:
+        raise CalibrationError(
+            "scan probability: no calibration scan is left of patients that neither model was trained on; train both "
+            "on the same splits, the classifier with training.members: 1"
+        )
     products = classified.products()
     labels = {case.case_id: case.label for case in classified.searches.cases if case.label is not None}
     usable = [scan_id for scan_id in products if scan_id in labels]
