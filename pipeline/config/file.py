@@ -27,7 +27,7 @@ _LONGEST = 100  # characters of what a user gave that are worth repeating
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read and check a configuration.
 
-    Tables that it names by a relative path are looked for beside it first, then from the current folder; those that an
+    Files that it names by a relative path are looked for beside it first, then from the current folder; those that an
     override names, the other way round. One that is in neither place keeps its path: `missing_file` names both.
 
     Args:
@@ -53,7 +53,11 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     if config.data.lesions:
         here = "data.lesions" in named
         found["lesions"] = tuple(_locate(path, source, current_first=here) for source in config.data.lesions)
-    return config.model_copy(update={"data": config.data.model_copy(update=found)})
+    update: dict[str, Any] = {"data": config.data.model_copy(update=found)}
+    if weights := config.network.weights:
+        file = _locate(path, weights, current_first="network.weights" in named)
+        update["network"] = config.network.model_copy(update={"weights": file})
+    return config.model_copy(update=update)
 
 
 def load_gate_policy(path: Path) -> GatePolicy:
