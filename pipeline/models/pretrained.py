@@ -115,7 +115,7 @@ def match_weights(file: Mapping[str, Tensor], core: nn.Module, config: Network) 
                 best = fitting, label, names
     _, label, names = best
     loaded, skipped = {}, {}
-    for theirs, tensor in file.items():
+    for theirs, tensor in sorted(file.items()):
         name = names.get(theirs, "")
         if name.startswith(head) or (name not in ours and _HEADS.match(theirs)):
             skipped[theirs] = "the head of another task"

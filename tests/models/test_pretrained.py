@@ -179,7 +179,7 @@ def test_three_colours_become_one_grey_and_see_what_they_saw(weights_input, norm
         (
             "resnet18",
             3,
-            r"fits \d% of the weights of 'resnet18' in 3D \(layer3.0.conv1.weight is 256 x 128 x 3 x 3, and the network",
+            r"fits \d% of the weights of 'resnet18' in 3D \(conv1.weight is 64 x 1 x 7 x 7, and the network",
         ),
         ("densenet121", 2, r"fits \d% of the weights of 'densenet121' in 2D"),
         ("resnet50", 2, r"fits \d+% of the weights of 'resnet50' in 2D .*name the file's own network"),
