@@ -54,6 +54,7 @@ def _application() -> typer.Typer:
         data.demo_data,
         training.train,
         training.search,
+        training.pretrain,
         evaluation.evaluate,
         scoring.score,
         scoring.report_dicom,

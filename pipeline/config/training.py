@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.config.inputs import FilePath, PositiveCount, Probability, Scale, Section, SourceText
+from pipeline.config.inputs import FilePath, PositiveCount, Probability, Scale, Section
 
 NetworkName = Literal[
     "compact",
@@ -28,6 +28,7 @@ NetworkName = Literal[
     "efficientnet_lite0",
 ]
 NETWORKS: tuple[NetworkName, ...] = get_args(NetworkName)
+WeightsSource = Annotated[str, Field(min_length=3, max_length=1000)]
 WeightsInput = Literal["as_is", "imagenet", "plus_minus_one"]
 _NO_START: dict[str, Any] = {"weights_input": "as_is", "freeze": 0}
 OWN_NETWORKS = ("compact", "planes", "cnn_lstm")  # built of the same blocks
@@ -84,7 +85,7 @@ class Network(Section):
         "null starts at random",
         exclude_if=lambda value: value is None,  # digests of models stay what they were
     )
-    weights_source: SourceText | None = Field(
+    weights_source: WeightsSource | None = Field(
         None,
         description="where the weights are from, what they were learnt on, and their licence; stands in every model",
         exclude_if=lambda value: value is None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Literal
 
 from monai.networks.nets.efficientnet import EfficientNet as MonaiEfficientNet
@@ -51,7 +50,8 @@ class EfficientNet(MonaiEfficientNet):  # type: ignore[misc]  # MONAI's classes 
             dropout_rate=dropout,
             drop_connect_rate=_STOCHASTIC_DEPTH,
         )
-        make = partial(nn.SiLU if excited else nn.ReLU6, inplace=True)
+        activation = nn.SiLU if excited else nn.ReLU6  # MONAI's own is no layer that ONNX has
         for module in list(self.modules()):
             if hasattr(module, "_swish"):
-                module._swish = make()  # MONAI's own is no layer that ONNX has
+                # The last features are looked at by Grad-CAM's hooks, which nothing may overwrite.
+                module._swish = activation(inplace=module is not self)

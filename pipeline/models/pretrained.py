@@ -115,7 +115,7 @@ def match_weights(file: Mapping[str, Tensor], core: nn.Module, config: Network) 
                 best = fitting, label, names
     _, label, names = best
     loaded, skipped = {}, {}
-    for theirs, tensor in file.items():
+    for theirs, tensor in sorted(file.items()):
         name = names.get(theirs, "")
         if name.startswith(head) or (name not in ours and _HEADS.match(theirs)):
             skipped[theirs] = "the head of another task"
@@ -170,7 +170,7 @@ def _require_fit(found: WeightMap, core: nn.Module, config: Network, dimensions:
     share = sum(size for name, size in sizes.items() if name in found.loaded) / sum(sizes.values())
     if share < _LEAST_LOADED:
         shapes = [f"{name} is {why}" for name, why in found.skipped.items() if "the network has" in why]
-        example = min(shapes) if shapes else f"it holds {next(iter(found.skipped), 'nothing')!r}"
+        example = shapes[0] if shapes else f"it holds {next(iter(found.skipped), 'nothing')!r}"
         raise ConfigError(
             f"network.weights: {config.weights}: fits {share:.0%} of the weights of {config.name!r} in {dimensions}D "
             f"({example}); name the file's own network and preprocessing.dimensions, or another file"

@@ -78,7 +78,7 @@ class CaseTensors:
         auxiliary: npt.NDArray[np.float64] | None = None,
         patients: Sequence[str] | None = None,
     ) -> CaseTensors:
-        """Stack inputs (1, R, A[, S]); :class:`ImageRows` stay. Labels and targets (N, F), or (N,) of one finding."""
+        """Stack inputs (1, R, A[, S]), or keep :class:`ImageRows`; labels and targets are (N, F), or (N,) of one."""
         count = len(case_ids)
         hard, aims = (
             torch.from_numpy(np.array(values, np.float32).reshape(count, -1))

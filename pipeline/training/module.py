@@ -147,12 +147,12 @@ class Classifier(pl.LightningModule):
 
 
 def _log_loss(logits: Tensor, targets: Tensor, positive_weight: Tensor | None = None) -> Tensor:
-    """Mean over the labels of (B, F) that are known, so that a missing one neither pulls nor counts."""
+    """Mean over the labels of (B, F) that are known, so that a missing one neither pulls nor counts; 0 of none."""
     known = targets.isfinite().to(logits.dtype)
     total = binary_cross_entropy_with_logits(
         logits, targets.nan_to_num(), weight=known, pos_weight=positive_weight, reduction="sum"
     )
-    return total / known.sum()
+    return total / known.sum().clamp(min=1)
 
 
 def _mean_auroc(labels: Tensor, logits: Tensor) -> float:
