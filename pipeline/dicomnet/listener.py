@@ -29,6 +29,7 @@ from pipeline.scoring.workers import ScorerSetup
 
 _TURN_SECONDS: Final = 0.5
 _RETENTION_SECONDS: Final = 3600.0
+_FULL_SECONDS: Final = 30.0  # before a study is scored again whose result did not fit on the disk
 
 
 class Listener:
@@ -112,7 +113,8 @@ class Listener:
             for files in self._store.due():
                 if stop.is_set():
                     return
-                scoring.score(files)
+                if not scoring.score(files):
+                    stop.wait(_FULL_SECONDS)
             if time.monotonic() >= next_retention:
                 forget_old(self._folder, self._audit, days=self._config.limits.retention_days)
                 next_retention = time.monotonic() + _RETENTION_SECONDS

@@ -103,6 +103,7 @@ def _with_found(cases: Sequence[Case], scans: Sequence[Case], find: FindLesions)
 
 def _kind(paths: Sequence[Path], modality: Modality) -> str:
     """``image``, ``annotation`` or ``other``, by the first object whose header can be read."""
+    only_scouts = False
     for path in paths:
         try:
             if annotation_format(path, Limits()) is not None:
@@ -112,5 +113,9 @@ def _kind(paths: Sequence[Path], modality: Modality) -> str:
             continue
         if header.word is not None or not header.claims_pixels:
             return "other"
-        return "image" if modality in _ANY or header.modality in (modality, None) else "other"
-    return "image"  # its reader says what is wrong with it
+        if modality not in _ANY and header.modality not in (modality, None):
+            return "other"
+        if not (header.frames and all(frame.localizer for frame in header.frames)):
+            return "image"
+        only_scouts = True
+    return "other" if only_scouts else "image"  # whose reader says why no header can be read

@@ -65,22 +65,25 @@ class StudyScoring:
         self._outbox = Outbox(folder)
         self._latest = self._outbox.latest()
 
-    def score(self, files: StudyFiles) -> None:
+    def score(self, files: StudyFiles) -> bool:
         """Make every result that a study is still to have, and note that it has them all.
 
-        A study that changes meanwhile is left for later, and so is one whose results do not fit on the disk.
+        A study that changes meanwhile comes to rest again later.
+
+        Returns:
+            False when the disk has no room for a result, so that the study is to be scored again when it has.
 
         Raises:
             UnfinishedError: when nothing can be scored.
         """
-        description = self._choices.models.descriptions[0]
-        found = cases_of_study(
-            self._folder.received,
-            {name: self._store.paths(files, name) for name in files.series},
-            modality=description.modality,
-            region=description.preprocessing.region,
-            find=self._choices.find,
-        )
+        try:
+            found = self._cases(files)
+        except Exception as error:  # noqa: BLE001  # a fault of ours costs this study, never the listener
+            problem = f"{Code.E_INTERNAL}: {type(error).__name__} inside the program"
+            if not self._commit(NewResult(SeriesKey(files.study, min(files.series)), "", 0, problem=problem)):
+                return False
+            self._store.mark_evaluated(files)
+            return True
         todo = [series for series in found if self._is_new(SeriesKey(files.study, series.series), series)]
         if todo:
             self._audit("study complete", study=files.study, series=len(files.series), to_score=len(todo))
@@ -89,10 +92,21 @@ class StudyScoring:
             mine = [row for row in rows if row.image == series.series]
             if not self._store.unchanged(files):
                 self._audit("study changed while it was scored", study=files.study)
-                return
+                return True
             if not self._keep(SeriesKey(files.study, series.series), series, mine):
-                return
+                return False
         self._store.mark_evaluated(files)
+        return True
+
+    def _cases(self, files: StudyFiles) -> list[SeriesCases]:
+        description = self._choices.models.descriptions[0]
+        return cases_of_study(
+            self._folder.received,
+            {name: self._store.paths(files, name) for name in files.series},
+            modality=description.modality,
+            region=description.preprocessing.region,
+            find=self._choices.find,
+        )
 
     def _is_new(self, key: SeriesKey, series: SeriesCases) -> bool:
         if series.is_unmarked and not self._choices.report_unmarked:
@@ -112,10 +126,6 @@ class StudyScoring:
 
     def _keep(self, key: SeriesKey, series: SeriesCases, rows: Sequence[ScoreRow]) -> bool:
         """Put a series' result into the outbox; False when the disk has no room for it."""
-        number, before = self._latest.get(key, (0, None))
-        if before is None and {row.code for row in rows} == {Code.E_NO_IMAGES}:
-            self._audit("series has no images", series=str(key))  # scouts, which nobody wants reports of
-            return True
         objects, problem = None, ""
         try:
             objects = self._objects(key, series, rows)
@@ -132,6 +142,12 @@ class StudyScoring:
             objects=objects,
             problem=problem,
         )
+        return self._commit(result)
+
+    def _commit(self, result: NewResult) -> bool:
+        """Make a result durable under the next number of its series; False when the disk has no room for it."""
+        key = result.series
+        number, _ = self._latest.get(key, (0, None))
         try:
             name = self._outbox.commit(result, number=number + 1)
         except OSError as error:
@@ -141,14 +157,14 @@ class StudyScoring:
             return False
         self._latest[key] = (name.number, ResultRecord.read(self._outbox.find(name)))
         self._audit(
-            "series scored" if objects is not None else "no result could be made",
+            "no result could be made" if result.objects is None else "series scored",
             series=str(key),
             result=str(name),
-            images=len(series.files),
-            statuses=",".join(result.statuses),
+            images=result.images,
+            statuses=",".join(result.statuses) or None,
             codes=",".join(code for code in result.codes if code) or None,
             replaces=str(ResultName(key, number)) if number else None,
-            problem=problem or None,
+            problem=result.problem or None,
         )
         return True
 

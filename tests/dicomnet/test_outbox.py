@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pipeline.dicomnet.destinations import Answer, judge_response, judge_status
 from pipeline.dicomnet.listener_folder import ListenerFolder, ResultName, SeriesKey, uid_digest
 from pipeline.dicomnet.outbox import NewResult, Outbox, ResultRecord
 from pipeline.dicomnet.outbox_sender import Backoff, Delivery
+from pipeline.dicomnet.reception import ObjectIdentity, take_in
 from pipeline.dicomnet.results import ResultObjects
 from pipeline.dicomnet.retention import forget_old
 from pipeline.errors import UsageError
@@ -238,3 +240,37 @@ def test_folder_with_other_things_is_refused(tmp_path):
     (tmp_path / "photos").mkdir()
     with pytest.raises(UsageError, match="holds photos and no received/"):
         ListenerFolder(tmp_path).make()
+
+
+def test_full_disk_while_a_delivery_is_noted_has_it_sent_again(folder, monkeypatch):
+    name = Outbox(folder).commit(a_result(), number=1)
+    sending, recorder = delivery(folder, Answer("sent"))
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pipeline.dicomnet.outbox.write_json", full)
+    with pytest.raises(OSError, match="No space"):
+        sending.step(["pacs"])
+    monkeypatch.undo()
+    sending.step(["pacs"])
+    assert len(recorder.sent) == 2
+    assert (folder.archive / str(name)).is_dir()
+
+
+def test_object_that_comes_while_its_study_is_removed_is_kept(folder):
+    """Whoever takes in waits for the removal, and the removal for whoever takes in."""
+    study = make_study(folder, evaluated=True)
+    late = study.stat().st_mtime + 15 * 86_400
+    part = folder.receiving / "late.part"
+    part.write_bytes(b"late")
+    target = ObjectIdentity("1.2", "1.2.1.9", "1.2", "1.2.1", is_own=False)
+    with folder.taking_in(removing=True):
+        taking = threading.Thread(target=take_in, args=(folder, part, target))
+        taking.start()
+        taking.join(0.3)
+        assert taking.is_alive()
+        os.replace(study, folder.receiving / "away.old")
+    taking.join()
+    assert [path.read_bytes() for path in folder.received.rglob("*.dcm")] == [b"late"]
+    assert forget_old(folder, Audit(folder.audit, "test"), days=14, now=late) == 0
