@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.dicomnet.audit import Audit
 from pipeline.dicomnet.case_result import CaseResult
@@ -14,7 +14,7 @@ from pipeline.dicomnet.reported_model import ReportedModel
 from pipeline.dicomnet.results import ResultObjects, result_objects
 from pipeline.dicomnet.series_store import SeriesStore, StudyFiles
 from pipeline.dicomnet.source_series import SourceSeries
-from pipeline.dicomnet.study_cases import FindLesions, SeriesCases, cases_of_study
+from pipeline.dicomnet.study_cases import LesionSearch, SeriesCases, cases_of_study
 from pipeline.errors import CaseError, Code, UnfinishedError
 from pipeline.scoring.ensemble import Ensemble
 from pipeline.scoring.local import WorkerPool
@@ -36,7 +36,7 @@ class ScoringChoices:
 
     models: Ensemble
     reported: ReportedModel
-    find: FindLesions | None = None
+    find: LesionSearch | None = None
     report_unmarked: bool = True
     captures: bool = True
     batch_size: int = 8
@@ -87,6 +87,7 @@ class StudyScoring:
         todo = [series for series in found if self._is_new(SeriesKey(files.study, series.series), series)]
         if todo:
             self._audit("study complete", study=files.study, series=len(files.series), to_score=len(todo))
+        todo = self._searched(todo)
         rows = self._rows(todo)
         for series in todo:
             mine = [row for row in rows if row.image == series.series]
@@ -105,7 +106,7 @@ class StudyScoring:
             {name: self._store.paths(files, name) for name in files.series},
             modality=description.modality,
             region=description.preprocessing.region,
-            find=self._choices.find,
+            detector="" if self._choices.find is None else self._choices.find.digest,
         )
 
     def _is_new(self, key: SeriesKey, series: SeriesCases) -> bool:
@@ -119,6 +120,15 @@ class StudyScoring:
             self._audit("series waits for objects that were removed", series=str(key), images=len(series.files))
             return False
         return last.inputs != series.digest
+
+    def _searched(self, todo: Sequence[SeriesCases]) -> list[SeriesCases]:
+        """The series with the lesions that the detector finds in those that nothing marks."""
+        unmarked = [series for series in todo if series.detector]
+        if self._choices.find is None or not unmarked:
+            return list(todo)
+        found = self._choices.find.search([series.cases[0] for series in unmarked])
+        cases = {series.series: tuple(lesions) for series, lesions in zip(unmarked, found, strict=True)}
+        return [replace(series, cases=cases.get(series.series, series.cases)) for series in todo]
 
     def _rows(self, todo: Sequence[SeriesCases]) -> list[ScoreRow]:
         cases = [case for series in todo for case in series.cases]

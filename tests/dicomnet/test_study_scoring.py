@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from dicom_network import write_mark, write_study
+from dicom_network import CENTER_LPS, write_mark, write_study
 from dicom_writing import ct_slice, save
 from pydicom import dcmread
 from tiny_models import write_model
@@ -255,3 +256,39 @@ def test_fault_of_ours_costs_one_result_and_is_said(bench, tmp_path, monkeypatch
     assert record.problem == "E_INTERNAL: ZeroDivisionError inside the program"
     assert bench.turn()
     assert len(bench.results("errors")) == 1
+
+
+class Detector:
+    """Finds one lesion in the phantom's block, each time a little elsewhere."""
+
+    digest = "detector"
+
+    def __init__(self):
+        self.searched = 0
+
+    def search(self, scans):
+        self.searched += len(scans)
+        x, y, z = CENTER_LPS
+        center = (-x, -y, z + 0.01 * self.searched)
+        return [[replace(scan, case_id=f"{scan.case_id}#1", center_mm=center)] for scan in scans]
+
+
+def test_detector_searches_what_nothing_marks_and_once(tmp_path, model):
+    detector = Detector()
+    bench = Bench(tmp_path, model, find=detector)
+    bench.receive(write_study(tmp_path / "unmarked", 1, marked=False), write_study(tmp_path / "marked", 2))
+    bench.turn()
+    assert detector.searched == 1
+    assert [record.statuses for record in bench.results()] == [("scored",)] * 2
+    for mark in bench.folder.received.rglob("evaluated.json"):
+        mark.unlink()  # as when it was killed just before
+    bench.restart()
+    bench.turn()
+    assert detector.searched == 1
+    assert len(bench.results()) == 2
+    study = tmp_path / "unmarked"
+    write_mark(study / "mark.dcm", study)
+    bench.receive(study / "mark.dcm")
+    bench.turn()
+    assert detector.searched == 1
+    assert sorted(record.replaces or 0 for record in bench.results()) == [0, 0, 1]
