@@ -37,10 +37,13 @@ def lesion_captures(results: Sequence[CaseResult], series: SourceSeries, model: 
     images: list[Dataset] = []
     missing: dict[str, str] = {}
     for number, result in enumerate(results, start=1):
-        if series.scan is None or not result.is_scored or result.center_mm is None:
+        region_mm = model.region_around(result.diameter_mm)
+        if series.scan is None or not result.is_scored or result.center_mm is None or region_mm is None:
             continue
+        width_mm = max(*region_mm, 2 * (result.diameter_mm or 0.0))
+        place = f"Lesion {number} of {len(results)}; planes through its centre, {width_mm:.0f} mm wide"
         try:
-            pixels = lesion_picture(series.scan, result, model, number=number, count=len(results))
+            pixels = lesion_picture(series.scan, result, model, width_mm=width_mm, place=place)
         except CaseError as error:
             missing[result.case_id] = f"{error.code}: {error.reason}"
         else:
@@ -73,7 +76,7 @@ def _capture(pixels: Pixels, number: int, result: CaseResult, series: SourceSeri
     capture.DerivationDescription = (
         "Three planes through a lesion's centre; the probability of malignancy and a disclaimer are drawn in"
     )
-    capture.SourceImageSequence = [_reference(image) for image in series.images_near(result.center_mm, 0.0)]
+    capture.SourceImageSequence = [_reference(image) for image in series.images_in(result.center_mm, (0.0, 0.0, 0.0))]
     return capture
 
 

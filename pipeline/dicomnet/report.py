@@ -121,11 +121,12 @@ def _observer(model: ReportedModel) -> sr.ObservationContext:
 def _group(
     result: CaseResult, series: SourceSeries, model: ReportedModel, missing_picture: str | None
 ) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations | sr.MeasurementsAndQualitativeEvaluations:
-    point = _point(result, series)
+    is_lesion = result.center_mm is not None and model.region_mm is not None
+    point = _point(result, series) if is_lesion else None
     what: dict[str, Any] = {
         "tracking_identifier": sr.TrackingIdentifier(tracking_uid(result, series), result.case_id),
         "algorithm_id": _algorithm(model),
-        "finding_type": None if result.center_mm is None else codes.SCT.Lesion,
+        "finding_type": codes.SCT.Lesion if is_lesion else None,
         "measurements": list(_measurements(result, series, model)),
         "qualitative_evaluations": [
             sr.QualitativeEvaluation(
@@ -188,9 +189,10 @@ def _measurements(result: CaseResult, series: SourceSeries, model: ReportedModel
 
 def _used(result: CaseResult, series: SourceSeries, model: ReportedModel) -> tuple[SourceImage, ...]:
     """The slices that the model saw: all of them, or those that the region around the lesion reaches."""
-    if result.center_mm is None or model.region_mm is None:
+    region_mm = model.region_around(result.diameter_mm)
+    if result.center_mm is None or region_mm is None:
         return series.images
-    return series.images_near(result.center_mm, max(model.region_mm) / 2)
+    return series.images_in(result.center_mm, region_mm)
 
 
 def _frames(image: SourceImage) -> list[int] | None:

@@ -66,10 +66,10 @@ def result_objects(
         CaseError: E_SLICE_UNREADABLE when the images are not those that were scored.
     """
     _require_scored_images(results, series)
-    with quiet():  # warnings of pydicom may quote the header's values
-        captures = lesion_captures(results, series, model)
-        report = structured_report(results, series, model, missing_pictures=captures.missing, replaces=replaces)
-        made_at = max(datetime.fromisoformat(result.scored_at) for result in results)
+    captures = lesion_captures(results, series, model)
+    report = structured_report(results, series, model, missing_pictures=captures.missing, replaces=replaces)
+    made_at = max(datetime.fromisoformat(result.scored_at) for result in results)
+    with quiet():  # pydicom's warnings quote values that break a rule
         for data in (*captures.images, report):
             _settle(data, series, made_at)
     return ResultObjects(report, captures.images)

@@ -69,7 +69,7 @@ def require_dicom_results() -> None:
     Raises:
         UsageError: naming the package.
     """
-    require_dicom_packages("DICOM results", "highdicom")
+    require_dicom_packages("writing DICOM results", "highdicom")
 
 
 def report_dicom(scores: Path, source: str, out: Path, *, lesions: tuple[Path, ...] = ()) -> DicomReporting:

@@ -173,7 +173,7 @@ def test_what_is_no_folder_of_scores_is_refused_in_one_line(model, workspace, ca
 def test_a_missing_package_is_said_before_anything_is_scored(model, workspace, monkeypatch, capsys):
     manifest = write_study(workspace / "study")
     monkeypatch.setitem(sys.modules, "highdicom", None)
-    says = "DICOM results needs highdicom; install it with: pip install 'malignancy-pipeline[dicom]'"
+    says = "writing DICOM results needs highdicom; install it with: pip install 'malignancy-pipeline[dicom]'"
     for arguments in (
         ["score", model, str(manifest), "--out", "scores", "--dicom-results", "objects"],
         ["report-dicom", "scores", str(manifest), "--out", "objects"],
