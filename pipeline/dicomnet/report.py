@@ -222,6 +222,7 @@ def _evaluations(results: Sequence[CaseResult], model: ReportedModel) -> sr.Cont
         _text(concepts.COMMENT, wording.DISCLAIMER),
         _text(concepts.LABEL_SOURCE, model.label_source),
         _text(concepts.INTENSITIES, model.intensities),
+        _text(concepts.CALIBRATION, model.calibration),
     ]
     if model.refer_zone is not None:
         items.append(_text(concepts.REFER_ZONE, model.refer_zone))

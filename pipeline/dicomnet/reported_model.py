@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pipeline.cases.case import Point
 from pipeline.config.inputs import Limits, Modality, Preprocessing, Section, Zoom
 from pipeline.errors import UsageError
+from pipeline.evaluation.calibration.calibrator import Calibrator
 from pipeline.evaluation.decisions.operating_points import OperatingPoint
 from pipeline.evaluation.decisions.refer_zone import ReferZone
 from pipeline.scoring.model_description import ModelDescription
@@ -25,6 +26,7 @@ class ReportedModel(Section):
         findings: what probabilities are of; the first is malignancy.
         label_source: whose opinion or which test the labels are.
         intensities: ``real`` or ``simulated``.
+        calibration: how probabilities were calibrated; of several networks each way once.
         modality: as configured.
         operating_points: of each finding, as in ``model.json``; empty for several models, whose mean decides.
         refer_zone: which probabilities are left to a human; None without a zone.
@@ -39,6 +41,7 @@ class ReportedModel(Section):
     findings: tuple[str, ...]
     label_source: str
     intensities: Literal["real", "simulated"]
+    calibration: str
     modality: Modality
     operating_points: tuple[dict[str, Any], ...]
     refer_zone: str | None
@@ -51,6 +54,7 @@ class ReportedModel(Section):
     def of(cls, models: Sequence[ModelDescription], identity: ModelIdentity) -> Self:
         """From the descriptions of the models that score together and what their rows call them."""
         first = models[0]
+        calibrators = [Calibrator.from_json(dict(member.calibrator)) for model in models for member in model.members]
         zone = None if first.refer_zone is None else ReferZone.from_json(first.refer_zone).describe()
         return cls(
             name=identity.model,
@@ -58,6 +62,7 @@ class ReportedModel(Section):
             findings=first.findings,
             label_source=first.label.source,
             intensities=first.label.intensities,
+            calibration=", ".join(dict.fromkeys(calibrator.describe() for calibrator in calibrators)),
             modality=first.modality,
             operating_points=first.operating_points if len(models) == 1 else (),
             refer_zone=zone,

@@ -112,6 +112,15 @@ def test_highdicom_reads_back_what_was_scored(series, tmp_path):
     assert ("Algorithm Parameters", f"model digest (SHA-256): {reported_model().digest}") in said
 
 
+def test_a_report_says_what_its_probabilities_rest_on(series):
+    report = result_objects(KINDS["two findings"][0], series, TWO_FINDINGS).report
+    said = {item.ConceptNameCodeSequence[0].CodeMeaning: item.TextValue for item in nested(report, "TEXT")}
+    assert said["What the model's labels are from"] == "made up"
+    assert said["Intensities that the model was trained on"] == "simulated"
+    assert said["How probabilities were calibrated"] == "temperature 1.5"
+    assert said["Probabilities left to a human"] == "0.2 to 0.4"
+
+
 def test_a_number_too_long_for_its_text_is_exact_beside_it(series, tmp_path):
     """A decimal string has 16 characters; the same value stands as a double, too."""
     result = case_result(probability=1.2345678901234567e-10)
