@@ -19,6 +19,7 @@ from pipeline.dicomnet.reported_model import ReportedModel
 from pipeline.errors import CaseError, Code, UsageError
 from pipeline.files import read_json
 from pipeline.imaging.checks import within_root
+from pipeline.progress import ProgressReport
 
 _SHOWN = 5  # series without objects that are named
 
@@ -95,11 +96,13 @@ def report_dicom(scores: Path, source: str, out: Path, *, lesions: tuple[Path, .
     result = DicomReporting(out)
     series = _by_series(inputs, rows, result)
     result.rows_without_case = len(rows)
-    for cases in series.values():
-        try:
-            _report_series(cases, model, inputs.root, result)
-        except CaseError as error:
-            result.refused.append(error)
+    with ProgressReport("series reported", total=len(series)) as progress:
+        for cases in series.values():
+            try:
+                _report_series(cases, model, inputs.root, result)
+            except CaseError as error:
+                result.refused.append(error)
+            progress.advance(f"{len(result.refused)} without a report")
     return result
 
 
