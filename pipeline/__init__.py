@@ -21,6 +21,7 @@ __all__ = [
     "check",
     "evaluate",
     "evaluate_detector",
+    "find",
     "load_model",
     "score",
     "train",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.jobs.audit import AuditResult
     from pipeline.jobs.check import CheckResult
     from pipeline.jobs.evaluate_detector import DetectionResult
+    from pipeline.jobs.find import FindingResult
     from pipeline.jobs.score import ScoringResult
     from pipeline.scoring.model_directory import Model
     from pipeline.workflow.detection.train_detector import DetectorTrainingResult
@@ -199,6 +200,38 @@ def score(
     several = not isinstance(model, str | Path | LoadedModel)
     names = [_name(one) for one in model] if several else [_name(model)]  # type: ignore[union-attr,arg-type]
     return job(",".join(names), str(source), Path(out), ScoreOptions(**options))
+
+
+def find(
+    detector: str | Path,
+    source: str | Path,
+    *,
+    out: str | Path,
+    classifier: str | Path | LoadedModel | None = None,
+    **options: Any,
+) -> FindingResult:
+    """Find lesions in whole scans, and score each with a classifier; a killed run goes on when called again.
+
+    Args:
+        detector: a detector's directory, or an MLflow model URI.
+        source: manifest, folder searched for scans, one scan, or a URL of these.
+        out: output folder.
+        classifier: scores each candidate; None searches alone.
+        options: as in ``pipeline.jobs.score.ScoreOptions``: ``workers``, ``engine``, ``timeout_seconds``, ``track``, …
+
+    Returns:
+        ``candidates`` and ``scans`` (DataFrames, one row a candidate and one a scan), ``scores`` with a classifier, and
+        ``summary``.
+
+    Raises:
+        UsageError: when the folder holds rows of another model or source, or inputs have changed.
+        UnfinishedError: when too many scans failed, or golden scans drifted.
+    """
+    from pipeline.jobs.find import find as job
+    from pipeline.jobs.score import ScoreOptions
+
+    classifiers = None if classifier is None else _name(classifier)
+    return job(str(detector), str(source), Path(out), ScoreOptions(**options), classifiers=classifiers)
 
 
 def evaluate(

@@ -1,8 +1,4 @@
-"""Small simulated chests with bright balls in the lung, and a detector that finds them, for tests of finding.
-
-The detector is an ordinary one whose weights are set by hand: it answers to how bright a ball's middle is against its
-surroundings, so that what it finds is known without a training.
-"""
+"""Small simulated chests with bright balls in the lung, for tests of finding."""
 
 from __future__ import annotations
 
@@ -12,11 +8,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-LPS = ((-1, 0, 0), (0, -1, 0), (0, 0, 1))
+Ball = tuple[tuple[float, float, float], float]  # RAS centre and diameter in mm
 
 
-def chest(balls: Sequence[tuple[tuple[float, float, float], float]], *, spacing=(1.5, 1.5, 2.0), noise=15.0, seed=0):
-    """Voxels (X, Y, Z) in HU and affine of a chest with balls (RAS centre in mm, diameter) in its lung; stored LPS."""
+def chest(balls: Sequence[Ball], *, spacing=(1.5, 1.5, 2.0), noise=15.0, seed=0):
+    """Voxels (X, Y, Z) in HU and affine of a chest with balls in its lung, stored as L, P, S."""
     shape = tuple(round(side / mm) for side, mm in zip((180, 150, 140), spacing, strict=True))
     affine = np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])
     affine[:3, 3] = [spacing[0] * (shape[0] - 1) / 2, spacing[1] * (shape[1] - 1) / 2, -spacing[2] * (shape[2] - 1) / 2]
@@ -32,7 +28,7 @@ def chest(balls: Sequence[tuple[tuple[float, float, float], float]], *, spacing=
     return hu, affine
 
 
-def write_chest(path: Path, balls: Sequence[tuple[tuple[float, float, float], float]], **settings) -> Path:
+def write_chest(path: Path, balls: Sequence[Ball], **settings) -> Path:
     """A chest as a NIfTI file."""
     hu, affine = chest(balls, **settings)
     nib.save(nib.Nifti1Image(np.rint(hu).astype(np.int16), affine), path)

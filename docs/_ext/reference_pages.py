@@ -25,8 +25,7 @@ COMMANDS = (
 )
 CONFIGURATION = (
     "A configuration is one YAML file; unknown keys are refused. On the command line, `section.key=value` overrides a "
-    "key. Keys without a default must be given. Sections called detection are those of a detector, with "
-    "`task: detection`.\n"
+    "key. Keys without a default must be given. Those of a detector (`task: detection`) stand last.\n"
 )
 CODES = (
     "`E_` codes reject a case: its row has no probability. `W_` codes flag it: it is scored. The row's reason names "
@@ -92,10 +91,9 @@ def configuration_page() -> str:
         "# Configuration\n",
         CONFIGURATION,
     ]
-    titled = [(title or "top level", model) for title, model in sections(Config)]
-    titled += [(f"detection: {title or 'top level'}", model) for title, model in sections(DetectionConfig)]
-    for title, model in titled:
-        parts += [f"## {title}\n", f"{' '.join((model.__doc__ or '').split())}\n"]
+    detection = [(f"detection: {title or 'top level'}", model) for title, model in sections(DetectionConfig)]
+    for title, model in [*sections(Config), *detection]:
+        parts += [f"## {title or 'top level'}\n", f"{' '.join((model.__doc__ or '').split())}\n"]
         parts += ["| key | type | default | meaning |", "|---|---|---|---|"]
         parts += [
             f"| `{name}` | {type_name(field.annotation)} | {default_text(field)} | {field.description} |"

@@ -34,6 +34,7 @@ class Inputs:
         total: how many cases there are; None for a folder, which is not searched twice to be counted.
         repeated_rows: rows of a manifest that repeat an earlier one.
         digest: of the manifest's bytes; None without one.
+        columns: of the manifest, those that say something else than what every manifest does.
         facts: what a manifest says of its labels and scans.
         skipped: files of a searched folder that are plainly not scans, by suffix; complete after a listing.
     """
@@ -44,6 +45,7 @@ class Inputs:
     total: int | None = None
     repeated_rows: int = 0
     digest: str | None = None
+    columns: tuple[str, ...] = ()
     facts: TableFacts = field(default_factory=TableFacts)
     skipped: Counter[str] = field(default_factory=Counter)
 
@@ -88,6 +90,7 @@ def read_inputs(source: str | Path) -> Inputs:
             total=len(manifest.cases),
             repeated_rows=manifest.repeated_rows,
             digest=manifest.digest,
+            columns=manifest.columns,
             facts=manifest.facts,
         )
     if not path.exists():
@@ -110,6 +113,7 @@ def _read_remote_inputs(url: str) -> Inputs:
             total=len(manifest.cases),
             repeated_rows=manifest.repeated_rows,
             digest=manifest.digest,
+            columns=manifest.columns,
         )
     cases = find_remote_cases(url)
     return Inputs(lambda _: (cases,), source, total=1) if isinstance(cases, Case) else Inputs(cases, source)

@@ -14,7 +14,7 @@ from pathlib import Path
 from pipeline.cases.case import RESERVED_COLUMNS, TEXT_COLUMNS, ZERO_AND_ONE, Case, case_from_record
 from pipeline.cases.ids import plain_id
 from pipeline.cases.label_words import LabelWords
-from pipeline.cases.table_facts import TableFacts, collect_facts, facts_path, read_facts_file
+from pipeline.cases.table_facts import TableFacts, collect_facts, facts_path, images_root, read_facts_file
 from pipeline.cases.table_faults import check_case_ids, table_faults
 from pipeline.cases.tables.table import Table, read_table, with_decimal_points
 from pipeline.errors import Code, TableError
@@ -29,7 +29,7 @@ class Manifest:
 
     Attributes:
         path: the file.
-        root: its folder; every image lies under it.
+        root: every image lies under it: the table's folder, or the one that the file about it names.
         cases: in the order of the rows, repeated rows once.
         columns: names of the extra columns.
         digest: hex SHA-256 of the file's bytes, and of the file about it where there is one.
@@ -76,7 +76,7 @@ def read_manifest(path: Path, extra_columns: Path | None = None, *, words: Label
         raise TableError(Code.E_NO_ROWS, path, "has a header and no rows; add one row a case")
     facts = read_facts_file(path)
     values, word_fault = _label_values(table, words or LabelWords(facts.positive_label, facts.negative_label))
-    root = path.resolve().parent
+    root = images_root(path, facts)
     cases = tuple(case_from_record(record, row=row, root=root, labels=values) for row, record in records)
     check_case_ids(path, cases, given="case_id" in table.header)
     manifest = Manifest(

@@ -6,6 +6,8 @@ columns ``label_source`` and ``intensities``. So a model is not judged on anothe
 
 from __future__ import annotations
 
+import os
+import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from pipeline.cases.case import Case
-from pipeline.config.inputs import LabelSource, Section, Words
+from pipeline.config.inputs import FilePath, Section, SourceText, Words
 from pipeline.config.plain_yaml import parse_yaml
 from pipeline.errors import Code, TableError
 
@@ -27,10 +29,13 @@ _VALUES = ("real", "simulated")
 class FactsFile(Section):
     """The file beside a table."""
 
-    label_source: LabelSource | None = Field(None, description="whose opinion or which test the label is")
+    label_source: SourceText | None = Field(None, description="whose opinion or which test the label is")
     intensities: Literal["real", "simulated"] | None = None
     positive_label: Words = Field((), description="words that mean malignant")
     negative_label: Words = Field((), description="words that mean benign; what is neither stays unlabelled")
+    images_root: FilePath | None = Field(
+        None, description="folder that the images lie in, where that is not the table's; of tables made by this program"
+    )
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,29 @@ def read_facts_file(table: Path) -> FactsFile:
         raise TableError(
             Code.E_FORMAT, path, f"{key}: {error.errors()[0]['msg'].lower()}; a table's own file holds {names}"
         ) from None
+
+
+def images_root(table: Path, facts: FactsFile) -> Path:
+    """The folder that paths in a table start from and that no image may leave: the table's, or what its file names.
+
+    A table could otherwise reach any file of whoever reads it. So another folder is accepted only where the file that
+    names it belongs to the user, and nobody else could have written it.
+
+    Raises:
+        TableError: E_PERMISSION, when that is not so.
+    """
+    if facts.images_root is None:
+        return table.resolve().parent
+    path = facts_path(table)
+    status = path.stat()
+    if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or path.is_symlink():
+        raise TableError(
+            Code.E_PERMISSION,
+            path,
+            "names images_root, which is followed only in a file of your own that nobody else may write; "
+            "make it yours (chown, chmod 600), or copy the table to its images",
+        )
+    return facts.images_root.resolve()
 
 
 def collect_facts(path: Path, facts: FactsFile, cases: Iterable[Case]) -> TableFacts:

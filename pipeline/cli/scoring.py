@@ -10,6 +10,7 @@ import typer
 
 from pipeline.cli.options import LesionSources
 from pipeline.console import print_summary
+from pipeline.errors import UsageError
 
 
 def score(
@@ -45,6 +46,10 @@ def score(
     dicom_results: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write a DICOM report and pictures of each series there, too.")
     ] = None,
+    find: Annotated[
+        str | None,
+        typer.Option(metavar="DETECTOR", help="Search whole scans with this detector, and score what it finds."),
+    ] = None,
     track: Annotated[bool, typer.Option(help="Log the run to MLflow.")] = True,
 ) -> None:
     """Score every scan: one row each, with a calibrated probability or the reason why there is none."""
@@ -55,6 +60,8 @@ def score(
         require_dicom_results()
     from pipeline.scoring.worker_server import start_server_early
 
+    if find is not None and dicom_results is not None:
+        raise UsageError("--dicom-results and --find: reports of candidates are not written; leave one out")
     if engine == "local":
         start_server_early(model, source, out, restart=restart)
     from pipeline.jobs.score import ScoreOptions
@@ -72,6 +79,7 @@ def score(
         min_age_seconds=min_age,
         drift_alert=drift_alert,
         lesions=tuple(lesions or ()),
+        find=find,
         track=track,
     )
     result = job(model, source, out, options)
@@ -136,3 +144,49 @@ def serve(
 
 def _print_address(url: str) -> None:
     print_summary(f"{url} (POST {url}/v1/score; {url}/docs says how; Ctrl-C ends it)")
+
+
+def find(
+    detector: Annotated[str, typer.Argument(help="Detector's directory or MLflow model URI.")],
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT", help="Manifest, folder searched for scans, one scan, or a URL of these.")
+    ],
+    out: Annotated[Path, typer.Option(help="Output folder; an earlier run into it is continued.")],
+    engine: Annotated[Literal["local", "ray"], typer.Option(help="ray: RAY_ADDRESS, or a local cluster.")] = "local",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes or actors; one per core by default.")] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one scan may take to be read.")] = 300.0,
+    restart: Annotated[bool, typer.Option("--restart", help="Set aside the rows that --out holds.")] = False,
+    rescore_changed: Annotated[
+        bool, typer.Option("--rescore-changed", help="Search inputs again that changed since they were searched.")
+    ] = False,
+    max_failure_rate: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Stop, exit 3, when a larger share of 50 scans or more is not searched."),
+    ] = 1.0,
+    accept_rejects: Annotated[
+        float, typer.Option(min=0, max=1, help="Exit 0 up to this share of scans that are not searched.")
+    ] = 0.0,
+    min_age: Annotated[float, typer.Option(min=0, help="Leave files younger than these seconds for later.")] = 0.0,
+    track: Annotated[bool, typer.Option(help="Log the run to MLflow.")] = True,
+) -> None:
+    """Find lesions in whole scans: one row a candidate, a table that `score` takes, and one row a scan."""
+    from pipeline.scoring.worker_server import start_server_early
+
+    if engine == "local":
+        start_server_early(detector, source, out, restart=restart)
+    from pipeline.jobs.find import find as job
+    from pipeline.jobs.score import ScoreOptions
+
+    options = ScoreOptions(
+        engine=engine,
+        workers=workers,
+        timeout_seconds=timeout,
+        restart=restart,
+        rescore_changed=rescore_changed,
+        max_failure_rate=max_failure_rate,
+        min_age_seconds=min_age,
+        track=track,
+    )
+    result = job(detector, source, out, options)
+    print_summary(result.summary_text)
+    raise typer.Exit(int(result.summary["unscored_share"] > accept_rejects))

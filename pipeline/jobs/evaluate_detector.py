@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,15 +21,16 @@ from pipeline.scoring.engine import score_cases
 from pipeline.scoring.finding.detector_copy import copy_with_scan_probability
 from pipeline.scoring.finding.detector_directory import LoadedDetector, load_detector
 from pipeline.scoring.finding.finder import Finder
+from pipeline.scoring.finding.scan_worker import ScanWorker
 from pipeline.scoring.model_directory import Model, load_model
+from pipeline.scoring.rows import ModelIdentity
 from pipeline.scoring.scorer import Scorer
 from pipeline.tracking.registry import model_folder
 from pipeline.workflow.detection.candidate_pictures import GridScan, candidate_pictures
-from pipeline.workflow.detection.chosen_scans import ChosenScans, choose_scans
+from pipeline.workflow.detection.chosen_scans import ChosenScans, choose_judged_scans
 from pipeline.workflow.detection.detection_files import DetectionSources, detection_text, write_detection
 from pipeline.workflow.detection.judge_detector import JudgedScans, judge_searches, with_scan_probability
-from pipeline.workflow.detection.search_scans import Searches, search_scans
-from pipeline.workflow.detection.second_stage import classify_scans, fit_on_scans, judge_at_both_centres
+from pipeline.workflow.detection.second_stage import fit_on_scans, judge_at_both_centres, search_and_classify
 from pipeline.workflow.judging.table_truth import truth_differences
 
 _RESAMPLES = 2000
@@ -118,16 +119,12 @@ def evaluate_detector(
     source = model_folder(detector_name, Tracking())
     detector = load_detector(source)
     classifier = None if options.classifier is None else load_model(model_folder(options.classifier, Tracking()))
-    chosen = choose_scans(
+    chosen = choose_judged_scans(
         table, detector.description.patients, None if classifier is None else classifier.description.patients
     )
     _require_lesions(table, chosen.judged)
     finder = Finder(detector, root=table.root)
-
-    def search(cases: Sequence[Case]) -> Searches:
-        return search_scans(lambda case: finder.search(case).candidates, table, cases)
-
-    judged, fitted = _judge(search, table, chosen, detector, classifier, options.resamples)
+    judged, fitted = _judge(finder, table, chosen, classifier, options.resamples)
     sources = _sources(detector, classifier, table, chosen, judged)
     if options.pictures:
         sources = replace(sources, pictures=candidate_pictures(judged, lambda case: _grid_scan(finder, case)))
@@ -137,20 +134,25 @@ def evaluate_detector(
             assert judged.scan_probability is not None  # that is what was fitted
             copy_with_scan_probability(source, folder / DETECTOR_FOLDER, judged.scan_probability)
     rejected = tuple((case.case_id, str(error.code), error.reason) for case, error in judged.searches.rejected)
-    lines = [*detection_text(sources), *sources.differences]
-    lines += [f"{count} scans of {reason} were left out" for reason, count in chosen.left_out.items()]
-    lines += [one_line(f"rejected {scan_id}: {code}: {reason}") for scan_id, code, reason in rejected]
-    lines.append(f"report: {out / 'report.html'}")
-    if fitted:
-        lines.append(f"detector: {out / DETECTOR_FOLDER}")
     return DetectionResult(
         folder=out,
         evaluation=judged.evaluation,
         scan_probability=judged.scan_probability,
         detector=out / DETECTOR_FOLDER if fitted else None,
         rejected=rejected,
-        summary="\n".join(lines),
+        summary="\n".join([*_summary(sources, chosen, rejected), *_places(out, fitted=fitted)]),
     )
+
+
+def _summary(sources: DetectionSources, chosen: ChosenScans, rejected: Sequence[tuple[str, str, str]]) -> list[str]:
+    lines = [*detection_text(sources), *sources.differences]
+    lines += [f"{count} scans of {reason} were left out" for reason, count in chosen.left_out.items()]
+    return lines + [one_line(f"rejected {scan_id}: {code}: {reason}") for scan_id, code, reason in rejected]
+
+
+def _places(out: Path, *, fitted: bool) -> list[str]:
+    """Where what was written stands."""
+    return [f"report: {out / 'report.html'}", *([f"detector: {out / DETECTOR_FOLDER}"] if fitted else [])]
 
 
 def _require_lesions(table: ScanTable, scans: Sequence[Case]) -> None:
@@ -163,36 +165,32 @@ def _require_lesions(table: ScanTable, scans: Sequence[Case]) -> None:
 
 
 def _judge(
-    search: Callable[[Sequence[Case]], Searches],
-    table: ScanTable,
-    chosen: ChosenScans,
-    detector: LoadedDetector,
-    classifier: Model | None,
-    resamples: int,
+    finder: Finder, table: ScanTable, chosen: ChosenScans, classifier: Model | None, resamples: int
 ) -> tuple[JudgedScans, bool]:
     """What was found on the judged scans, and whether the probability of a scan was fitted here."""
-    searches = search(chosen.judged)
-    judged = judge_searches(searches, resamples=resamples)
-    if classifier is None:
+    detector = finder.detector
+    digests = detector.description.digests
+    scorer = None if classifier is None else Scorer(classifier, root=table.root)
+    worker = ScanWorker(finder, ModelIdentity(detector.label, digests.model, digests.preprocessing), scorer)
+    classified = search_and_classify(worker, table, chosen.judged)
+    judged = judge_searches(classified.searches, resamples=resamples)
+    if classifier is None or scorer is None:
         return judged, False
-    classify = _classify(classifier, table.root)
-    classified = classify_scans(classify, searches)
+
+    def classify(cases: Sequence[Case]) -> list[float | None]:
+        return [row.probability for row in score_cases(scorer, cases)]
+
     stage = judge_at_both_centres(classify, table, classified, judged.matches, resamples=resamples)
     judged = replace(judged, classified=classified, second_stage=stage)
     digest, known = classifier.description.digests.model, detector.scan_probability
     fitted = known if known is not None and known.classifier_digest == digest else None
     if fitted is None:
         try:
-            held_out = classify_scans(classify, search(chosen.calibration))
+            held_out = search_and_classify(worker, table, chosen.calibration)
             fitted = fit_on_scans(held_out, classifier_digest=digest)
         except CalibrationError as error:
             return replace(judged, no_scan_probability=str(error)), False
     return with_scan_probability(judged, classified, fitted), fitted is not known
-
-
-def _classify(classifier: Model, root: Path) -> Callable[[Sequence[Case]], list[float | None]]:
-    scorer = Scorer(classifier, root=root)
-    return lambda cases: [row.probability for row in score_cases(scorer, cases)]
 
 
 def _sources(

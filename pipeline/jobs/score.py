@@ -2,76 +2,39 @@
 
 from __future__ import annotations
 
-import errno
-import itertools
-import os
 import sys
-from collections import Counter
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pipeline.cases.case import Case
 from pipeline.cases.inputs import Arrived, Inputs, read_inputs
 from pipeline.console import one_line
-from pipeline.errors import ModelError, UnfinishedError, UsageError
+from pipeline.errors import UsageError
 from pipeline.files import private_folder, read_json, write_json, write_text
-from pipeline.progress import ProgressReport
-from pipeline.scoring.backends import Backend
 from pipeline.scoring.ensemble import Ensemble
-from pipeline.scoring.local import score_in_processes
 from pipeline.scoring.lock import exclusive
-from pipeline.scoring.model_description import JSON_NAME, ModelDescription
+from pipeline.scoring.model_description import ModelDescription
 from pipeline.scoring.model_verification import verify_model
 from pipeline.scoring.output_folder import require_own
-from pipeline.scoring.rows import STATUSES, ModelIdentity, ScoreRow, ScoreTables, now
+from pipeline.scoring.rows import ScoreTables, now
 from pipeline.scoring.sink import RunHeader, Sink
 from pipeline.scoring.workers import ScorerSetup
 from pipeline.tracking.registry import model_folders
 from pipeline.tracking.scoring_runs import load_in_background, record_scoring
 from pipeline.workflow.learning.resumption import compare_with_input
 from pipeline.workflow.reporting.scoring_summary import ScoringRun, scoring_summary, summarise
+from pipeline.workflow.scoring_run import ScoreOptions as ScoreOptions
+from pipeline.workflow.scoring_run import (
+    collect,
+    engine_rows,
+    require_no_other_use,
+    require_unchanged,
+    saying_what_a_full_disk_keeps,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_TOO_EARLY = 50  # rows before which a failure rate says nothing
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreOptions:
-    """How to score.
-
-    Attributes:
-        engine: ``local`` processes, or ``ray``.
-        workers: processes or Ray actors; one per core by default.
-        batch_size: cases that go through the network together.
-        backend: how the networks are run.
-        timeout_seconds: that one scan may take to be read.
-        restart: set aside the rows that the output folder holds.
-        rescore_changed: score inputs again that have changed since they were scored, instead of refusing.
-        max_failure_rate: share of rejected and failed rows, of at least 50 of this run, at which it stops, exit code 3.
-        min_age_seconds: files younger than this are left for a later run.
-        drift_alert: population stability index, less what chance adds to it, from which a clear shift is an alert.
-        lesions: annotation files or folders that lesion centres are taken from.
-        track: log the run to MLflow.
-    """
-
-    engine: Literal["local", "ray"] = "local"
-    workers: int | None = None
-    batch_size: int = 8
-    backend: Backend = "eager"
-    timeout_seconds: float = 300.0
-    restart: bool = False
-    rescore_changed: bool = False
-    max_failure_rate: float = 1.0
-    min_age_seconds: float = 0.0
-    drift_alert: float = 0.1
-    lesions: tuple[Path, ...] = ()
-    track: bool = True
 
 
 @dataclass(frozen=True)
@@ -90,10 +53,17 @@ class ScoringResult:
 
     @property
     def rows(self) -> pd.DataFrame:
-        """Score rows, one an input, those of earlier runs into the folder among them."""
+        """Score rows, one an input (with a detector, a candidate), those of earlier runs among them."""
         import pandas as pd
 
         return pd.read_parquet(self.folder / "scores.parquet")
+
+    @property
+    def scans(self) -> pd.DataFrame:
+        """With a detector, one row a scan; see `pipeline.scoring.finding.scan_tables`."""
+        import pandas as pd
+
+        return pd.read_parquet(self.folder / "scans.parquet")
 
 
 def score(model_names: str, source: str, out: Path, options: ScoreOptions | None = None) -> ScoringResult:
@@ -110,31 +80,29 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions | None
         UnfinishedError: when too many cases failed, or golden scans drifted.
     """
     options = options or ScoreOptions()
+    if options.find is not None:
+        return _found_and_scored(model_names, source, out, options)
     inputs = read_inputs(source)
     folders = model_folders(model_names)
     models = Ensemble.of([verify_model(folder) for folder in folders])
     setup = ScorerSetup.on_this_machine(folders, root=inputs.root, backend=options.backend, workers=options.workers)
     identity = models.identity(options.backend)
     header = RunHeader(identity, models.member_columns, inputs.source, models.threshold)
-    _require_no_other_use(out)
+    require_no_other_use(out)
     inputs = _located(inputs, options.lesions, models.descriptions[0])
     private_folder(out)
     require_own(out)
     started, clock = now(), perf_counter()
-    with exclusive(out), _saying_what_a_full_disk_keeps(out):
+    with exclusive(out), saying_what_a_full_disk_keeps(out):
         tables = ScoreTables(models.member_columns, models.finding_columns)
         sink = Sink(out, header, tables, restart=options.restart)
         before = compare_with_input(inputs, sink.finished, models.descriptions[0].covariates)
-        if before.changed and not options.rescore_changed:
-            raise UsageError(
-                f"{out}: {len(before.changed)} inputs have changed since they were scored (first: {min(before.changed)}"
-                "); --rescore-changed scores them again, --restart everything"
-            )
+        require_unchanged(before, out, options)
         if options.track:
             load_in_background()
         arrived = Arrived(options.min_age_seconds)
         todo = before.unfinished(arrived(inputs.cases()))
-        new = _collect(_rows(setup, todo, identity, options), sink, inputs, options)
+        new = collect(engine_rows(setup, todo, identity, options), sink, inputs, options)
         # A table says which cases there are; in a folder, scans are moved away once they are scored.
         left = before.gone if inputs.digest else _superseded(out, before.gone, inputs, options)
         sink.leave_out(left)
@@ -160,11 +128,11 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions | None
     return ScoringResult(out, summary, text)
 
 
-def _require_no_other_use(out: Path) -> None:
-    if os.path.lexists(out) and not out.is_dir():
-        raise UsageError(f"--out {out}: is not a folder; name one that exists or can be made")
-    if (out / JSON_NAME).exists():
-        raise UsageError(f"--out {out}: is a model directory; name another folder")
+def _found_and_scored(model_names: str, source: str, out: Path, options: ScoreOptions) -> ScoringResult:
+    from pipeline.jobs.find import find
+
+    found = find(str(options.find), source, out, options, classifiers=model_names)
+    return ScoringResult(found.folder, found.summary, found.summary_text)
 
 
 def _located(inputs: Inputs, sources: tuple[Path, ...], model: ModelDescription) -> Inputs:
@@ -203,66 +171,3 @@ def _case_ids(value: object) -> frozenset[str]:
     if not isinstance(value, list) or not all(isinstance(case_id, str) for case_id in value):
         raise ValueError("expected a list of texts")
     return frozenset(value)
-
-
-@contextmanager
-def _saying_what_a_full_disk_keeps(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise UnfinishedError(
-            f"{out}: the disk is full; rows committed before are kept: free some space and run the same command again"
-        ) from error
-
-
-def _rows(
-    setup: ScorerSetup, cases: Iterator[Case], identity: ModelIdentity, options: ScoreOptions
-) -> Generator[ScoreRow, None, None]:
-    first = next(cases, None)
-    if first is None:  # nothing left to do is said at once, without starting workers for it
-        return
-    engine: Callable[..., Iterator[ScoreRow]] = score_in_processes
-    if options.engine == "ray":
-        from pipeline.scoring.ray_engine import score_on_ray as engine
-    yield from engine(
-        setup,
-        itertools.chain((first,), cases),
-        identity,
-        batch_size=options.batch_size,
-        workers=options.workers,
-        timeout_seconds=options.timeout_seconds,
-    )
-
-
-def _collect(
-    rows: Generator[ScoreRow, None, None], sink: Sink[ScoreRow], inputs: Inputs, options: ScoreOptions
-) -> Counter[str]:
-    """Hand the rows to the sink, show how it goes, and stop when the night is clearly going wrong.
-
-    Returns:
-        New rows by status.
-    """
-    statuses: Counter[str] = Counter()
-    kept = sum(done.kept for done in sink.finished.values())
-    try:
-        with ProgressReport("scans scored", total=inputs.total, done=kept) as report:
-            for row in rows:
-                sink.append(row)
-                statuses[row.status] += 1
-                done = statuses.total()
-                report.advance(", ".join(f"{statuses[name]} {name}" for name in STATUSES if statuses[name]))
-                unscored = statuses["rejected"] + statuses["failed"]
-                if done >= _TOO_EARLY and unscored / done > options.max_failure_rate:
-                    raise UnfinishedError(
-                        f"{unscored} of {done} cases were not scored, above --max-failure-rate "
-                        f"{options.max_failure_rate:g} (last: {row.code}); look at the rows in {sink.folder}/parts"
-                    )
-    except (ModelError, UsageError):  # what only a worker could find out about the model
-        sink.forget_empty()
-        raise
-    finally:
-        rows.close()  # its workers end before the lock is released
-        sink.commit()
-    return statuses

@@ -35,19 +35,39 @@ def score_frame(scorer: Scorer, frame: pd.DataFrame, *, root: Path) -> pd.DataFr
     Raises:
         UsageError: without a column ``image`` or ``image_base64``.
     """
+    with tempfile.TemporaryDirectory(prefix="malignancy-") as name:
+        folder = Path(name).resolve()
+        cases = cases_of_frame(frame, root=root, folder=folder)
+        rows: dict[int, ScoreRow] = {}
+        for place in (root, folder):
+            chosen = [number for number, (_, its_place) in enumerate(cases) if its_place == place]
+            scored = score_cases(scorer.under(place), [cases[number][0] for number in chosen])
+            rows.update(zip(chosen, scored, strict=True))
+    return _frame(scorer, [rows[number] for number in range(len(cases))])
+
+
+def cases_of_frame(frame: pd.DataFrame, *, root: Path, folder: Path) -> list[tuple[Case, Path]]:
+    """The cases of a DataFrame of manifest columns, each with the folder that its image may not leave, in order.
+
+    Args:
+        frame: with ``image`` or ``image_base64`` (`score_frame`).
+        root: folder that relative paths start from.
+        folder: another one, which is given the scans that came as bytes.
+
+    Raises:
+        UsageError: without a column ``image`` or ``image_base64``.
+    """
     if not {"image", BYTES_COLUMN} & {*frame.columns}:
         names = ", ".join(map(str, frame.columns)) or "none"
         raise UsageError(f"a table of cases needs a column 'image' or '{BYTES_COLUMN}'; found {names}")
-    records = [{str(name): _text(value) for name, value in record.items()} for record in frame.to_dict("records")]
-    with tempfile.TemporaryDirectory(prefix="malignancy-") as name:
-        folder = Path(name).resolve()  # holds the scans that came as bytes
-        rows: dict[int, ScoreRow] = {}
-        for has_bytes, place in ((False, root), (True, folder)):
-            chosen = [number for number, record in enumerate(records) if bool(record.get(BYTES_COLUMN)) == has_bytes]
-            read = _case_of_bytes if has_bytes else _case_of_path
-            cases = [read(records[number], row=number + 1, root=place) for number in chosen]
-            rows.update(zip(chosen, score_cases(scorer.under(place), cases), strict=True))
-    return _frame(scorer, [rows[number] for number in range(len(records))])
+    cases = []
+    for row, record in enumerate(frame.to_dict("records"), start=1):
+        texts = {str(name): _text(value) for name, value in record.items()}
+        if texts.get(BYTES_COLUMN):
+            cases.append((_case_of_bytes(texts, row=row, root=folder), folder))
+        else:
+            cases.append((_case_of_path(texts, row=row, root=root), root))
+    return cases
 
 
 def _case_of_path(record: Mapping[str, str], *, row: int, root: Path) -> Case:

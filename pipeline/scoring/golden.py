@@ -15,17 +15,16 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config.inputs import Limits, Modality, Preprocessing
+from pipeline.config.inputs import Limits, Preprocessing
 from pipeline.errors import CaseError, ModelError
 from pipeline.files import atomic_folder, read_json, write_json
 from pipeline.imaging.preprocess import ScanRequest, preprocess
 from pipeline.scoring.model_directory import load_model
+from pipeline.scoring.phantom import phantom
 from pipeline.scoring.scorer import Scorer
 
 GOLDEN_FOLDER = "golden"
 _RADII_MM = (4.0, 9.0)  # of the ball in each phantom's middle
-_VALUES: dict[Modality, tuple[float, float, float]] = {"CT": (-850.0, 40.0, 30.0), "mask": (0.0, 1.0, 0.0)}
-_OTHER = (200.0, 700.0, 25.0)  # background, ball, noise
 _MOST_SCANS = 64
 
 
@@ -41,7 +40,7 @@ def add_golden(model: Path) -> None:
     with atomic_folder(model / GOLDEN_FOLDER, private=False) as folder:
         names = [f"{number}.nii.gz" for number in range(len(_RADII_MM))]
         for number, (name, radius) in enumerate(zip(names, _RADII_MM, strict=True)):
-            image = _phantom(preprocessing, modality, radius_mm=radius, rng=np.random.default_rng(number))
+            image = phantom(preprocessing, modality, radius_mm=radius, rng=np.random.default_rng(number))
             nib.save(image, folder / name)
         found = scorer.member_probabilities(_inputs(folder, names, preprocessing, modality))
         content = {"scans": names, "member_probabilities": found.tolist()}
@@ -96,20 +95,3 @@ def _inputs(folder: Path, names: Sequence[str], config: Preprocessing, modality:
     except CaseError as error:
         raise ModelError(f"{error}; the golden scans are damaged; copy the model directory again") from None
     return np.stack([each.voxels for each in found])
-
-
-def _phantom(config: Preprocessing, modality: Modality, *, radius_mm: float, rng: np.random.Generator) -> Any:
-    """A ball in noise around world (0, 0, 0), stored as L, A, S so that orientation is exercised too."""
-    background, ball, noise = _VALUES.get(modality, _OTHER)
-    spacing = np.resize(config.spacing_mm or (1.0,), 3) * 1.1
-    shape = np.minimum(np.resize(config.size, 3) + 8, 96)
-    if config.dimensions == 2:
-        shape[2] = 1
-    grid = np.stack(np.meshgrid(*(np.arange(side) - side // 2 for side in shape), indexing="ij"), -1) * spacing
-    voxels = background + noise * rng.standard_normal(tuple(shape))
-    voxels[np.linalg.norm(grid, axis=-1) < max(radius_mm, 2 * spacing.max())] += ball - background
-    affine = np.diag([-spacing[0], spacing[1], spacing[2], 1.0])
-    affine[:3, 3] = [spacing[0] * (shape[0] // 2), *(-spacing[1:] * (shape[1:] // 2))]
-    image: Any = nib.Nifti1Image(np.rint(voxels).astype(np.int16), affine)
-    image.header.set_xyzt_units("mm")
-    return image

@@ -18,14 +18,22 @@ def verify_model(folder: Path) -> ModelDescription:
     description = read_description(folder)
     require_model_digest(folder, description)
     for member in description.members:
-        path = folder / Path(member.weights).name
-        try:
-            digest = sha256_file(path)
-        except OSError as error:
-            raise unreadable_weights(path, error) from None
-        if digest != member.weights_sha256:
-            raise changed_weights(path)
+        require_weights(folder / Path(member.weights).name, member.weights_sha256)
     return description
+
+
+def require_weights(path: Path, sha256: str) -> None:
+    """Refuse a weights file whose bytes are others than those that were trained.
+
+    Raises:
+        ModelError: when it is missing or its digest differs.
+    """
+    try:
+        digest = sha256_file(path)
+    except OSError as error:
+        raise unreadable_weights(path, error) from None
+    if digest != sha256:
+        raise changed_weights(path)
 
 
 def require_model_digest(folder: Path, description: ModelDescription) -> None:

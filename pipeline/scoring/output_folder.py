@@ -17,7 +17,7 @@ from pipeline.errors import UsageError
 from pipeline.files import temporary_pattern
 
 LOCK, PARTS, RUN = ".lock", "parts", "run.json"
-_RESULTS = r"scores\.parquet|scores\.csv|summary\.txt|summary\.json|superseded\.json"
+_RESULTS = r"(?:scores|scans|candidates)\.(?:parquet|csv)|candidates\.yaml|summary\.(?:txt|json)|superseded\.json"
 _PART = re.compile(r"\d{6,}\.parquet")
 _RECORD = re.compile(r"\d{6,}\.json")
 _OLD_TEMPORARY = re.compile(temporary_pattern(_RESULTS))

@@ -14,7 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from pipeline.cases.case import Case
-from pipeline.errors import Code
+from pipeline.errors import CaseError, Code, UnfinishedError
 from pipeline.evaluation.decisions.refer_zone import Decision
 from pipeline.files import atomic_write, neutral
 
@@ -114,6 +114,16 @@ def refusal(
         seconds=round(seconds, 4),
         signature=signature,
     )
+
+
+def why_unscored(error: Exception) -> dict[str, Any]:
+    """Status, code, reason and warnings of a case that an error kept from being scored."""
+    if isinstance(error, CaseError):
+        return {"status": "rejected", "code": error.code, "reason": error.reason, "warnings": error.warnings}
+    # The message of an unforeseen error may quote a patient's data: its type must do.
+    unforeseen = f"{type(error).__name__} inside the program; please report it with this row"
+    reason = str(error) if isinstance(error, UnfinishedError) else unforeseen
+    return {"status": "failed", "code": Code.E_INTERNAL, "reason": reason}
 
 
 _TYPES = {"probability": pa.float64(), "threshold": pa.float64(), "logit": pa.float64(), "seconds": pa.float64()}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,14 +17,15 @@ from pipeline.cases.case import Case
 from pipeline.cases.covariates import covariates_of
 from pipeline.cases.prepare import PreparationResult, prepare_case
 from pipeline.cases.signature import input_signature
-from pipeline.errors import CaseError, Code, UnfinishedError
+from pipeline.errors import UnfinishedError
 from pipeline.evaluation.calibration.calibrator import Calibrator, sigmoid
 from pipeline.evaluation.decisions.refer_zone import Decision, ReferZone, decide
+from pipeline.imaging.image import Scan
 from pipeline.imaging.preprocess import ModelInput
 from pipeline.scoring.backends import Backend, build_predict
 from pipeline.scoring.ensemble import Ensemble, averages_probabilities, mean_thresholds
 from pipeline.scoring.model_directory import Member, Model
-from pipeline.scoring.rows import FindingScore, ScoreRow, case_columns, first_code, now, refusal
+from pipeline.scoring.rows import FindingScore, ScoreRow, case_columns, first_code, now, refusal, why_unscored
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,18 +86,23 @@ class Scorer:
         other._root = root
         return other
 
-    def prepare(self, case: Case) -> Prepared:
-        """Read, check and preprocess one case; never raises for the case's sake."""
+    def prepare(self, case: Case, *, scan: Scan | None = None) -> Prepared:
+        """Read, check and preprocess one case; never raises for the case's sake.
+
+        Args:
+            case: what to read.
+            scan: the case's scan, when it has been opened before; then no file is looked at.
+        """
         started = perf_counter()
         signature = ""
         try:
-            signature = input_signature(case, self._covariates)
-            outcome: PreparationResult | Exception = self._outcome(case)
+            signature = "" if scan else input_signature(case, self._covariates)
+            outcome: PreparationResult | Exception = self._outcome(case, scan)
         except Exception as error:  # noqa: BLE001  # a fault of ours costs this row, never the batch
             outcome = error
         return Prepared(case, outcome, signature, started)
 
-    def _outcome(self, case: Case) -> PreparationResult:
+    def _outcome(self, case: Case, scan: Scan | None) -> PreparationResult:
         first, *others = self._models
         modality = first.description.modality
         found = prepare_case(
@@ -106,6 +112,7 @@ class Scorer:
             root=self._root,
             envelope=first.envelope,
             covariates=self._covariates,
+            scan=scan,
         )
         for other in others:
             if isinstance(found, ModelInput) and other.envelope is not None:
@@ -190,16 +197,9 @@ class Scorer:
         return cast(Decision, decide(probability, threshold=threshold, zone=zone).item())
 
     def _rejection(self, item: Prepared) -> ScoreRow:
-        error = item.outcome
+        assert isinstance(item.outcome, Exception)
         seconds = perf_counter() - item.started
-        if isinstance(error, CaseError):
-            why: dict[str, Any] = {"status": "rejected", "code": error.code, "reason": error.reason}
-            why["warnings"] = error.warnings
-        else:
-            # The message of an unforeseen error may quote a patient's data: its type must do.
-            unforeseen = f"{type(error).__name__} inside the program; please report it with this row"
-            reason = str(error) if isinstance(error, UnfinishedError) else unforeseen
-            why = {"status": "failed", "code": Code.E_INTERNAL, "reason": reason}
+        why = why_unscored(item.outcome)
         return refusal(item.case, self.identity, **why, signature=item.signature, seconds=seconds)
 
 

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, Generic
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,49 +27,12 @@ import pyarrow.parquet as pq
 from pipeline.errors import Code, ModelError, UsageError
 from pipeline.files import atomic_write, open_file, private_folder, read_json, sha256_file, sync_folder, write_json
 from pipeline.scoring.output_folder import PARTS, RUN, part_files, record_files, remove_temporaries, require_own
+from pipeline.scoring.row_tables import Header, RowT, RowTables
 from pipeline.scoring.rows import ModelIdentity, now
 
 _PART_ROWS, _PART_SECONDS = 2000, 5.0  # what a kill may cost: the rows since the last part
 _SIGNATURE, _MEASURE = "input_signature", "measure_"
 _OF_FINISHED = ["case_id", "image", "patient_id", _SIGNATURE, "status", "code"]
-
-
-class Row(Protocol):
-    """What the sink asks of a row: which case it is about, how its input looked, and what was measured of it."""
-
-    @property
-    def case_id(self) -> str: ...  # noqa: D102  # see the class
-    @property
-    def signature(self) -> str: ...  # noqa: D102
-    @property
-    def measures(self) -> Mapping[str, float]: ...  # noqa: D102
-
-
-RowT_contra = TypeVar("RowT_contra", bound=Row, contravariant=True)
-RowT = TypeVar("RowT", bound=Row)
-
-
-class RowTables(Protocol[RowT_contra]):
-    """How rows become tables; among the columns are ``case_id, image, patient_id, status, code``."""
-
-    @property
-    def columns(self) -> pa.Schema:
-        """Of the parts."""
-        ...
-
-    def part(self, rows: Sequence[RowT_contra]) -> pa.Table:
-        """Rows in these columns."""
-        ...
-
-    def write(self, parts: Iterable[pa.Table], folder: Path) -> None:
-        """Write what a run ends with, of all parts."""
-        ...
-
-
-class Header(Protocol):
-    """What all rows of an output folder have in common: a dataclass of JSON values and `ModelIdentity`."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def log_model(run: TrackedRun, folder: Path, *, input_example: Mapping[str, Any]
         run: that made it.
         folder: the model directory.
         input_example: one row of manifest columns.
-        columns: of a score row.
+        columns: of a score row, or of a detector's answer.
 
     Returns:
         The model's URI, ``runs:/<id>/model``.
@@ -139,7 +139,14 @@ def _signature(input_example: Mapping[str, Any], columns: tuple[str, ...]) -> Mo
     from mlflow.types import ColSpec, Schema
     from mlflow.types.schema import AnyType
 
-    numbers = {"threshold", "logit", "seconds", *(name for name in columns if name.startswith("probability"))}
+    numbers = {
+        "threshold",
+        "logit",
+        "seconds",
+        "diameter_mm",
+        *CENTER_COLUMNS,
+        *(name for name in columns if name.startswith("probability")),
+    }
     optional = {"case_id", "patient_id", "image", BYTES_COLUMN}  # of the last two one is needed
     # A covariate may come as whole numbers or as text, as in a table; the scorer says what is wrong with one.
     types = dict.fromkeys(CENTER_COLUMNS, "double")

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -48,28 +48,31 @@ def _load() -> None:
         import matplotlib.figure  # noqa: F401
 
 
-def record_scoring(summary: Mapping[str, Any]) -> str | None:
+def record_scoring(summary: Mapping[str, Any], *, kind: Literal["scoring", "finding"] = "scoring") -> str | None:
     """Log a finished scoring run; None when the store takes none now, because the rows are what counts.
 
     A record that the store does not take waits beside the artifacts, and is sent when the store is next opened.
 
     Args:
         summary: as written to ``summary.json``.
+        kind: of the run; one of finding has no drift.
 
     Returns:
         The MLflow run id.
     """
     config = Tracking(experiment=_EXPERIMENT)
-    tags = {name: str(summary[name]) for name in _TAGS if summary[name]} | {"kind": "scoring"}
-    tags["drift_alerts"] = ", ".join(summary["drift_alerts"]) or "none"
-    tags["drift"] = "; ".join(summary["drift_sentences"]) or "none"
-    name = f"score {summary['model']} {summary['ended_at'][:16]}"
+    tags = {name: str(summary[name]) for name in _TAGS if summary[name]} | {"kind": kind}
+    if kind == "scoring":
+        tags["drift_alerts"] = ", ".join(summary["drift_alerts"]) or "none"
+        tags["drift"] = "; ".join(summary["drift_sentences"]) or "none"
+    name = f"{'score' if kind == 'scoring' else 'find'} {summary['model']} {summary['ended_at'][:16]}"
     opened = False
     try:
         with open_run(config, name=name, tags=tags) as run:
             opened = True
             run.metrics(_metrics(summary))
-            run.figure(_figure(summary), "drift.png")
+            if kind == "scoring":
+                run.figure(_figure(summary), "drift.png")
             return run.run_id
     except Exception as error:  # noqa: BLE001  # the rows are written: no fault of the bookkeeping may fail them
         reason = error if isinstance(error, PipelineError) else store_reason(error)
@@ -82,8 +85,10 @@ def record_scoring(summary: Mapping[str, Any]) -> str | None:
 def _metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     values = {name: float(summary[name]) for name in _METRICS}
     values |= {f"code_{code}": float(count) for code, count in summary["codes"].items()}
-    values |= {f"drift_{name}": float(value) for name, value in summary["drift"].items()}
-    for name, test in summary["drift_tests"].items():
+    if "candidates" in summary:
+        values |= {"candidates": float(summary["candidates"])}
+    values |= {f"drift_{name}": float(value) for name, value in summary.get("drift", {}).items()}
+    for name, test in summary.get("drift_tests", {}).items():
         values |= {f"drift_effect_{name}": float(test["effect"]), f"drift_p_{name}": float(test["p_adjusted"])}
     return values
 

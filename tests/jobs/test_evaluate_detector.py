@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import dataclass
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -15,13 +15,18 @@ from tiny_models import write_model
 
 from pipeline.cases.scan_table import read_scan_table
 from pipeline.cli import run
+from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code, ModelError, TableError, UsageError
 from pipeline.evaluation.detection.scan_probability import ScanProbability
 from pipeline.files import sha256_json
+from pipeline.imaging.decoded import decode
+from pipeline.imaging.image import scan_facts
+from pipeline.imaging.read import open_scan
 from pipeline.jobs import evaluate_detector as job
 from pipeline.jobs.evaluate_detector import DetectorOptions, evaluate_detector
 from pipeline.scoring.finding.candidate import Candidate
 from pipeline.scoring.finding.detector_directory import load_detector
+from pipeline.scoring.finding.finder import Found, SearchableScan
 from pipeline.scoring.model_directory import load_model
 
 HEADER = "case_id,patient_id,image,label,center_x_mm,center_y_mm,center_z_mm,coordinate_system,diameter_mm,ignore,solid"
@@ -55,26 +60,27 @@ def whole_scans(tmp_path_factory):
     return folder
 
 
-@dataclass
-class FakeFound:
-    candidates: tuple[Candidate, ...]
-
-
 class FakeFinder:
     """Finds every lesion 2 mm beside its centre but one, and a place without one; cannot search one scan."""
 
     def __init__(self, detector, *, root):
-        self.classes = len(detector.classes)
+        self.detector = detector
 
-    def search(self, case):
-        number = int(case.case_id.removeprefix("s"))
-        if number == 27:
+    def read(self, case):
+        if case.case_id == "s27":
             raise CaseError(Code.E_SLICE_GAP, case.path, "a slice is missing; export the whole series")
+        scan = decode(open_scan(case.path, limits=Limits(), modality="CT"))
+        facts = scan_facts(scan, modality="CT")
+        return SearchableScan(np.zeros((40, 40, 40), np.uint8), np.eye(4), (), {}, facts, scan)
+
+    def find(self, scan):
+        number = int(scan.scan.path.name.removesuffix(".nii.gz").removeprefix("s"))
         x, y, z = lesion_place(number)
-        others = (0.5,) * (self.classes - 1)
+        others = (0.5,) * (len(self.detector.classes) - 1)
         nothing = Candidate((-20.0, -20.0, -20.0), 5.0, (0.2 + number / 1000, *others))
         hit = Candidate((x + 2.0, y, z), 9.0, (0.9, *others))
-        return FakeFound((hit, nothing) if number % 3 != 0 and number != 28 else (nothing,))
+        candidates = (hit, nothing) if number % 3 != 0 and number != 28 else (nothing,)
+        return Found(candidates, scan.facts, (), {})
 
 
 @pytest.fixture
@@ -198,10 +204,10 @@ def test_too_few_calibration_scans_leave_scans_without_a_probability(
         options(classifier=str(classifier), lesions=whole_scans / "few_lesions.csv"),
     )
     assert result.scan_probability is None
-    assert "no labelled calibration scan could be searched and classified" in result.summary
+    assert "no calibration scan is left of patients that neither model was trained on" in result.summary
 
 
-def test_patients_that_the_detector_has_seen_are_left_out(whole_scans, tmp_path, fake_finder, monkeypatch):
+def test_patients_that_the_detector_has_seen_are_left_out(whole_scans, tmp_path, fake_finder):
     folder = tmp_path / "detector"
     save_small_detector(folder)
     description = load_detector(folder).description
@@ -254,11 +260,24 @@ def test_command_judges_a_detector_and_exits_with_one_where_a_scan_was_rejected(
     assert f"report: {out / 'report.html'}" in said
 
 
+def test_report_shows_candidates_where_they_are_asked_for(whole_scans, detector, fake_finder, tmp_path):
+    asked = evaluate_detector(str(detector), whole_scans / "scans.csv", tmp_path / "a", options(pictures=True))
+    assert "s20#1: hit, probability 0.900" in asked.report.read_text()
+    assert "s28: missed lesion l28" in asked.report.read_text()
+    bare = evaluate_detector(str(detector), whole_scans / "scans.csv", tmp_path / "b", options())
+    assert "s20#1" not in bare.report.read_text()
+
+
 def test_fitted_detector_is_the_same_but_for_the_scan_probability(detector, tmp_path):
     from pipeline.scoring.finding.detector_copy import copy_with_scan_probability
 
     fitted = ScanProbability(0.05, 0.9, sha256_json("classifier"))
-    copy_with_scan_probability(detector, tmp_path / "copy", fitted)
+    source = tmp_path / "source"
+    shutil.copytree(detector, source)
+    (source / "golden").mkdir()
+    (source / "golden" / "golden.json").write_text("{}")
+    copy_with_scan_probability(source, tmp_path / "copy", fitted)
+    assert (tmp_path / "copy/golden/golden.json").exists()
     before, after = load_detector(detector), load_detector(tmp_path / "copy")
     assert after.scan_probability == fitted
     assert after.description.weights_sha256 == before.description.weights_sha256

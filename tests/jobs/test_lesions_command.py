@@ -244,7 +244,7 @@ def test_a_second_run_scores_nothing_and_a_changed_annotation_is_noticed(data, m
     folder, scans = data
     assert score(model, "data/manifest.csv", "out", "--lesions", "annotations") == 1
     with monkeypatch.context() as patch:
-        patch.delattr("pipeline.jobs.score.score_in_processes")
+        patch.delattr("pipeline.workflow.scoring_run.score_in_processes")
         assert score(model, "data/manifest.csv", "out", "--lesions", "annotations") == 1
     before = rows("out")
     write_segmentation(scans[1], folder / "annotations" / "seg.dcm", [ellipsoid((29, 17, 14)), SECOND])

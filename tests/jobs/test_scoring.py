@@ -55,7 +55,7 @@ def test_a_second_run_scores_nothing_again_and_a_new_scan_is_added(model, manife
     assert score(model, manifest, "two") == 0
     before = table("two")
     with monkeypatch.context() as patch:
-        patch.delattr("pipeline.jobs.score.score_in_processes")  # nor is a worker started for nothing
+        patch.delattr("pipeline.workflow.scoring_run.score_in_processes")  # nor is a worker started for nothing
         assert score(model, manifest, "two") == 0
     assert summary("two")["scored_by_this_run"] == 0
     pd.testing.assert_frame_equal(table("two"), before)
@@ -210,7 +210,7 @@ def test_a_scan_that_ran_out_of_time_is_tried_again(model, manifest, monkeypatch
             yield replace(row, **lost) if slow else row
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.jobs.score.score_in_processes", out_of_time)
+        patch.setattr("pipeline.workflow.scoring_run.score_in_processes", out_of_time)
         assert score(model, manifest) == 1
     assert table().set_index("case_id")["code"].to_dict()["0003.nii.gz"] == "E_TIMEOUT"
     assert score(model, manifest) == 0

@@ -98,14 +98,22 @@ _CHANCE = 0.9
 
 @dataclass(frozen=True)
 class SampleSize:
-    """How many patients like these would decide, with the cases and malignant cases they would bring."""
+    """How many patients like these would decide, with the cases and malignant cases they would bring.
+
+    Attributes:
+        patients: that would decide.
+        cases: of theirs.
+        malignant: cases whose label is 1.
+        event: what that label means, in a word or two.
+    """
 
     patients: int
     cases: int
     malignant: int
+    event: str = "malignant"
 
     def __str__(self) -> str:
-        return f"{self.patients} patients ({self.cases} cases, {self.malignant} malignant)"
+        return f"{self.patients} patients ({self.cases} cases, {self.malignant} {self.event})"
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,10 @@ class CalibrationOutcome:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {**asdict(self), "reasons": list(self.reasons), "in_doubt": list(self.in_doubt)}
+        plain = {**asdict(self), "reasons": list(self.reasons), "in_doubt": list(self.in_doubt)}
+        if self.needed is not None:
+            plain["needed"] = {name: getattr(self.needed, name) for name in ("patients", "cases", "malignant")}
+        return plain
 
 
 def calibration_outcome(
@@ -173,7 +184,10 @@ def calibration_outcome(
     if times > _MOST_TIMES_AS_MANY:
         reasons.append(f"more than {_MOST_TIMES_AS_MANY:g} times as many patients would be needed to decide")
         return CalibrationOutcome("not shown", tuple(reasons), doubts)
-    needed = SampleSize(*(_round_up(times * number) for number in (counts.patients, counts.cases, counts.malignant)))
+    patients, cases, malignant = (
+        _round_up(times * number) for number in (counts.patients, counts.cases, counts.malignant)
+    )
+    needed = SampleSize(patients, cases, malignant, counts.event)
     return CalibrationOutcome("not shown", (*reasons, f"about {needed} would decide"), doubts, needed)
 
 

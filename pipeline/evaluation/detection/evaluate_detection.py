@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import BoolArray
 from pipeline.evaluation.detection.froc import RATES, FrocCurve, FrocReplicates, froc, froc_replicates
 from pipeline.evaluation.detection.localisation import localisation_intervals
-from pipeline.evaluation.detection.matching import Matches, match_scans
+from pipeline.evaluation.detection.matching import CandidateOutcome, Matches, match_scans
 from pipeline.evaluation.detection.probabilities import ProbabilityJudgement, candidate_labels, judge_probabilities
 from pipeline.evaluation.detection.searched_scan import SearchedScan
 from pipeline.evaluation.evaluate import attempt, settle
@@ -23,7 +23,7 @@ from pipeline.evaluation.intervals.interval import Band, Interval
 from pipeline.evaluation.subgroups import FEWEST_PATIENTS, MISSING
 
 DIAMETER_EDGES_MM = (6.0, 8.0, 15.0)  # of the Fleischner Society (6 and 8) and Lung-RADS (15)
-DIAMETER = "diameter_mm"
+DIAMETER_GROUP = "diameter_mm"
 
 
 @dataclass(frozen=True)
@@ -165,18 +165,15 @@ def evaluate_detection(
     statistics = _froc_statistics(matches, everyone, curve, replicates)
     statistics |= localisation_intervals(matches, resamples=min(resamples, 1000), rng=place_rng)
     intervals, undefined = settle(statistics)
-    judged, no_candidates = attempt(lambda: judge_probabilities(candidate_labels(matches), rng=curve_rng))
+    judged, no_candidates = attempt(
+        lambda: judge_probabilities(candidate_labels(matches), rng=curve_rng, event="in a lesion")
+    )
     return DetectionEvaluation(
         n_scans=len(matches.scans),
         n_patients=matches.patients,
         n_lesions=len(matches.lesions),
         n_ignored_lesions=sum(lesion.ignore for scan in matches.scans for lesion in scan.scan.lesions),
-        candidates_by_outcome={
-            "hit": matches.count("hit"),
-            "duplicate": matches.count("duplicate"),
-            "ignored": matches.count("ignored"),
-            "false positive": matches.count("false positive"),
-        },
+        candidates_by_outcome={outcome: matches.count(outcome) for outcome in get_args(CandidateOutcome)},
         curve=curve,
         band=_band(matches, curve, replicates),
         intervals=intervals,
@@ -226,8 +223,8 @@ def lesion_groups(matches: Matches, diameter_edges_mm: Sequence[float]) -> list[
     groups: list[tuple[str, str, BoolArray]] = []
     for low, high in pairwise((0.0, *diameter_edges_mm, np.inf)):
         words = f"below {high:g}" if low == 0.0 else f"{low:g} and above" if high == np.inf else f"{low:g} to {high:g}"
-        groups.append((DIAMETER, words, (diameters >= low) & (diameters < high)))
-    groups.append((DIAMETER, MISSING, np.isnan(diameters)))
+        groups.append((DIAMETER_GROUP, words, (diameters >= low) & (diameters < high)))
+    groups.append((DIAMETER_GROUP, MISSING, np.isnan(diameters)))
     for name in dict.fromkeys(name for lesion in lesions for name in lesion.groups):
         values = np.array([lesion.groups.get(name) or MISSING for lesion in lesions], dtype=np.str_)
         groups += [(name, str(value), values == value) for value in np.unique(values)]

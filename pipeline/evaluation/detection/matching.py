@@ -18,11 +18,11 @@ import numpy as np
 from pipeline.evaluation.arrays import FloatArray, IntArray, as_groups
 from pipeline.evaluation.detection.searched_scan import ScoredPoint, SearchedScan, TrueLesion, require_scans
 
-Outcome = Literal["hit", "duplicate", "ignored", "false positive"]
+CandidateOutcome = Literal["hit", "duplicate", "ignored", "false positive"]
 
 
 @dataclass(frozen=True)
-class LesionMatch:
+class MatchedLesion:
     """A lesion that counts, and the candidate that hits it.
 
     Attributes:
@@ -47,8 +47,8 @@ class MatchedScan:
     """
 
     scan: SearchedScan
-    lesions: tuple[LesionMatch, ...]
-    outcomes: tuple[Outcome, ...]
+    lesions: tuple[MatchedLesion, ...]
+    outcomes: tuple[CandidateOutcome, ...]
 
 
 def match_scan(scan: SearchedScan) -> MatchedScan:
@@ -58,7 +58,7 @@ def match_scan(scan: SearchedScan) -> MatchedScan:
 
     Source: Setio et al., 2017 (LUNA16), and the challenge's evaluation script.
     """
-    outcomes: list[Outcome] = ["false positive"] * len(scan.candidates)
+    outcomes: list[CandidateOutcome] = ["false positive"] * len(scan.candidates)
     for lesion in scan.lesions:
         if lesion.ignore:
             for number in _inside(lesion, scan.candidates):
@@ -71,11 +71,11 @@ def match_scan(scan: SearchedScan) -> MatchedScan:
     for lesion in counted:
         inside = _inside(lesion, scan.candidates)
         if not inside:
-            matches.append(LesionMatch(lesion, None, None))
+            matches.append(MatchedLesion(lesion, None, None))
             continue
         hit = min(inside, key=lambda number: (-scan.candidates[number].probability, inside[number], number))
         outcomes[hit] = "hit"
-        matches.append(LesionMatch(lesion, hit, inside[hit]))
+        matches.append(MatchedLesion(lesion, hit, inside[hit]))
     return MatchedScan(scan, tuple(matches), tuple(outcomes))
 
 
@@ -102,7 +102,7 @@ class Matches:
 
     scans: tuple[MatchedScan, ...]
     scan_patients: IntArray
-    lesions: tuple[LesionMatch, ...]
+    lesions: tuple[MatchedLesion, ...]
     lesion_patients: IntArray
     hit_probabilities: FloatArray
     distances_mm: FloatArray
@@ -114,7 +114,7 @@ class Matches:
         """Patients over all scans."""
         return int(self.scan_patients.max()) + 1
 
-    def count(self, outcome: Outcome) -> int:
+    def count(self, outcome: CandidateOutcome) -> int:
         """Candidates of all scans with this outcome."""
         return sum(scan.outcomes.count(outcome) for scan in self.scans)
 

@@ -42,14 +42,13 @@ class LabelledProbabilities:
 def candidate_labels(matches: Matches) -> LabelledProbabilities:
     """Whether there was a lesion where the detector said so, one a candidate.
 
-    Hits and duplicates are 1, because a lesion does lie there, and false positives 0. Candidates in ignored lesions are
-    left out: nobody knows.
+    Hits are 1 and false positives 0. Duplicates and candidates in ignored lesions are left out, as in FROC.
     """
     rows = [
-        (outcome != "false positive", point.probability, scan.scan.patient_id)
+        (outcome == "hit", point.probability, scan.scan.patient_id)
         for scan in matches.scans
         for point, outcome in zip(scan.scan.candidates, scan.outcomes, strict=True)
-        if outcome != "ignored"
+        if outcome in ("hit", "false positive")
     ]
     return LabelledProbabilities(
         labels=np.array([label for label, _, _ in rows], dtype=np.int64),
@@ -69,6 +68,7 @@ class ProbabilityJudgement:
         intervals: ``auroc``, ``brier_score``, ``calibration_slope``, ``calibration_intercept``, ``observed_expected``,
             ``ici``, ``e50``, ``e90``: those that the data define.
         undefined: the others, with the reason.
+        event: what a label of 1 means, in a word or two.
     """
 
     n: int
@@ -76,11 +76,14 @@ class ProbabilityJudgement:
     n_positive: int
     intervals: Mapping[str, Interval]
     undefined: Mapping[str, str]
+    event: str = "malignant"
 
     @property
     def calibration(self) -> CalibrationOutcome:
         """Whether calibration is shown, not shown or refuted, and why."""
-        return calibration_outcome(self.intervals, self.undefined, SampleSize(self.n_patients, self.n, self.n_positive))
+        return calibration_outcome(
+            self.intervals, self.undefined, SampleSize(self.n_patients, self.n, self.n_positive, self.event)
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -94,12 +97,15 @@ class ProbabilityJudgement:
         }
 
 
-def judge_probabilities(given: LabelledProbabilities, *, rng: np.random.Generator) -> ProbabilityJudgement:
+def judge_probabilities(
+    given: LabelledProbabilities, *, rng: np.random.Generator, event: str = "malignant"
+) -> ProbabilityJudgement:
     """Judge probabilities against their labels; nothing is fitted to be applied.
 
     Args:
         given: labels, probabilities and patients.
         rng: source of the draws of the calibration curve.
+        event: what a label of 1 means, in a word or two.
 
     Raises:
         UndefinedMetricError: without any row, or with a probability outside [0, 1].
@@ -126,4 +132,5 @@ def judge_probabilities(given: LabelledProbabilities, *, rng: np.random.Generato
         n_positive=int(labels.sum()),
         intervals=intervals,
         undefined=undefined,
+        event=event,
     )

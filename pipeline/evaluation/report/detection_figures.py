@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.calibration.curve import fit_calibration_curve
-from pipeline.evaluation.detection.evaluate_detection import DIAMETER, DetectionEvaluation, lesion_groups
+from pipeline.evaluation.detection.evaluate_detection import DIAMETER_GROUP, DetectionEvaluation, lesion_groups
 from pipeline.evaluation.detection.froc import RATES, froc
 from pipeline.evaluation.detection.matching import Matches
 from pipeline.evaluation.detection.probabilities import LabelledProbabilities, candidate_labels
@@ -64,7 +64,7 @@ def detection_figures(
         "candidate_reliability": _reliability(candidate_labels(matches), caption=caption, event="a lesion"),
     }
     if scans is not None:
-        figures["scan_reliability"] = _reliability(scans, caption=caption, event="a malignant lesion in the scan")
+        figures["scan_reliability"] = _reliability(scans, caption=caption, event="a malignant lesion")
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
@@ -97,7 +97,7 @@ def froc_figure(evaluation: DetectionEvaluation, *, caption: Caption) -> Figure:
 def froc_by_diameter_figure(matches: Matches, edges_mm: tuple[float, ...], *, caption: Caption) -> Figure | None:
     """A curve a diameter class, with the false positives of all scans; None where no class has enough patients."""
     figure, axes = new_frame("FROC by diameter in mm", caption)
-    classes = [(value, members) for name, value, members in lesion_groups(matches, edges_mm) if name == DIAMETER]
+    classes = [(value, members) for name, value, members in lesion_groups(matches, edges_mm) if name == DIAMETER_GROUP]
     large = [
         (value, members)
         for value, members in classes

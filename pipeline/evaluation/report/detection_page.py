@@ -32,7 +32,7 @@ SECOND_STAGE_STATISTICS: Mapping[str, str] = {
     "auroc_true": "AUROC at the true centres",
     "auroc_difference": "Found less true, paired",
 }
-FIGURE_TEXTS: Mapping[str, str] = {
+DETECTION_FIGURE_TEXTS: Mapping[str, str] = {
     "froc": "Sensitivity against false positives a scan over all thresholds; CPM is the mean of the seven circles. "
     "Between two thresholds the curve is interpolated.",
     "froc_by_diameter": "The same by diameter of the lesion; false positives are those of all scans. Classes of fewer "
@@ -94,5 +94,5 @@ def render_detection_report(report: DetectionReport) -> str:
         names=DETECTION_STATISTICS,
         probability_names=PROBABILITY_STATISTICS,
         second_stage_names=SECOND_STAGE_STATISTICS,
-        figure_texts=FIGURE_TEXTS,
+        figure_texts=DETECTION_FIGURE_TEXTS,
     )

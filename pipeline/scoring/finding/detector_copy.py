@@ -35,9 +35,7 @@ def copy_with_scan_probability(source: Path, target: Path, fitted: ScanProbabili
     values["digests"] = values["digests"] | {"model": detector_digest(values)}
     description = DetectorDescription.model_validate(values, strict=False)
     with atomic_folder(target, private=False) as folder:
-        for file in source.iterdir():
-            if file.is_file() and file.name != JSON_NAME:
-                shutil.copyfile(file, folder / file.name)
+        shutil.copytree(source, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
         text = description.model_dump_json(indent=1, exclude_unset=True)
         (folder / JSON_NAME).write_text(text + "\n", encoding="utf-8")
     return description

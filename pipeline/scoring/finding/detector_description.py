@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from pipeline.config.detection import NODULE, CandidateRules, DetectionClass, DetectionGrid, DetectorNetwork
-from pipeline.config.inputs import LabelSource, Modality, Section
+from pipeline.config.inputs import Modality, Section, SourceText
 from pipeline.errors import CalibrationError, ModelError
 from pipeline.evaluation.calibration.calibrator import Calibrator
 from pipeline.evaluation.detection.scan_probability import ScanProbability
@@ -17,13 +17,14 @@ from pipeline.files import sha256_json
 from pipeline.imaging.envelope import Envelope
 from pipeline.scoring.description_file import DETECTION, JSON_NAME, read_description_file
 from pipeline.scoring.model_description import Digests, PatientHashes
+from pipeline.scoring.model_verification import require_weights
 
 
 class LesionMeaning(Section):
     """What a candidate's probability is the probability of, and who marked the lesions."""
 
     positive: Literal["a lesion was marked here"] = "a lesion was marked here"
-    source: LabelSource
+    source: SourceText
     intensities: Literal["real", "simulated"]
 
 
@@ -99,6 +100,17 @@ def detector_digest(description: Mapping[str, Any]) -> str:
     if description.get("scan_probability") is not None:
         values["scan_probability"] = description["scan_probability"]
     return sha256_json(values)
+
+
+def verify_detector(folder: Path) -> DetectorDescription:
+    """Read a detector's ``model.json`` and verify every digest, that of the weights' bytes among them; no torch.
+
+    Raises:
+        ModelError: when the directory is missing, damaged or of another schema.
+    """
+    description = read_detector_description(folder)
+    require_weights(folder / Path(description.weights).name, description.weights_sha256)
+    return description
 
 
 def read_detector_description(folder: Path) -> DetectorDescription:

@@ -15,7 +15,7 @@ from torch.nn import functional
 from pipeline.cases.case import Case
 from pipeline.cases.remote import local_copy
 from pipeline.config.detection import DetectionGrid
-from pipeline.errors import CaseError, Code
+from pipeline.errors import CaseError, Code, UnfinishedError
 from pipeline.evaluation.calibration.calibrator import sigmoid
 from pipeline.imaging.checks import within_root
 from pipeline.imaging.decoded import DecodedScan, decode
@@ -151,9 +151,16 @@ class Finder:
         return replace(scan, warnings=(*scan.warnings, *found))
 
     def find(self, scan: SearchableScan) -> Found:
-        """The candidates of a scan that has been read."""
+        """The candidates of a scan that has been read.
+
+        Raises:
+            UnfinishedError: when the network gives no number.
+        """
         rules, spacing = self.detector.description.candidates, self._grid.spacing_mm
-        peaks = find_peaks(self._output(scan.voxels), rules, spacing_mm=spacing)
+        output = self._output(scan.voxels)
+        if not torch.isfinite(output.heat).all():  # of which no peak would be left, as if nothing had been found
+            raise UnfinishedError("the detector gave no finite number; please report it with this row")
+        peaks = find_peaks(output, rules, spacing_mm=spacing)
         places = peaks.voxels @ scan.affine[:3, :3].T + scan.affine[:3, 3]  # (N, 3), RAS mm
         probabilities = np.stack(
             [
@@ -177,10 +184,13 @@ class Finder:
 
     def heat_map(self, scan: SearchableScan) -> tuple[NDArray[np.float64], Affine]:
         """Uncalibrated probability of class ``nodule`` in each cell (r, a, s), and the cells' affine to RAS+ mm."""
-        heat = self._output(scan.voxels).heat[0]
         affine = scan.affine.copy()
         affine[:3, :3] *= STRIDE
-        return sigmoid(heat.double().numpy()), affine
+        return sigmoid(self.heat_logits(scan.voxels)[0]), affine
+
+    def heat_logits(self, voxels: ByteArray) -> NDArray[np.float64]:
+        """Logits (C, r, a, s) of every class in each cell of a scan on the detector's grid."""
+        return self._output(voxels).heat.double().numpy()
 
     @torch.inference_mode()
     def _output(self, voxels: ByteArray) -> DetectorOutput:

@@ -29,7 +29,9 @@ class ChosenScans:
     left_out: Mapping[str, int]
 
 
-def choose_scans(table: ScanTable, detector: PatientHashes, classifier: PatientHashes | None = None) -> ChosenScans:
+def choose_judged_scans(
+    table: ScanTable, detector: PatientHashes, classifier: PatientHashes | None = None
+) -> ChosenScans:
     """Choose the scans.
 
     Args:

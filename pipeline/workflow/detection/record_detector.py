@@ -8,13 +8,13 @@ import pandas as pd
 
 from pipeline.config.detection import DetectionConfig
 from pipeline.scoring.finding.detector_directory import LoadedDetector
+from pipeline.scoring.finding.finding_frames import finding_columns
 from pipeline.tracking.registry import RegisteredVersion, log_model, register
 from pipeline.tracking.runs import TrackedRun
 from pipeline.workflow.detection.judge_detector import JudgedScans
 
 _ARTIFACTS = ("report.html", "evaluation.json", "candidates.parquet", "splits.csv", "figures")
 _ABOUT = "Detector of lesions in whole scans. Research use; not a medical device."
-_COLUMNS = ("case_id", "image", "center_x_mm", "center_y_mm", "center_z_mm", "coordinate_system", "diameter_mm")
 
 
 def record_detector(
@@ -46,12 +46,11 @@ def record_detector(
     for artifact in _ARTIFACTS:
         run.artifact(folder / artifact, "figures" if artifact == "figures" else None)
     run.text(description.model_dump_json(indent=1), "model.json")
-    probabilities = tuple(f"probability_{name}" for name in description.classes)
     log_model(
         run,
         folder / "model",
         input_example={"case_id": "scan", "image": "scan.nii.gz"},
-        columns=_COLUMNS + probabilities,
+        columns=finding_columns(description.classes),
     )
     name = config.tracking.registered_model
     if name is None or not registered:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.cases.case import Case
 from pipeline.cases.scan_table import ScanTable
-from pipeline.errors import CalibrationError
+from pipeline.errors import CalibrationError, CaseError, Code
 from pipeline.evaluation.detection.matching import Matches
 from pipeline.evaluation.detection.probabilities import LabelledProbabilities
 from pipeline.evaluation.detection.scan_probability import ScanProbability, candidate_products, fit_scan_probability
 from pipeline.evaluation.detection.second_stage import SecondStage, judge_second_stage
 from pipeline.scoring.finding.candidate import Candidate
-from pipeline.workflow.detection.search_scans import Searches
+from pipeline.scoring.finding.scan_worker import ScanWorker
+from pipeline.workflow.detection.search_scans import Searches, search_scans
 
 Classify = Callable[[Sequence[Case]], Sequence[float | None]]  # probability of malignancy; None where it has none
 
@@ -46,33 +47,38 @@ class ClassifiedScans:
         return products
 
 
-def candidate_case(scan: Case, candidate: Candidate, number: int) -> Case:
-    """A candidate as a case that the classifier scores, with the id that the candidates' table gives it."""
-    return replace(
-        scan,
-        case_id=f"{scan.case_id}#{number}",
-        label=None,
-        split=None,
-        center_mm=candidate.center_mm,
-        extra={"diameter_mm": f"{candidate.diameter_mm:.6g}"},
-    )
+def search_and_classify(worker: ScanWorker, table: ScanTable, scans: Sequence[Case]) -> ClassifiedScans:
+    """Search scans and score what is found, as ``malignancy score --find`` does, each scan decoded once.
 
+    Args:
+        worker: of the detector, with or without a classifier.
+        table: that holds the lesions.
+        scans: of the table.
+    """
+    malignant: dict[str, tuple[float | None, ...]] = {}
 
-def classify_scans(classify: Classify, searches: Searches) -> ClassifiedScans:
-    """Give every candidate its probability of malignancy."""
-    answers = []
-    for case, candidates in zip(searches.cases, searches.candidates, strict=True):
-        cases = [candidate_case(case, candidate, number) for number, candidate in enumerate(candidates, start=1)]
-        answers.append(tuple(classify(cases)) if cases else ())
-    return ClassifiedScans(searches, tuple(answers))
+    def search(case: Case) -> tuple[Candidate, ...]:
+        row = worker.score([worker.prepare(case)])[0]
+        if row.status not in ("scored", "flagged"):
+            raise CaseError(Code[row.code], case.path, row.reason)
+        malignant[case.case_id] = tuple(score.probability for score in row.scores)
+        return row.candidates
+
+    searches = search_scans(search, table, scans)
+    return ClassifiedScans(searches, tuple(malignant[case.case_id] for case in searches.cases))
 
 
 def fit_on_scans(classified: ClassifiedScans, *, classifier_digest: str) -> ScanProbability:
     """Fit the probability of a scan on its labelled scans.
 
     Raises:
-        CalibrationError: when there are too few of a class.
+        CalibrationError: when there is none, or there are too few of a class.
     """
+    if not classified.searches.cases and not classified.searches.rejected:
+        raise CalibrationError(
+            "scan probability: no calibration scan is left of patients that neither model was trained on; train both "
+            "on the same splits, the classifier with training.members: 1"
+        )
     products = classified.products()
     labels = {case.case_id: case.label for case in classified.searches.cases if case.label is not None}
     usable = [scan_id for scan_id in products if scan_id in labels]

@@ -30,6 +30,7 @@ from pipeline.scoring.finding.detector_directory import (
     save_detector,
 )
 from pipeline.scoring.finding.finder import Finder
+from pipeline.scoring.finding.golden_detector import add_golden_scans
 from pipeline.scoring.model_description import FITTED_ON, PatientHashes
 from pipeline.tracking.runs import TrackedRun, open_run
 from pipeline.tracking.system_metrics import system_metrics
@@ -258,6 +259,7 @@ def _save(
         ),
         provenance=provenance,
     )
+    add_golden_scans(folder)
     return load_detector(folder)
 
 

@@ -11,7 +11,7 @@ from pipeline.cases.scan_table import read_scan_table
 from pipeline.errors import CaseError, Code, UsageError
 from pipeline.scoring.finding.candidate import Candidate
 from pipeline.scoring.model_description import PatientHashes
-from pipeline.workflow.detection.chosen_scans import choose_scans
+from pipeline.workflow.detection.chosen_scans import choose_judged_scans
 from pipeline.workflow.detection.search_scans import search_scans, true_lesion
 
 
@@ -69,27 +69,27 @@ def test_scan_that_cannot_be_searched_is_rejected_and_the_others_go_on(table):
 
 
 def test_test_split_is_judged_and_the_calibration_split_fits(table):
-    chosen = choose_scans(table, seen(train=["p0"], calibration=["p1"]))
+    chosen = choose_judged_scans(table, seen(train=["p0"], calibration=["p1"]))
     assert [case.case_id for case in chosen.judged] == ["s2"]
     assert [case.case_id for case in chosen.calibration] == ["s1"]
     assert chosen.left_out == {}
 
 
 def test_patients_that_either_model_was_trained_on_fit_nothing(table):
-    assert choose_scans(table, seen(validation=["p1"])).calibration == ()
-    assert choose_scans(table, seen(), seen(train=["p1"])).calibration == ()
-    assert choose_scans(table, seen(), seen(calibration=["p1"])).calibration != ()
+    assert choose_judged_scans(table, seen(validation=["p1"])).calibration == ()
+    assert choose_judged_scans(table, seen(), seen(train=["p1"])).calibration == ()
+    assert choose_judged_scans(table, seen(), seen(calibration=["p1"])).calibration != ()
 
 
 def test_table_whose_test_patients_have_all_been_seen_cannot_judge(table):
     with pytest.raises(UsageError, match="1 of patients that the classifier has seen"):
-        choose_scans(table, seen(), seen(calibration=["p2"]))
+        choose_judged_scans(table, seen(), seen(calibration=["p2"]))
 
 
 def test_detector_says_who_its_calibration_patients_are_where_the_table_names_no_split(table, tmp_path):
     lines = (tmp_path / "scans.csv").read_text().splitlines()
     (tmp_path / "bare.csv").write_text("\n".join(line.rpartition(",")[0] for line in lines) + "\n")
-    chosen = choose_scans(read_scan_table(tmp_path / "bare.csv"), seen(train=["p0"], calibration=["p1"]))
+    chosen = choose_judged_scans(read_scan_table(tmp_path / "bare.csv"), seen(train=["p0"], calibration=["p1"]))
     assert [case.case_id for case in chosen.judged] == ["s2"]
     assert [case.case_id for case in chosen.calibration] == ["s1"]
     assert chosen.left_out == {"patients that the detector has seen": 2}

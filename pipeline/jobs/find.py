@@ -1,0 +1,248 @@
+"""``malignancy find``: the lesion candidates of whole scans; with a classifier, each of them scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from pipeline.cases.case import Case
+from pipeline.cases.inputs import Arrived, Inputs, read_inputs
+from pipeline.config.experiment import Tracking
+from pipeline.errors import UsageError
+from pipeline.files import private_folder, write_json, write_text
+from pipeline.scoring.ensemble import Ensemble
+from pipeline.scoring.finding.detector_description import DetectorDescription, verify_detector
+from pipeline.scoring.finding.scan_rows import ScanRow
+from pipeline.scoring.finding.scan_tables import ScanTables
+from pipeline.scoring.finding.scan_worker import FinderSetup
+from pipeline.scoring.lock import exclusive
+from pipeline.scoring.model_verification import verify_model
+from pipeline.scoring.output_folder import require_own
+from pipeline.scoring.rows import ModelIdentity, ScoreTables, now
+from pipeline.scoring.sink import Sink
+from pipeline.tracking.registry import model_folder, model_folders
+from pipeline.tracking.scoring_runs import load_in_background, record_scoring
+from pipeline.workflow.learning.resumption import compare_with_input
+from pipeline.workflow.reporting.finding_summary import FindingRun, finding_text, summarise_finding
+from pipeline.workflow.scoring_run import (
+    ScoreOptions,
+    collect,
+    engine_rows,
+    require_no_other_use,
+    require_unchanged,
+    saying_what_a_full_disk_keeps,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class FindingResult:
+    """What a search left in its output folder.
+
+    Attributes:
+        folder: the output folder.
+        summary: counts by status and code, candidates, throughput: what ``summary.json`` holds.
+        summary_text: the same in words, as the command prints it.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+    summary_text: str
+
+    @property
+    def candidates(self) -> pd.DataFrame:
+        """One row a candidate: a manifest; see `pipeline.scoring.finding.scan_tables`."""
+        return self._table("candidates")
+
+    @property
+    def scans(self) -> pd.DataFrame:
+        """One row a scan, those of earlier runs into the folder among them."""
+        return self._table("scans")
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """With a classifier, one row a candidate."""
+        return self._table("scores")
+
+    def _table(self, name: str) -> pd.DataFrame:
+        import pandas as pd
+
+        return pd.read_parquet(self.folder / f"{name}.parquet")
+
+
+@dataclass(frozen=True)
+class FindingHeader:
+    """What all rows of a search's output folder have in common.
+
+    Attributes:
+        identity: of the detector.
+        classifier: of the second stage; None without one.
+        members: of the classifier; 0 for a single model.
+        source: the input as it was named.
+        threshold: of the classifier, from which rows are positive.
+        columns: of the input's table that candidates keep.
+    """
+
+    identity: ModelIdentity
+    classifier: ModelIdentity | None
+    members: int
+    source: str
+    threshold: float | None
+    columns: list[str]
+
+
+def find(
+    detector_name: str, source: str, out: Path, options: ScoreOptions | None = None, *, classifiers: str | None = None
+) -> FindingResult:
+    """Search whole scans into an output folder, going on where an earlier run into it ended.
+
+    Args:
+        detector_name: a detector's directory, or an MLflow model URI.
+        source: manifest, folder, scan or URL; one scan a case.
+        out: output folder; made when missing.
+        options: how; as the command does by default. Batches hold one scan.
+        classifiers: a lesion model, or several joined by commas as an ensemble, that scores each candidate; None
+            searches alone.
+
+    Raises:
+        UsageError: when the folder holds rows of other models or another source, inputs have changed, or the models do
+            not go together.
+        ModelError: when a model is damaged, or no detector.
+        UnfinishedError: when too many scans failed, or golden scans drifted.
+    """
+    options = replace(options or ScoreOptions(), batch_size=1)
+    if options.lesions:
+        raise UsageError("--lesions and --find: a detector finds the lesions; leave one out")
+    folder = model_folder(detector_name, Tracking()).absolute()
+    detector = verify_detector(folder)
+    inputs = _one_scan_a_case(read_inputs(source))
+    models = model_folders(classifiers) if classifiers else ()
+    classifier = Ensemble.of([verify_model(each) for each in models]) if models else None
+    if classifier is not None:
+        _require_fit(detector, classifier)
+    identity = ModelIdentity(detector.label, detector.digests.model, detector.digests.preprocessing)
+    setup = FinderSetup.on_this_machine(
+        folder, identity, root=inputs.root, classifiers=models, workers=options.workers, backend=options.backend
+    )
+    require_no_other_use(out)
+    private_folder(out)
+    require_own(out)
+    started, clock = now(), perf_counter()
+    with exclusive(out), saying_what_a_full_disk_keeps(out):
+        sink = _sink(out, detector, identity, classifier, inputs, options)
+        covariates = {} if classifier is None else classifier.descriptions[0].covariates
+        before = compare_with_input(inputs, sink.finished, covariates)
+        require_unchanged(before, out, options)
+        if options.track:
+            load_in_background()
+        arrived = Arrived(options.min_age_seconds)
+        todo = before.unfinished(arrived(inputs.cases()))
+        new = collect(engine_rows(setup, todo, identity, options), sink, inputs, options, what="scans searched")
+        sink.leave_out(before.gone if inputs.digest else ())
+        counts = sink.finish()
+        _write_images_root(out, inputs)
+        run = FindingRun(
+            inputs=inputs,
+            detector=detector,
+            identity=identity,
+            classifier=classifier,
+            counts=counts,
+            new=new,
+            waiting=arrived.waiting,
+            gone=len(before.gone),
+            started_at=started,
+            seconds=perf_counter() - clock,
+        )
+        summary = summarise_finding(run, sink.tables())
+        text = finding_text(run, summary, out)
+        write_text(out / "summary.txt", text + "\n")
+        write_json(out / "summary.json", summary)
+        if options.track:
+            summary |= {"mlflow_run": record_scoring(summary, kind="finding")}
+            write_json(out / "summary.json", summary)
+    return FindingResult(out, summary, text)
+
+
+def _sink(
+    out: Path,
+    detector: DetectorDescription,
+    identity: ModelIdentity,
+    classifier: Ensemble | None,
+    inputs: Inputs,
+    options: ScoreOptions,
+) -> Sink[ScanRow]:
+    scores, scorer = None, None
+    if classifier is not None:
+        scores = ScoreTables(classifier.member_columns, classifier.finding_columns)
+        scorer = classifier.identity(options.backend)
+    tables = ScanTables(detector.classes, scores, scorer, inputs.columns)
+    header = FindingHeader(
+        identity=identity,
+        classifier=scorer,
+        members=0 if classifier is None else classifier.member_columns,
+        source=inputs.source,
+        threshold=None if classifier is None else classifier.threshold,
+        columns=list(inputs.columns),
+    )
+    return Sink(out, header, tables, restart=options.restart)
+
+
+def _require_fit(detector: DetectorDescription, classifier: Ensemble) -> None:
+    """Refuse a classifier that cannot score what the detector finds.
+
+    Raises:
+        UsageError: naming what does not fit.
+    """
+    model = classifier.descriptions[0]
+    takes = model.preprocessing
+    if takes.region != "lesion" or takes.dimensions != 3:
+        raise UsageError(
+            f"{model.name} takes {model.input_contract}, and a detector finds lesions in volumes; "
+            "name a 3D model of lesions"
+        )
+    if model.modality != detector.modality:
+        raise UsageError(
+            f"{model.name} takes {model.modality} and the detector {detector.name} {detector.modality}; "
+            "name two of one modality"
+        )
+
+
+def _one_scan_a_case(inputs: Inputs) -> Inputs:
+    """One scan on its own is named from its folder, as those of a searched folder are, so that its candidates can be.
+
+    What else an input holds stays as it is.
+    """
+    if inputs.root is not None or inputs.digest is not None or inputs.total != 1:
+        return inputs
+    case = next(inputs.cases())
+    if case.url is not None:
+        return inputs
+    part = "" if case.part is None else f"#{case.part}"
+    named = replace(case, image=f"{case.path.name}{part}")
+
+    def listing(_: object) -> Iterator[Case]:
+        yield named
+
+    return replace(inputs, listing=listing, root=None)
+
+
+def _write_images_root(out: Path, inputs: Inputs) -> None:
+    """Say beside the candidates where their images lie, so that scoring them finds these.
+
+    Images that lie elsewhere than on this machine have no such folder; their candidates are scored by ``score --find``.
+    """
+    root = inputs.root
+    if root is None:
+        case = next(inputs.cases())
+        root = None if case.url is not None else case.path.parent.resolve()
+    if root is None or "://" in inputs.source:
+        (out / "candidates.yaml").unlink(missing_ok=True)
+        return
+    import yaml
+
+    write_text(out / "candidates.yaml", yaml.safe_dump({"images_root": str(root)}, allow_unicode=True))

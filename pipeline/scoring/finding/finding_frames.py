@@ -1,0 +1,62 @@
+"""Whole scans as a DataFrame, and what is found in them as a DataFrame: what the MLflow model does."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from pipeline.scoring.finding.detector_directory import LoadedDetector
+from pipeline.scoring.finding.finder import Finder
+from pipeline.scoring.finding.scan_tables import ScanTables
+from pipeline.scoring.finding.scan_worker import ScanWorker
+from pipeline.scoring.frames import cases_of_frame
+from pipeline.scoring.rows import ModelIdentity
+
+_OF_SCAN = ("scan_id", "status", "code", "reason", "warnings")
+_REST = ("image_sha256", "scored_at")
+
+
+def finding_columns(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Columns of the frame that `find_frame` returns, for a detector of these classes."""
+    names = ScanTables(classes).candidate_columns.names
+    return (*_OF_SCAN, *(name for name in names if name not in (*_OF_SCAN, *_REST)), *_REST)
+
+
+def find_frame(detector: LoadedDetector, frame: pd.DataFrame, *, root: Path) -> pd.DataFrame:
+    """Search the scans of a DataFrame of manifest columns.
+
+    Args:
+        detector: loaded.
+        frame: ``image`` or ``image_base64``, one row a scan (`pipeline.scoring.frames.score_frame`).
+        root: folder that relative paths start from, and that no image may leave.
+
+    Returns:
+        One row a candidate; a scan without one has one row too, whose ``status`` and ``code`` say whether it was
+        searched, and whose ``case_id`` and centre are blank. Scans in the order of ``frame``.
+
+    Raises:
+        UsageError: without a column ``image`` or ``image_base64``.
+    """
+    description = detector.description
+    identity = ModelIdentity(detector.label, description.digests.model, description.digests.preprocessing)
+    tables = ScanTables(detector.classes)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="malignancy-") as folder:
+        for case, place in cases_of_frame(frame, root=root, folder=Path(folder).resolve()):
+            worker = ScanWorker(Finder(detector, root=place), identity)
+            rows += _rows(tables, tables.part(worker.score([worker.prepare(case)])))
+    names = finding_columns(detector.classes)
+    return pd.DataFrame(rows, columns=list(names))
+
+
+def _rows(tables: ScanTables, part: pa.Table) -> list[dict[str, Any]]:
+    """The candidates of one scan, with what its own row says; or that alone."""
+    (scan,) = part.to_pylist()
+    said = {"scan_id": scan["case_id"], **{name: scan[name] for name in _OF_SCAN[1:]}}
+    found = tables.candidates_of(scan)
+    shared = ("image", "patient_id", "model", "model_digest", "preprocessing_digest", *_REST)
+    return [{**said, **candidate} for candidate in found] or [{**said, **{name: scan[name] for name in shared}}]

@@ -1,0 +1,51 @@
+"""What the sink asks of rows, and of what makes tables of them: score rows, or the rows of a search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import pyarrow as pa
+
+
+class Row(Protocol):
+    """What the sink asks of a row: its case, what came of it, how its input looked, and what was measured of it."""
+
+    @property
+    def case_id(self) -> str: ...  # noqa: D102  # see the class
+    @property
+    def status(self) -> str: ...  # noqa: D102
+    @property
+    def code(self) -> str: ...  # noqa: D102
+    @property
+    def signature(self) -> str: ...  # noqa: D102
+    @property
+    def measures(self) -> Mapping[str, float]: ...  # noqa: D102
+
+
+RowT_contra = TypeVar("RowT_contra", bound=Row, contravariant=True)
+RowT = TypeVar("RowT", bound=Row)
+
+
+class RowTables(Protocol[RowT_contra]):
+    """How rows become tables; among the columns are ``case_id, image, patient_id, status, code``."""
+
+    @property
+    def columns(self) -> pa.Schema:
+        """Of the parts."""
+        ...
+
+    def part(self, rows: Sequence[RowT_contra]) -> pa.Table:
+        """Rows in these columns."""
+        ...
+
+    def write(self, parts: Iterable[pa.Table], folder: Path) -> None:
+        """Write what a run ends with, of all parts."""
+        ...
+
+
+class Header(Protocol):
+    """What all rows of an output folder have in common: a dataclass of JSON values and `ModelIdentity`."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]

@@ -1,0 +1,182 @@
+"""What a search of whole scans says at its end, for people and for whatever watches the night."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.cases.inputs import Inputs
+from pipeline.console import one_line
+from pipeline.evaluation.calibration.calibrator import Calibrator
+from pipeline.evaluation.detection.scan_probability import ScanProbability
+from pipeline.scoring.ensemble import Ensemble
+from pipeline.scoring.finding.detector_description import DetectorDescription
+from pipeline.scoring.rows import STATUSES, ModelIdentity, now
+from pipeline.scoring.sink import Counts
+
+_HISTOGRAM_BINS = 20
+_UNSCORED = ("rejected", "failed")
+_SHOWN = 5  # scans printed at the end
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindingRun:
+    """A search that has come to its end.
+
+    Attributes:
+        inputs: that were searched.
+        detector: that searched.
+        identity: of the detector.
+        classifier: of the second stage; None without one.
+        counts: scans of the whole output, earlier runs into it included.
+        new: scans of this run by status.
+        waiting: scans whose files were too young.
+        gone: committed scans that the input no longer names.
+        started_at: of this run.
+        seconds: of this run.
+    """
+
+    inputs: Inputs
+    detector: DetectorDescription
+    identity: ModelIdentity
+    classifier: Ensemble | None
+    counts: Counts
+    new: Mapping[str, int]
+    waiting: int
+    gone: int
+    started_at: str
+    seconds: float
+
+    @property
+    def scan_probability(self) -> ScanProbability | None:
+        """What turns the candidates of a scan into its probability; None where none was fitted for both models."""
+        fitted, classifier = self.detector.scan_probability, self.classifier
+        if fitted is None or classifier is None:
+            return None
+        read = ScanProbability.from_json(fitted)
+        return read if read.classifier_digest == classifier.identity("eager").model_digest else None
+
+
+def summarise_finding(run: FindingRun, parts: Iterable[pa.Table]) -> dict[str, Any]:
+    """``summary.json`` of a search.
+
+    Args:
+        run: that ended.
+        parts: committed scans with what was found in them (`pipeline.scoring.sink.Sink.tables`).
+    """
+    found, unscored_candidates, with_candidates = 0, 0, 0
+    histogram = np.zeros(_HISTOGRAM_BINS, np.int64)
+    codes: Counter[str] = Counter()
+    first: list[dict[str, Any]] = []
+    for part in parts:
+        for row in part.to_pylist():
+            found += len(row["found"])
+            with_candidates += bool(row["found"])
+            histogram += np.histogram(
+                [each["probability_nodule"] for each in row["found"]], bins=_HISTOGRAM_BINS, range=(0.0, 1.0)
+            )[0]
+            for score in row.get("scores", ()):
+                unscored_candidates += score["status"] in _UNSCORED
+                codes.update([score["code"]] if score["code"] else [])
+            if len(first) < _SHOWN:
+                first.append({name: row[name] for name in ("case_id", "status", "code", "probability")})
+                first[-1]["candidates"] = len(row["found"])
+    statuses: dict[str, int] = {status: run.counts.statuses.get(status, 0) for status in STATUSES}
+    searched = statuses["scored"] + statuses["flagged"]
+    unscored = sum(statuses[status] for status in _UNSCORED)
+    rows = run.counts.total + (found if run.classifier is not None else 0)
+    new = sum(run.new.values())
+    fitted = run.scan_probability
+    return {
+        "cases": run.counts.total,
+        **statuses,
+        "codes": dict(run.counts.codes),
+        "candidates": found,
+        "candidates_per_scan": round(found / searched, 3) if searched else None,
+        "scans_with_candidates": with_candidates,
+        "candidates_not_scored": unscored_candidates if run.classifier is not None else None,
+        "candidate_codes": dict(sorted(codes.items())),
+        "unscored_share": (unscored + unscored_candidates) / max(rows, 1),
+        "scored_by_this_run": new,
+        "waiting_for_arrival": run.waiting,
+        "no_longer_in_input": run.gone,
+        "skipped_files": dict(run.inputs.skipped),
+        "repeated_rows": run.inputs.repeated_rows,
+        "input": run.inputs.source,
+        "input_digest": run.inputs.digest,
+        "seconds": round(run.seconds, 3),
+        "scans_per_second": round(new / run.seconds, 3),
+        "started_at": run.started_at,
+        "ended_at": now(),
+        "model": run.identity.model,
+        "model_digest": run.identity.model_digest,
+        "preprocessing_digest": run.identity.preprocessing_digest,
+        "label_source": run.detector.lesions.source,
+        "intensities": run.detector.lesions.intensities,
+        "classifier": None if run.classifier is None else run.classifier.identity("eager").model,
+        "scan_probability": None if fitted is None else fitted.to_json(),
+        "probability_histogram": histogram.tolist(),
+        "first_rows": first,
+    }
+
+
+def finding_text(run: FindingRun, summary: Mapping[str, Any], out: Path) -> str:
+    """The same for a person, in a few lines."""
+    counts = ", ".join(f"{summary[status]} {'searched' if status == 'scored' else status}" for status in STATUSES)
+    lines = [f"{summary['cases']} scans: {counts} ({summary['seconds']:.1f} s)"]
+    kept = summary["cases"] - summary["scored_by_this_run"]
+    if kept > 0:
+        lines.append(f"  {kept} of them were kept from an earlier run into this folder")
+    if summary["waiting_for_arrival"]:
+        lines.append(f"  {summary['waiting_for_arrival']} more are still arriving, left for the next run")
+    if run.gone:
+        what = "left out of the tables" if run.inputs.digest else "kept as they were searched"
+        lines.append(f"  {run.gone} scans of an earlier run are no longer in the input: {what}")
+    lines += [f"  {code}: {count}" for code, count in summary["codes"].items()]
+    if summary["candidates_per_scan"] is not None:
+        lines.append(f"{summary['candidates']} candidates, {summary['candidates_per_scan']:g} a scan that was searched")
+    if summary["candidates_not_scored"]:
+        lines.append(f"  {summary['candidates_not_scored']} of them were not scored; scores.csv says why")
+    calibrator = Calibrator.from_json(run.detector.calibrators[0]).describe()
+    lines.append(
+        f"detector {run.identity.model}: probability that a candidate is a lesion ({summary['label_source']}), "
+        f"{calibrator}, {summary['intensities']} intensities"
+    )
+    lines += _classifier_lines(run)
+    for row in summary["first_rows"]:
+        shown = row["code"] if row["status"] in _UNSCORED else f"{row['candidates']} candidates"
+        if row["probability"] is not None:
+            shown += f", probability {row['probability']:.3f} of a malignant lesion in the scan"
+        lines.append(f"  {row['case_id']}: {shown} ({row['status']})")
+    names = ["scans", "candidates", *(["scores"] if run.classifier is not None else [])]
+    lines.append("rows: " + ", ".join(str(out / f"{name}.parquet") for name in names) + ", and as .csv")
+    return "\n".join(map(one_line, lines))
+
+
+def _classifier_lines(run: FindingRun) -> list[str]:
+    if run.classifier is None:
+        return []
+    label = run.classifier.descriptions[0].label
+    model = run.classifier.identity("eager").model
+    what = f"probability that a lesion is malignant ({label.source}), {label.intensities} intensities"
+    lines = [f"model {model}: {what}"]
+    fitted = run.scan_probability
+    if fitted is None:
+        lines.append(
+            "no probability for the scan as a whole: none was fitted for this detector with this classifier; "
+            "malignancy evaluate DETECTOR SCANS --classifier MODEL fits one"
+        )
+    else:
+        lines.append(f"probability that the scan holds a malignant lesion: {fitted.describe()}")
+    if label.intensities != run.detector.lesions.intensities:
+        lines.append(
+            f"the detector was made with {run.detector.lesions.intensities} intensities, the classifier with "
+            f"{label.intensities}: not made for the same scans"
+        )
+    return lines
