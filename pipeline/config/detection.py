@@ -29,6 +29,7 @@ from pipeline.config.inputs import (
     SplitFractions,
 )
 
+DETECTION = "detection"  # the task
 NODULE = "nodule"  # the class that a candidate is found by
 DetectionClass = Literal["nodule", "solid", "part_solid_or_ground_glass", "calcified"]
 
@@ -119,11 +120,6 @@ class DetectionEvaluationSettings(Section):
     """What the test split is asked."""
 
     resamples: Annotated[int, Field(ge=100)] = Field(1000, description="of the bootstrap over patients")
-    classifier: str | None = Field(
-        None,
-        description="model directory or MLflow URI of the lesions' classifier: fits the probability that a scan holds "
-        "a malignant lesion; null fits none",
-    )
     groups: tuple[str, ...] = Field((), description="columns of the lesions that are judged apart", strict=False)
     pictures: bool = Field(default=False, description="show candidates, images of patients, in the report")
 
