@@ -102,6 +102,8 @@ class DetectionTraining(Section):
     weight_decay: NonNegativeFloat = Field(1e-2, description="of AdamW")
     gradient_clip: NonNegativeFloat = Field(5.0, description="largest gradient norm; 0 is off")
     flip_axes: tuple[Literal[0, 1, 2], ...] = Field((0, 1, 2), description="axes that may be mirrored", strict=False)
+    quarter_turns: bool = Field(default=True, description="turn by 0, 90, 180 or 270 degrees in the R-A plane")
+    intensity_shift: NonNegativeFloat = Field(0.02, description="values plus ± this, after scaling to [0, 1]")
     noise_std: NonNegativeFloat = Field(0.02, description="largest Gaussian noise, after scaling to [0, 1]")
     precision: Literal["32-true", "bf16-mixed", "auto"] = Field("auto", description="auto: bf16 where it is native")
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: a GPU when there is one")

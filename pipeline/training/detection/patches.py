@@ -129,6 +129,12 @@ class PatchSampler:
         if flipped:
             image = np.flip(image, tuple(1 + axis for axis in flipped))
             lesions = [_mirrored(lesion, flipped, side) for lesion in lesions]
+        if self._settings.quarter_turns and rng.random() < 0.5:  # with the mirror images, all quarter turns
+            image = image.swapaxes(1, 2)
+            lesions = [replace(lesion, voxel=lesion.voxel[[1, 0, 2]]) for lesion in lesions]
+        if self._settings.intensity_shift:
+            shift = self._settings.intensity_shift
+            image = image + np.float32(rng.uniform(-shift, shift))
         if self._settings.noise_std:
             spread = np.float32(rng.uniform(0, self._settings.noise_std))
             image = image + spread * rng.standard_normal(image.shape, dtype=np.float32)

@@ -15,7 +15,14 @@ from pipeline.training.tracker import NullTracker
 
 
 def config(**training):
-    values = {"max_epochs": 2, "steps_per_epoch": 3, "batch_size": 2, "mined_scans": 2, "noise_std": 0.0}
+    values = {
+        "max_epochs": 2,
+        "steps_per_epoch": 3,
+        "batch_size": 2,
+        "mined_scans": 2,
+        "noise_std": 0.0,
+        "intensity_shift": 0.0,
+    }
     values |= {"precision": "32-true", "accelerator": "cpu"} | training
     return DetectionConfig.model_validate(
         {
