@@ -43,5 +43,5 @@ def test_candidates_of_a_series_are_cases_and_a_scan_that_cannot_be_searched_say
     assert [case.fault for case in found] == [None] * 5
     assert [case.case_id for case in found] == [f"whole#{number}" for number in range(1, 6)]
     assert all(case.center_mm is not None and case.files == scans[0].files for case in found)
-    assert [case.fault.code for case in refused] == ["E_SHAPE"]
+    assert [case.fault.code for case in refused] == ["E_OUT_OF_ENVELOPE"]
     assert refused[0].center_mm is None
