@@ -124,7 +124,7 @@ def find(
     models = model_folders(classifiers) if classifiers else ()
     classifier = Ensemble.of([verify_model(each) for each in models]) if models else None
     if classifier is not None:
-        _require_fit(detector, classifier)
+        require_fit(detector, classifier)
     identity = ModelIdentity(detector.label, detector.digests.model, detector.digests.preprocessing)
     setup = FinderSetup.on_this_machine(
         folder, identity, root=inputs.root, classifiers=models, workers=options.workers, backend=options.backend
@@ -192,7 +192,7 @@ def _sink(
     return Sink(out, header, tables, restart=options.restart)
 
 
-def _require_fit(detector: DetectorDescription, classifier: Ensemble) -> None:
+def require_fit(detector: DetectorDescription, classifier: Ensemble) -> None:
     """Refuse a classifier that cannot score what the detector finds.
 
     Raises:
