@@ -220,10 +220,12 @@ def find(
         options: as in ``pipeline.jobs.score.ScoreOptions``: ``workers``, ``engine``, ``timeout_seconds``, ``track``, …
 
     Returns:
-        ``candidates`` and ``scans`` (DataFrames, one row each), ``scores`` with a classifier, and ``summary``.
+        ``candidates`` and ``scans`` (DataFrames, one row a candidate and one a scan), ``scores`` with a classifier, and
+        ``summary``.
 
     Raises:
-        UsageError, UnfinishedError: as of ``score``.
+        UsageError: when the folder holds rows of another model or source, or inputs have changed.
+        UnfinishedError: when too many scans failed, or golden scans drifted.
     """
     from pipeline.jobs.find import find as job
     from pipeline.jobs.score import ScoreOptions

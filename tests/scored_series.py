@@ -27,6 +27,7 @@ def reported_model(**changes) -> ReportedModel:
         "findings": ("malignant",),
         "label_source": "made up",
         "intensities": "simulated",
+        "calibration": "temperature 1.5",
         "modality": "CT",
         "operating_points": (_POINT.to_json(),),
         "refer_zone": None,

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.codes import Code
 from pipeline.config.experiment import Config
-from pipeline.config.file import load_config
+from pipeline.config.file import load_training_config
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs" / "_ext"))
@@ -30,7 +30,7 @@ def test_every_configuration_key_has_a_row_with_a_meaning():
 def test_keys_of_shipped_configurations_stand_on_the_page():
     text = pages.configuration_page()
     for file in sorted((ROOT / "configs").glob("*.yaml")):
-        for name in load_config(file).model_dump()["training"]:
+        for name in load_training_config(file).model_dump()["training"]:
             assert f"| `{name}` |" in text or f"## training.{name}" in text
 
 

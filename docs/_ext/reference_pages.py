@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app as command_line
 from pipeline.codes import Code
+from pipeline.config.detection import DetectionConfig
 from pipeline.config.experiment import Config
 
 WIDTH = 100  # columns of a help text
@@ -24,7 +25,7 @@ COMMANDS = (
 )
 CONFIGURATION = (
     "A configuration is one YAML file; unknown keys are refused. On the command line, `section.key=value` overrides a "
-    "key. Keys without a default must be given.\n"
+    "key. Keys without a default must be given. Those of a detector (`task: detection`) stand last.\n"
 )
 CODES = (
     "`E_` codes reject a case: its row has no probability. `W_` codes flag it: it is scored. The row's reason names "
@@ -90,7 +91,8 @@ def configuration_page() -> str:
         "# Configuration\n",
         CONFIGURATION,
     ]
-    for title, model in sections(Config):
+    detection = [(f"detection: {title or 'top level'}", model) for title, model in sections(DetectionConfig)]
+    for title, model in [*sections(Config), *detection]:
         parts += [f"## {title or 'top level'}\n", f"{' '.join((model.__doc__ or '').split())}\n"]
         parts += ["| key | type | default | meaning |", "|---|---|---|---|"]
         parts += [

@@ -37,7 +37,8 @@ from pipeline.imaging.image import FloatArray, ScanFacts, Warning
 from pipeline.imaging.preprocess import ModelInput
 
 _SUFFIX = ".input"
-_NAME = re.compile(r"[0-9a-f]{64}\.input")  # of an entry, its folder's two digits first; nothing else is evicted
+FEATURES_SUFFIX = ".features"  # of what a frozen network makes of an input; pipeline.training.features
+_NAME = re.compile(r"[0-9a-f]{64}\.(input|features)")  # its folder's two digits first; nothing else is evicted
 _FOOTER = struct.Struct("<4sIQ")  # mark, CRC-32 of voxels and facts, bytes of the facts
 _MARK = b"MPI2"
 _LIBRARIES = (
@@ -76,7 +77,7 @@ class StoredInputs:
         private_folder(self.config.folder)  # voxels of patients
         entries = [
             (stat.st_mtime_ns, stat.st_size, path)
-            for path in self.config.folder.glob(f"*/*{_SUFFIX}")
+            for path in self.config.folder.glob("*/*")
             if _NAME.fullmatch(path.parent.name + path.name) and (stat := _stat(path))
         ]
         self._oldest = sorted(entries, reverse=True)
@@ -125,20 +126,29 @@ class StoredInputs:
             "look": before,
         }
         text, voxels = json.dumps(facts).encode(), found.voxels.tobytes()
-        if look(case) != before or not self._make_room(len(voxels) + len(text) + _FOOTER.size):
+        footer = _FOOTER.pack(_MARK, isal_zlib.crc32(text, isal_zlib.crc32(voxels)), len(text))
+        if look(case) != before or not self.write(place, voxels + text + footer):
             return found
         try:
-            private_folder(place.parent)
-            with atomic_write(place) as temporary:
-                footer = _FOOTER.pack(_MARK, isal_zlib.crc32(text, isal_zlib.crc32(voxels)), len(text))
-                temporary.write_bytes(voxels + text + footer)
-            mapped = _input(*_read(place))
+            return _input(*_read(place))
         except (OSError, ValueError):
             self.refused += 1
             return found
+
+    def write(self, place: Path, content: bytes) -> bool:
+        """Write an entry, whole or not at all; False when there is no room for it."""
+        if not self._make_room(len(content)):
+            return False
+        try:
+            private_folder(place.parent)
+            with atomic_write(place) as temporary:
+                temporary.write_bytes(content)
+        except OSError:
+            self.refused += 1
+            return False
         with self._lock:
             self.used.add(place)
-        return mapped
+        return True
 
     def report(self) -> None:
         """Say so when inputs had to stay in memory."""

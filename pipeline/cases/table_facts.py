@@ -18,7 +18,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from pipeline.cases.case import Case
-from pipeline.config.inputs import FilePath, LabelSource, Section, Words
+from pipeline.config.inputs import FilePath, Section, SourceText, Words
 from pipeline.config.plain_yaml import parse_yaml
 from pipeline.errors import Code, TableError
 
@@ -29,7 +29,7 @@ _VALUES = ("real", "simulated")
 class FactsFile(Section):
     """The file beside a table."""
 
-    label_source: LabelSource | None = Field(None, description="whose opinion or which test the label is")
+    label_source: SourceText | None = Field(None, description="whose opinion or which test the label is")
     intensities: Literal["real", "simulated"] | None = None
     positive_label: Words = Field((), description="words that mean malignant")
     negative_label: Words = Field((), description="words that mean benign; what is neither stays unlabelled")

@@ -54,6 +54,7 @@ def _application() -> typer.Typer:
         data.demo_data,
         training.train,
         training.search,
+        training.pretrain,
         evaluation.evaluate,
         scoring.score,
         scoring.report_dicom,
@@ -76,6 +77,7 @@ def _application() -> typer.Typer:
     importers = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Turn a public dataset into a manifest.")
     importers.command("medmnist")(data.import_medmnist)
     importers.command("lidc")(data.import_lidc)
+    importers.command("luna16")(data.import_luna16)
     application.add_typer(importers, name="import")
     return application
 

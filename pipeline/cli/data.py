@@ -87,7 +87,7 @@ def demo_data(
 
     if whole_scans is not None:
         if cases is not None:
-            raise UsageError("--cases and --whole-scans exclude each other; leave one out")
+            raise UsageError("--cases counts nodules in crops and --whole-scans scans; give one of them")
         table = write_whole_scans(out, scans=whole_scans, seed=seed)
         print(
             f"{table} and lesions.csv: real nodule shapes, ratings and patients (LIDC-IDRI, CC BY 3.0) in simulated "
@@ -112,11 +112,36 @@ def import_medmnist(
 def import_lidc(
     dicom_root: Annotated[Path, typer.Argument(help="Your TCIA download of LIDC-IDRI.")],
     out: Annotated[Path, typer.Argument(help="Where the manifest goes.")],
+    whole_scans: Annotated[
+        bool, typer.Option("--whole-scans", help="Instead scans.csv and lesions.csv, to train a detector on.")
+    ] = False,
+    least_readers: Annotated[
+        int | None,
+        typer.Option(min=1, max=4, help="Of whole scans: ignore a nodule that fewer readers marked; 2 by default."),
+    ] = None,
 ) -> None:
     """Find lesion-centred cases in a TCIA download of LIDC-IDRI, from the embedded annotations."""
     from pipeline.datasets.import_lidc import import_lidc as convert
 
+    if whole_scans:
+        from pipeline.datasets.import_lidc_scans import LEAST_READERS, import_lidc_scans
+
+        tables = import_lidc_scans(dicom_root, out, least_readers=least_readers or LEAST_READERS)
+        print(f"{tables.summary} (label: radiologists' opinion, not pathology)")
+        return
+    if least_readers is not None:
+        raise UsageError("--least-readers goes with --whole-scans; a manifest of nodules has those of every reader")
     print(f"manifest: {convert(dicom_root, out)} (label: radiologists' opinion, not pathology)")
+
+
+def import_luna16(
+    root: Annotated[Path, typer.Argument(help="Your download of LUNA16: subset0 to subset9, annotations.csv.")],
+    out: Annotated[Path, typer.Argument(help="That folder or one above it; gets scans.csv and lesions.csv.")],
+) -> None:
+    """Make scans.csv and lesions.csv of LUNA16's whole scans, nodules and ten folds, to train a detector on."""
+    from pipeline.datasets.import_luna16 import import_luna16 as convert
+
+    print(f"{convert(root, out).summary} (label: radiologists' opinion, from LIDC-IDRI, not pathology)")
 
 
 def lesions(

@@ -66,6 +66,24 @@ def train(
         raise typer.Exit(int(bool(result.rejected) or not result.is_calibrated))
 
 
+def pretrain(
+    config: Annotated[
+        Path, typer.Argument(help="The configuration that will be trained; it names training.auxiliary.")
+    ],
+    out: Annotated[Path, typer.Option(help="File of weights to write, for network.weights.")],
+    overrides: Overrides = None,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="Of the training: every labelled patient is then left out.")
+    ] = None,
+) -> None:
+    """Learn readings from cases that the training is neither calibrated nor judged on; writes weights to start from."""
+    from pipeline.jobs.pretrain import pretrain as job
+
+    result = job(config, overrides or [], out=out, folds=folds)
+    print(result.summary)
+    raise typer.Exit(int(bool(result.rejected)))
+
+
 def show_config(
     config: Annotated[Path, typer.Argument(help="A configuration, such as configs/demo.yaml.")],
     overrides: Overrides = None,

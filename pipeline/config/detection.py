@@ -18,7 +18,6 @@ from pydantic import (
 from pipeline.config.experiment import Tracking
 from pipeline.config.inputs import (
     FilePath,
-    LabelSource,
     Limits,
     Modality,
     Name,
@@ -26,6 +25,7 @@ from pipeline.config.inputs import (
     Probability,
     Section,
     Seed,
+    SourceText,
     SplitFractions,
 )
 
@@ -41,7 +41,7 @@ class DetectionData(Section):
         description="table of the lesions in these scans, a manifest with a centre and diameter_mm for each row"
     )
     modality: Modality = Field("CT", description="decides which voxel values are plausible")
-    label_source: LabelSource = Field(description="who marked the lesions, and how")
+    label_source: SourceText = Field(description="who marked the lesions, and how")
     intensities: Literal["real", "simulated"] = Field("real", description="shown wherever a result is shown")
     splits: SplitFractions = SplitFractions()
     split_seed: Seed = Field(0, description="who is in which split; independent of ``seed``")
@@ -132,7 +132,7 @@ class DetectionConfig(Section):
     """One training of a detector, whole."""
 
     name: Name = Field(description="of the experiment; runs and models carry it")
-    task: Literal["detection"]
+    task: Literal["detection"] = Field(description="what tells a detector from a classifier")
     seed: Seed = Field(0, description="of weights, patches and augmentation")
     output: FilePath = Field(Path("runs"), description="folder that gets one folder a run")
     data: DetectionData

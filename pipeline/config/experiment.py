@@ -12,7 +12,8 @@ from pydantic import (
 )
 
 from pipeline.config.inputs import MALIGNANT, Data, FilePath, Fraction, Name, Preprocessing, Section, Seed
-from pipeline.config.training import Augmentation, Network, Search, Training
+from pipeline.config.search import Search
+from pipeline.config.training import Augmentation, Network, Training
 
 
 class Calibration(Section):
@@ -102,6 +103,13 @@ class Tracking(Section):
     registered_model: Name | None = Field("malignancy", description="null registers nothing")
 
 
+def _without(key: str) -> str:
+    """What a dotted key of the configuration is set to so that it asks for nothing."""
+    nothing = {"augmentation": "{}", "network.head": "sigmoid", "training.class_balance": "none"}
+    ones = ("training.devices", "training.layer_decay")
+    return nothing.get(key) or ("1" if key in ones else "0" if key.endswith(("decay", "freeze")) else "null")
+
+
 class Config(Section):
     """One experiment, whole."""
 
@@ -163,6 +171,13 @@ class Config(Section):
             )
         if self.training.members != 1:
             self._members_leave_parts_untouched()
+        if self.network.weights_input != "as_is" and self.preprocessing.intensity.scaling == "zscore":
+            raise ValueError(
+                f"network.weights_input: {self.network.weights_input!r} starts from values in [0, 1], and "
+                "preprocessing.intensity.scaling 'zscore' gives others; use 'window' or 'range', or set it to as_is"
+            )
+        if self.training.mode == "frozen_features":
+            self._features_can_stay()
         shifts = self.training.class_balance != "none"
         mends = self.calibration.method == "platt" or self.calibration.prior_correction
         if shifts and not mends:
@@ -194,6 +209,31 @@ class Config(Section):
                 f"augmentation.flip_axes: {self.augmentation.flip_axes} names axis 2 of a 2D input; use 0 and 1"
             )
         return self
+
+    def _features_can_stay(self) -> None:
+        """Refuse what logistic regression on features that are computed once would pass over in silence."""
+        training = self.training
+        if self.network.weights is None:
+            raise ValueError(
+                "training.mode: 'frozen_features' needs the weights that make the features; name network.weights"
+            )
+        means_nothing = {
+            "augmentation": self.augmentation != Augmentation(probability=self.augmentation.probability),
+            "network.head": self.network.head != "sigmoid",
+            "network.freeze": self.network.freeze not in (0, "features"),
+            "training.auxiliary": training.auxiliary is not None,
+            "training.soft_labels": training.soft_labels is not None,
+            "training.early_stopping": training.early_stopping is not None,
+            "training.class_balance": training.class_balance == "balanced_sampler",
+            "training.devices": training.devices * training.num_nodes > 1,
+            "training.ema_decay": training.ema_decay != 0,
+            "training.layer_decay": training.layer_decay != 1,
+        }
+        if named := [key for key, is_given in means_nothing.items() if is_given]:
+            raise ValueError(
+                f"{named[0]}: has no meaning with training.mode 'frozen_features', which fits one layer on features "
+                f"that are computed once; set {' '.join(f'{key}={_without(key)}' for key in named)}"
+            )
 
     def _members_leave_parts_untouched(self) -> None:
         if self.training.early_stopping:

@@ -32,7 +32,7 @@ _LONGEST = 100  # characters of what a user gave that are worth repeating
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read and check the configuration of a classifier.
 
-    Tables that it names by a relative path are looked for beside it first, then from the current folder; those that an
+    Files that it names by a relative path are looked for beside it first, then from the current folder; those that an
     override names, the other way round. One that is in neither place keeps its path: `missing_file` names both.
 
     Args:
@@ -55,7 +55,11 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     if config.data.lesions:
         here = "data.lesions" in named
         found["lesions"] = tuple(_locate(path, source, current_first=here) for source in config.data.lesions)
-    return config.model_copy(update={"data": config.data.model_copy(update=found)})
+    update: dict[str, Any] = {"data": config.data.model_copy(update=found)}
+    if weights := config.network.weights:
+        file = _locate(path, weights, current_first="network.weights" in named)
+        update["network"] = config.network.model_copy(update={"weights": file})
+    return config.model_copy(update=update)
 
 
 def load_detection_config(path: Path, overrides: Sequence[str] = ()) -> DetectionConfig:
@@ -79,6 +83,15 @@ def is_detection(path: Path, overrides: Sequence[str] = ()) -> bool:
         ConfigError: when it is no YAML file of keys.
     """
     return _read_tree(path, overrides).get("task") == DETECTION
+
+
+def load_training_config(path: Path, overrides: Sequence[str] = ()) -> Config | DetectionConfig:
+    """Read and check what ``malignancy train`` takes: the configuration of a classifier, or of a detector.
+
+    Raises:
+        ConfigError: with one line for each mistake.
+    """
+    return load_detection_config(path, overrides) if is_detection(path, overrides) else load_config(path, overrides)
 
 
 def load_gate_policy(path: Path) -> GatePolicy:

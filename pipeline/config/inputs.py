@@ -24,7 +24,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 PositiveCount = Annotated[PositiveInt, Field(le=1_000_000)]
 Seed = Annotated[NonNegativeInt, Field(le=2**32 - 1)]  # what all generators of random numbers take
-LabelSource = Annotated[str, Field(min_length=3, max_length=1000)]
+SourceText = Annotated[str, Field(min_length=3, max_length=1000)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 FilePath = Annotated[Path, Field(strict=False)]
 Modality = Literal["CT", "MR", "US", "XR", "mask", "other"]
@@ -99,7 +99,7 @@ class Data(Section):
     other_body_parts: Literal["flag", "refuse"] = Field(
         "flag", description="what scoring does with a case whose header names another body part"
     )
-    label_source: LabelSource = Field(description="whose opinion or which test the label is")
+    label_source: SourceText = Field(description="whose opinion or which test the label is")
     intensities: Literal["real", "simulated"] = Field("real", description="shown wherever a result is shown")
     positive_label: Words = Field(
         (), description="word or words of the label column that mean malignant; none reads 1 and 0"

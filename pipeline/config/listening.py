@@ -43,13 +43,18 @@ class Watch(Section):
     remove: bool = Field(default=False, description="delete a file once it has been taken in")
 
 
-class OrthancSignal(Section):
+class Orthanc(Section):
     """An Orthanc whose stable studies are scored at once, without waiting for the quiet time."""
 
     url: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")] = Field(description="of its REST interface")
     user_env: Variable | None = Field(None, description="environment variable that holds the user's name")
     password_env: Variable | None = Field(None, description="environment variable that holds the password")
     poll_seconds: PositiveFloat = 5.0
+    pull: bool = Field(
+        default=False,
+        description="fetch its stable studies; none is missed however long this program is down, while what an Orthanc "
+        "sends by itself is sent once",
+    )
 
 
 class Store(Section):
@@ -123,7 +128,7 @@ class ListenConfig(Section):
     )
     captures: bool = Field(default=True, description="send a picture of each lesion beside the report")
     watch: Watch | None = None
-    orthanc: OrthancSignal | None = None
+    orthanc: Orthanc | None = None
     destinations: tuple[Destination, ...] = Field(min_length=1, strict=False)
     retry: Retry = Retry()
     limits: ReceptionLimits = ReceptionLimits()

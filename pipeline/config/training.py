@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     Field,
@@ -13,9 +13,24 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.config.inputs import PositiveCount, Probability, Scale, Section, Seed
+from pipeline.config.inputs import FilePath, PositiveCount, Probability, Scale, Section
 
-NETWORKS = ("compact", "planes", "cnn_lstm", "resnet10", "resnet18", "resnet34", "resnet50", "densenet121")
+NetworkName = Literal[
+    "compact",
+    "planes",
+    "cnn_lstm",
+    "resnet10",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "densenet121",
+    "efficientnet_b0",
+    "efficientnet_lite0",
+]
+NETWORKS: tuple[NetworkName, ...] = get_args(NetworkName)
+WeightsSource = Annotated[str, Field(min_length=3, max_length=1000)]
+WeightsInput = Literal["as_is", "imagenet", "plus_minus_one"]
+_NO_START: dict[str, Any] = {"weights_input": "as_is", "freeze": 0}
 OWN_NETWORKS = ("compact", "planes", "cnn_lstm")  # built of the same blocks
 
 
@@ -39,12 +54,10 @@ class Augmentation(Section):
 class Network(Section):
     """The network; it always ends in one logit."""
 
-    name: Literal["compact", "planes", "cnn_lstm", "resnet10", "resnet18", "resnet34", "resnet50", "densenet121"] = (
-        Field(
-            "compact",
-            description="compact (2D or 3D), planes (a 2D network on three planes), cnn_lstm (thick slices), or one of "
-            "MONAI's residual and dense networks",
-        )
+    name: NetworkName = Field(
+        "compact",
+        description="compact (2D or 3D), planes (a 2D network on three planes), cnn_lstm (thick slices), or one of "
+        "MONAI's residual, dense and efficient networks",
     )
     width: Annotated[PositiveInt, Field(le=4096)] | None = Field(
         None, description="channels of the first stage of our own networks; null is their default"
@@ -65,6 +78,52 @@ class Network(Section):
     average_turns: bool = Field(
         default=False, description="and over the quarter turn in the R-A plane, with average_flips: twice the passes"
     )
+
+    weights: FilePath | None = Field(
+        None,
+        description="file of pretrained weights, safetensors or PyTorch's, beside this file or in the current folder; "
+        "null starts at random",
+        exclude_if=lambda value: value is None,  # digests of models stay what they were
+    )
+    weights_source: WeightsSource | None = Field(
+        None,
+        description="where the weights are from, what they were learnt on, and their licence; stands in every model",
+        exclude_if=lambda value: value is None,
+    )
+    weights_input: WeightsInput = Field(
+        "as_is",
+        description="what the weights were learnt on: as_is (images scaled as preprocessing.intensity does), imagenet "
+        "(its channels' means and deviations), plus_minus_one; folded into the first convolution",
+        exclude_if=lambda value: value == "as_is",
+    )
+    freeze: Annotated[NonNegativeInt, Field(le=100)] | Literal["features"] = Field(
+        0,
+        description="stages, from the image on, that stay as they were loaded; features: all but the last layer",
+        exclude_if=lambda value: value == 0,
+    )
+
+    @property
+    def architecture(self) -> Network:
+        """What the network computes, without where its first weights were from: what a model directory says of it."""
+        return self.model_copy(update=dict.fromkeys(("weights", "weights_source")) | _NO_START)
+
+    @model_validator(mode="after")
+    def _weights_are_described(self) -> Self:
+        if self.weights is None:
+            given = {
+                "weights_source": self.weights_source is not None,
+                "weights_input": self.weights_input != "as_is",
+                "freeze": self.freeze != 0,
+            }
+            for key, is_given in given.items():
+                if is_given:
+                    raise ValueError(f"{key} has no meaning without weights; name a file, or remove it")
+        elif self.weights_source is None:
+            raise ValueError(
+                "weights_source is missing; say where the weights are from, what they were learnt on and under which "
+                "licence, as weights_source='ImageNet, torchvision, BSD-3-Clause': it stands in every model"
+            )
+        return self
 
     @model_validator(mode="after")
     def _options_fit_the_network(self) -> Self:
@@ -149,6 +208,11 @@ class Training(Section):
         description="networks of one model; with several, each leaves out one part of the patients not tested on, "
         "and what they say of the parts they left out fits calibrator and thresholds; auto: by the number of patients",
     )
+    mode: Literal["end_to_end", "frozen_features"] = Field(
+        "end_to_end",
+        description="end_to_end learns all weights; frozen_features computes the features of network.weights once and "
+        "fits their last layer by logistic regression, for few cases",
+    )
     max_epochs: PositiveCount = Field(30, description="passes over the training cases, at most")
     min_steps: Annotated[NonNegativeInt, Field(le=1_000_000)] = Field(
         0, description="optimiser steps that are made at least; few cases run more than max_epochs for them"
@@ -157,6 +221,9 @@ class Training(Section):
     accumulate_batches: PositiveCount = Field(1, description="batches whose gradients make one optimiser step")
     learning_rate: PositiveFloat = Field(1e-3, description="of AdamW; the largest of a schedule")
     weight_decay: NonNegativeFloat = Field(1e-2, description="of AdamW")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="a stage's learning rate over that of the stage after it; below 1 the first ones learn slowest"
+    )
     schedule: Literal["constant", "cosine", "one_cycle"] = Field("one_cycle", description="of the learning rate")
     class_balance: Literal["none", "weighted_loss", "balanced_sampler"] = Field(
         "none", description="weighting shifts the intercept; see calibration.method and calibration.prior_correction"
@@ -199,40 +266,3 @@ class Training(Section):
         if self.folds == "auto":
             raise ValueError("training.folds is still 'auto'; settle it by the number of patients first")
         return self.folds
-
-
-class Range(Section):
-    """Values that a search may try for one key: ``choices``, or anything from ``low`` to ``high``."""
-
-    choices: tuple[Any, ...] | None = Field(None, description="values to choose from", min_length=2, strict=False)
-    low: float | None = Field(None, description="smallest value")
-    high: float | None = Field(None, description="largest value")
-    log: bool = Field(default=False, description="try orders of magnitude evenly")
-    integer: bool = Field(default=False, description="whole numbers alone")
-
-    @model_validator(mode="after")
-    def _is_one_kind(self) -> Self:
-        bounds = self.low is not None and self.high is not None and self.low < self.high
-        if bounds == (self.choices is not None) or (self.choices is not None and (self.log or self.integer)):
-            raise ValueError("give either choices, or low below high (optionally log, integer)")
-        if self.log and self.low is not None and self.low <= 0:
-            raise ValueError(f"low ({self.low:g}) has no logarithm; give a positive number, or log: false")
-        return self
-
-
-class Search(Section):
-    """What ``malignancy search`` tries; it reads the training and validation splits alone."""
-
-    ranges: dict[str, Range] = Field(min_length=1, description="dotted keys of network, training or augmentation")
-    trials: PositiveCount = Field(20, description="how many settings are tried")
-    seeds: tuple[Seed, ...] = Field(
-        (0,), min_length=1, description="a trial is judged by its mean over these", strict=False
-    )
-    prune: bool = Field(default=True, description="stop a trial early when it lags behind the others' median")
-
-    @model_validator(mode="after")
-    def _keys_can_be_searched(self) -> Self:
-        for key in self.ranges:
-            if key.split(".")[0] not in ("network", "training", "augmentation"):
-                raise ValueError(f"ranges: {key!r} cannot be searched; keys of network, training or augmentation can")
-        return self

@@ -29,6 +29,7 @@ from pipeline.datasets.chest_anatomy import make_grid
 from pipeline.datasets.lidc import LidcNodule, NoduleMask, load_nodules
 from pipeline.datasets.render_processes import given_task, render_in_processes
 from pipeline.datasets.rendering import CALCIFICATION_ABSENT, Painted, ShortVolume, draw_scanner, render
+from pipeline.datasets.scan_tables import majority
 from pipeline.errors import UsageError
 from pipeline.files import atomic_folder, write_csv
 from pipeline.machine import usable_cores
@@ -270,9 +271,3 @@ def manifest_row(case: DemoCase) -> dict[str, str]:
         "pixel_spacing_mm": f"{nodule.pixel_spacing_mm:g}",
         "contrast": str(int(nodule.contrast)),
     }
-
-
-def majority(votes: Sequence[bool]) -> str:
-    """``1`` or ``0`` as most say, blank for a tie."""
-    balance = 2 * sum(votes) - len(votes)
-    return "" if balance == 0 else str(int(balance > 0))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,9 +25,9 @@ import numpy as np
 
 from pipeline.config.inputs import Limits
 from pipeline.datasets.lidc import LidcNodule, load_nodules
+from pipeline.datasets.scan_tables import opinion_columns, require_folder
 from pipeline.errors import CaseError, UsageError
 from pipeline.files import write_csv
-from pipeline.imaging.checks import file_kind
 from pipeline.imaging.dicom.header import DicomFile, read_header
 from pipeline.imaging.find import FoundScan, find_scans
 
@@ -35,18 +35,22 @@ _COLUMNS: Final = (
     "case_id", "image", "label", "patient_id", "center_x_mm", "center_y_mm", "center_z_mm", "coordinate_system",
     "diameter_mm", "mean_malignancy", "readings", "ratings", "center_in_slices", "series_instance_uid",
 )  # fmt: skip
-_NEUTRAL: Final = 3.0  # "indeterminate likelihood"
 _AXIAL: Final = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 @dataclass(frozen=True)
-class _Plane:
+class AxialPlane:
     """Where the pixels of an axial series lie, LPS mm."""
 
     origin: tuple[float, float]
     pixel_spacing: tuple[float, float]
     lowest: float
     highest: float
+
+    def depth(self, nodule: LidcNodule) -> float:
+        """How far inside the slices the centre lies, mm, half a slice around them counted; negative outside."""
+        half = nodule.slice_spacing_mm / 2
+        return min(nodule.centroid_z_mm - self.lowest, self.highest - nodule.centroid_z_mm) + half
 
     def center(self, nodule: LidcNodule) -> tuple[float, float, float]:
         """Lesion centre, LPS mm."""
@@ -69,11 +73,7 @@ def import_lidc(dicom_root: Path, out: Path) -> Path:
     Raises:
         UsageError: when the download is not under the manifest's folder, the manifest exists, or nothing fits.
     """
-    try:
-        if file_kind(dicom_root) != "folder":
-            raise UsageError(f"{dicom_root}: is a file; name the folder of the LIDC-IDRI download")
-    except CaseError as error:
-        raise UsageError(f"{dicom_root}: {error.reason}") from None
+    require_folder(dicom_root)
     manifest = out if out.suffix.lower() == ".csv" else out / "manifest.csv"
     if not dicom_root.resolve().is_relative_to(manifest.parent.resolve()):
         reason = f"images lie under their manifest's folder; use {dicom_root.resolve().parent} or another folder above"
@@ -96,14 +96,14 @@ def _rows(root: Path, base: Path) -> list[dict[str, object]]:
         nodules[nodule.series_instance_uid].append(nodule)
     rows: list[dict[str, object]] = []
     for found in find_scans(root):
-        series, plane = _place(found, nodules)
+        series, plane = place_series(found, nodules)
         if plane is not None:
             rows += [_row(nodule, plane, found.image(base)) for nodule in nodules[series]]
     return sorted(rows, key=lambda row: str(row["case_id"]))
 
 
-def _place(found: FoundScan, nodules: Mapping[str, Sequence[LidcNodule]]) -> tuple[str, _Plane | None]:
-    """Series UID, and its plane when it is a CT with nodules. Whether the series is sound, its reader will say."""
+def place_series(found: FoundScan, known: Collection[str]) -> tuple[str, AxialPlane | None]:
+    """Series UID, and its plane when it is one of the known series. Whether it is sound, its reader will say."""
     if not found.files:
         return "", None
     headers = []
@@ -112,12 +112,12 @@ def _place(found: FoundScan, nodules: Mapping[str, Sequence[LidcNodule]]) -> tup
             headers.append(read_header(path, limits=Limits()))
         except CaseError:
             continue  # the case stays in the manifest, and is rejected with its code when it is read
-        if headers[0].series not in nodules:
+        if headers[0].series not in known:
             return "", None
     return (headers[0].series, _plane(found, headers)) if headers else ("", None)
 
 
-def _plane(found: FoundScan, headers: Sequence[DicomFile]) -> _Plane:
+def _plane(found: FoundScan, headers: Sequence[DicomFile]) -> AxialPlane:
     frames = [header.frames[0] for header in headers]
     first = frames[0]
     usable = first.position is not None and first.pixel_spacing is not None and first.orientation is not None
@@ -126,7 +126,7 @@ def _plane(found: FoundScan, headers: Sequence[DicomFile]) -> _Plane:
     assert first.position is not None
     assert first.pixel_spacing is not None
     heights = [frame.position[2] for frame in frames if frame.position is not None]
-    return _Plane(
+    return AxialPlane(
         origin=(first.position[0], first.position[1]),
         pixel_spacing=(first.pixel_spacing[0], first.pixel_spacing[1]),
         lowest=min(heights),
@@ -134,26 +134,21 @@ def _plane(found: FoundScan, headers: Sequence[DicomFile]) -> _Plane:
     )
 
 
-def _inside(nodule: LidcNodule, plane: _Plane) -> bool:
-    half = nodule.slice_spacing_mm / 2
-    return plane.lowest - half <= nodule.centroid_z_mm <= plane.highest + half
+def center_columns(nodule: LidcNodule, plane: AxialPlane) -> dict[str, object]:
+    """Centre and diameter of a nodule, a column each."""
+    center = zip("xyz", plane.center(nodule), strict=True)
+    columns: dict[str, object] = {f"center_{axis}_mm": f"{value:.3f}" for axis, value in center}
+    return columns | {"coordinate_system": "LPS", "diameter_mm": f"{nodule.diameter_mm:.2f}"}
 
 
-def _row(nodule: LidcNodule, plane: _Plane, image: str) -> dict[str, object]:
-    ratings = nodule.ratings["malignancy"]
-    mean = float(np.mean(ratings))
-    center = plane.center(nodule)
+def _row(nodule: LidcNodule, plane: AxialPlane, image: str) -> dict[str, object]:
+    opinions = opinion_columns(nodule)
     return {
         "case_id": nodule.nodule_id,
         "image": image,
-        "label": "" if mean == _NEUTRAL else int(mean > _NEUTRAL),
         "patient_id": nodule.patient_id,
-        **{f"center_{axis}_mm": f"{value:.3f}" for axis, value in zip("xyz", center, strict=True)},
-        "coordinate_system": "LPS",
-        "diameter_mm": f"{nodule.diameter_mm:.2f}",
-        "mean_malignancy": f"{mean:.3f}",
-        "readings": len(ratings),
-        "ratings": "|".join(map(str, ratings)),
-        "center_in_slices": "yes" if _inside(nodule, plane) else "no",
+        **center_columns(nodule, plane),
+        **{name: opinions[name] for name in ("label", "mean_malignancy", "readings", "ratings")},
+        "center_in_slices": "yes" if plane.depth(nodule) >= 0 else "no",
         "series_instance_uid": nodule.series_instance_uid,
     }

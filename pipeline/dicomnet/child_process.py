@@ -18,6 +18,12 @@ _START_SECONDS: Final = 60.0
 _PAUSE_SECONDS: Final = 1.0  # between the death of a process and its next start
 
 
+def say(parent: Connection, word: object) -> None:
+    """Tell the process that started this one; when it has died meanwhile, `end_with` notices."""
+    with contextlib.suppress(OSError):
+        parent.send(word)
+
+
 def end_with(parent: Connection) -> NoReturn:
     """Wait for the end of the process that started this one, and end at once: the files say what is left to do."""
     with contextlib.suppress(EOFError, OSError):
@@ -44,22 +50,32 @@ class ChildProcess:
         self._died_at = -_PAUSE_SECONDS
 
     def start(self) -> Any:
-        """Start it; what it says first.
+        """Start it and wait until it is ready; what it says first.
 
         Raises:
             UnfinishedError: when it dies, or says nothing.
         """
+        self.begin()
+        return self.first_word()
+
+    def begin(self) -> None:
+        """Start it."""
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
         self._process = context.Process(target=self._target, args=(self._config, there), daemon=True)
         self._process.start()
         there.close()
         self._connection = here
-        try:
-            if here.poll(_START_SECONDS):
-                return here.recv()
-        except (EOFError, OSError):
-            pass
+
+    def first_word(self) -> Any:
+        """What it says when it is ready.
+
+        Raises:
+            UnfinishedError: when it dies, or says nothing.
+        """
+        with contextlib.suppress(EOFError, OSError):
+            if self._connection is not None and self._connection.poll(_START_SECONDS):
+                return self._connection.recv()
         self.stop()
         raise UnfinishedError(f"the {self._name} did not start; look at its last lines above, and at the machine")
 

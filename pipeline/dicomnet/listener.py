@@ -14,7 +14,7 @@ from pipeline.config.listening import ListenConfig
 from pipeline.dicomnet.audit import Audit
 from pipeline.dicomnet.child_process import ChildProcess
 from pipeline.dicomnet.listener_folder import ListenerFolder
-from pipeline.dicomnet.orthanc_signal import OrthancPoll
+from pipeline.dicomnet.orthanc_source import OrthancSource
 from pipeline.dicomnet.outbox_sender import run_sender
 from pipeline.dicomnet.receiver import run_receiver
 from pipeline.dicomnet.reported_model import ReportedModel
@@ -29,6 +29,7 @@ from pipeline.scoring.workers import ScorerSetup
 
 _TURN_SECONDS: Final = 0.5
 _RETENTION_SECONDS: Final = 3600.0
+_FULL_SECONDS: Final = 30.0  # before a study is scored again whose result did not fit on the disk
 
 
 class Listener:
@@ -95,8 +96,10 @@ class Listener:
 
     def _start(self, ready: Callable[[int], None], model: str) -> None:
         receiver, sender = self._children
-        sender.start()
-        started = receiver.start()
+        for child in self._children:
+            child.begin()
+        started = receiver.first_word()
+        sender.first_word()
         if started.problem:
             where = f"{self._config.address}:{self._config.port}"
             raise UnfinishedError(f"{where}: {started.problem}; choose another address or port")
@@ -110,7 +113,8 @@ class Listener:
             for files in self._store.due():
                 if stop.is_set():
                     return
-                scoring.score(files)
+                if not scoring.score(files):
+                    stop.wait(_FULL_SECONDS)
             if time.monotonic() >= next_retention:
                 forget_old(self._folder, self._audit, days=self._config.limits.retention_days)
                 next_retention = time.monotonic() + _RETENTION_SECONDS
@@ -126,8 +130,8 @@ class Listener:
             watched = WatchedFolder(self._config, self._folder, Audit(self._folder.audit, "watch"))
             threads.append(self._thread(watched.step, stop))
         if self._config.orthanc is not None:
-            poll = OrthancPoll(self._config.orthanc, self._folder, self._store, self._audit)
-            threads.append(self._thread(poll.step, stop, seconds=self._config.orthanc.poll_seconds))
+            source = OrthancSource(self._config, self._folder, self._store, self._audit)
+            threads.append(self._thread(source.step, stop, seconds=self._config.orthanc.poll_seconds))
         return threads
 
     def _thread(

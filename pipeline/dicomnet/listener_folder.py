@@ -1,6 +1,7 @@
 """What a listener keeps on disk, and under which names; every state is a place, and every step is one rename.
 
     FOLDER/.lock                                      who runs, or ran last
+    FOLDER/.received.lock                             shared by who takes in, held alone by who removes
     FOLDER/receiving/                                 objects that are arriving; emptied at every start
     FOLDER/received/STUDY/SERIES/OBJECT.dcm           accepted: synchronised to disk before the sender was told so
     FOLDER/received/STUDY/evaluated.json              of which objects every result has been made
@@ -9,6 +10,7 @@
     FOLDER/archive/STUDY-SERIES-NNNN/                 delivered everywhere
     FOLDER/errors/STUDY-SERIES-NNNN/                  refused somewhere, or could not be made
     FOLDER/audit/DATE.jsonl                           what happened, a line each
+    FOLDER/orthanc.json                               which changes of an Orthanc have been dealt with
 
 Whatever is killed at whatever moment, the files say what is left to do: an object counts when it has its name under
 ``received``; a series is to be scored when its files differ from those of its last result; a result counts when its
@@ -18,8 +20,12 @@ OBJECT are digests of the UIDs, so that no name and no audit line holds an attri
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -29,7 +35,9 @@ from pipeline.files import private_folder, sha256_bytes, sync_folder
 
 _DIGITS: Final = 20
 _RESULT_NAME: Final = re.compile(rf"([0-9a-f]{{{_DIGITS}}})-([0-9a-f]{{{_DIGITS}}})-(\d{{4,}})")
+_LOCK: Final = ".received.lock"
 RECORD: Final = "record.json"
+EVALUATED: Final = "evaluated.json"
 
 
 def uid_digest(uid: str) -> str:
@@ -119,6 +127,20 @@ class ListenerFolder:
         """Where the objects of a series lie."""
         return self.received / series.study / series.series
 
+    @contextmanager
+    def taking_in(self, *, removing: bool = False) -> Iterator[None]:
+        """Hold off the removal of studies while objects get their names, and the other way round.
+
+        Args:
+            removing: whether this is the removal; many may take in at a time.
+        """
+        handle = os.open(self.root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if removing else fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(handle)
+
     def make(self) -> None:
         """Make what is missing, durably.
 
@@ -128,7 +150,7 @@ class ListenerFolder:
         own = (self.receiving, self.received, self.outbox, self.archive, self.errors, self.audit)
         private_folder(self.root)
         if not self.received.is_dir():
-            others = [path.name for path in self.root.iterdir() if path.name not in (".lock", "lost+found")]
+            others = [path.name for path in self.root.iterdir() if path.name not in (".lock", _LOCK, "lost+found")]
             if any(name not in {path.name for path in own} for name in others):
                 raise UsageError(
                     f"{self.root}: holds {min(others)} and no received/, so no listener made it; name a new folder"

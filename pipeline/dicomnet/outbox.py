@@ -7,16 +7,18 @@ import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydicom.dataset import Dataset
 from pydicom.filereader import dcmread
 
 from pipeline.dicomnet.listener_folder import RECORD, ListenerFolder, ResultName, SeriesKey
-from pipeline.dicomnet.results import ResultObjects, write_results
 from pipeline.files import atomic_folder, read_json, sync_folder, write_json
 from pipeline.imaging.dicom.file import quiet
 from pipeline.scoring.rows import now
+
+if TYPE_CHECKING:
+    from pipeline.dicomnet.results import ResultObjects
 
 _SENT, _REFUSED = "sent-", "refused-"
 
@@ -136,6 +138,8 @@ class Outbox:
         Raises:
             OSError: when the disk is full; nothing has the result's name then.
         """
+        from pipeline.dicomnet.results import write_results  # not for the sender: highdicom takes a second to import
+
         name = ResultName(result.series, number)
         place = self._folder.errors if result.objects is None else self._folder.outbox
         with atomic_folder(place / str(name)) as temporary:

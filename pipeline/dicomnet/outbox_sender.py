@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import signal
 import threading
@@ -13,7 +14,7 @@ from typing import Final
 
 from pipeline.config.listening import ListenConfig, Retry, Store, Stow
 from pipeline.dicomnet.audit import Audit
-from pipeline.dicomnet.child_process import end_with
+from pipeline.dicomnet.child_process import end_with, say
 from pipeline.dicomnet.destinations import Answer, Sender, sender_of
 from pipeline.dicomnet.listener_folder import ListenerFolder, ResultName
 from pipeline.dicomnet.outbox import Outbox
@@ -36,7 +37,7 @@ def run_sender(config: ListenConfig, parent: Connection) -> None:
     for destination in config.destinations:
         delivery = Delivery(destination, config, outbox, audit)
         threading.Thread(target=delivery.run, args=(names,), daemon=True).start()
-    parent.send("ready")
+    say(parent, "ready")
     end_with(parent)  # what is half-sent is sent again
 
 
@@ -88,9 +89,18 @@ class Delivery:
         self._backoff = Backoff(config.retry, random.Random())  # noqa: S311  # spreads retries; no secret
 
     def run(self, destinations: list[str]) -> None:
-        """Send for ever."""
-        while True:
-            time.sleep(self.step(destinations))
+        """Send for ever; a fault of ours ends the process, which the listener starts again."""
+        try:
+            while True:
+                try:
+                    wait = self.step(destinations)
+                except OSError as error:  # a full disk: what was sent and not noted is sent again, as the same objects
+                    wait = self._backoff.failure()
+                    self._audit("outbox not read or written", destination=self._name, reason=error.strerror)
+                time.sleep(wait)
+        except Exception as error:  # noqa: BLE001  # in a thread nobody would see it
+            self._audit("sender failed", destination=self._name, reason=type(error).__name__)
+            os._exit(1)
 
     def step(self, destinations: list[str]) -> float:
         """Send what waits, until the destination cannot be reached.

@@ -50,6 +50,11 @@ def read_context(path: Path, *, limits: Limits) -> Dataset:
     """
     with opened(path) as (handle, stamp):
         header, _ = parse(path, begin(path, handle, stamp, limits), _TAGS)
+    with quiet():  # pydicom's warnings quote values that break a rule
+        return _copied(header)
+
+
+def _copied(header: Dataset) -> Dataset:
     context = Dataset()
     for keyword in _TEXTS:
         setattr(context, keyword, _text(header, keyword))
@@ -70,11 +75,10 @@ def read_context(path: Path, *, limits: Limits) -> Dataset:
 def _text(header: Dataset, keyword: str) -> str:
     """A value decoded by the header's character set; empty when it is absent or damaged."""
     try:
-        with quiet():
-            value = header.get(keyword)
-            if isinstance(value, Iterable) and not isinstance(value, str | PersonName):
-                return "\\".join(map(str, value))  # pydicom splits a value at backslashes
-            return "" if value is None else str(value)
+        value = header.get(keyword)
+        if isinstance(value, Iterable) and not isinstance(value, str | PersonName):
+            return "\\".join(map(str, value))  # pydicom splits a value at backslashes
+        return "" if value is None else str(value)
     except PARSE_FAULTS:
         return ""
 
@@ -82,8 +86,7 @@ def _text(header: Dataset, keyword: str) -> str:
 def _code_meanings(header: Dataset) -> str:
     """How the identity was removed, where that is said in codes alone."""
     try:
-        with quiet():
-            items = list(header.get(_METHOD_CODES) or ())
+        items = list(header.get(_METHOD_CODES) or ())
     except PARSE_FAULTS:
         return ""
     return "\\".join(filter(None, (_text(item, "CodeMeaning") for item in items)))

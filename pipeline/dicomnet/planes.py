@@ -30,15 +30,15 @@ _WHITE, _GREY, _BLACK = 255, 170, 0
 _LETTERS: Final = (("R", "A"), ("R", "S"), ("A", "S"))
 
 
-def lesion_picture(scan: DicomScan, result: CaseResult, model: ReportedModel, *, number: int, count: int) -> Pixels:
+def lesion_picture(scan: DicomScan, result: CaseResult, model: ReportedModel, *, width_mm: float, place: str) -> Pixels:
     """Draw the picture; it holds no patient's data.
 
     Args:
         scan: that was scored.
         result: scored, with a centre.
-        model: its window and the width of its region are shown.
-        number: of the lesion, from 1.
-        count: of the series' cases.
+        model: that scored it, in whose window it is shown.
+        width_mm: of each plane.
+        place: which lesion it is, and how large it is shown.
 
     Returns:
         Grey values, shape (rows, columns), both even.
@@ -47,12 +47,9 @@ def lesion_picture(scan: DicomScan, result: CaseResult, model: ReportedModel, *,
         CaseError: when a slice cannot be read.
     """
     assert result.center_mm is not None
-    width_mm = max(max(model.region_mm or (50.0,)), 2 * (result.diameter_mm or 0.0))
-    spacing = width_mm / (_NODES - 1)
-    cube = _cube(scan, result.center_mm, spacing, model.window)
+    cube = _cube(scan, result.center_mm, width_mm / (_NODES - 1), model.window)
     panels = [_shade(plane, model.window, cube) for plane in _planes(cube)]
-    lines = _lines(result, model, width_mm=width_mm, number=number, count=count)
-    return _drawn(panels, lines)
+    return _drawn(panels, _lines(result, model, place))
 
 
 def _cube(scan: DicomScan, center_mm: Point, spacing: float, window: tuple[float, float] | None) -> FloatArray:
@@ -78,12 +75,13 @@ def _shade(plane: FloatArray, window: tuple[float, float] | None, cube: FloatArr
     return image.resize((_PANEL, _PANEL), Image.Resampling.BILINEAR)
 
 
-def _lines(result: CaseResult, model: ReportedModel, *, width_mm: float, number: int, count: int) -> list[str]:
+def _lines(result: CaseResult, model: ReportedModel, place: str) -> list[str]:
     finding = result.findings[0]
     return [
         f"Probability of malignancy {finding.probability:.3f}: {finding.decision} at threshold {result.threshold:.3f}",
-        f"Lesion {number} of {count}; planes through its centre, {width_mm:.0f} mm wide",
-        f"Model {model.name}; labels: {model.label_source}; {model.intensities} intensities",
+        place,
+        f"Model {model.name}, {model.calibration}, {model.intensities} intensities",
+        f"Labels: {model.label_source}",
         *([f"Warnings: {', '.join(filter(None, result.warnings.split(';')))}"] if result.warnings else []),
         DISCLAIMER,
     ]

@@ -24,7 +24,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pipeline.config.listening import ListenConfig
 from pipeline.dicomnet.audit import Audit
 from pipeline.dicomnet.bounded_server import LARGEST_PDU, BoundedServer
-from pipeline.dicomnet.child_process import end_with
+from pipeline.dicomnet.child_process import end_with, say
 from pipeline.dicomnet.incoming_file import IncomingFile
 from pipeline.dicomnet.listener_folder import ListenerFolder
 from pipeline.dicomnet.reception import Outcome, read_object_identity, refusal_reason, take_in
@@ -65,10 +65,10 @@ def run_receiver(config: ListenConfig, parent: Connection) -> None:
     try:
         server = receiver.bind()
     except (OSError, UsageError) as error:
-        parent.send(ReceiverStart(0, str(error)))
+        say(parent, ReceiverStart(0, str(error)))
         return
     threading.Thread(target=end_with, args=(parent,), daemon=True).start()
-    parent.send(ReceiverStart(server.server_address[1]))
+    say(parent, ReceiverStart(server.server_address[1]))
     server.serve_forever()
 
 

@@ -96,24 +96,14 @@ def take_in(folder: ListenerFolder, path: Path, identity: ObjectIdentity) -> Out
         return Outcome.REPEATED
     with open(path, "rb") as handle:
         os.fsync(handle.fileno())
-    while True:
-        _make_durably(folder, series_folder)
-        try:
-            os.replace(path, target)
-        except FileNotFoundError:  # retention has just removed the empty folder
-            if not path.exists():
-                raise
-            continue
-        break
-    sync_folder(series_folder)
+    with folder.taking_in():
+        if not series_folder.is_dir():
+            private_folder(series_folder)
+            sync_folder(series_folder.parent)
+            sync_folder(folder.received)
+        os.replace(path, target)
+        sync_folder(series_folder)
     return Outcome.STORED
-
-
-def _make_durably(folder: ListenerFolder, series_folder: Path) -> None:
-    if not series_folder.is_dir():
-        private_folder(series_folder)
-        sync_folder(series_folder.parent)
-        sync_folder(folder.received)
 
 
 def refusal_reason(error: CaseError) -> str:

@@ -8,7 +8,7 @@ image library, and the slices that a lesion's region reaches below its probabili
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import highdicom as hd
@@ -37,7 +37,12 @@ class _Report(sr.Comprehensive3DSR):
 
 
 def structured_report(
-    results: Sequence[CaseResult], series: SourceSeries, model: ReportedModel, *, replaces: Sequence[Dataset] = ()
+    results: Sequence[CaseResult],
+    series: SourceSeries,
+    model: ReportedModel,
+    *,
+    missing_pictures: Mapping[str, str],
+    replaces: Sequence[Dataset] = (),
 ) -> Dataset:
     """The report, without patient and study attributes.
 
@@ -45,12 +50,15 @@ def structured_report(
         results: of all cases of the series, at least one.
         series: that was scored.
         model: that scored it.
+        missing_pictures: by case id, why a scored lesion has none.
         replaces: earlier reports of the same series, which are named as its predecessors.
     """
     content = sr.MeasurementReport(
         observation_context=_observer(model),
         procedure_reported=concepts.PROCEDURES.get(model.modality, codes.cid100.ImagingProcedure),
-        imaging_measurements=[_group(result, series, model) for result in results],
+        imaging_measurements=[
+            _group(result, series, model, missing_pictures.get(result.case_id)) for result in results
+        ],
         title=codes.DCM.ImagingMeasurementReport,
     )
     items = content[0].ContentSequence
@@ -111,13 +119,14 @@ def _observer(model: ReportedModel) -> sr.ObservationContext:
 
 
 def _group(
-    result: CaseResult, series: SourceSeries, model: ReportedModel
+    result: CaseResult, series: SourceSeries, model: ReportedModel, missing_picture: str | None
 ) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations | sr.MeasurementsAndQualitativeEvaluations:
-    point = _point(result, series)
+    is_lesion = result.center_mm is not None and model.region_mm is not None
+    point = _point(result, series) if is_lesion else None
     what: dict[str, Any] = {
         "tracking_identifier": sr.TrackingIdentifier(tracking_uid(result, series), result.case_id),
         "algorithm_id": _algorithm(model),
-        "finding_type": None if result.center_mm is None else codes.SCT.Lesion,
+        "finding_type": codes.SCT.Lesion if is_lesion else None,
         "measurements": list(_measurements(result, series, model)),
         "qualitative_evaluations": [
             sr.QualitativeEvaluation(
@@ -133,6 +142,8 @@ def _group(
     else:
         group = sr.MeasurementsAndQualitativeEvaluations(**what)
     group[0].ContentSequence.extend(_texts(result, model))
+    if missing_picture is not None:
+        group[0].ContentSequence.append(_text(concepts.WARNING, f"no picture: {missing_picture}"))
     return group
 
 
@@ -178,9 +189,10 @@ def _measurements(result: CaseResult, series: SourceSeries, model: ReportedModel
 
 def _used(result: CaseResult, series: SourceSeries, model: ReportedModel) -> tuple[SourceImage, ...]:
     """The slices that the model saw: all of them, or those that the region around the lesion reaches."""
-    if result.center_mm is None or model.region_mm is None:
+    region_mm = model.region_around(result.diameter_mm)
+    if result.center_mm is None or region_mm is None:
         return series.images
-    return series.images_near(result.center_mm, max(model.region_mm) / 2)
+    return series.images_in(result.center_mm, region_mm)
 
 
 def _frames(image: SourceImage) -> list[int] | None:
@@ -210,6 +222,7 @@ def _evaluations(results: Sequence[CaseResult], model: ReportedModel) -> sr.Cont
         _text(concepts.COMMENT, wording.DISCLAIMER),
         _text(concepts.LABEL_SOURCE, model.label_source),
         _text(concepts.INTENSITIES, model.intensities),
+        _text(concepts.CALIBRATION, model.calibration),
     ]
     if model.refer_zone is not None:
         items.append(_text(concepts.REFER_ZONE, model.refer_zone))

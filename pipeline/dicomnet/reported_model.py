@@ -7,8 +7,10 @@ from typing import Any, Literal, Self
 
 from pydantic import ValidationError
 
-from pipeline.config.inputs import Modality, Preprocessing, Section
+from pipeline.cases.case import Point
+from pipeline.config.inputs import Limits, Modality, Preprocessing, Section, Zoom
 from pipeline.errors import UsageError
+from pipeline.evaluation.calibration.calibrator import Calibrator
 from pipeline.evaluation.decisions.operating_points import OperatingPoint
 from pipeline.evaluation.decisions.refer_zone import ReferZone
 from pipeline.scoring.model_description import ModelDescription
@@ -24,11 +26,14 @@ class ReportedModel(Section):
         findings: what probabilities are of; the first is malignancy.
         label_source: whose opinion or which test the labels are.
         intensities: ``real`` or ``simulated``.
+        calibration: how probabilities were calibrated; of several networks each way once.
         modality: as configured.
         operating_points: of each finding, as in ``model.json``; empty for several models, whose mean decides.
         refer_zone: which probabilities are left to a human; None without a zone.
-        region_mm: extent of the region around a lesion along R, A and S; None for whole images.
+        region_mm: extent of the region around a lesion along R, A and S, before a zoom; None for whole images.
+        zoom: by which small lesions are enlarged.
         window: the values that are shown black and white; None where the model has no window.
+        limits: within which its scans are read.
     """
 
     name: str
@@ -36,16 +41,20 @@ class ReportedModel(Section):
     findings: tuple[str, ...]
     label_source: str
     intensities: Literal["real", "simulated"]
+    calibration: str
     modality: Modality
     operating_points: tuple[dict[str, Any], ...]
     refer_zone: str | None
-    region_mm: tuple[float, float, float] | None
+    region_mm: Point | None
+    zoom: Zoom | None = None
     window: tuple[float, float] | None
+    limits: Limits = Limits()
 
     @classmethod
     def of(cls, models: Sequence[ModelDescription], identity: ModelIdentity) -> Self:
         """From the descriptions of the models that score together and what their rows call them."""
         first = models[0]
+        calibrators = [Calibrator.from_json(dict(member.calibrator)) for model in models for member in model.members]
         zone = None if first.refer_zone is None else ReferZone.from_json(first.refer_zone).describe()
         return cls(
             name=identity.model,
@@ -53,12 +62,25 @@ class ReportedModel(Section):
             findings=first.findings,
             label_source=first.label.source,
             intensities=first.label.intensities,
+            calibration=", ".join(dict.fromkeys(calibrator.describe() for calibrator in calibrators)),
             modality=first.modality,
             operating_points=first.operating_points if len(models) == 1 else (),
             refer_zone=zone,
             region_mm=_region(first.preprocessing),
+            zoom=first.preprocessing.zoom,
             window=_window(first.preprocessing),
+            limits=first.preprocessing.limits,
         )
+
+    def region_around(self, diameter_mm: float | None) -> Point | None:
+        """Extent of the region around a lesion of this size along R, A and S, mm; None for whole images."""
+        if self.region_mm is None:
+            return None
+        factor = 1.0
+        if self.zoom is not None and self.zoom.column == "diameter_mm" and diameter_mm is not None:
+            factor = self.zoom.factor(diameter_mm)
+        right, anterior, superior = self.region_mm
+        return right / factor, anterior / factor, superior / factor
 
     def describe_operating_point(self, place: int) -> str:
         """One line: the rule that chose a finding's threshold, and what it rests on.
@@ -85,7 +107,7 @@ class ReportedModel(Section):
             raise UsageError("what it says of the model is not what scoring writes; score again") from None
 
 
-def _region(preprocessing: Preprocessing) -> tuple[float, float, float] | None:
+def _region(preprocessing: Preprocessing) -> Point | None:
     if preprocessing.region != "lesion" or preprocessing.spacing_mm is None:
         return None
     right, anterior, superior = (

@@ -66,13 +66,13 @@ def result_objects(
         CaseError: E_SLICE_UNREADABLE when the images are not those that were scored.
     """
     _require_scored_images(results, series)
-    with quiet():  # warnings of pydicom may quote the header's values
-        report = structured_report(results, series, model, replaces=replaces)
-        captures = tuple(lesion_captures(results, series, model))
-        made_at = max(datetime.fromisoformat(result.scored_at) for result in results)
-        for data in (*captures, report):
+    captures = lesion_captures(results, series, model)
+    report = structured_report(results, series, model, missing_pictures=captures.missing, replaces=replaces)
+    made_at = max(datetime.fromisoformat(result.scored_at) for result in results)
+    with quiet():  # pydicom's warnings quote values that break a rule
+        for data in (*captures.images, report):
             _settle(data, series, made_at)
-    return ResultObjects(report, captures)
+    return ResultObjects(report, captures.images)
 
 
 def write_results(objects: ResultObjects, folder: Path) -> tuple[Path, ...]:

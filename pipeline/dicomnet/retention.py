@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.dicomnet.audit import Audit
-from pipeline.dicomnet.listener_folder import RECORD, ListenerFolder, ResultName
+from pipeline.dicomnet.listener_folder import EVALUATED, RECORD, ListenerFolder, ResultName
 
 _DAY_SECONDS: Final = 86_400.0
 
@@ -34,12 +34,12 @@ def forget_old(folder: ListenerFolder, audit: Audit, *, days: float, now: float 
     names = (ResultName.parse(path.name) for place in (folder.outbox, folder.errors) for path in place.iterdir())
     needed = {name.series.study for name in names if name is not None}
     removed = 0
-    for study in list(folder.received.iterdir()):
-        evaluated = study / "evaluated.json"
-        if study.name in needed or not evaluated.exists() or _last_change(study) >= limit:
-            continue
+    for study in [path for path in folder.received.iterdir() if path.name not in needed]:
         away = folder.receiving / f"{study.name}.old"
-        os.replace(study, away)  # at once, so that what a kill leaves of the study is not taken for all of it
+        with folder.taking_in(removing=True):
+            if not (study / EVALUATED).exists() or _last_change(study) >= limit:
+                continue
+            os.replace(study, away)  # at once, so that what a kill leaves of the study is not taken for all of it
         shutil.rmtree(away, ignore_errors=True)
         audit("study removed", study=study.name)
         removed += 1

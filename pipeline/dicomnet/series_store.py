@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pipeline.dicomnet.listener_folder import ListenerFolder, SeriesKey
+from pipeline.dicomnet.listener_folder import EVALUATED, ListenerFolder, SeriesKey
 from pipeline.files import read_json, sha256_json, write_json
 
-_EVALUATED: Final = "evaluated.json"
 _COMPLETE: Final = "complete"
 _LEAST_QUIET_SECONDS: Final = (
     1.0  # also of a study that is called complete; a folder's time stamp is coarser than files
@@ -113,7 +112,7 @@ class SeriesStore:
         root = self._folder.received / files.study
         if not root.is_dir():  # removed by retention
             return
-        write_json(root / _EVALUATED, {"files": files.digest})
+        write_json(root / EVALUATED, {"files": files.digest})
         (root / _COMPLETE).unlink(missing_ok=True)
         self._done[files.study] = files.digest
 
@@ -138,7 +137,7 @@ class SeriesStore:
     def _evaluated(self, study: str) -> str | None:
         if study not in self._done:
             try:
-                value = read_json(self._folder.received / study / _EVALUATED)
+                value = read_json(self._folder.received / study / EVALUATED)
             except (OSError, ValueError):
                 return None  # evaluated once more, which finds that nothing is new
             self._done[study] = str(value.get("files")) if isinstance(value, dict) else ""

@@ -127,12 +127,12 @@ class SourceSeries:
         """One image of each object, in order; a multi-frame object stands once."""
         return tuple({image.sop_instance: image for image in reversed(self.images)}.values())[::-1]
 
-    def images_near(self, center_mm: Point, reach_mm: float) -> tuple[SourceImage, ...]:
-        """The slices within a distance of a point along the normal, and at least the nearest one.
+    def images_in(self, center_mm: Point, extent_mm: Point) -> tuple[SourceImage, ...]:
+        """The slices that a box about a point reaches, and at least the one nearest to the point.
 
         Args:
             center_mm: RAS world mm.
-            reach_mm: to either side.
+            extent_mm: of the box along R, A and S.
         """
         if self.scan is None or any(image.position_mm is None for image in self.images):
             return self.images
@@ -140,8 +140,9 @@ class SourceSeries:
         normal = np.cross(row, column) / np.linalg.norm(np.cross(row, column))
         positions = np.array([image.position_mm for image in self.images]) * LPS_TO_RAS
         distances = np.abs((positions - np.array(center_mm)) @ normal)
-        near = distances <= max(reach_mm, float(distances.min()))
-        return tuple(image for image, is_near in zip(self.images, near, strict=True) if is_near)
+        reach_mm = float(np.abs(normal) @ np.array(extent_mm)) / 2
+        reached = distances <= max(reach_mm, float(distances.min()))
+        return tuple(image for image, is_reached in zip(self.images, reached, strict=True) if is_reached)
 
 
 def _image(file: DicomFile, index: int | None, position: tuple[float, ...] | None = None) -> SourceImage:

@@ -11,7 +11,7 @@ from typing import Final
 
 from pipeline.config.listening import ReceptionLimits
 
-_LOOK_SECONDS: Final = 30.0  # between two walks through the folder; what comes meanwhile is counted as it comes
+_LOOK_SECONDS: Final = 120.0  # between two walks through the folder; what comes meanwhile is counted as it comes
 _GB: Final = 10**9
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from pipeline.cases.case import Case
 from pipeline.cases.inputs import Inputs
@@ -17,7 +17,19 @@ from pipeline.files import sha256_json
 from pipeline.imaging.dicom.header import read_header
 
 _ANY: Final = ("other", "mask")  # modalities of models that fit no word of DICOM's
-FindLesions = Callable[[Sequence[Case]], Sequence[Case]]
+
+
+class LesionSearch(Protocol):
+    """A detector of lesions."""
+
+    @property
+    def digest(self) -> str:
+        """Of the detector."""
+        ...
+
+    def search(self, scans: Sequence[Case]) -> list[list[Case]]:
+        """The cases of each scan: one a lesion, or one with the reason why there is none."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -28,15 +40,22 @@ class SeriesCases:
         series: digest of its UID.
         files: its objects.
         cases: one a lesion, or one for the whole image; faults among them.
+        detector: digest of the detector that is to find its lesions, because nothing marks one; blank for none.
     """
 
     series: str
     files: tuple[Path, ...]
     cases: tuple[Case, ...]
+    detector: str = ""
 
     @property
     def digest(self) -> str:
-        """Of the images and lesions, by which a scoring that would repeat an earlier one is known."""
+        """Of the images and lesions, by which a scoring that would repeat an earlier one is known.
+
+        What a detector will find follows from the images and the detector, so that it need not search to know.
+        """
+        if self.detector:
+            return sha256_json([sorted(path.name for path in self.files), self.detector])
         cases = [
             [case.case_id, case.center_mm, case.extra.get(DIAMETER, ""), case.fault and case.fault.code]
             for case in self.cases
@@ -55,7 +74,7 @@ def cases_of_study(
     *,
     modality: Modality,
     region: str,
-    find: FindLesions | None = None,
+    detector: str = "",
 ) -> list[SeriesCases]:
     """The image series of a study that a model may score, each with its cases.
 
@@ -66,7 +85,7 @@ def cases_of_study(
         series: objects by the digest of their series.
         modality: of the model.
         region: of its preprocessing.
-        find: detects lesions in the series that no annotation marks.
+        detector: digest of the detector that searches the series that no annotation marks; blank for none.
     """
     images: dict[str, tuple[Path, ...]] = {}
     annotations: list[Path] = []
@@ -81,10 +100,14 @@ def cases_of_study(
         cases: Sequence[Case] = scans
     else:
         cases = _located(root, scans, annotations)
-        if find is not None:
-            cases = _with_found(cases, scans, find)
-    by_series = {name: tuple(case for case in cases if case.image == name) for name in images}
-    return [SeriesCases(name, images[name], found) for name, found in by_series.items() if found]
+    by_series = [
+        SeriesCases(name, images[name], tuple(case for case in cases if case.image == name)) for name in images
+    ]
+    return [
+        replace(series, cases=(scan,), detector=detector) if detector and series.is_unmarked else series
+        for series, scan in zip(by_series, scans, strict=True)
+        if series.cases
+    ]
 
 
 def _located(root: Path, scans: Sequence[Case], annotations: Sequence[Path]) -> Sequence[Case]:
@@ -95,14 +118,9 @@ def _located(root: Path, scans: Sequence[Case], annotations: Sequence[Path]) -> 
         return [Case(scan.case_id, scan.image, scan.path, files=scan.files, fault=fault) for scan in scans]
 
 
-def _with_found(cases: Sequence[Case], scans: Sequence[Case], find: FindLesions) -> Sequence[Case]:
-    unmarked = {case.image for case in cases if case.fault and case.fault.code == Code.E_CENTER_MISSING}
-    found = find([scan for scan in scans if scan.image in unmarked])
-    return [*(case for case in cases if case.image not in unmarked), *found]
-
-
 def _kind(paths: Sequence[Path], modality: Modality) -> str:
     """``image``, ``annotation`` or ``other``, by the first object whose header can be read."""
+    only_scouts = False
     for path in paths:
         try:
             if annotation_format(path, Limits()) is not None:
@@ -112,5 +130,9 @@ def _kind(paths: Sequence[Path], modality: Modality) -> str:
             continue
         if header.word is not None or not header.claims_pixels:
             return "other"
-        return "image" if modality in _ANY or header.modality in (modality, None) else "other"
-    return "image"  # its reader says what is wrong with it
+        if modality not in _ANY and header.modality not in (modality, None):
+            return "other"
+        if not (header.frames and all(frame.localizer for frame in header.frames)):
+            return "image"
+        only_scouts = True
+    return "other" if only_scouts else "image"  # whose reader says why no header can be read

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.dicomnet.audit import Audit
 from pipeline.dicomnet.case_result import CaseResult
@@ -14,7 +14,7 @@ from pipeline.dicomnet.reported_model import ReportedModel
 from pipeline.dicomnet.results import ResultObjects, result_objects
 from pipeline.dicomnet.series_store import SeriesStore, StudyFiles
 from pipeline.dicomnet.source_series import SourceSeries
-from pipeline.dicomnet.study_cases import FindLesions, SeriesCases, cases_of_study
+from pipeline.dicomnet.study_cases import LesionSearch, SeriesCases, cases_of_study
 from pipeline.errors import CaseError, Code, UnfinishedError
 from pipeline.scoring.ensemble import Ensemble
 from pipeline.scoring.local import WorkerPool
@@ -36,7 +36,7 @@ class ScoringChoices:
 
     models: Ensemble
     reported: ReportedModel
-    find: FindLesions | None = None
+    find: LesionSearch | None = None
     report_unmarked: bool = True
     captures: bool = True
     batch_size: int = 8
@@ -65,34 +65,49 @@ class StudyScoring:
         self._outbox = Outbox(folder)
         self._latest = self._outbox.latest()
 
-    def score(self, files: StudyFiles) -> None:
+    def score(self, files: StudyFiles) -> bool:
         """Make every result that a study is still to have, and note that it has them all.
 
-        A study that changes meanwhile is left for later, and so is one whose results do not fit on the disk.
+        A study that changes meanwhile comes to rest again later.
+
+        Returns:
+            False when the disk has no room for a result, so that the study is to be scored again when it has.
 
         Raises:
             UnfinishedError: when nothing can be scored.
         """
-        description = self._choices.models.descriptions[0]
-        found = cases_of_study(
-            self._folder.received,
-            {name: self._store.paths(files, name) for name in files.series},
-            modality=description.modality,
-            region=description.preprocessing.region,
-            find=self._choices.find,
-        )
+        try:
+            found = self._cases(files)
+        except Exception as error:  # noqa: BLE001  # a fault of ours costs this study, never the listener
+            problem = f"{Code.E_INTERNAL}: {type(error).__name__} inside the program"
+            if not self._commit(NewResult(SeriesKey(files.study, min(files.series)), "", 0, problem=problem)):
+                return False
+            self._store.mark_evaluated(files)
+            return True
         todo = [series for series in found if self._is_new(SeriesKey(files.study, series.series), series)]
         if todo:
             self._audit("study complete", study=files.study, series=len(files.series), to_score=len(todo))
+        todo = self._searched(todo)
         rows = self._rows(todo)
         for series in todo:
             mine = [row for row in rows if row.image == series.series]
             if not self._store.unchanged(files):
                 self._audit("study changed while it was scored", study=files.study)
-                return
+                return True
             if not self._keep(SeriesKey(files.study, series.series), series, mine):
-                return
+                return False
         self._store.mark_evaluated(files)
+        return True
+
+    def _cases(self, files: StudyFiles) -> list[SeriesCases]:
+        description = self._choices.models.descriptions[0]
+        return cases_of_study(
+            self._folder.received,
+            {name: self._store.paths(files, name) for name in files.series},
+            modality=description.modality,
+            region=description.preprocessing.region,
+            detector="" if self._choices.find is None else self._choices.find.digest,
+        )
 
     def _is_new(self, key: SeriesKey, series: SeriesCases) -> bool:
         if series.is_unmarked and not self._choices.report_unmarked:
@@ -106,16 +121,21 @@ class StudyScoring:
             return False
         return last.inputs != series.digest
 
+    def _searched(self, todo: Sequence[SeriesCases]) -> list[SeriesCases]:
+        """The series with the lesions that the detector finds in those that nothing marks."""
+        unmarked = [series for series in todo if series.detector]
+        if self._choices.find is None or not unmarked:
+            return list(todo)
+        found = self._choices.find.search([series.cases[0] for series in unmarked])
+        cases = {series.series: tuple(lesions) for series, lesions in zip(unmarked, found, strict=True)}
+        return [replace(series, cases=cases.get(series.series, series.cases)) for series in todo]
+
     def _rows(self, todo: Sequence[SeriesCases]) -> list[ScoreRow]:
         cases = [case for series in todo for case in series.cases]
         return list(self._pool.score(cases, self._choices.batch_size)) if cases else []
 
     def _keep(self, key: SeriesKey, series: SeriesCases, rows: Sequence[ScoreRow]) -> bool:
         """Put a series' result into the outbox; False when the disk has no room for it."""
-        number, before = self._latest.get(key, (0, None))
-        if before is None and {row.code for row in rows} == {Code.E_NO_IMAGES}:
-            self._audit("series has no images", series=str(key))  # scouts, which nobody wants reports of
-            return True
         objects, problem = None, ""
         try:
             objects = self._objects(key, series, rows)
@@ -132,6 +152,12 @@ class StudyScoring:
             objects=objects,
             problem=problem,
         )
+        return self._commit(result)
+
+    def _commit(self, result: NewResult) -> bool:
+        """Make a result durable under the next number of its series; False when the disk has no room for it."""
+        key = result.series
+        number, _ = self._latest.get(key, (0, None))
         try:
             name = self._outbox.commit(result, number=number + 1)
         except OSError as error:
@@ -141,14 +167,14 @@ class StudyScoring:
             return False
         self._latest[key] = (name.number, ResultRecord.read(self._outbox.find(name)))
         self._audit(
-            "series scored" if objects is not None else "no result could be made",
+            "no result could be made" if result.objects is None else "series scored",
             series=str(key),
             result=str(name),
-            images=len(series.files),
-            statuses=",".join(result.statuses),
+            images=result.images,
+            statuses=",".join(result.statuses) or None,
             codes=",".join(code for code in result.codes if code) or None,
             replaces=str(ResultName(key, number)) if number else None,
-            problem=problem or None,
+            problem=result.problem or None,
         )
         return True
 

@@ -20,7 +20,7 @@ from pipeline.cases.intake.assemble import Intake, IntakeOptions, take_in
 from pipeline.cases.intake.settings import configuration_text, prepare_for
 from pipeline.cases.manifest import read_manifest
 from pipeline.cases.plan import CaseCount
-from pipeline.config.inputs import LabelSource, Modality, Name
+from pipeline.config.inputs import Modality, Name, SourceText
 from pipeline.console import one_line
 from pipeline.errors import CaseError, UsageError
 from pipeline.files import is_formula, write_csv, write_text
@@ -104,7 +104,7 @@ def init(folder: Path, options: InitOptions) -> InitResult:
 
 def _require_usable(options: InitOptions) -> None:
     """Refuse what the files could not hold, before every scan is opened."""
-    given = {"--label-source": (LabelSource, options.label_source), "--name": (Name, options.name)}
+    given = {"--label-source": (SourceText, options.label_source), "--name": (Name, options.name)}
     for option, (kind, value) in given.items():
         try:
             if value is not None:

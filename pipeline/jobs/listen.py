@@ -67,12 +67,11 @@ def listen(
     config = load_listen_config(config_path)
     folders = model_folders(model_names)
     models = Ensemble.of([verify_model(folder) for folder in folders])
-    from pipeline.dicomnet.destinations import sender_of
     from pipeline.dicomnet.listener import Listener
     from pipeline.dicomnet.listener_folder import ListenerFolder
+    from pipeline.dicomnet.preflight import require_usable
 
-    for destination in config.destinations:
-        sender_of(destination, config.retry, own_title=config.ae_title)  # its secrets and certificates are there
+    require_usable(config)
     folder = ListenerFolder(config.folder)
     folder.make()
     workers = options.workers or usable_cores()

@@ -19,6 +19,7 @@ from pipeline.dicomnet.reported_model import ReportedModel
 from pipeline.errors import CaseError, Code, UsageError
 from pipeline.files import read_json
 from pipeline.imaging.checks import within_root
+from pipeline.progress import ProgressReport
 
 _SHOWN = 5  # series without objects that are named
 
@@ -69,7 +70,7 @@ def require_dicom_results() -> None:
     Raises:
         UsageError: naming the package.
     """
-    require_dicom_packages("DICOM results", "highdicom")
+    require_dicom_packages("writing DICOM results", "highdicom")
 
 
 def report_dicom(scores: Path, source: str, out: Path, *, lesions: tuple[Path, ...] = ()) -> DicomReporting:
@@ -95,11 +96,13 @@ def report_dicom(scores: Path, source: str, out: Path, *, lesions: tuple[Path, .
     result = DicomReporting(out)
     series = _by_series(inputs, rows, result)
     result.rows_without_case = len(rows)
-    for cases in series.values():
-        try:
-            _report_series(cases, model, inputs.root, result)
-        except CaseError as error:
-            result.refused.append(error)
+    with ProgressReport("series reported", total=len(series)) as progress:
+        for cases in series.values():
+            try:
+                _report_series(cases, model, inputs.root, result)
+            except CaseError as error:
+                result.refused.append(error)
+            progress.advance(f"{len(result.refused)} without a report")
     return result
 
 
@@ -153,7 +156,7 @@ def _report_series(cases: _ScoredCases, model: ReportedModel, root: Path | None,
     if case.url is not None:
         raise CaseError(Code.E_NOT_FOUND, case.image, "lies on another machine; copy the series here to report on it")
     path = case.path if root is None else within_root(case.path, root)
-    series = SourceSeries.read(case.files or path, modality=model.modality, part=case.part)
+    series = SourceSeries.read(case.files or path, limits=model.limits, modality=model.modality, part=case.part)
     results = [CaseResult.of(row, each, model.findings) for each, row in cases]
     objects = result_objects(results, series, model)
     write_results(objects, result.folder)

@@ -18,7 +18,7 @@ from pipeline.cases.manifest import Manifest
 from pipeline.cases.splits import assign_splits
 from pipeline.config.experiment import Config
 from pipeline.config.file import load_config
-from pipeline.config.training import Range, Search
+from pipeline.config.search import Range, Search
 from pipeline.console import table_text
 from pipeline.errors import ConfigError, UnfinishedError
 from pipeline.files import sha256_json, write_csv

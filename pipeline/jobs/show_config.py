@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.config.file import load_config
+from pipeline.config.file import load_training_config
 
 
 def resolved_config(config_path: Path, overrides: Sequence[str] = ()) -> str:
@@ -23,5 +23,5 @@ def resolved_config(config_path: Path, overrides: Sequence[str] = ()) -> str:
     Raises:
         ConfigError: as ``malignancy train`` would.
     """
-    settings = load_config(config_path, overrides).model_dump(mode="json")
+    settings = load_training_config(config_path, overrides).model_dump(mode="json")
     return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)

@@ -15,6 +15,7 @@ from torch.nn import functional
 from pipeline.config.training import Network
 from pipeline.models.cnn_lstm import CNNLSTM
 from pipeline.models.compact import Activation, CompactCNN, PlanesCNN
+from pipeline.models.efficientnet import SMALLEST_SIDE, EfficientNet
 from pipeline.models.softmax import SoftmaxLinear
 
 _RESNETS = {"resnet10": resnet10, "resnet18": resnet18, "resnet34": resnet34, "resnet50": resnet50}
@@ -46,7 +47,7 @@ def build_network(config: Network, *, dimensions: int, outputs: int = 1) -> nn.M
     """
     network = _build(config, dimensions, outputs)
     if config.head == "softmax":
-        name, last = _last_linear(network)
+        name, last = last_linear(network)
         network.set_submodule(name, SoftmaxLinear(last.in_features, outputs))
     return SymmetryMean(network, dimensions, turns=config.average_turns) if config.average_flips else network
 
@@ -69,6 +70,10 @@ def _build(config: Network, dimensions: int, outputs: int) -> nn.Module:
         network = DenseNet121(spatial_dims=dimensions, in_channels=1, out_channels=outputs, dropout_prob=config.dropout)
         network.class_layers.pool = _GlobalMean()  # adaptive pooling exports badly to ONNX in 3D
         return PadTo(network, side=32)  # MONAI's DenseNet halves five times: below 32 nothing is left
+    if config.name in ("efficientnet_b0", "efficientnet_lite0"):
+        efficient = EfficientNet(config.name, dimensions=dimensions, dropout=config.dropout, outputs=outputs)
+        efficient._avg_pooling = _GlobalMean()
+        return PadTo(efficient, side=SMALLEST_SIDE)
     network = _RESNETS[config.name](spatial_dims=dimensions, n_input_channels=1, num_classes=outputs)
     network.avgpool = _GlobalMean()
     network.fc = nn.Sequential(nn.Dropout(config.dropout), network.fc)
@@ -77,13 +82,21 @@ def _build(config: Network, dimensions: int, outputs: int) -> nn.Module:
 
 def keep_outputs(network: nn.Module, count: int) -> None:
     """Drop every output but the first ones from the last layer, in place: what auxiliary columns leave behind."""
-    name, last = _last_linear(network)
+    name, last = last_linear(network)
     alone = type(last)(last.in_features, count)
     alone.load_state_dict({key: value[: alone.out_features] for key, value in last.state_dict().items()})
     network.set_submodule(name, alone)
 
 
-def _last_linear(network: nn.Module) -> tuple[str, nn.Linear]:
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The network without what pads its input or averages over mirror images."""
+    while isinstance(network, SymmetryMean | PadTo):
+        network = network.network
+    return network
+
+
+def last_linear(network: nn.Module) -> tuple[str, nn.Linear]:
+    """The layer that gives the logits, and its name."""
     return next((name, each) for name, each in reversed(list(network.named_modules())) if isinstance(each, nn.Linear))
 
 

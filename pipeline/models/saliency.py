@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from pipeline.models.cnn_lstm import CNNLSTM
 from pipeline.models.compact import CompactCNN, PlanesCNN
+from pipeline.models.efficientnet import EfficientNet
 from pipeline.models.networks import PadTo, SymmetryMean
 
 HeatPlanes = tuple[NDArray[np.float32], ...]
@@ -24,6 +25,7 @@ _LAYERS = {
     CompactCNN: ("stages.3", "stages.2", "stages.1"),
     PlanesCNN: ("encoder.1.3", "encoder.1.2", "encoder.1.1"),
     CNNLSTM: ("encoder.1.3", "encoder.1.2", "encoder.1.1"),
+    EfficientNet: ("_bn1", "_blocks.4", "_blocks.2", "_blocks.1", "_blocks.0"),
 }
 _DENSENET = ("class_layers.relu", "features.transition3", "features.transition2", "features.transition1")
 _RESNET = ("layer4", "layer3", "layer2", "layer1")

@@ -34,6 +34,7 @@ class LivePool:
         most_waiting: cases that may wait for a worker.
 
     Attributes:
+        identity: of its rows.
         fault: why the pool has ended; None while it runs.
     """
 
@@ -47,7 +48,7 @@ class LivePool:
         most_waiting: int,
     ) -> None:
         self._pool = WorkerPool(setup, identity, workers=workers, timeout_seconds=timeout_seconds, ahead=1)
-        self._most_waiting = most_waiting
+        self.identity, self._most_waiting = identity, most_waiting
         self.fault: PipelineError | None = None
         self._numbers = itertools.count()
         self._lock = threading.Lock()  # of what follows

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
 from pipeline import __version__
@@ -16,29 +16,33 @@ from pipeline.scoring.live_pool import LivePool
 from pipeline.scoring.rows import ModelIdentity
 from pipeline.service.answers import BUSY, FAILED, NOTICE, RequestError
 from pipeline.service.metrics import CONTENT_TYPE, ServiceMetrics
+from pipeline.service.openapi import docs_page, score_operation
 from pipeline.service.score_requests import ScoreRequests
 
 ROUTES = ("/v1/score", "/v1/model", "/v2/health/live", "/v2/health/ready", "/metrics", "/openapi.json", "/docs")
 
 
-def build_app(requests: ScoreRequests, pool: LivePool, model: dict[str, Any], metrics: ServiceMetrics) -> FastAPI:
+def build_app(requests: ScoreRequests, pool: LivePool, models: Ensemble, metrics: ServiceMetrics) -> FastAPI:
     """The application.
 
     Args:
         requests: that answer ``/v1/score``.
         pool: whose readiness is told.
-        model: what ``/v1/model`` says.
+        models: what ``/v1/model`` tells of.
         metrics: what ``/metrics`` says.
     """
+    about = describe_models(models, pool.identity)
     app = FastAPI(title="malignancy-pipeline", version=__version__, description=NOTICE, docs_url=None, redoc_url=None)
 
-    @app.post("/v1/score", summary="Score one scan: a row for each lesion")
+    operation = score_operation(models, requests.fields)
+
+    @app.post("/v1/score", summary="Score one scan: a row for each lesion", openapi_extra=operation)
     async def score(request: Request) -> Response:
         return await requests.answer(request)
 
     @app.get("/v1/model", summary="What scores: digests, input contract, thresholds, label source, prevalence")
     async def about_model() -> JSONResponse:
-        return JSONResponse(model)
+        return JSONResponse(about)
 
     @app.get("/v2/health/live", summary="Whether the server answers")
     async def live() -> JSONResponse:
@@ -52,6 +56,10 @@ def build_app(requests: ScoreRequests, pool: LivePool, model: dict[str, Any], me
     @app.get("/metrics", summary="Counts and times for Prometheus")
     async def metrics_text() -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(docs_page(app.openapi()))
 
     _answer_errors(app)
     return app

@@ -13,7 +13,7 @@ from pipeline.machine import usable_cores
 from pipeline.scoring.ensemble import Ensemble
 from pipeline.scoring.live_pool import LivePool
 from pipeline.scoring.workers import ScorerSetup
-from pipeline.service.app import ROUTES, build_app, describe_models
+from pipeline.service.app import ROUTES, build_app
 from pipeline.service.guard import Guard, is_loopback, require_token
 from pipeline.service.metrics import ServiceMetrics
 from pipeline.service.score_requests import ScoreRequests
@@ -69,10 +69,9 @@ def guarded_app(pool: LivePool, models: Ensemble, folder: Path, settings: Servic
         folder: for uploads; only this application writes to it.
         settings: token, host and limits.
     """
-    identity = models.identity(settings.backend)
     spool = Spool(folder, most_bytes=settings.limits.spool_bytes)
     metrics = ServiceMetrics(
-        identity,
+        pool.identity,
         {
             "unanswered_cases": ("Cases that wait for a worker or are in its hands", lambda: pool.unanswered),
             "ready_workers": ("Workers whose golden scans were right", lambda: pool.ready_workers),
@@ -80,7 +79,7 @@ def guarded_app(pool: LivePool, models: Ensemble, folder: Path, settings: Servic
         },
     )
     requests = ScoreRequests(pool, models, spool=spool, limits=settings.limits, metrics=metrics)
-    app = build_app(requests, pool, describe_models(models, identity), metrics)
+    app = build_app(requests, pool, models, metrics)
     local_names = is_loopback(settings.host)
     return Guard(app, metrics=metrics, routes=ROUTES, token=settings.token, local_names=local_names)
 

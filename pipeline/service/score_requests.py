@@ -39,13 +39,16 @@ class ScoreRequests:
         spool: for uploads.
         limits: of each request and of all together.
         metrics: that count rows.
+
+    Attributes:
+        fields: that a request may have.
     """
 
     def __init__(
         self, pool: LivePool, models: Ensemble, *, spool: Spool, limits: ServiceLimits, metrics: ServiceMetrics
     ) -> None:
         self._pool, self._models, self._spool, self._limits, self._metrics = pool, models, spool, limits, metrics
-        self._fields = RequestFields(tuple(models.descriptions[0].covariates))
+        self.fields = RequestFields(tuple(models.descriptions[0].covariates))
         self._unpackers = ThreadPoolExecutor(_UNPACKERS, thread_name_prefix="unpack")
         self._receiving = 0
 
@@ -58,7 +61,7 @@ class ScoreRequests:
                 async with self._slot():
                     upload = await receive(request, folder, self._limits)
                     upload = await self._unpacked(upload, folder)
-                cases = cases_of_request(upload, self._fields, folder=folder, limits=self._limits)
+                cases = cases_of_request(upload, self.fields, folder=folder, limits=self._limits)
                 rows = await self._rows(request, cases)
         except RequestError as refusal:
             return refusal.response()

@@ -107,7 +107,7 @@ class Report(Callback):
         self._tracker = tracker
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Record what was logged, and the learning rate."""
+        """Record what was logged, and the learning rate, of the last layer where others learn slower."""
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        values["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
+        values["learning_rate"] = trainer.optimizers[0].param_groups[-1]["lr"]
         self._tracker.metrics(values, step=trainer.current_epoch + 1)

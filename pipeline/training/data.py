@@ -57,6 +57,7 @@ class CaseTensors:
         case_ids: N ids.
         auxiliary: (N, K) float32, what is learnt beside the logit, each column of mean 0 and variance 1; NaN where a
             cell is blank. K is 0 without auxiliary columns.
+        patients: N patients, who stay together where cases are divided once more; by default each case is its own.
     """
 
     images: Tensor | ImageRows
@@ -64,6 +65,7 @@ class CaseTensors:
     targets: Tensor
     case_ids: tuple[str, ...]
     auxiliary: Tensor
+    patients: tuple[str, ...]
 
     @classmethod
     def from_arrays(
@@ -74,11 +76,9 @@ class CaseTensors:
         *,
         targets: npt.ArrayLike | None = None,
         auxiliary: npt.NDArray[np.float64] | None = None,
+        patients: Sequence[str] | None = None,
     ) -> CaseTensors:
-        """Stack preprocessed inputs (1, R, A[, S]); :class:`ImageRows` stay as they are.
-
-        Labels and targets are (N, F), or (N,) of one finding.
-        """
+        """Stack inputs (1, R, A[, S]), or keep :class:`ImageRows`; labels and targets are (N, F), or (N,) of one."""
         count = len(case_ids)
         hard, aims = (
             torch.from_numpy(np.array(values, np.float32).reshape(count, -1))
@@ -90,6 +90,7 @@ class CaseTensors:
             targets=aims,
             case_ids=tuple(case_ids),
             auxiliary=torch.zeros(count, 0) if auxiliary is None else torch.from_numpy(auxiliary).float(),
+            patients=tuple(case_ids if patients is None else patients),
         )
 
     def __len__(self) -> int:

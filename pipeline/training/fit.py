@@ -24,6 +24,7 @@ from pipeline.training.callbacks import Report, ResumedStop, StepSeeds, Terminat
 from pipeline.training.checkpoints import LAST, AtomicCheckpointIO, checkpoints, monitored, readable
 from pipeline.training.data import CasesDataModule, CaseTensors
 from pipeline.training.gpu import set_tf32, training_forward
+from pipeline.training.initial_weights import start_from_weights
 from pipeline.training.interruption import keyboard_interrupts
 from pipeline.training.memory import out_of_memory
 from pipeline.training.module import Classifier, prior_offset
@@ -96,6 +97,7 @@ def fit(
     findings = train.labels.shape[1]
     offset = prior_offset(train.labels[:, 0], settings.class_balance)
     network = build_network(config.network, dimensions=dimensions, outputs=findings + train.auxiliary.shape[1])
+    start_from_weights(network, config)
     to_fast_layout(network, channels_last=settings.gpu.channels_last or not uses_gpu(settings))
     if processes().count > 1:
         network = share_batch_norm(network, on_gpu=uses_gpu(settings))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import lightning.pytorch as pl
 import torch
@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from pipeline.config.training import Training
 from pipeline.errors import UnfinishedError
+from pipeline.models.stages import keep_frozen_statistics, learning_rates
 from pipeline.training.data import Batch
 from pipeline.training.processes import processes
 
@@ -63,6 +64,16 @@ class Classifier(pl.LightningModule):
         self.register_buffer("positive_weight", torch.tensor(positive_weight), persistent=False)
         self._validation: list[tuple[Tensor, Tensor]] = []
 
+    def train(self, mode: bool = True) -> Self:  # torch's signature
+        """Training or evaluation mode; frozen batch normalisations keep what they were loaded with."""
+        super().train(mode)
+        keep_frozen_statistics(self.network)
+        return self
+
+    def on_train_epoch_start(self) -> None:
+        """Frozen batch normalisations too, whatever mode the network was left in."""
+        keep_frozen_statistics(self.network)
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, F)."""
         logits: Tensor = self.network(images)[:, : self.findings]  # (B, F + K) -> (B, F)
@@ -106,14 +117,20 @@ class Classifier(pl.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW, with the configured schedule stepped after every batch."""
         config = self._config
+        named = dict(self.network.named_parameters())
+        rates = learning_rates(self.network, config.learning_rate, config.layer_decay)
+        same = config.layer_decay == 1  # as one group: what earlier trainings did, to the bit
         optimizer = AdamW(
-            self.parameters(),
+            [weight for weight in self.parameters() if weight.requires_grad]
+            if same
+            else [{"params": [named[name] for name in names], "lr": rate} for names, rate in rates],
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
             # A third of the unfused time; with fp16 it would unscale the gradients after they were clipped.
             fused=config.precision != "16-mixed",
         )
-        schedule = _schedule(optimizer, config, self._steps)
+        largest = config.learning_rate if same else [rate for _, rate in rates]
+        schedule = _schedule(optimizer, config, self._steps, largest)
         if schedule is None:
             return {"optimizer": optimizer}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -130,12 +147,12 @@ class Classifier(pl.LightningModule):
 
 
 def _log_loss(logits: Tensor, targets: Tensor, positive_weight: Tensor | None = None) -> Tensor:
-    """Mean over the labels of (B, F) that are known, so that a missing one neither pulls nor counts."""
+    """Mean over the labels of (B, F) that are known, so that a missing one neither pulls nor counts; 0 of none."""
     known = targets.isfinite().to(logits.dtype)
     total = binary_cross_entropy_with_logits(
         logits, targets.nan_to_num(), weight=known, pos_weight=positive_weight, reduction="sum"
     )
-    return total / known.sum()
+    return total / known.sum().clamp(min=1)
 
 
 def _mean_auroc(labels: Tensor, logits: Tensor) -> float:
@@ -147,9 +164,9 @@ def _mean_auroc(labels: Tensor, logits: Tensor) -> float:
     return sum(map(float, areas)) / len(areas)
 
 
-def _schedule(optimizer: Optimizer, config: Training, steps: int) -> LRScheduler | None:
+def _schedule(optimizer: Optimizer, config: Training, steps: int, largest: float | list[float]) -> LRScheduler | None:
     if config.schedule == "one_cycle":
-        return OneCycleLR(optimizer, max_lr=config.learning_rate, total_steps=steps)
+        return OneCycleLR(optimizer, max_lr=largest, total_steps=steps)
     if config.schedule == "cosine":
         return CosineAnnealingLR(optimizer, T_max=steps)
     return None

@@ -28,6 +28,7 @@ from pipeline.errors import UnfinishedError
 from pipeline.progress import ProgressReport
 from pipeline.training.data import CaseTensors, ImageRows
 from pipeline.training.fit import Fitted, fit, planned_epochs
+from pipeline.training.frozen import fit_frozen
 from pipeline.training.network_process import start
 from pipeline.training.processes import processes, uses_gpu
 from pipeline.training.progress import EVERY_SECONDS, NetworkPlace
@@ -67,6 +68,8 @@ def fit_networks(tasks: Sequence[NetworkTask], *, profile: bool = False) -> tupl
     Raises:
         UnfinishedError: as `fit`; or when a process ends before its network is fitted.
     """
+    if tasks[0].config.training.mode == "frozen_features":
+        return fit_frozen(tasks)
     at_once = 1 if profile else networks_at_once(tasks)
     if at_once > 1:
         return _fit_at_once(tasks, at_once)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config.file import load_config
+from pipeline.config.file import load_config, load_training_config
 from pipeline.config.plain_yaml import parse_yaml
 from pipeline.errors import ConfigError
 
@@ -26,7 +26,7 @@ def config_file(tmp_path):
 
 
 def test_each_registered_model_name_is_used_by_one_shipped_configuration():
-    names = [load_config(path).tracking.registered_model for path in SHIPPED]
+    names = [load_training_config(path).tracking.registered_model for path in SHIPPED]
     registered = [name for name in names if name]
     assert len(registered) == len(set(registered))
     assert load_config(SHIPPED[0].with_name("smoke.yaml")).tracking.registered_model is None

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from shared_data import SHARED
 
+from pipeline.cli import run
 from pipeline.datasets.import_lidc import import_lidc
-from pipeline.datasets.lidc import LidcNodule, load_nodules
+from pipeline.datasets.import_lidc_scans import import_lidc_scans
+from pipeline.datasets.lidc import LidcNodule, load_nodules, load_scans
+from pipeline.datasets.scan_tables import ScanTables
 from pipeline.errors import UsageError
 
 REAL = SHARED / "data" / "lidc_ct"
@@ -155,3 +161,101 @@ def test_real_slabs_have_the_published_centres(tmp_path: Path) -> None:
         assert float(found["diameter_mm"]) == pytest.approx(float(want["diameter_mm"]), abs=0.1)
         assert found["image"] == f"lidc/{want['image']}"
         assert found["coordinate_system"] == want["coordinate_system"]
+
+
+def lesions_of(tables: ScanTables) -> list[dict[str, str]]:
+    return table(tables.scans.with_name("lesions.csv"))
+
+
+def slab(folder: Path, of: LidcNodule, *, below_mm: float, above_mm: float) -> None:
+    """Two slices whose heights are below and above a nodule's centre by so much."""
+    for number, z in enumerate((of.centroid_z_mm - below_mm, of.centroid_z_mm + above_mm)):
+        path = folder / f"1-{number:03d}.dcm"
+        image = dcmread(path)
+        image.ImagePositionPatient = [-166, -171.7, z]
+        image.save_as(path)
+
+
+def test_whole_scans_have_all_nodules_and_ignore_those_of_few_readers(tmp_path: Path) -> None:
+    groups = itertools.groupby(load_nodules(), key=lambda each: each.series_instance_uid)
+    series = next(
+        group for group in (list(members) for _, members in groups) if {1, 2, 3} <= {n.readings for n in group}
+    )
+    slab(write_ct(tmp_path / "LIDC" / "a", series[0], slices=2), series[0], below_mm=400, above_mm=400)
+    tables = import_lidc_scans(tmp_path / "LIDC", tmp_path)
+    rows = {row["case_id"]: row for row in lesions_of(tables)}
+    assert set(rows) == {member.nodule_id for member in series}
+    for member in series:
+        row = rows[member.nodule_id]
+        assert row["ignore"] == str(int(member.readings < 2))
+        assert row["ratings"] == "|".join(map(str, member.ratings["malignancy"]))
+        assert {row["solid"], row["part_solid_or_ground_glass"]} in ({"0", "1"}, {""})
+        votes = [code != 6 for code in member.ratings["calcification"]]
+        share = sum(votes) / len(votes)
+        assert row["calcified"] == ("" if share == 0.5 else str(int(share > 0.5)))
+    (scan,) = table(tables.scans)
+    assert scan["image"] == "LIDC/a"
+    assert {row["scan_id"] for row in rows.values()} == {scan["case_id"]}
+    assert int(scan["lesions"]) == tables.lesion_count == len(series) - tables.ignored
+    assert tables.ignored > 0
+    for path in tmp_path.glob("*.csv"):
+        path.unlink()
+    strict = import_lidc_scans(tmp_path / "LIDC", tmp_path, least_readers=3)
+    assert strict.ignored == sum(member.readings < 3 for member in series)
+
+
+def test_readers_are_counted_for_whole_scans_only(tmp_path: Path, capsys) -> None:
+    write_ct(tmp_path / "a", nodule())
+    assert run(["import", "lidc", str(tmp_path), str(tmp_path), "--least-readers", "3"]) == 2
+    assert "--least-readers goes with --whole-scans" in capsys.readouterr().err
+
+
+def test_whole_scans_without_a_nodule_are_benign_rows(tmp_path: Path) -> None:
+    with_nodules = {each.series_instance_uid for each in load_nodules()}
+    empty = next(scan for scan in load_scans() if scan.series_instance_uid not in with_nodules)
+    write_ct(tmp_path / "a", replace(nodule(), series_instance_uid=empty.series_instance_uid))
+    tables = import_lidc_scans(tmp_path, tmp_path)
+    (scan,) = table(tables.scans)
+    assert (scan["patient_id"], scan["label"], scan["lesions"]) == (empty.patient_id, "0", "0")
+    assert lesions_of(tables) == []
+
+
+@pytest.mark.parametrize(("above_mm", "rows", "label"), [(-10.0, ["1"], ""), (0.1, ["0"], "1"), (-40.0, [], "0")])
+def test_nodule_partly_outside_the_slices_is_ignored_and_one_wholly_outside_left_out(
+    tmp_path: Path, above_mm: float, rows: list[str], label: str
+) -> None:
+    one = nodule()  # malignant, 36 mm wide
+    slab(write_ct(tmp_path / "a", one, slices=2), one, below_mm=50, above_mm=above_mm)
+    tables = import_lidc_scans(tmp_path, tmp_path)
+    assert [row["ignore"] for row in lesions_of(tables)] == rows
+    assert table(tables.scans)[0]["label"] == label
+    assert tables.left_out == 1 - len(rows)
+
+
+def test_whole_scans_elsewhere_or_twice_are_refused(tmp_path: Path) -> None:
+    write_ct(tmp_path / "LIDC" / "a", nodule())
+    with pytest.raises(UsageError, match="images lie under their table's folder; use"):
+        import_lidc_scans(tmp_path / "LIDC", tmp_path / "elsewhere")
+    import_lidc_scans(tmp_path / "LIDC", tmp_path)
+    with pytest.raises(UsageError, match=r"scans\.csv: exists; move it away"):
+        import_lidc_scans(tmp_path / "LIDC", tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no CT series of LIDC-IDRI"):
+        import_lidc_scans(tmp_path / "empty", tmp_path / "empty")
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="no shared/data/lidc_ct beside the repository")
+def test_real_slabs_become_whole_scans_with_the_published_centres(tmp_path: Path, capsys) -> None:
+    shutil.copytree(REAL, tmp_path / "lidc")
+    assert run(["import", "lidc", str(tmp_path / "lidc"), str(tmp_path), "--whole-scans"]) == 0
+    assert "3 scans" in capsys.readouterr().out
+    scans, lesions = table(tmp_path / "scans.csv"), table(tmp_path / "lesions.csv")
+    assert [row["patient_id"] for row in scans] == ["LIDC-IDRI-0001", "LIDC-IDRI-0002", "LIDC-IDRI-0003"]
+    assert [row["label"] for row in scans] == ["1", "", "1"]
+    for want in table(REAL / "nodules.csv"):
+        image = f"lidc/{want['image']}"
+        (found,) = [row for row in lesions if (row["image"], row["ratings"]) == (image, want["ratings"])]
+        # The second slab ends 8 mm from the nodule's centre.
+        assert found["ignore"] == str(int(want["patient_id"] == "LIDC-IDRI-0002"))
+        for name in ("center_x_mm", "center_y_mm", "center_z_mm"):
+            assert float(found[name]) == pytest.approx(float(want[name]), abs=0.02)

@@ -10,8 +10,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from pipeline.cli import run
 from pipeline.datasets.whole_scans import write
-from pipeline.datasets.whole_scans.write import choose_scans, write_whole_scans
+from pipeline.datasets.whole_scans.write import choose_demo_scans, write_whole_scans
 from pipeline.errors import UsageError
 
 SEED = 7  # of scans with thick slices and large pixels, which take less time
@@ -64,7 +65,7 @@ def test_tables_agree_and_every_fifth_scan_has_no_nodule(folder):
 
 def test_scans_are_large_enough_and_hold_their_nodules_well_inside(folder):
     lesions = read(folder / "lesions.csv")
-    orientations = set()
+    orientations, solid = set(), 0
     for row in read(folder / "scans.csv"):
         image = nib.load(folder / row["image"])
         assert image.get_data_dtype() == np.int16
@@ -80,20 +81,35 @@ def test_scans_are_large_enough_and_hold_their_nodules_well_inside(folder):
             voxel = np.linalg.solve(canonical.affine, [*centre, 1])[:3]
             assert (voxel * spacing >= 20).all()
             assert ((np.array(canonical.shape) - 1 - voxel) * spacing >= 20).all()
+            if lesion["solid"] == "1" and float(lesion["diameter_mm"]) > 8:
+                x, y, z = (slice(index - 1, index + 2) for index in np.rint(voxel).astype(int))
+                assert np.median(canonical.dataobj[x, y, z]) > -400
+                solid += 1
     assert len(orientations) > 2
+    assert solid > 2
 
 
 def test_fewer_scans_are_the_first_of_more():
-    few, more = ({whole.scan_id: len(whole.cases) for whole in choose_scans(number, seed=1)} for number in (20, 100))
+    few, more = (
+        {whole.scan_id: len(whole.cases) for whole in choose_demo_scans(number, seed=1)} for number in (20, 100)
+    )
     assert few.items() <= more.items()
     assert sum(not count for count in more.values()) == 20
-    assert len({whole.scan.patient_id for whole in choose_scans(100, seed=1)}) == 100
+    assert len({whole.scan.patient_id for whole in choose_demo_scans(100, seed=1)}) == 100
 
 
 @pytest.mark.parametrize("scans", [0, 1, 5000])
 def test_an_impossible_number_of_scans_is_refused(tmp_path, scans):
     with pytest.raises(UsageError, match=rf"whole scans: {scans} is not between 2 and"):
         write_whole_scans(tmp_path / "out", scans=scans)
+
+
+def test_command_takes_scans_or_cases(tmp_path, capsys):
+    assert run(["demo-data", str(tmp_path / "out"), "--whole-scans", "2", "--cases", "2"]) == 2
+    assert "give one of them" in capsys.readouterr().err
+    assert run(["demo-data", str(tmp_path / "out"), "--whole-scans", "0"]) == 2
+    assert "whole scans: 0 is not between 2 and" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_with_something_in_it_is_refused(tmp_path):

@@ -133,3 +133,14 @@ def test_each_scored_lesion_has_its_picture_and_a_refused_one_has_none(tmp_path)
     assert [capture.InstanceNumber for capture in captures] == [1, 3]
     assert len({capture.SOPInstanceUID for capture in captures}) == 2
     assert len({capture.SeriesInstanceUID for capture in captures}) == 1
+
+
+def test_a_damaged_slice_costs_the_picture_and_not_the_report(tmp_path):
+    """The picture may reach further than the region that was scored."""
+    series = write_ball(tmp_path / "ct")
+    path = series.scan.slices[8].file.path
+    path.write_bytes(path.read_bytes() + b"\0\0")
+    objects = result_objects([case_result(center_mm=MIDDLE_RAS)], series, reported_model())
+    assert objects.captures == ()
+    assert "no picture: E_SLICE_UNREADABLE: changed while the series was being read" in objects.report.to_json()
+    assert "111047" in objects.report.to_json()

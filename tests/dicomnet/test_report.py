@@ -9,6 +9,7 @@ from dicom_programs import dciodvfy_errors, dicom_validator_errors, dsrdump
 from dicom_writing import SERIES, write_multiframe, write_series
 from scored_series import CENTER_RAS, case_result, reported_model
 
+from pipeline.config.inputs import Zoom
 from pipeline.dicomnet.case_result import FindingResult
 from pipeline.dicomnet.results import result_objects, write_results
 from pipeline.dicomnet.source_series import SourceSeries
@@ -111,6 +112,15 @@ def test_highdicom_reads_back_what_was_scored(series, tmp_path):
     assert ("Algorithm Parameters", f"model digest (SHA-256): {reported_model().digest}") in said
 
 
+def test_a_report_says_what_its_probabilities_rest_on(series):
+    report = result_objects(KINDS["two findings"][0], series, TWO_FINDINGS).report
+    said = {item.ConceptNameCodeSequence[0].CodeMeaning: item.TextValue for item in nested(report, "TEXT")}
+    assert said["What the model's labels are from"] == "made up"
+    assert said["Intensities that the model was trained on"] == "simulated"
+    assert said["How probabilities were calibrated"] == "temperature 1.5"
+    assert said["Probabilities left to a human"] == "0.2 to 0.4"
+
+
 def test_a_number_too_long_for_its_text_is_exact_beside_it(series, tmp_path):
     """A decimal string has 16 characters; the same value stands as a double, too."""
     result = case_result(probability=1.2345678901234567e-10)
@@ -131,6 +141,20 @@ def test_the_slices_that_the_region_reaches_are_named_below_the_probability(seri
     narrow = result_objects([case_result()], series, reported_model(region_mm=(1.0, 1.0, 1.0))).report
     (nearest,) = nested(narrow, "IMAGE", "Source of Measurement")
     assert nearest.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == f"{SERIES}.7"  # at -4 mm
+
+
+def test_a_zoomed_region_reaches_fewer_slices(series):
+    """Enlarged twice, the region of 28 mm has 14: 7 mm to either side of -3.75, that is -10 to 2."""
+    zoom = Zoom(column="diameter_mm", reference_mm=10.0)
+    report = result_objects([case_result(diameter_mm=5.0)], series, reported_model(zoom=zoom)).report
+    assert len(nested(report, "IMAGE", "Source of Measurement")) == 7
+
+
+def test_the_centre_says_nothing_where_a_model_takes_whole_images(series):
+    objects = result_objects([case_result()], series, WHOLE_IMAGE)
+    assert objects.captures == ()
+    assert nested(objects.report, "SCOORD3D") == []
+    assert len(nested(objects.report, "IMAGE", "Source of Measurement")) == 16
 
 
 def nested(item, value_type, name=None):

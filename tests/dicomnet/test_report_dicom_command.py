@@ -11,15 +11,20 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
-from dicom_programs import dciodvfy_errors
+from dicom_programs import dciodvfy_errors, dicom_validator_errors
 from dicom_writing import write_series
 from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
+from scored_series import case_result, reported_model
 from shared_data import shared
-from tiny_models import write_manifest, write_model, write_scans
+from tiny_models import PREPROCESSING, write_manifest, write_model, write_scans
 
 from pipeline.cli import run
+from pipeline.config.inputs import Limits
 from pipeline.dicomnet.identifiers import stable_uid
+from pipeline.dicomnet.results import result_objects, write_results
+from pipeline.dicomnet.source_series import SourceSeries
+from pipeline.errors import CaseError
 
 HEADER = "case_id,patient_id,image,center_x_mm,center_y_mm,center_z_mm,coordinate_system,diameter_mm\n"
 
@@ -168,7 +173,7 @@ def test_what_is_no_folder_of_scores_is_refused_in_one_line(model, workspace, ca
 def test_a_missing_package_is_said_before_anything_is_scored(model, workspace, monkeypatch, capsys):
     manifest = write_study(workspace / "study")
     monkeypatch.setitem(sys.modules, "highdicom", None)
-    says = "DICOM results needs highdicom; install it with: pip install 'malignancy-pipeline[dicom]'"
+    says = "writing DICOM results needs highdicom; install it with: pip install 'malignancy-pipeline[dicom]'"
     for arguments in (
         ["score", model, str(manifest), "--out", "scores", "--dicom-results", "objects"],
         ["report-dicom", "scores", str(manifest), "--out", "objects"],
@@ -289,8 +294,43 @@ def test_a_lesion_read_from_our_own_report_is_where_it_was(model, workspace, cap
     assert table["diameter_mm"][0] == 7.5
 
 
+@pytest.mark.slow
+def test_objects_of_odd_and_damaged_series_are_valid(tmp_path):
+    """Whatever the images are like: refused and, where they can be opened, as if scored in their middle."""
+    checked = 0
+    for folder in (*shared("bad_scans/dicom").iterdir(), *shared("odd_scans").iterdir()):
+        try:
+            series = SourceSeries.read(folder, modality="CT")
+        except CaseError:
+            continue
+        results = [case_result(probability=None)]
+        if series.scan is not None:
+            middle = series.scan.affine @ [*(np.array(series.scan.shape) // 2), 1]
+            results.append(case_result(center_mm=tuple(middle[:3])))
+        for number, result in enumerate(results):
+            for path in write_results(result_objects([result], series, reported_model()), tmp_path / str(number)):
+                assert dciodvfy_errors(path) == [], folder
+                assert dicom_validator_errors(path) == [], folder
+                checked += 1
+    assert checked > 60
+
+
 def test_uids_are_valid_and_differ():
     uids = {stable_uid("a", number) for number in range(1000)}
     assert len(uids) == 1000
     assert all(pydicom.uid.UID(uid).is_valid and len(uid) <= 64 for uid in uids)
     assert stable_uid("a", "bc") != stable_uid("ab", "c")
+
+
+def test_series_are_read_within_the_models_limits(workspace, tmp_path_factory, monkeypatch):
+    """A model may allow more than usual, and its reports are of the same scans."""
+    larger = PREPROCESSING.model_copy(update={"limits": Limits(max_voxels=2_000_000_000)})
+    model = write_model(tmp_path_factory.mktemp("larger") / "model", preprocessing=larger)
+    manifest = write_study(workspace / "study")
+    asked = []
+    read = SourceSeries.read
+    monkeypatch.setattr(
+        SourceSeries, "read", lambda *source, **options: asked.append(options["limits"]) or read(*source, **options)
+    )
+    run(["score", str(model), str(manifest), "--out", "scores", "--no-track", "--dicom-results", "objects"])
+    assert [limits.max_voxels for limits in asked] == [2_000_000_000] * 2

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from dicom_writing import FRAME, ORIGIN, SERIES, SHAPE, SPACING, STUDY, write_multiframe, write_series
 from scored_series import case_result, reported_model
 
 from pipeline.dicomnet.patient_context import time_zone
-from pipeline.dicomnet.results import result_objects
+from pipeline.dicomnet.results import result_objects, write_results
 from pipeline.dicomnet.source_series import SourceSeries
 from pipeline.errors import CaseError
 
@@ -27,7 +29,7 @@ def test_frames_of_one_object_are_numbered_and_the_object_stands_once(tmp_path):
     assert len(series.objects) == 1
 
 
-def test_slices_near_a_point_are_found_along_the_normal(tmp_path):
+def test_slices_that_a_box_reaches_are_found_along_the_normal(tmp_path):
     """A series through the patient from left to right: its depth is x."""
 
     def sagittal(image, number):
@@ -35,8 +37,10 @@ def test_slices_near_a_point_are_found_along_the_normal(tmp_path):
         image.ImagePositionPatient = [-16.0 + 2.0 * number, 0, 0]
 
     series = SourceSeries.read(write_series(tmp_path / "ct", sagittal), modality="CT")
-    near = series.images_near((4.0, 500.0, 500.0), 2.5)  # RAS: -4 in LPS
+    near = series.images_in((4.0, 500.0, 500.0), (5.0, 0.0, 0.0))  # RAS: -4 in LPS
     np.testing.assert_allclose(sorted(image.position_mm[0] for image in near), [-6.0, -4.0, -2.0])
+    (nearest,) = series.images_in((4.5, 0.0, 0.0), (0.0, 90.0, 90.0))
+    assert nearest.position_mm[0] == -4.0
 
 
 def test_a_series_that_is_no_scan_still_has_its_images(tmp_path):
@@ -100,6 +104,41 @@ def test_what_a_header_may_not_say_is_left_empty_and_what_it_lacks_is_there(tmp_
     assert attributes.StudyTime == "101112.5"
     assert attributes.StudyID == ""
     assert "IssuerOfPatientID" not in attributes
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"PatientID": "CANARY" * 20},
+        {"PatientName": "CANARY" * 20},
+        {"PatientName": "CANARY=CANARY=CANARY=CANARY"},
+        {"AccessionNumber": "CANARY" * 4, "StudyID": "CANARY" * 4},
+        {"StudyDate": "CANARY", "PatientBirthDate": "CANARY", "PatientSex": "CANARY", "StudyTime": "CANARY"},
+        {"SpecificCharacterSet": "CANARY", "PatientName": "CANARY"},
+        {"PatientID": "CANARY\\CANARY", "PatientName": "CANARY\nCANARY"},
+    ],
+)
+def test_values_that_break_a_rule_are_in_no_warning(tmp_path, attributes, capfd, recwarn):
+    """An archive takes such objects; pydicom quotes the values in its warnings."""
+
+    def edit(image, _):
+        for keyword, value in attributes.items():
+            setattr(image, keyword, value)
+
+    folder = write_series(tmp_path / "ct", edit)
+    capfd.readouterr()
+    recwarn.clear()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        series = SourceSeries.read(folder, modality="CT")
+        paths = write_results(result_objects([case_result()], series, reported_model()), tmp_path / "out")
+    assert [str(warning.message) for warning in caught if "CANARY" in str(warning.message)] == []
+    assert "CANARY" not in "".join(capfd.readouterr())
+    kept = {"PatientID", "PatientName", "AccessionNumber", "StudyID"} & set(attributes)
+    for path in paths:
+        shown = path.read_bytes()
+        assert all(str(attributes[keyword]).encode() in shown for keyword in kept)
 
 
 def test_a_time_zone_in_the_header_is_that_of_the_results(tmp_path):

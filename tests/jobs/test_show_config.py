@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli import run
-from pipeline.config.file import load_config
+from pipeline.config.file import load_training_config
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
@@ -15,7 +15,7 @@ def test_what_is_printed_resolves_to_the_same(path, tmp_path, capsys):
     overrides = ["seed=7", "training.learning_rate=0.00001"]
     assert run(["config", str(path), *overrides]) == 0
     (tmp_path / "whole.yaml").write_text(capsys.readouterr().out, encoding="utf-8")
-    asked, whole = load_config(path, overrides), load_config(tmp_path / "whole.yaml")
+    asked, whole = load_training_config(path, overrides), load_training_config(tmp_path / "whole.yaml")
     assert whole == asked
     assert whole.model_fields_set >= {"seed", "training", "tracking", "evaluation"}
 

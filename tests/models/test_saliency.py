@@ -16,7 +16,15 @@ from pipeline.models.saliency import middle_planes, saliency_planes
 SIDE = 32
 QUICK = [("compact", 2), ("compact", 3), ("planes", 3)]
 LSTM = ("cnn_lstm", 3)
-LARGE = [("resnet10", 2), ("resnet10", 3), ("resnet50", 2), ("densenet121", 2), ("densenet121", 3)]
+LARGE = [
+    ("resnet10", 2),
+    ("resnet10", 3),
+    ("resnet50", 2),
+    ("densenet121", 2),
+    ("densenet121", 3),
+    ("efficientnet_b0", 2),
+    ("efficientnet_lite0", 2),
+]
 
 
 def spots(count, dimensions, rng):

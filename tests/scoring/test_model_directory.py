@@ -253,7 +253,7 @@ print(json.dumps([found, sorted({"sympy", "torch._dynamo", "torch._decomp"} & (s
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     sizes, imported = json.loads(done.stdout)
-    assert len(sizes) == 8
+    assert len(sizes) == 10
     for name, (size, expected) in sizes.items():
         assert size == expected > 0, name
     assert imported == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from serving import MIDDLE
@@ -71,3 +72,21 @@ def test_scan_without_a_centre_is_told_so(client, scans):
     answer = client.post("/v1/score", files=upload(scans[0].path))
     assert answer.status_code == 422
     assert parse_json(answer.content)["error"]["code"] == "E_CENTER_MISSING"
+
+
+def test_clients_at_once_get_the_row_of_their_own_scan(client, served, scans, expected):
+    """Each with a scan and an id of its own, more of them than workers."""
+
+    def ask(number):
+        with served.client() as own:
+            data = {**MIDDLE, "case_id": f"case {number}"}
+            answers = [own.post("/v1/score", files=upload(scans[number % 4].path), data=data) for _ in range(5)]
+        return [parse_json(answer.content)["rows"][0] for answer in answers]
+
+    with ThreadPoolExecutor(12) as clients:
+        answers = list(clients.map(ask, range(12)))
+    for number, rows in enumerate(answers):
+        for row in rows:
+            assert row["case_id"] == f"case {number}"
+            assert row["image_sha256"] == expected[number % 4].image_sha256
+            assert row["probability"] == pytest.approx(expected[number % 4].probability, abs=1e-6)

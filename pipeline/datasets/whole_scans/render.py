@@ -39,7 +39,7 @@ MOST_GRANULOMA_MM = 1.45  # radius; a nodule of the collection is at least 3 mm 
 
 @dataclass(frozen=True, eq=False)
 class Tubes:
-    """Balls of one substance: centres (n, 3) and radii (n,), mm, and its HU, one or one a ball group."""
+    """Balls of one substance: centres, shape (n, 3), and radii, shape (n,), in mm, and its HU."""
 
     centres: FloatArray
     radii: FloatArray

@@ -15,7 +15,7 @@ from pipeline.datasets.rendering import Scanner, ramp
 from pipeline.datasets.whole_scans.thorax import CoarseField, Thorax, random_field
 from pipeline.imaging.image import FloatArray
 
-AIR_HU = -1000.0
+OUTSIDE_HU = -1000.0
 EDGE_MM = 0.9  # over which one tissue goes over into the next
 RIB_PERIMETER_MM = 90.0  # converts the angle around the body's middle to mm along the wall
 
@@ -185,7 +185,7 @@ def _soft_tissue(
     skin = thorax.body.on(grid).reshape(-1)[outside]
     tissue += ramp(7 - skin, 4.0) * (np.float32(tissues.fat_hu) - tissue)
     tissue += ramp(1.6 - skin, 0.8) * (np.float32(scanner.soft_hu) - tissue)
-    tissue += ramp(-skin, EDGE_MM) * (np.float32(AIR_HU) - tissue)
+    tissue += ramp(-skin, EDGE_MM) * (np.float32(OUTSIDE_HU) - tissue)
     flat = hu.reshape(-1)
     flat[outside] += ramp(wall_depth + np.float32(0.5), 1.0) * (tissue - flat[outside])
     _bones(hu, thorax, tissues, grid)

@@ -28,7 +28,6 @@ from pipeline.datasets.demo import (
     DemoCase,
     choose_cases,
     generator,
-    majority,
     manifest_row,
     store,
     write_rows,
@@ -36,6 +35,7 @@ from pipeline.datasets.demo import (
 from pipeline.datasets.lidc import LidcScan, load_nodules, load_scans
 from pipeline.datasets.render_processes import given_task, render_in_processes
 from pipeline.datasets.rendering import PART_SOLID, draw_scanner
+from pipeline.datasets.scan_tables import LESIONS, SCANS, majority, scan_label
 from pipeline.datasets.whole_scans.render import RenderedScan, render_scan
 from pipeline.datasets.whole_scans.thorax import MIDLINE_MM, SIZE_MM
 from pipeline.errors import UsageError
@@ -66,7 +66,7 @@ SPLIT_ENDS = {"train": 0.5, "validation": 0.62, "calibration": 0.78, "test": 1.0
 
 
 @dataclass(frozen=True, eq=False)
-class WholeScan:
+class DemoScan:
     """A scan to be made: the real scan whose geometry it has, and the nodules that it holds, perhaps none."""
 
     scan: LidcScan
@@ -102,18 +102,18 @@ def write_whole_scans(out: Path, *, scans: int, seed: int = 0) -> Path:
         UnfinishedError: when a worker could not write its scans.
     """
     require_free(out)
-    chosen = choose_scans(scans, seed=seed)
+    chosen = choose_demo_scans(scans, seed=seed)
     with atomic_folder(out, private=False) as folder:
         (folder / "scans").mkdir()
         rendered = _write_images(folder, chosen, seed)
         lesions = [row for whole in chosen for row in lesion_rows(whole, rendered[whole.scan_id]["nodules"])]
-        write_rows(folder / "scans.csv", [scan_row(whole, rendered[whole.scan_id]["side"]) for whole in chosen])
-        write_rows(folder / "lesions.csv", lesions)
+        write_rows(folder / SCANS, [scan_row(whole, rendered[whole.scan_id]["side"]) for whole in chosen])
+        write_rows(folder / LESIONS, lesions)
         (folder / "NOTICE.txt").write_text(NOTICE, encoding="utf-8")
-    return out / "scans.csv"
+    return out / SCANS
 
 
-def choose_scans(scans: int, *, seed: int) -> list[WholeScan]:
+def choose_demo_scans(scans: int, *, seed: int) -> list[DemoScan]:
     """Pick patients in an order drawn by seed, so that fewer scans are the first of more; sorted by patient.
 
     Of a patient with two scans, the one with more outlined nodules is taken.
@@ -127,7 +127,7 @@ def choose_scans(scans: int, *, seed: int) -> list[WholeScan]:
     return sorted(order[:scans], key=lambda whole: whole.scan_id)
 
 
-def _ordered(seed: int) -> Iterator[WholeScan]:
+def _ordered(seed: int) -> Iterator[DemoScan]:
     """All scans there are, every fifth without a nodule, until either kind is used up."""
     cases: dict[str, list[DemoCase]] = defaultdict(list)
     for case in choose_cases(load_nodules(), cases=None, seed=seed):
@@ -138,7 +138,7 @@ def _ordered(seed: int) -> Iterator[WholeScan]:
         if len(cases[scan.series_instance_uid]) > len(cases[other.series_instance_uid]):
             patients[scan.patient_id] = scan
     drawn = np.random.default_rng(seed).permutation(len(patients))
-    wholes = [WholeScan(scan, tuple(cases[scan.series_instance_uid])) for scan in patients.values()]
+    wholes = [DemoScan(scan, tuple(cases[scan.series_instance_uid])) for scan in patients.values()]
     with_nodules = iter([wholes[n] for n in drawn if wholes[n].cases])
     without = iter([wholes[n] for n in drawn if not wholes[n].cases])
     for number in range(1, len(wholes) + 1):
@@ -148,7 +148,7 @@ def _ordered(seed: int) -> Iterator[WholeScan]:
         yield whole
 
 
-def _write_images(folder: Path, chosen: Sequence[WholeScan], seed: int) -> dict[str, Any]:
+def _write_images(folder: Path, chosen: Sequence[DemoScan], seed: int) -> dict[str, Any]:
     """Write the images; by scan id its side and its nodules' places."""
     workers = min(usable_cores(), math.ceil(len(chosen) / SCANS_A_WORKER))
     if workers == 1:
@@ -165,12 +165,12 @@ def _write_images(folder: Path, chosen: Sequence[WholeScan], seed: int) -> dict[
 def work() -> None:
     """Render one worker's share of the scans (`render_in_processes`)."""
     task = given_task()
-    chosen = choose_scans(task["scans"], seed=task["seed"])
+    chosen = choose_demo_scans(task["scans"], seed=task["seed"])
     rendered = _write_share(Path(task["folder"]), chosen[task["share"] :: task["shares"]], task["seed"])
     (Path(task["folder"]) / f"{task['share']}.json").write_text(json.dumps(rendered), encoding="utf-8")
 
 
-def _write_share(folder: Path, chosen: Sequence[WholeScan], seed: int) -> dict[str, Any]:
+def _write_share(folder: Path, chosen: Sequence[DemoScan], seed: int) -> dict[str, Any]:
     rendered = {}
     # One thread of BLAS each: every core has a worker of its own.
     with threadpool_limits(limits=1):
@@ -193,7 +193,7 @@ def _write_image(path: Path, image: nib.Nifti1Image) -> None:
         image.to_stream(compressed)
 
 
-def render_whole_scan(whole: WholeScan, seed: int) -> tuple[nib.Nifti1Image, RenderedScan, Vector]:
+def render_whole_scan(whole: DemoScan, seed: int) -> tuple[nib.Nifti1Image, RenderedScan, Vector]:
     """Render one scan as NIfTI in a stored orientation drawn by seed.
 
     Returns:
@@ -225,7 +225,7 @@ def patient_split(patient_id: str) -> str:
     return next(name for name, end in SPLIT_ENDS.items() if draw < end)
 
 
-def lesion_rows(whole: WholeScan, nodules: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+def lesion_rows(whole: DemoScan, nodules: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     """Rows of ``lesions.csv``: those of a demonstration manifest, at the simulated places."""
     rows = []
     for case, nodule in zip(whole.cases, nodules, strict=True):
@@ -248,16 +248,16 @@ def lesion_rows(whole: WholeScan, nodules: Sequence[dict[str, Any]]) -> list[dic
     return rows
 
 
-def scan_row(whole: WholeScan, side: int) -> dict[str, str]:
+def scan_row(whole: DemoScan, side: int) -> dict[str, str]:
     """Row of ``scans.csv``; the label is 1 with a malignant nodule, blank where one's is unknown and none is 1."""
-    labels = {manifest_row(case)["label"] for case in whole.cases}
+    labels = [manifest_row(case)["label"] for case in whole.cases]
     scan = whole.scan
     return {
         "case_id": whole.scan_id,
         "image": whole.image,
         "patient_id": scan.patient_id,
         "split": patient_split(scan.patient_id),
-        "label": "1" if "1" in labels else "" if "" in labels else "0",
+        "label": scan_label(labels),
         "lesions": str(len(whole.cases)),
         "simulated_side": "left" if side > 0 else "right",
         "slice_thickness_mm": f"{scan.slice_thickness_mm:g}",

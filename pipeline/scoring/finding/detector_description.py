@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from pipeline.config.detection import NODULE, CandidateRules, DetectionClass, DetectionGrid, DetectorNetwork
-from pipeline.config.inputs import LabelSource, Modality, Section
+from pipeline.config.inputs import Modality, Section, SourceText
 from pipeline.errors import CalibrationError, ModelError
 from pipeline.evaluation.calibration.calibrator import Calibrator
 from pipeline.evaluation.detection.scan_probability import ScanProbability
@@ -24,7 +24,7 @@ class LesionMeaning(Section):
     """What a candidate's probability is the probability of, and who marked the lesions."""
 
     positive: Literal["a lesion was marked here"] = "a lesion was marked here"
-    source: LabelSource
+    source: SourceText
     intensities: Literal["real", "simulated"]
 
 

@@ -95,6 +95,8 @@ def read_config_and_table(config_path: Path, overrides: Sequence[str] = ()) -> t
     for key, table in (("manifest", config.data.manifest), ("extra_columns", config.data.extra_columns)):
         if table is not None and not table.exists():
             raise missing_file(config_path, f"data.{key}", table)
+    if (weights := config.network.weights) is not None and not weights.is_file():
+        raise missing_file(config_path, "network.weights", weights)
     words = LabelWords(config.data.positive_label, config.data.negative_label) if config.data.positive_label else None
     manifest = read_manifest(config.data.manifest, config.data.extra_columns, words=words)
     if config.data.lesions:

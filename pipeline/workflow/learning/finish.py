@@ -29,6 +29,7 @@ from pipeline.scoring.model_description import LabelMeaning, ModelDescription, M
 from pipeline.scoring.model_directory import Member, save_model
 from pipeline.tracking.runs import TrackedRun
 from pipeline.training.fit import Fitted
+from pipeline.training.initial_weights import InitialWeights
 from pipeline.workflow.cohort import Cohort, Usable, extra_frame
 from pipeline.workflow.judging.candidates import ChampionBeside, champion_beside
 from pipeline.workflow.judging.judge import Judgement
@@ -87,10 +88,11 @@ def finish(
     judgement: Judgement,
     *,
     run: TrackedRun,
+    weights: InitialWeights | None = None,
 ) -> Trained:
     """Save the model directory and write the report; everything but the registry."""
     digest = cohort.digest(experiment.manifest)
-    origin = provenance(experiment, digest, run.run_id)
+    origin = provenance(experiment, digest, run.run_id, weights=weights)
     description = _save(folder / "model", experiment.config, cohort, fitted, judgement, provenance=origin)
     trained = Trained(
         folder=folder,
@@ -226,7 +228,7 @@ def _save(
         ],
         ModelFacts(
             name=config.name,
-            network=config.network,
+            network=config.network.architecture,
             preprocessing=config.preprocessing,
             modality=config.data.modality,
             findings=config.data.findings,

@@ -123,4 +123,5 @@ def case_tensors(cohort: Cohort, split: str, config: Config) -> CaseTensors:
     auxiliary = auxiliary_targets(cases, columns) if columns else None
     inputs = ImageRows([each.input.voxels for each in usable])
     ids = [case.case_id for case in cases]
-    return CaseTensors.from_arrays(inputs, labels, ids, targets=targets, auxiliary=auxiliary)
+    patients = [str(case.patient_id) for case in cases]
+    return CaseTensors.from_arrays(inputs, labels, ids, targets=targets, auxiliary=auxiliary, patients=patients)

@@ -15,15 +15,26 @@ from pipeline.config.detection import DetectionConfig
 from pipeline.config.experiment import Config
 from pipeline.redaction import map_texts, redact
 from pipeline.tracking.registry import package_versions
+from pipeline.training.initial_weights import InitialWeights
 from pipeline.workflow.learning.experiment import Experiment
 
 _ABSOLUTE = re.compile(r"(?P<scheme>sqlite:///|file://)?/")
 
 
-def provenance(experiment: Experiment, dataset_digest: str, run_id: str) -> dict[str, Any]:
-    """What ``model.json`` keeps so that a training can be repeated."""
+def provenance(
+    experiment: Experiment, dataset_digest: str, run_id: str, *, weights: InitialWeights | None = None
+) -> dict[str, Any]:
+    """What ``model.json`` keeps so that a training can be repeated.
+
+    Args:
+        experiment: configuration, table and splits.
+        dataset_digest: of the data as used.
+        run_id: MLflow's.
+        weights: that the networks started from; None where they started at random.
+    """
     digests = {"manifest_sha256": experiment.manifest.digest, "dataset_sha256": dataset_digest}
-    return origin(experiment.config, experiment.splits, run_id, digests)
+    started = {} if weights is None else {"initial_weights": weights.to_json()}
+    return started | origin(experiment.config, experiment.splits, run_id, digests)
 
 
 def origin(config: Config | DetectionConfig, splits: Splits, run_id: str, digests: Mapping[str, str]) -> dict[str, Any]:

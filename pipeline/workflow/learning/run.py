@@ -23,6 +23,7 @@ from pipeline.tracking.faults import StoreError
 from pipeline.tracking.runs import open_run
 from pipeline.tracking.system_metrics import system_metrics
 from pipeline.training.checkpoints import LAST
+from pipeline.training.initial_weights import initial_weights
 from pipeline.training.processes import Processes, join
 from pipeline.training.tracker import NullTracker
 from pipeline.workflow.cohort import Cohort, prepare_cohort, require_classes_in_splits
@@ -79,11 +80,14 @@ def run_training(experiment: Experiment, *, resume: str | None = None, profile: 
     if group.rank > 0:
         _follow(experiment, group)
         return None
+    weights = initial_weights(config)
+    if weights:
+        print(*weights.lines(), sep="\n", flush=True)
     started = datetime.now(UTC)
     name = _run_name(experiment, started)
     # How many networks are fitted at a time may change when a training goes on.
     asked = config.model_dump(mode="json", exclude={"training": {"networks_at_once"}})
-    shown = map_texts(asked, redact)
+    shown = map_texts(asked, redact) | ({"the weights' digest": weights.sha256} if weights else {})
     record = RunRecord(None, name, shown, manifest.digest)
     if resume:
         folder, record = find_run(resume, config, record)
@@ -106,7 +110,7 @@ def run_training(experiment: Experiment, *, resume: str | None = None, profile: 
             )
         else:
             fitted, judgement = learn(cohort, config, checkpoints, run, profile=profile)
-        trained = finish(folder, experiment, cohort, fitted, judgement, run=run)
+        trained = finish(folder, experiment, cohort, fitted, judgement, run=run, weights=weights)
         version = record_model(run, trained)
     summary = training_summary(trained, version)
     write_text(folder / SUMMARY, summary + "\n")

@@ -70,6 +70,8 @@ def provenance_facts(description: ModelDescription) -> dict[str, str]:
     known = description.provenance
     names = ("created_at", "git_commit", "mlflow_run_id", "manifest_sha256", "dataset_sha256", "split_sha256", "seed")
     facts = {name.replace("_", " "): str(known[name]) for name in names if known.get(name) is not None}
+    if start := known.get("initial_weights"):
+        facts["initial weights"] = f"{start['file']} ({start['source']}), SHA-256 {start['sha256'][:16]}"
     return {
         "model digest": description.digests.model,
         **facts,
