@@ -29,6 +29,7 @@ from pipeline.config.inputs import (
     SplitFractions,
 )
 
+DETECTION = "detection"  # the task
 NODULE = "nodule"  # the class that a candidate is found by
 DetectionClass = Literal["nodule", "solid", "part_solid_or_ground_glass", "calcified"]
 
@@ -101,6 +102,8 @@ class DetectionTraining(Section):
     weight_decay: NonNegativeFloat = Field(1e-2, description="of AdamW")
     gradient_clip: NonNegativeFloat = Field(5.0, description="largest gradient norm; 0 is off")
     flip_axes: tuple[Literal[0, 1, 2], ...] = Field((0, 1, 2), description="axes that may be mirrored", strict=False)
+    quarter_turns: bool = Field(default=True, description="turn by 0, 90, 180 or 270 degrees in the R-A plane")
+    intensity_shift: NonNegativeFloat = Field(0.02, description="values plus ± this, after scaling to [0, 1]")
     noise_std: NonNegativeFloat = Field(0.02, description="largest Gaussian noise, after scaling to [0, 1]")
     precision: Literal["32-true", "bf16-mixed", "auto"] = Field("auto", description="auto: bf16 where it is native")
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: a GPU when there is one")
@@ -119,11 +122,6 @@ class DetectionEvaluationSettings(Section):
     """What the test split is asked."""
 
     resamples: Annotated[int, Field(ge=100)] = Field(1000, description="of the bootstrap over patients")
-    classifier: str | None = Field(
-        None,
-        description="model directory or MLflow URI of the lesions' classifier: fits the probability that a scan holds "
-        "a malignant lesion; null fits none",
-    )
     groups: tuple[str, ...] = Field((), description="columns of the lesions that are judged apart", strict=False)
     pictures: bool = Field(default=False, description="show candidates, images of patients, in the report")
 

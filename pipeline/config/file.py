@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from pipeline.config.detection import DetectionConfig
+from pipeline.config.detection import DETECTION, DetectionConfig
 from pipeline.config.experiment import Config
 from pipeline.config.gate_policy import GatePolicy
 from pipeline.config.inputs import Section
@@ -22,7 +22,6 @@ from pipeline.errors import ConfigError
 
 _TABLES = ("manifest", "extra_columns")  # keys of data
 _SCAN_TABLES = ("scans", "lesions")  # of a detector's
-DETECTION = "detection"
 SectionT = TypeVar("SectionT", bound=Section)
 _LISTENER_PATHS = ("folder", "certificate", "key", "ca")
 _TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".xlsx", ".xlsm", ".parquet")

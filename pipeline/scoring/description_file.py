@@ -7,13 +7,13 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from pipeline.config.detection import DETECTION
 from pipeline.config.inputs import Section
 from pipeline.errors import ModelError
 from pipeline.files import MOST_JSON_BYTES, parse_json, read_bytes
 
 SCHEMA_VERSION = 1
 JSON_NAME = "model.json"
-DETECTION = "detection"  # the task of a detector; a classifier's description has none
 DescriptionT = TypeVar("DescriptionT", bound=Section)
 
 

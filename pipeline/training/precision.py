@@ -8,18 +8,20 @@ from typing import Literal
 
 import torch
 
+from pipeline.config.detection import DetectionTraining
 from pipeline.config.training import Training
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 _CPU_FLAGS = ("avx512_bf16", "amx_bf16")
 
 
-def precision_of(settings: Training) -> Precision:
+def precision_of(settings: Training | DetectionTraining) -> Precision:
     """As configured; ``auto`` is bf16-mixed where the device computes in bf16, else 32-true.
 
     A processor without bf16 emulates it, several times slower than fp32: asked for by name, it is said.
     """
-    native = native_bf16(cpu_only=settings.accelerator == "cpu")
+    gpu = settings.accelerator != "cpu" and torch.cuda.is_available()
+    native = torch.cuda.is_bf16_supported(including_emulation=False) if gpu else cpu_has_bf16()
     if settings.precision == "auto":
         return "bf16-mixed" if native else "32-true"
     if settings.precision == "bf16-mixed" and not native:
@@ -28,16 +30,6 @@ def precision_of(settings: Training) -> Precision:
             file=sys.stderr,
         )
     return settings.precision
-
-
-def native_bf16(*, cpu_only: bool) -> bool:
-    """Whether the device of a training computes in bf16 itself.
-
-    Args:
-        cpu_only: whether a GPU is left alone.
-    """
-    gpu = not cpu_only and torch.cuda.is_available()
-    return bool(torch.cuda.is_bf16_supported(including_emulation=False)) if gpu else cpu_has_bf16()
 
 
 def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -8,6 +8,7 @@ from small_detectors import small_detector
 from pipeline.config.detection import CandidateRules, DetectorNetwork
 from pipeline.models.detector import Detector, DetectorOutput
 from pipeline.models.peaks import find_peaks
+from pipeline.models.search_volume import search_volume
 
 
 @pytest.mark.parametrize("levels", [2, 3, 4])
@@ -81,3 +82,13 @@ def test_no_peaks_is_an_empty_answer():
     assert peaks.voxels.shape == (0, 3)
     assert peaks.logits.shape == (0, 2)
     assert peaks.diameters_mm.shape == (0,)
+
+
+def test_a_volume_in_slabs_gives_what_one_pass_gives():
+    network = small_detector()
+    voxels = np.random.default_rng(0).integers(0, 256, (30, 21, 150), np.uint8)
+    whole = search_volume(network, voxels)
+    assert whole.heat.shape == (3, 15, 11, 75)
+    slabs = search_volume(network, voxels, most_voxels=32 * 24 * 120)
+    for left, right in zip(whole, slabs, strict=True):
+        np.testing.assert_allclose(left, right, rtol=0, atol=1e-4)

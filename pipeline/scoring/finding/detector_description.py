@@ -8,14 +8,14 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config.detection import NODULE, CandidateRules, DetectionClass, DetectionGrid, DetectorNetwork
+from pipeline.config.detection import DETECTION, NODULE, CandidateRules, DetectionClass, DetectionGrid, DetectorNetwork
 from pipeline.config.inputs import Modality, Section, SourceText
 from pipeline.errors import CalibrationError, ModelError
 from pipeline.evaluation.calibration.calibrator import Calibrator
 from pipeline.evaluation.detection.scan_probability import ScanProbability
 from pipeline.files import sha256_json
 from pipeline.imaging.envelope import Envelope
-from pipeline.scoring.description_file import DETECTION, JSON_NAME, read_description_file
+from pipeline.scoring.description_file import JSON_NAME, read_description_file
 from pipeline.scoring.model_description import Digests, PatientHashes
 from pipeline.scoring.model_verification import require_weights
 

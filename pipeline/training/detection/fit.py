@@ -21,11 +21,11 @@ from pipeline.training.callbacks import Report
 from pipeline.training.checkpoints import BEST, LAST, AtomicCheckpointIO, last_checkpoint, readable
 from pipeline.training.detection.mining import mine
 from pipeline.training.detection.module import DetectorTraining
-from pipeline.training.detection.patches import HardNegative, PatchSampler, PatchSteps
+from pipeline.training.detection.patches import HardNegative, PatchSampler
 from pipeline.training.detection.scans import TrainingScan
 from pipeline.training.fit import quiet_lightning
 from pipeline.training.interruption import keyboard_interrupts
-from pipeline.training.precision import native_bf16
+from pipeline.training.precision import precision_of
 from pipeline.training.progress import EpochProgress, NetworkPlace
 from pipeline.training.tracker import Tracker
 
@@ -72,8 +72,7 @@ def fit_detector(
     network = Detector(config.network, classes=classes)
     to_fast_layout(network)
     sampler = PatchSampler(scans, config.grid, settings, classes=classes, seed=config.seed)
-    steps = PatchSteps(sampler, settings.steps_per_epoch)
-    module = DetectorTraining(network, settings, scan_ids=[scan.scan_id for scan in scans])
+    module = DetectorTraining(network, settings, sampler)
     best = ModelCheckpoint(
         folder,
         Path(BEST).stem,
@@ -84,7 +83,6 @@ def fit_detector(
     )
     told = {"train_loss": "loss", MONITORED: "validation CPM"}
     callbacks = [
-        _Epochs(steps),
         _Mining(sampler, config),
         _Judging(judge),
         Report(tracker),
@@ -95,19 +93,9 @@ def fit_detector(
     with quiet_lightning():
         trainer = _trainer(config, folder, callbacks)
         with keyboard_interrupts(trainer):
-            loader = DataLoader(steps, batch_size=None)
+            loader: DataLoader[int] = DataLoader(list(range(settings.steps_per_epoch)), batch_size=None)  # type: ignore[arg-type]
             trainer.fit(module, loader, ckpt_path=readable(folder / LAST), weights_only=True)
     return _load_best(module, best, epochs=trainer.current_epoch)
-
-
-class _Epochs(Callback):
-    """Tells the patches which epoch they are drawn for, that of a checkpoint in a resumed training."""
-
-    def __init__(self, steps: PatchSteps) -> None:
-        self._steps = steps
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._steps.epoch = trainer.current_epoch
 
 
 class _Mining(Callback):
@@ -125,7 +113,7 @@ class _Mining(Callback):
         order = np.random.default_rng(config.seed).permutation(len(scans))
         chosen = [int(number) for number in np.resize(np.roll(order, -epoch * count), count)]
         with _evaluating(pl_module) as network:
-            mined = mine(network, scans, chosen, config.candidates, spacing_mm=config.grid.spacing_mm)
+            mined = mine(network, scans, chosen, config)
         kept = [negative for negative in self._sampler.hard if negative.scan not in chosen]
         self._sampler.hard = (kept + mined)[-_MOST_HARD:]
         pl_module.log("hard_negatives", float(len(self._sampler.hard)))
@@ -169,13 +157,10 @@ class _evaluating:  # noqa: N801  # a context manager, used as a function
 
 def _trainer(config: DetectionConfig, folder: Path, callbacks: list[Callback]) -> pl.Trainer:
     settings = config.training
-    bf16 = settings.precision == "bf16-mixed" or (
-        settings.precision == "auto" and native_bf16(cpu_only=settings.accelerator == "cpu")
-    )
     return pl.Trainer(
         accelerator=settings.accelerator,
         devices=1,
-        precision="bf16-mixed" if bf16 else "32-true",
+        precision=precision_of(settings),
         max_epochs=settings.max_epochs,
         gradient_clip_val=settings.gradient_clip or None,
         callbacks=callbacks,

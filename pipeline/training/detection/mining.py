@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.config.detection import CandidateRules
+from pipeline.config.detection import DetectionConfig
 from pipeline.models.detector import Detector
 from pipeline.models.peaks import find_peaks
 from pipeline.models.search_volume import search_volume
 from pipeline.training.detection.patches import HardNegative
 from pipeline.training.detection.scans import TrainingScan
+from pipeline.training.precision import precision_of
 
 _LEAST_PROBABILITY = 0.1  # below it a peak teaches little
 _AROUND_MM = 3.0  # beyond a lesion's radius a peak may still mean the lesion
@@ -19,7 +20,7 @@ _MOST_OF_A_SCAN = 12
 
 
 def mine(
-    network: Detector, scans: Sequence[TrainingScan], chosen: Sequence[int], rules: CandidateRules, *, spacing_mm: float
+    network: Detector, scans: Sequence[TrainingScan], chosen: Sequence[int], config: DetectionConfig
 ) -> list[HardNegative]:
     """The strongest false positives of some scans.
 
@@ -27,13 +28,13 @@ def mine(
         network: in evaluation mode.
         scans: of the training split.
         chosen: which of them are searched.
-        rules: of peaks.
-        spacing_mm: between voxels.
+        config: names spacing, peaks and precision.
     """
-    hard = []
+    hard, spacing_mm = [], config.grid.spacing_mm
+    bf16 = precision_of(config.training) == "bf16-mixed"
     for number in chosen:
         scan = scans[number]
-        peaks = find_peaks(search_volume(network, scan.voxels, bf16=True), rules, spacing_mm=spacing_mm)
+        peaks = find_peaks(search_volume(network, scan.voxels, bf16=bf16), config.candidates, spacing_mm=spacing_mm)
         strong = peaks.logits[:, 0] > np.log(_LEAST_PROBABILITY / (1 - _LEAST_PROBABILITY))
         free = [
             HardNegative(number, voxel, float(1 / (1 + np.exp(-logit))))

@@ -15,7 +15,7 @@ from pipeline.config.detection import DetectionTraining
 from pipeline.errors import UnfinishedError
 from pipeline.models.detector import Detector
 from pipeline.training.detection.losses import detection_loss
-from pipeline.training.detection.patches import PatchBatch
+from pipeline.training.detection.patches import PatchBatch, PatchSampler
 
 _WARM_UP = 0.15  # share of the steps in which the learning rate rises
 
@@ -26,24 +26,28 @@ class DetectorTraining(pl.LightningModule):
     Args:
         network: to train.
         config: optimiser and schedule.
-        scan_ids: of the training scans, to name those of a batch whose loss is not finite.
+        sampler: draws the patches of each step.
     """
 
-    def __init__(self, network: Detector, config: DetectionTraining, *, scan_ids: list[str]) -> None:
+    def __init__(self, network: Detector, config: DetectionTraining, sampler: PatchSampler) -> None:
         super().__init__()
         self.network = network
-        self._config, self._scan_ids = config, scan_ids
+        self._config, self._sampler = config, sampler
 
-    def training_step(self, batch: PatchBatch, _: int) -> Tensor:
-        """Loss of one batch, its parts logged.
+    def training_step(self, _: Tensor, __: int) -> Tensor:
+        """Loss of one step's patches, its parts logged.
+
+        They are drawn here, by the number of the step, so that what has just been mined is among them, in a resumed
+        training too: a loader would have read ahead.
 
         Raises:
             UnfinishedError: when it is not finite, before it reaches the weights.
         """
+        batch = PatchBatch(*(part.to(self.device) for part in self._sampler.batch(self.global_step)))
         parts = detection_loss(self.network(batch.images), batch.heat, batch.regression)
         loss = parts.pop("loss")
         if not bool(torch.isfinite(loss)):
-            names = ", ".join(sorted({self._scan_ids[number] for number in batch.scans.tolist()}))
+            names = ", ".join(sorted({self._sampler.scans[number].scan_id for number in batch.scans.tolist()}))
             raise UnfinishedError(
                 f"the loss of epoch {self.current_epoch + 1} is {loss.item()}; look at its scans ({names}), or lower "
                 "training.learning_rate; the weights before it are kept"

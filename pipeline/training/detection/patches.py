@@ -6,7 +6,7 @@ what the uninterrupted one would have drawn.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import IterableDataset
 
 from pipeline.config.detection import DetectionGrid, DetectionTraining
 from pipeline.training.detection.scans import MarkedLesion, TrainingScan
@@ -130,6 +129,12 @@ class PatchSampler:
         if flipped:
             image = np.flip(image, tuple(1 + axis for axis in flipped))
             lesions = [_mirrored(lesion, flipped, side) for lesion in lesions]
+        if self._settings.quarter_turns and rng.random() < 0.5:  # with the mirror images, all quarter turns
+            image = image.swapaxes(1, 2)
+            lesions = [replace(lesion, voxel=lesion.voxel[[1, 0, 2]]) for lesion in lesions]
+        if self._settings.intensity_shift:
+            shift = self._settings.intensity_shift
+            image = image + np.float32(rng.uniform(-shift, shift))
         if self._settings.noise_std:
             spread = np.float32(rng.uniform(0, self._settings.noise_std))
             image = image + spread * rng.standard_normal(image.shape, dtype=np.float32)
@@ -142,26 +147,3 @@ def _mirrored(lesion: MarkedLesion, axes: Sequence[int], side: int) -> MarkedLes
     voxel = lesion.voxel.copy()
     voxel[list(axes)] = side - 1 - voxel[list(axes)]
     return replace(lesion, voxel=voxel)
-
-
-class PatchSteps(IterableDataset[PatchBatch]):
-    """The batches of one epoch.
-
-    Args:
-        sampler: draws them.
-        steps: of an epoch.
-
-    Attributes:
-        epoch: that is drawn next; the training sets it.
-    """
-
-    def __init__(self, sampler: PatchSampler, steps: int) -> None:
-        self.epoch = 0
-        self._sampler, self._steps = sampler, steps
-
-    def __len__(self) -> int:
-        return self._steps
-
-    def __iter__(self) -> Iterator[PatchBatch]:
-        first = self.epoch * self._steps
-        return (self._sampler.batch(step) for step in range(first, first + self._steps))

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pipeline.imaging.image import FloatArray
 from pipeline.models.detector import STRIDE
 from pipeline.training.detection.scans import MarkedLesion
 
@@ -15,8 +15,6 @@ _LEAST_SIGMA = 0.6  # cells; below it the neighbours of a small lesion's cell wo
 _SIGMAS_A_RADIUS = 3.0
 _REGRESSED = 0.3  # heat from which a cell learns offset and diameter
 _OUTSIDE_CELLS = 1.0  # around an ignored lesion nothing is learnt either
-
-FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from pipeline.models.detector import Detector
 from pipeline.models.peaks import find_peaks
 from pipeline.models.search_volume import search_volume
 from pipeline.training.detection.scans import TrainingScan
+from pipeline.training.precision import precision_of
 from pipeline.workflow.detection.search_scans import Searches
 
 _MOST_LOGIT = 30.0  # of a sigmoid that has no room left in a float
@@ -65,9 +66,9 @@ def validation_judge(
     Args:
         scans: of the validation split.
         patients: of each.
-        config: names spacing and peaks.
+        config: names spacing, peaks and precision.
     """
-    spacing = config.grid.spacing_mm
+    spacing, bf16 = config.grid.spacing_mm, precision_of(config.training) == "bf16-mixed"
 
     def point(voxel: np.ndarray) -> tuple[float, float, float]:
         r, a, s = (float(value) * spacing for value in voxel)
@@ -76,7 +77,7 @@ def validation_judge(
     def judge(network: Detector) -> dict[str, float]:
         searched = []
         for scan, patient in zip(scans, patients, strict=True):
-            peaks = find_peaks(search_volume(network, scan.voxels, bf16=True), config.candidates, spacing_mm=spacing)
+            peaks = find_peaks(search_volume(network, scan.voxels, bf16=bf16), config.candidates, spacing_mm=spacing)
             probabilities = sigmoid(peaks.logits[:, 0])
             candidates = tuple(
                 ScoredPoint(point(voxel), float(probability), float(diameter))

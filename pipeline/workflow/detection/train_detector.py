@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from pipeline.cases.case import Case
 from pipeline.config.detection import DetectionConfig
@@ -22,32 +20,26 @@ from pipeline.files import sha256_json, write_csv, write_text
 from pipeline.progress import ProgressReport
 from pipeline.redaction import map_texts, redact
 from pipeline.scoring.finding.candidate import Candidate
-from pipeline.scoring.finding.detector_description import LesionMeaning
 from pipeline.scoring.finding.detector_directory import (
-    DetectorSettings,
     LoadedDetector,
-    load_detector,
-    save_detector,
 )
 from pipeline.scoring.finding.finder import Finder
-from pipeline.scoring.finding.golden_detector import add_golden_scans
-from pipeline.scoring.model_description import FITTED_ON, PatientHashes
 from pipeline.tracking.runs import TrackedRun, open_run
 from pipeline.tracking.system_metrics import system_metrics
 from pipeline.training.detection.fit import FittedDetector, fit_detector
 from pipeline.workflow.detection.calibrate_detector import fit_calibrators, validation_judge
+from pipeline.workflow.detection.candidate_pictures import GridScan, candidate_pictures
 from pipeline.workflow.detection.detection_experiment import DetectionExperiment
 from pipeline.workflow.detection.detection_files import DetectionSources, detection_text, write_detection
 from pipeline.workflow.detection.judge_detector import JudgedScans, judge_searches
 from pipeline.workflow.detection.record_detector import record_detector
+from pipeline.workflow.detection.save_trained import as_found, save_trained
 from pipeline.workflow.detection.search_scans import Searches, search_scans
 from pipeline.workflow.detection.training_scans import ReadScans, read_scans
 from pipeline.workflow.learning.provenance import origin
 from pipeline.workflow.learning.record import record_start
 from pipeline.workflow.learning.run import saying_what_is_kept
 from pipeline.workflow.learning.run_folder import SUMMARY, RunRecord, find_run, new_folder
-
-_UNCALIBRATED = "uncalibrated"
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +116,7 @@ def train_detector(experiment: DetectionExperiment, *, resume: str | None = None
 def _train(experiment: DetectionExperiment, folder: Path, run: TrackedRun) -> DetectorTrainingResult:
     config = experiment.config
     learnt = _learn(experiment, folder, run)
-    bare = _uncalibrated(folder, experiment, learnt.fitted, [Calibrator("none") for _ in config.classes])
+    bare = as_found(folder, experiment, learnt.fitted, [Calibrator("none") for _ in config.classes])
     calibration = _search(bare, experiment, "calibration")
     fits = fit_calibrators(calibration.searches, experiment.table, config.classes)
     digests = {
@@ -135,10 +127,13 @@ def _train(experiment: DetectionExperiment, folder: Path, run: TrackedRun) -> De
     provenance = origin(config, experiment.splits, run.run_id, _table_digests(experiment, digests))
     provenance["calibration"] = {name: fit.to_json() for name, fit in zip(config.classes, fits, strict=True)}
     calibrators = [fit.calibrator for fit in fits]
-    detector = _save(folder / "model", experiment, learnt.fitted, calibrators, digests, provenance)
+    detector = save_trained(folder / "model", experiment, learnt.fitted, calibrators, digests, provenance)
     test = _search(detector, experiment, "test")
     judged = judge_searches(test.searches, resamples=config.evaluation.resamples, seed=config.seed)
     sources = _sources(experiment, detector, judged, fits[0])
+    if config.evaluation.pictures:
+        finder = Finder(detector, root=experiment.table.root)
+        sources = replace(sources, pictures=candidate_pictures(judged, lambda case: _grid_scan(finder, case)))
     write_detection(sources, folder)
     _write_splits(experiment, folder / "splits.csv")
     version = record_detector(run, config, detector, judged, folder, registered=fits[0].is_calibrated)
@@ -217,64 +212,6 @@ def _search(detector: LoadedDetector, experiment: DetectionExperiment, split: st
     return _Searched(searches, digests)
 
 
-def _uncalibrated(
-    folder: Path, experiment: DetectionExperiment, fitted: FittedDetector, calibrators: list[Calibrator]
-) -> LoadedDetector:
-    """The fitted network as finding would load it, so that calibration sees what finding will see."""
-    place = folder / "checkpoints" / _UNCALIBRATED
-    shutil.rmtree(place, ignore_errors=True)  # of the run that is resumed
-    save_detector(
-        place,
-        fitted.network,
-        _settings(experiment.config),
-        calibrators=calibrators,
-        patients=PatientHashes.of("", dict.fromkeys(FITTED_ON, ())),
-        provenance={},
-    )
-    detector = load_detector(place)
-    shutil.rmtree(place)
-    return detector
-
-
-def _save(
-    folder: Path,
-    experiment: DetectionExperiment,
-    fitted: FittedDetector,
-    calibrators: list[Calibrator],
-    digests: Mapping[str, Sequence[str]],
-    provenance: Mapping[str, Any],
-) -> LoadedDetector:
-    """Write the detector's directory and load it."""
-    cases = {name: experiment.of(name) for name in FITTED_ON}
-    save_detector(
-        folder,
-        fitted.network,
-        _settings(experiment.config),
-        calibrators=calibrators,
-        patients=PatientHashes.of(
-            str(provenance["mlflow_run_id"]),
-            {name: [str(case.patient_id) for case in split] for name, split in cases.items()},
-            case_ids=[case.case_id for split in cases.values() for case in split],
-            images=[digest for name in FITTED_ON for digest in digests[name]],
-        ),
-        provenance=provenance,
-    )
-    add_golden_scans(folder)
-    return load_detector(folder)
-
-
-def _settings(config: DetectionConfig) -> DetectorSettings:
-    return DetectorSettings(
-        name=config.name,
-        classes=config.classes,
-        network=config.network,
-        grid=config.grid,
-        candidates=config.candidates,
-        modality=config.data.modality,
-        lesions=LesionMeaning(source=config.data.label_source, intensities=config.data.intensities),
-    )
-
-
 def _sources(
     experiment: DetectionExperiment, detector: LoadedDetector, judged: JudgedScans, fit: CalibrationFit
 ) -> DetectionSources:
@@ -291,6 +228,11 @@ def _sources(
         judged_on="test split",
         flow=flow | {"judged": len(judged.searches.scans)},
     )
+
+
+def _grid_scan(finder: Finder, case: Case) -> GridScan:
+    scan = finder.read(case)
+    return GridScan(scan.voxels, scan.affine)
 
 
 def _write_splits(experiment: DetectionExperiment, path: Path) -> None:

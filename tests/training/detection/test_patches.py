@@ -27,7 +27,13 @@ def scan(*lesions, shape=(64, 48, 40), value=40):
 
 
 def sampler(*scans, seed=0, **settings):
-    values = {"noise_std": 0.0, "batch_size": 8, "positive_share": 0.5, "hard_share": 0.25} | settings
+    values = {
+        "noise_std": 0.0,
+        "intensity_shift": 0.0,
+        "batch_size": 8,
+        "positive_share": 0.5,
+        "hard_share": 0.25,
+    } | settings
     return PatchSampler(scans, GRID, DetectionTraining(**values), classes=3, seed=seed)
 
 
