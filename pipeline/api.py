@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.jobs.audit import AuditResult
     from pipeline.jobs.check import CheckResult
     from pipeline.jobs.evaluate_detector import DetectionResult
-    from pipeline.jobs.find import FindingResult
+    from pipeline.jobs.find import FindResult
     from pipeline.jobs.score import ScoringResult
     from pipeline.scoring.model_directory import Model
     from pipeline.workflow.detection.train_detector import DetectorTrainingResult
@@ -209,7 +209,7 @@ def find(
     out: str | Path,
     classifier: str | Path | LoadedModel | None = None,
     **options: Any,
-) -> FindingResult:
+) -> FindResult:
     """Find lesions in whole scans, and score each with a classifier; a killed run goes on when called again.
 
     Args:

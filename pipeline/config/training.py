@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import (
     Field,
@@ -30,7 +30,6 @@ NetworkName = Literal[
 NETWORKS: tuple[NetworkName, ...] = get_args(NetworkName)
 WeightsSource = Annotated[str, Field(min_length=3, max_length=1000)]
 WeightsInput = Literal["as_is", "imagenet", "plus_minus_one"]
-_NO_START: dict[str, Any] = {"weights_input": "as_is", "freeze": 0}
 OWN_NETWORKS = ("compact", "planes", "cnn_lstm")  # built of the same blocks
 
 
@@ -78,7 +77,6 @@ class Network(Section):
     average_turns: bool = Field(
         default=False, description="and over the quarter turn in the R-A plane, with average_flips: twice the passes"
     )
-
     weights: FilePath | None = Field(
         None,
         description="file of pretrained weights, safetensors or PyTorch's, beside this file or in the current folder; "
@@ -98,14 +96,14 @@ class Network(Section):
     )
     freeze: Annotated[NonNegativeInt, Field(le=100)] | Literal["features"] = Field(
         0,
-        description="stages, from the image on, that stay as they were loaded; features: all but the last layer",
+        description="stages, from the image on, that stay as they were loaded; features: all but the last",
         exclude_if=lambda value: value == 0,
     )
 
     @property
     def architecture(self) -> Network:
         """What the network computes, without where its first weights were from: what a model directory says of it."""
-        return self.model_copy(update=dict.fromkeys(("weights", "weights_source")) | _NO_START)
+        return self.model_copy(update={"weights": None, "weights_source": None, "weights_input": "as_is", "freeze": 0})
 
     @model_validator(mode="after")
     def _weights_are_described(self) -> Self:

@@ -15,6 +15,7 @@ from pipeline.dicomnet.audit import Audit
 from pipeline.errors import UnfinishedError
 
 _START_SECONDS: Final = 60.0
+_MOST_FAILURES: Final = 5
 _PAUSE_SECONDS: Final = 1.0  # between the death of a process and its next start
 
 
@@ -47,7 +48,7 @@ class ChildProcess:
         self._name, self._target, self._config, self._audit = name, target, config, audit
         self._process: Any = None
         self._connection: Connection | None = None
-        self._died_at = -_PAUSE_SECONDS
+        self._died_at, self._failures = -_PAUSE_SECONDS, 0
 
     def start(self) -> Any:
         """Start it and wait until it is ready; what it says first.
@@ -80,7 +81,11 @@ class ChildProcess:
         raise UnfinishedError(f"the {self._name} did not start; look at its last lines above, and at the machine")
 
     def keep_alive(self) -> None:
-        """Start it again when it is dead and was not started a moment ago."""
+        """Start it again when it is dead and was not started a moment ago.
+
+        Raises:
+            UnfinishedError: when it could not be started several times in a row.
+        """
         if self._process is not None and self._process.is_alive():
             return
         now = time.monotonic()
@@ -91,8 +96,16 @@ class ChildProcess:
         self._audit(f"{self._name} died", exit_code=code)
         if self._connection is not None:
             self._connection.close()
-        self.start()
-        self._audit(f"{self._name} started again")
+        try:
+            self.start()
+        except UnfinishedError:
+            self._failures += 1
+            if self._failures >= _MOST_FAILURES:
+                raise
+            self._audit(f"{self._name} did not start", tries=self._failures)
+        else:
+            self._failures = 0
+            self._audit(f"{self._name} started again")
 
     def stop(self) -> None:
         """End it."""

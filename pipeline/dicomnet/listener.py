@@ -20,6 +20,7 @@ from pipeline.dicomnet.receiver import run_receiver
 from pipeline.dicomnet.reported_model import ReportedModel
 from pipeline.dicomnet.retention import forget_old
 from pipeline.dicomnet.series_store import SeriesStore
+from pipeline.dicomnet.study_cases import LesionSearch
 from pipeline.dicomnet.study_scoring import ScoringChoices, StudyScoring
 from pipeline.dicomnet.watched_folder import WatchedFolder
 from pipeline.errors import UnfinishedError
@@ -41,13 +42,21 @@ class Listener:
         setup: of the scoring workers.
         workers: scoring processes, at most.
         timeout_seconds: that one scan may take to be read.
+        find: searches series that no annotation marks.
     """
 
     def __init__(
-        self, config: ListenConfig, models: Ensemble, setup: ScorerSetup, *, workers: int, timeout_seconds: float
+        self,
+        config: ListenConfig,
+        models: Ensemble,
+        setup: ScorerSetup,
+        *,
+        workers: int,
+        timeout_seconds: float,
+        find: LesionSearch | None = None,
     ) -> None:
         self._config, self._models, self._setup = config, models, setup
-        self._workers, self._timeout = workers, timeout_seconds
+        self._workers, self._timeout, self._find = workers, timeout_seconds, find
         self._folder = ListenerFolder(config.folder)
         self._audit = Audit(self._folder.audit, "listener")
         self._store = SeriesStore(self._folder, config.quiet_seconds)
@@ -72,6 +81,7 @@ class Listener:
         choices = ScoringChoices(
             models=self._models,
             reported=ReportedModel.of(self._models.descriptions, identity),
+            find=self._find,
             report_unmarked=self._config.without_lesions == "report",
             captures=self._config.captures,
             batch_size=batch_size,

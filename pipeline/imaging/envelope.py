@@ -98,10 +98,10 @@ class Envelope:
         """Nothing is said where the case or the model names none."""
         if body_part is None or not self.body_parts or not contradicts(body_part, self.body_parts):
             return []
-        found = f"the header says {body_part}, the model was trained on {', '.join(self.body_parts)}"
+        reason = f"the header says {body_part}, the model was trained on {', '.join(self.body_parts)}"
         if self.refuses_other_body_parts:
-            raise CaseError(Code.E_OUT_OF_ENVELOPE, path, found)
-        return [Warning(Code.W_BODY_PART, found)]
+            raise CaseError(Code.E_OUT_OF_ENVELOPE, path, reason)
+        return [Warning(Code.W_BODY_PART, reason)]
 
     def to_json(self) -> dict[str, Any]:
         """A JSON value that `from_json` reads back to an equal envelope."""

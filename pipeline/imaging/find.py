@@ -162,10 +162,10 @@ def _broken(error: CaseError, root: Path) -> FoundScan:
 def _look_through(current: Path, search: _Search) -> _Folder:
     inside = _Folder(current)
     search.series.enter(current)
-    with os.scandir(current) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
-    names = {entry.name.lower() for entry in found}
-    for entry in found:
+    with os.scandir(current) as unsorted:
+        entries = sorted(unsorted, key=lambda entry: entry.name)
+    names = {entry.name.lower() for entry in entries}
+    for entry in entries:
         path, suffix = current / entry.name, scan_suffix(entry.name)
         if entry.is_dir(follow_symlinks=False):
             if _is_output(path, names):

@@ -130,12 +130,12 @@ class SeriesCollector:
 
     def _owner(self, number: int) -> str | None:
         """The only series that a damaged file of a folder can belong to."""
-        here = self._here.get(number)
-        if not here:
+        series = self._here.get(number)
+        if not series:
             if self._spread is None:
                 self._spread = self._find_spread()
-            here = self._spread.get(self._folders[number].parent, set())
-        return next(iter(here)) if len(here) == 1 else None
+            series = self._spread.get(self._folders[number].parent, set())
+        return next(iter(series)) if len(series) == 1 else None
 
     def _find_spread(self) -> dict[Path, set[str]]:
         spread: dict[Path, set[str]] = defaultdict(set)

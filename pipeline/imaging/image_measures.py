@@ -44,7 +44,7 @@ def image_measures(voxels: npt.NDArray[np.float32], spacing_mm: Sequence[float])
     means = [_mean(ring) for ring in rings]
     lesion = _spot(image, distance, means[0])
     border = lesion & ~ndimage.binary_erosion(lesion)
-    gradient = np.sqrt(sum(np.square(each) for each in np.gradient(image, *spacing)))
+    gradient = np.sqrt(sum(np.square(slope) for slope in np.gradient(image, *spacing)))
     values = (
         *means,
         *(float(ring.std()) if ring.size else 0.0 for ring in rings),

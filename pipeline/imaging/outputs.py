@@ -17,7 +17,7 @@ def is_output(name: str, inside: Collection[str], beside: Collection[str]) -> bo
     """
     if name in ("mlartifacts", "mlartifacts-spool") and "mlflow.db" in beside:
         return True
-    if "model.json" in inside and any(each.endswith(".safetensors") for each in inside):
+    if "model.json" in inside and any(file_name.endswith(".safetensors") for file_name in inside):
         return True
     training = "run.json" in inside and not {"model", "checkpoints"}.isdisjoint(inside)
     scoring = "parts" in inside and not {"summary.json", "run.json"}.isdisjoint(inside)

@@ -122,7 +122,7 @@ class ReadRegiond(MapTransform):
         size, spacing = self._in_3d(scan, slice_axis)
         if spacing is None:
             voxels, affine, share, box_voxels = self._resized(scan, path, size)
-            measured, found = voxels, []
+            measured, lesion_warnings = voxels, []
         else:
             grid = self._grid(scan, path, center_mm, size, spacing)
             box_voxels = scan.read(grid.box)
@@ -130,11 +130,11 @@ class ReadRegiond(MapTransform):
             measured = grid.resample(box_voxels)
             constant = AIR_HU if self.modality == "CT" else float(measured.min())
             voxels, affine, share = grid.pad(measured, constant), grid.affine, grid.share_inside
-            found = self._lesion_warnings(measured, grid, spacing) if self.region == "lesion" else []
+            lesion_warnings = self._lesion_warnings(measured, grid, spacing) if self.region == "lesion" else []
         if slice_axis is not None:
             voxels = voxels.squeeze(slice_axis)
         facts = RegionFacts(
-            warnings=(*scan.warnings, *found),
+            warnings=(*scan.warnings, *lesion_warnings),
             measures=_measures(measured, self.modality)
             | {"share_inside": share}
             | _geometry_measures(scan, slice_axis),
@@ -211,21 +211,23 @@ class ReadRegiond(MapTransform):
     def _lesion_warnings(
         self, measured: FloatArray, grid: Grid | TiltedGrid, spacing: tuple[float, ...]
     ) -> list[Warning]:
-        found = []
+        warnings = []
         outside = 1 - grid.share_inside
         if outside > _MOST_PADDING:
-            found.append(Warning(Code.W_PADDING, f"{outside:.0%} of the region lies outside the image and is padded"))
+            warnings.append(
+                Warning(Code.W_PADDING, f"{outside:.0%} of the region lies outside the image and is padded")
+            )
         if self.modality == "CT":
             distance = grid.distances_mm(spacing)
             mean = float(measured[distance <= max(_CENTER_MM, float(distance.min()))].mean())
             if mean < _CENTER_AIR_HU:
-                found.append(
+                warnings.append(
                     Warning(
                         Code.W_CENTER_IN_AIR,
                         f"{mean:.0f} HU around the lesion centre; check its coordinates and coordinate_system",
                     )
                 )
-        return found
+        return warnings
 
 
 # DICOM's modality → ours.

@@ -85,14 +85,15 @@ def require_lung(voxels: NDArray[np.uint8], path: Path, *, window: tuple[float, 
     Raises:
         CaseError: E_OUT_OF_ENVELOPE.
     """
-    found = lung_ml(voxels, window=window, spacing=spacing)
-    if found < _LEAST_LUNG_ML:
+    volume_ml = lung_ml(voxels, window=window, spacing=spacing)
+    if volume_ml < _LEAST_LUNG_ML:
         raise CaseError(
             Code.E_OUT_OF_ENVELOPE,
             path,
-            f"shows {found:.0f} ml of lung, expected at least {_LEAST_LUNG_ML:g}; this detector takes CT of the chest",
+            f"shows {volume_ml:.0f} ml of lung, expected at least {_LEAST_LUNG_ML:g}; "
+            "this detector takes CT of the chest",
         )
-    return found
+    return volume_ml
 
 
 def lung_ml(voxels: NDArray[np.uint8], *, window: tuple[float, float], spacing: float) -> float:

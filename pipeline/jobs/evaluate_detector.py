@@ -186,7 +186,7 @@ def _judge(
     fitted = known if known is not None and known.classifier_digest == digest else None
     if fitted is None:
         try:
-            held_out = search_and_classify(worker, table, chosen.calibration)
+            held_out = search_and_classify(worker, table, chosen.calibration, what="calibration scans searched")
             fitted = fit_on_scans(held_out, classifier_digest=digest)
         except CalibrationError as error:
             return replace(judged, no_scan_probability=str(error)), False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class FindingResult:
+class FindResult:
     """What a search left in its output folder.
 
     Attributes:
@@ -98,7 +98,7 @@ class FindingHeader:
 
 def find(
     detector_name: str, source: str, out: Path, options: ScoreOptions | None = None, *, classifiers: str | None = None
-) -> FindingResult:
+) -> FindResult:
     """Search whole scans into an output folder, going on where an earlier run into it ended.
 
     Args:
@@ -118,71 +118,97 @@ def find(
     options = replace(options or ScoreOptions(), batch_size=1)
     if options.lesions:
         raise UsageError("--lesions and --find: a detector finds the lesions; leave one out")
-    folder = model_folder(detector_name, Tracking()).absolute()
-    detector = verify_detector(folder)
+    models = _verified(detector_name, classifiers)
     inputs = _one_scan_a_case(read_inputs(source))
-    models = model_folders(classifiers) if classifiers else ()
-    classifier = Ensemble.of([verify_model(each) for each in models]) if models else None
-    if classifier is not None:
-        _require_fit(detector, classifier)
-    identity = ModelIdentity(detector.label, detector.digests.model, detector.digests.preprocessing)
     setup = FinderSetup.on_this_machine(
-        folder, identity, root=inputs.root, classifiers=models, workers=options.workers, backend=options.backend
+        models.folder,
+        models.identity,
+        root=inputs.root,
+        classifiers=models.classifier_folders,
+        workers=options.workers,
+        backend=options.backend,
     )
     require_no_other_use(out)
     private_folder(out)
     require_own(out)
     started, clock = now(), perf_counter()
     with exclusive(out), saying_what_a_full_disk_keeps(out):
-        sink = _sink(out, detector, identity, classifier, inputs, options)
-        covariates = {} if classifier is None else classifier.descriptions[0].covariates
-        before = compare_with_input(inputs, sink.finished, covariates)
+        sink = _sink(out, models, inputs, options)
+        before = compare_with_input(inputs, sink.finished, models.covariates)
         require_unchanged(before, out, options)
         if options.track:
             load_in_background()
         arrived = Arrived(options.min_age_seconds)
         todo = before.unfinished(arrived(inputs.cases()))
-        new = collect(engine_rows(setup, todo, identity, options), sink, inputs, options, what="scans searched")
+        new = collect(engine_rows(setup, todo, models.identity, options), sink, inputs, options, what="scans searched")
         sink.leave_out(before.gone if inputs.digest else ())
-        counts = sink.finish()
-        _write_images_root(out, inputs)
         run = FindingRun(
             inputs=inputs,
-            detector=detector,
-            identity=identity,
-            classifier=classifier,
-            counts=counts,
+            detector=models.detector,
+            identity=models.identity,
+            classifier=models.classifier,
+            counts=sink.finish(),
             new=new,
             waiting=arrived.waiting,
             gone=len(before.gone),
             started_at=started,
             seconds=perf_counter() - clock,
         )
-        summary = summarise_finding(run, sink.tables())
-        text = finding_text(run, summary, out)
-        write_text(out / "summary.txt", text + "\n")
+        return _summarised(run, sink, out, options)
+
+
+def _summarised(run: FindingRun, sink: Sink[ScanRow], out: Path, options: ScoreOptions) -> FindResult:
+    _write_images_root(out, run.inputs)
+    summary = summarise_finding(run, sink.tables())
+    text = finding_text(run, summary, out)
+    write_text(out / "summary.txt", text + "\n")
+    write_json(out / "summary.json", summary)
+    if options.track:
+        summary |= {"mlflow_run": record_scoring(summary, kind="finding")}
         write_json(out / "summary.json", summary)
-        if options.track:
-            summary |= {"mlflow_run": record_scoring(summary, kind="finding")}
-            write_json(out / "summary.json", summary)
-    return FindingResult(out, summary, text)
+    return FindResult(out, summary, text)
 
 
-def _sink(
-    out: Path,
-    detector: DetectorDescription,
-    identity: ModelIdentity,
-    classifier: Ensemble | None,
-    inputs: Inputs,
-    options: ScoreOptions,
-) -> Sink[ScanRow]:
+@dataclass(frozen=True)
+class _Models:
+    """A detector whose digests have been verified, and the classifier of the second stage."""
+
+    folder: Path
+    detector: DetectorDescription
+    classifier_folders: tuple[Path, ...]
+    classifier: Ensemble | None
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Of the detector."""
+        digests = self.detector.digests
+        return ModelIdentity(self.detector.label, digests.model, digests.preprocessing)
+
+    @property
+    def covariates(self) -> Collection[str]:
+        """Columns that the classifier needs."""
+        return () if self.classifier is None else self.classifier.descriptions[0].covariates
+
+
+def _verified(detector_name: str, classifiers: str | None) -> _Models:
+    folder = model_folder(detector_name, Tracking()).absolute()
+    detector = verify_detector(folder)
+    folders = model_folders(classifiers) if classifiers else ()
+    classifier = Ensemble.of([verify_model(each) for each in folders]) if folders else None
+    if classifier is not None:
+        require_fit(detector, classifier)
+    return _Models(folder, detector, folders, classifier)
+
+
+def _sink(out: Path, models: _Models, inputs: Inputs, options: ScoreOptions) -> Sink[ScanRow]:
+    classifier = models.classifier
     scores, scorer = None, None
     if classifier is not None:
         scores = ScoreTables(classifier.member_columns, classifier.finding_columns)
         scorer = classifier.identity(options.backend)
-    tables = ScanTables(detector.classes, scores, scorer, inputs.columns)
+    tables = ScanTables(models.detector.classes, scores, scorer, inputs.columns)
     header = FindingHeader(
-        identity=identity,
+        identity=models.identity,
         classifier=scorer,
         members=0 if classifier is None else classifier.member_columns,
         source=inputs.source,
@@ -192,7 +218,7 @@ def _sink(
     return Sink(out, header, tables, restart=options.restart)
 
 
-def _require_fit(detector: DetectorDescription, classifier: Ensemble) -> None:
+def require_fit(detector: DetectorDescription, classifier: Ensemble) -> None:
     """Refuse a classifier that cannot score what the detector finds.
 
     Raises:

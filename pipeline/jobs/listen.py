@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.config.experiment import Tracking
 from pipeline.config.file import load_listen_config
 from pipeline.config.listening import ListenConfig
 from pipeline.dicomnet.extra import require_dicom_packages
-from pipeline.errors import UsageError
+from pipeline.jobs.find import require_fit
 from pipeline.machine import usable_cores
 from pipeline.scoring.backends import Backend
 from pipeline.scoring.ensemble import Ensemble
+from pipeline.scoring.finding.detector_description import DetectorDescription, verify_detector
 from pipeline.scoring.lock import exclusive
 from pipeline.scoring.model_verification import verify_model
 from pipeline.scoring.workers import ScorerSetup
-from pipeline.tracking.registry import model_folders
+from pipeline.tracking.registry import model_folder, model_folders
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +65,11 @@ def listen(
     """
     require_dicom_packages("malignancy listen", "highdicom", "pynetdicom", "dicomweb_client")
     options = options or ListenOptions()
-    if options.find is not None:
-        raise UsageError("--find: this version has no detector; mark lesions in a SEG, RTSTRUCT or SR of the study")
     config = load_listen_config(config_path)
     folders = model_folders(model_names)
     models = Ensemble.of([verify_model(folder) for folder in folders])
+    detector = None if options.find is None else _detector(options.find, models)
+    from pipeline.dicomnet.lesion_search import DetectorSearch
     from pipeline.dicomnet.listener import Listener
     from pipeline.dicomnet.listener_folder import ListenerFolder
     from pipeline.dicomnet.preflight import require_usable
@@ -76,10 +79,29 @@ def listen(
     folder.make()
     workers = options.workers or usable_cores()
     setup = ScorerSetup.on_this_machine(folders, root=config.folder, backend=options.backend, workers=options.workers)
-    with exclusive(config.folder):
+    with exclusive(config.folder), ExitStack() as stack:
         folder.clear_unfinished()
-        listener = Listener(config, models, setup, workers=workers, timeout_seconds=options.timeout_seconds)
+        find = None
+        if detector is not None:
+            find = DetectorSearch(
+                *detector, root=config.folder, workers=workers, timeout_seconds=options.timeout_seconds
+            )
+            stack.callback(find.close)
+        listener = Listener(config, models, setup, workers=workers, timeout_seconds=options.timeout_seconds, find=find)
         listener.run(ready or _announce(config), stop or threading.Event(), batch_size=options.batch_size)
+
+
+def _detector(name: str, models: Ensemble) -> tuple[Path, DetectorDescription]:
+    """The detector's directory and description.
+
+    Raises:
+        ModelError: when it is damaged, or no detector.
+        UsageError: when the models cannot score what it finds.
+    """
+    folder = model_folder(name, Tracking()).absolute()
+    description = verify_detector(folder)
+    require_fit(description, models)
+    return folder, description
 
 
 def _announce(config: ListenConfig) -> Callable[[int], None]:

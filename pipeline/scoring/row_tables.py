@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import pyarrow as pa
 
 
-class Row(Protocol):
+class SinkRow(Protocol):
     """What the sink asks of a row: its case, what came of it, how its input looked, and what was measured of it."""
 
     @property
@@ -24,11 +24,11 @@ class Row(Protocol):
     def measures(self) -> Mapping[str, float]: ...  # noqa: D102
 
 
-RowT_contra = TypeVar("RowT_contra", bound=Row, contravariant=True)
-RowT = TypeVar("RowT", bound=Row)
+SinkRowT_contra = TypeVar("SinkRowT_contra", bound=SinkRow, contravariant=True)
+SinkRowT = TypeVar("SinkRowT", bound=SinkRow)
 
 
-class RowTables(Protocol[RowT_contra]):
+class RowTables(Protocol[SinkRowT_contra]):
     """How rows become tables; among the columns are ``case_id, image, patient_id, status, code``."""
 
     @property
@@ -36,7 +36,7 @@ class RowTables(Protocol[RowT_contra]):
         """Of the parts."""
         ...
 
-    def part(self, rows: Sequence[RowT_contra]) -> pa.Table:
+    def part(self, rows: Sequence[SinkRowT_contra]) -> pa.Table:
         """Rows in these columns."""
         ...
 

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import Code, ModelError, UsageError
 from pipeline.files import atomic_write, open_file, private_folder, read_json, sha256_file, sync_folder, write_json
 from pipeline.scoring.output_folder import PARTS, RUN, part_files, record_files, remove_temporaries, require_own
-from pipeline.scoring.row_tables import Header, RowT, RowTables
+from pipeline.scoring.row_tables import Header, RowTables, SinkRowT
 from pipeline.scoring.rows import ModelIdentity, now
 
 _PART_ROWS, _PART_SECONDS = 2000, 5.0  # what a kill may cost: the rows since the last part
@@ -89,7 +89,7 @@ class Counts:
         return sum(self.statuses.values())
 
 
-class Sink(Generic[RowT]):
+class Sink(Generic[SinkRowT]):
     """Appends rows to an output folder whose lock is held.
 
     Args:
@@ -107,7 +107,7 @@ class Sink(Generic[RowT]):
         ModelError: when a committed part is damaged.
     """
 
-    def __init__(self, folder: Path, header: Header, tables: RowTables[RowT], *, restart: bool = False) -> None:
+    def __init__(self, folder: Path, header: Header, tables: RowTables[SinkRowT], *, restart: bool = False) -> None:
         require_own(folder)
         pa.array([])  # the first one imports pandas: now, while workers start, not when rows wait to be written
         self.folder, self._parts, self._header, self._row_tables = folder, folder / PARTS, header, tables
@@ -122,7 +122,7 @@ class Sink(Generic[RowT]):
         # Whether some case stands in two parts; without one, no part needs to be looked at twice.
         self._repeats = sum(pq.read_metadata(part).num_rows for part in self._committed) > len(self.finished)
         self._left_out: frozenset[str] = frozenset()
-        self._waiting: list[RowT] = []
+        self._waiting: list[SinkRowT] = []
         self._since = time.monotonic()
 
     def _check_header(self) -> None:
@@ -165,7 +165,7 @@ class Sink(Generic[RowT]):
                 found[case_id] = Finished(image, patient_id, signature, kept=kept, scored=scored)
         return found
 
-    def append(self, row: RowT) -> None:
+    def append(self, row: SinkRowT) -> None:
         """Take a row; it is committed with the next part, a few seconds later at most."""
         self._waiting.append(row)
         self._repeats = self._repeats or row.case_id in self.finished
@@ -190,7 +190,7 @@ class Sink(Generic[RowT]):
         self._next += 1
         self._waiting = []
 
-    def _table(self, rows: Sequence[RowT]) -> pa.Table:
+    def _table(self, rows: Sequence[SinkRowT]) -> pa.Table:
         table = self._row_tables.part(rows)
         table = table.append_column(_SIGNATURE, pa.array([row.signature for row in rows], pa.string()))
         for name in sorted({name for row in rows for name in row.measures}):

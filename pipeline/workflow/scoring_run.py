@@ -19,7 +19,7 @@ from pipeline.progress import ProgressReport
 from pipeline.scoring.backends import Backend
 from pipeline.scoring.local import score_in_processes
 from pipeline.scoring.model_description import JSON_NAME
-from pipeline.scoring.row_tables import RowT
+from pipeline.scoring.row_tables import SinkRowT
 from pipeline.scoring.rows import STATUSES, ModelIdentity
 from pipeline.scoring.sink import Sink
 from pipeline.scoring.workers import WorkerSetup
@@ -106,8 +106,8 @@ def saying_what_a_full_disk_keeps(out: Path) -> Iterator[None]:
 
 
 def engine_rows(
-    setup: WorkerSetup[RowT], cases: Iterator[Case], identity: ModelIdentity, options: ScoreOptions
-) -> Generator[RowT, None, None]:
+    setup: WorkerSetup[SinkRowT], cases: Iterator[Case], identity: ModelIdentity, options: ScoreOptions
+) -> Generator[SinkRowT, None, None]:
     """The rows of cases, from the engine that the options name; workers start with the first case.
 
     Args:
@@ -119,7 +119,7 @@ def engine_rows(
     first = next(cases, None)
     if first is None:  # nothing left to do is said at once, without starting workers for it
         return
-    engine: Callable[..., Iterator[RowT]] = score_in_processes
+    engine: Callable[..., Iterator[SinkRowT]] = score_in_processes
     if options.engine == "ray":
         from pipeline.scoring.ray_engine import score_on_ray as engine
     yield from engine(
@@ -133,8 +133,8 @@ def engine_rows(
 
 
 def collect(
-    rows: Generator[RowT, None, None],
-    sink: Sink[RowT],
+    rows: Generator[SinkRowT, None, None],
+    sink: Sink[SinkRowT],
     inputs: Inputs,
     options: ScoreOptions,
     *,

@@ -14,6 +14,7 @@ import pandas as pd
 import psutil
 import pytest
 from chest_scans import write_chest
+from dicom_writing import write_series
 from small_detectors import save_small_detector
 from tiny_models import write_model
 
@@ -99,6 +100,13 @@ def test_finding_then_scoring_is_scoring_what_is_found(work, found, both, name):
         assert list(ours[column].fillna("")) == list(theirs[column].fillna("")), column
     np.testing.assert_allclose(ours.probability, theirs.probability, atol=1e-6, rtol=0)
     pd.testing.assert_frame_equal(table(both.folder, "candidates"), table(found.folder, "candidates"), atol=1e-6)
+
+
+def test_a_series_with_a_hole_in_z_and_a_file_that_is_no_scan_have_their_codes(work):
+    write_series(work / "holes" / "series", skip=(6,))
+    (work / "holes" / "empty.nii.gz").touch()
+    scans = pipeline.find("detector", "holes", out="of-holes", workers=1, track=False).scans
+    assert sorted(scans.code) == ["E_EMPTY_FILE", "E_SLICE_GAP"]
 
 
 @pytest.mark.slow

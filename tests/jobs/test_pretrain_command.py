@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 
 import pytest
 import yaml
@@ -86,6 +87,26 @@ def test_a_training_starts_from_the_file_as_the_last_line_says(here, capsys):
     said = capsys.readouterr().out
     assert "tensors loaded (the same names), 0 of them renamed; 2 skipped; 0 random" in said
     assert load_file(here / "own.safetensors")["head.3.weight"].shape == (1, 16)  # none of the readings' outputs
+
+
+@pytest.mark.parametrize("more", [["--folds", "3"], ["data.split_seed=1"]])
+def test_a_training_with_other_splits_refuses_weights_that_saw_whom_it_judges(more, here, capsys):
+    assert pretrain("own") == 0
+    settings = ["network.weights=own.safetensors", "network.weights_source=own readings", "training.max_epochs=3"]
+    assert run(["train", "tiny.yaml", *settings, *more]) == 2
+    message = capsys.readouterr().err
+    assert re.search(
+        r"own\.safetensors: was learnt from \d+ of the \d+ patients that this training is calibrated", message
+    )
+    assert not (here / "runs").exists()
+
+
+def test_a_training_refuses_the_weights_of_a_model_that_saw_whom_it_judges(here, capsys):
+    train_tiny(here, yaml.safe_load((here / "tiny.yaml").read_text()), "training.auxiliary=null")
+    (weights,) = (here / "runs").glob("*/model/*.safetensors")
+    settings = [f"network.weights={weights}", "network.weights_source=last year's model", "data.split_seed=1"]
+    assert run(["train", "tiny.yaml", *settings]) == 2
+    assert "was learnt from" in capsys.readouterr().err
 
 
 def test_a_scan_that_cannot_be_read_is_named_and_the_exit_code_is_1(here, capsys):

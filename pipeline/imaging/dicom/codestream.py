@@ -56,14 +56,14 @@ def inspect_jpeg(data: bytes, *, jpeg_ls: bool) -> Codestream:
     """
     if data[:2] != b"\xff\xd8":
         raise CodestreamError("does not begin with the mark of a JPEG image")
-    place, found, colours = 2, None, None
+    place, header, colours = 2, None, None
     while True:
         marker, place = _next_marker(data, place)
         if marker in _BARE:
             continue
         segment = _segment(data, place)
         if marker in _SOF:
-            found = _frame_header(segment)
+            header = _frame_header(segment)
             if segment[6::3][:3] == b"RGB":
                 colours = colours or "RGB"
         elif marker in (_APP0, _APP8, _APP14):
@@ -73,14 +73,14 @@ def inspect_jpeg(data: bytes, *, jpeg_ls: bool) -> Codestream:
             break
         if marker == 0xD9:
             raise CodestreamError("ends before its first scan")
-    if found is None:
+    if header is None:
         raise CodestreamError("has no frame header before its first scan")
     end = data.rfind(b"\xff\xd9")
     if end < place:
         raise CodestreamError("has no end mark, so it is cut short")
-    if found.components == 1 and (_JPEG_LS_ILLEGAL if jpeg_ls else _JPEG_ILLEGAL).search(data[place:end]):
+    if header.components == 1 and (_JPEG_LS_ILLEGAL if jpeg_ls else _JPEG_ILLEGAL).search(data[place:end]):
         raise CodestreamError("has a marker inside its coded pixels")
-    return replace(found, colours=colours)
+    return replace(header, colours=colours)
 
 
 def _application(marker: int, segment: bytes) -> str | None:
@@ -128,14 +128,14 @@ def inspect_jpeg_2000(data: bytes) -> Codestream:
         raise CodestreamError("is a JP2 file where DICOM asks for a bare codestream")
     if data[:4] != b"\xff\x4f\xff\x51":
         raise CodestreamError("does not begin with the marks of a JPEG 2000 codestream")
-    found, tiles = _image_size(_segment(data, 4))
+    header, tiles = _image_size(_segment(data, 4))
     place, parts = 2, set()
     while data[place : place + 2] != b"\xff\x90":
         if data[place : place + 1] != b"\xff" or data[place + 1 : place + 2] in (b"\xd9", b""):
             raise CodestreamError(f"has no marker at byte {place} of its header")
         segment = _segment(data, place + 2)
         if data[place + 1] == _CODING_STYLE and segment[4:5] == b"\1":
-            found = replace(found, colours="RGB")  # the decoder undoes the transform that was made from RGB
+            header = replace(header, colours="RGB")  # the decoder undoes the transform that was made from RGB
         place += 4 + len(segment)
     while data[place : place + 2] == b"\xff\x90":
         tile, place = _tile_part(data, place)
@@ -144,7 +144,7 @@ def inspect_jpeg_2000(data: bytes) -> Codestream:
         raise CodestreamError(f"has neither a tile nor the end mark at byte {place}, so it is damaged or cut short")
     if parts != set(range(tiles)):
         raise CodestreamError(f"holds {len(parts)} of {tiles} tiles")
-    return found
+    return header
 
 
 def _image_size(segment: bytes) -> tuple[Codestream, int]:

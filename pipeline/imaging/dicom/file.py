@@ -208,27 +208,27 @@ def parse(
     Raises:
         CaseError: E_FORMAT, E_TRUNCATED.
     """
-    found: list[tuple[int, str | None, int]] = []
-    seen: set[int] = set()
+    pixel_elements: list[tuple[int, str | None, int]] = []
+    numbers: set[int] = set()
     twice = False
 
     def stop(tag: int, vr: str | None, length: int) -> bool:
         nonlocal twice
         number = int(tag)  # pydicom's tags compare slowly
-        twice |= number in seen and len(seen) > 1  # the first is shown twice where its encoding is in doubt
-        seen.add(number)
+        twice |= number in numbers and len(numbers) > 1  # the first is shown twice where its encoding is in doubt
+        numbers.add(number)
         if number in _PIXEL_TAGS and number <= last:
-            found.append((number, vr, length))
-        return bool(found) or number > last
+            pixel_elements.append((number, vr, length))
+        return bool(pixel_elements) or number > last
 
     header = read_elements(path, data_set.source, data_set.syntax, tags, stop)
-    if not found:
+    if not pixel_elements:
         _refuse_short(path, data_set.source)
     if twice:
         raise CaseError(Code.E_FORMAT, path, "an element stands twice in the DICOM header; copy or export it again")
-    if not found:
+    if not pixel_elements:
         return header, None
-    tag, vr, length = found[0]
+    tag, vr, length = pixel_elements[0]
     return header, PixelPlace(tag, vr, data_set.source.tell() + (12 if vr in _LONG_VRS else 8), length)
 
 

@@ -102,22 +102,22 @@ def _macros(*groups: Dataset) -> list[Dataset]:
 def _frame(index: int, sources: list[Dataset], spacings: Sequence[int], *, localizer: bool) -> Frame:
     """The first source that has a value gives it: the frame's own groups stand before the shared ones."""
 
-    def several(tag: int, size: int) -> Numbers | None:
-        return next((found for source in sources if (found := numbers(source, tag, size)) is not None), None)
+    def first_numbers(tag: int, size: int) -> Numbers | None:
+        return next((value for source in sources if (value := numbers(source, tag, size)) is not None), None)
 
-    def one(tag: int) -> float | None:
-        return next((found for source in sources if (found := number(source, tag)) is not None), None)
+    def first_number(tag: int) -> float | None:
+        return next((value for source in sources if (value := number(source, tag)) is not None), None)
 
-    unit = next((found for source in sources if (found := text(source, Tag.RESCALE_TYPE))), "")
+    unit = next((value for source in sources if (value := text(source, Tag.RESCALE_TYPE))), "")
     return Frame(
         index=index,
-        position=several(Tag.POSITION, 3),
-        orientation=several(Tag.ORIENTATION, 6),
-        pixel_spacing=next((pair for tag in spacings if (pair := several(tag, 2))), None),
-        thickness=one(Tag.THICKNESS),
-        spacing_between=one(Tag.SPACING_BETWEEN),
-        slope=one(Tag.SLOPE),
-        intercept=one(Tag.INTERCEPT),
+        position=first_numbers(Tag.POSITION, 3),
+        orientation=first_numbers(Tag.ORIENTATION, 6),
+        pixel_spacing=next((pair for tag in spacings if (pair := first_numbers(tag, 2))), None),
+        thickness=first_number(Tag.THICKNESS),
+        spacing_between=first_number(Tag.SPACING_BETWEEN),
+        slope=first_number(Tag.SLOPE),
+        intercept=first_number(Tag.INTERCEPT),
         rescale_type=unit if unit in _RESCALE_TYPES else "other",
         localizer=localizer or any(_has_word(source, Tag.FRAME_TYPE, b"LOCALIZER") for source in sources),
         mosaic=any(_has_word(source, Tag.IMAGE_TYPE, b"MOSAIC") for source in sources),
@@ -132,7 +132,7 @@ def _has_word(header: Dataset, tag: int, word: bytes) -> bool:
 
 def _mark(sources: Sequence[Dataset], tags: Sequence[int]) -> object:
     if Tag.IMAGE_TYPE in tags:
-        words = next((found for source in sources for tag in tags if (found := raw(source, tag))), b"")
+        words = next((words for source in sources for tag in tags if (words := raw(source, tag))), b"")
         return tuple(word.strip() for word in words.split(b"\\")[2:])
     values = (mark(source, tag, double=tag in _DOUBLES) for source in sources for tag in tags)
     return next((value for value in values if value is not None), None)

@@ -62,9 +62,11 @@ def flat_affine(image: Slice) -> Affine:
 
 def _check_spacing(path: Path, spacing: Sequence[float]) -> None:
     if not all(SMALLEST_SPACING_MM <= value <= LARGEST_SPACING_MM for value in spacing):  # also refuses NaN
-        found = " × ".join(f"{value:g}" for value in spacing)
+        spacing_text = " × ".join(f"{value:g}" for value in spacing)
         limits = f"{SMALLEST_SPACING_MM:g} to {LARGEST_SPACING_MM:g}"
-        raise CaseError(Code.E_SPACING, path, f"pixel spacing {found} mm, expected {limits} mm; check the export")
+        raise CaseError(
+            Code.E_SPACING, path, f"pixel spacing {spacing_text} mm, expected {limits} mm; check the export"
+        )
 
 
 def check_places(pairs: Sequence[tuple[DicomFile, Frame]], *, whole: bool) -> None:
@@ -75,8 +77,8 @@ def check_places(pairs: Sequence[tuple[DicomFile, Frame]], *, whole: bool) -> No
             missing = ", ".join(name for name, value in places.items() if value is None)
             raise CaseError(Code.E_GEOMETRY_MISSING, file.path, f"no {missing} of a slice; export the series again")
         if whole and len(file.frames) != file.frame_count:
-            found = f"{file.frame_count} frames, {len(file.frames)} of them with a position"
-            raise CaseError(Code.E_GEOMETRY_MISSING, file.path, f"{found}; export the series again")
+            counts = f"{file.frame_count} frames, {len(file.frames)} of them with a position"
+            raise CaseError(Code.E_GEOMETRY_MISSING, file.path, f"{counts}; export the series again")
         if not np.isfinite([*frame.position, *frame.orientation]).all():
             raise CaseError(
                 Code.E_AFFINE, file.path, "position or orientation is not a number; export the series again"
@@ -88,8 +90,8 @@ def place_slices(path: Path, slices: list[Slice], warnings: list[Warning]) -> tu
     """Slices in order along the normal, and the affine to RAS+ mm."""
     spacings = np.array([image.frame.pixel_spacing for image in slices])
     if (np.abs(spacings - spacings[0]) > _SPACING_TOLERANCE * spacings[0]).any():
-        found = f"pixel spacing from {spacings.min():g} to {spacings.max():g} mm"
-        raise CaseError(Code.E_MIXED_SPACING, path, f"{found}; separate the slices")
+        differing = f"pixel spacing from {spacings.min():g} to {spacings.max():g} mm"
+        raise CaseError(Code.E_MIXED_SPACING, path, f"{differing}; separate the slices")
     row, column = _directions(path, slices)
     normal = np.cross(row, column)
     positions = np.array([image.frame.position for image in slices])
@@ -142,8 +144,8 @@ def _step(
             step *= even / (step @ normal)
             warnings.append(Warning(Code.W_SPACING, f"positions are rounded; an even {even:.4g} mm gives them all"))
             return _on_a_line(path, positions, step, normal)
-        found = f"slices lie {gaps.min():.4g} to {gaps.max():.4g} mm apart, usually {usual:.4g} mm"
-        raise CaseError(Code.E_SLICE_GAP, path, f"{found}; copy the missing slices or resample")
+        distances = f"slices lie {gaps.min():.4g} to {gaps.max():.4g} mm apart, usually {usual:.4g} mm"
+        raise CaseError(Code.E_SLICE_GAP, path, f"{distances}; copy the missing slices or resample")
     _contradictions(slices, usual, worst, warnings)
     return _on_a_line(path, positions, step, normal)
 

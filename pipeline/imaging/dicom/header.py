@@ -231,8 +231,8 @@ def _pixel_element(
         return PixelElement(place.offset, None, frames=frames, padding=padding)
     end = place.offset + place.length
     if end > data_set.size:
-        there = max(data_set.size - place.offset, 0)
-        reason = f"pixel data of {place.length} bytes, {there} are there; copy the file again"
+        present = max(data_set.size - place.offset, 0)
+        reason = f"pixel data of {place.length} bytes, {present} are there; copy the file again"
         raise CaseError(Code.E_TRUNCATED, path, reason)
     return PixelElement(
         place.offset,

@@ -59,16 +59,16 @@ def check_one_volume(path: Path, slices: Sequence[Slice], distance_mm: float) ->
         raise _mixed(path, "slices whose instance numbers run through the stack several times")
 
 
-def _mixed(path: Path, found: str) -> CaseError:
-    reason = f"{found} lie between each other, as of several volumes in one series; export each as its own series"
+def _mixed(path: Path, mixture: str) -> CaseError:
+    reason = f"{mixture} lie between each other, as of several volumes in one series; export each as its own series"
     return CaseError(Code.E_MIXED_SERIES, path, reason)
 
 
 def _take_turns(values: Sequence[Hashable]) -> bool:
     """Whether, along the stack, a value comes back after another. One slice that merely lacks it says nothing."""
     counts = Counter(values)
-    kept = [value for value in values if value is not None or counts[value] > 1]
-    return len(list(groupby(kept))) > len(set(kept))
+    meaningful = [value for value in values if value is not None or counts[value] > 1]
+    return len(list(groupby(meaningful))) > len(set(meaningful))
 
 
 def _numbered_twice(numbers: Sequence[float | None]) -> bool:

@@ -173,21 +173,21 @@ def _decompress(file: DicomFile, data: bytes) -> StoredFrame:
             return _unpack(
                 replace(pixel_format, planar=False), unpack_rle(data, pixels=pixels, planes=planes), swapped=True
             )
-        found = _inspect(file.transfer_syntax, data)
-        _agree(found, pixel_format)
+        stream = _inspect(file.transfer_syntax, data)
+        _agree(stream, pixel_format)
         out = _run_codec(file.transfer_syntax, data)
-        container = 1 if found.precision <= 8 else 2 if found.precision <= 16 else 4
-        if len(out) != found.rows * found.columns * found.components * container:
+        container = 1 if stream.precision <= 8 else 2 if stream.precision <= 16 else 4
+        if len(out) != stream.rows * stream.columns * stream.components * container:
             raise CodestreamError(f"decoded to {len(out)} bytes")
         raw = np.frombuffer(out, f"{'<' if sys.byteorder == 'little' else '>'}u{container}")
-        if found.components > 1:
-            return _grey(raw.reshape(found.rows, found.columns, found.components), pixel_format)
-        return StoredFrame(_reconcile(raw.reshape(found.rows, found.columns), found, pixel_format))
+        if stream.components > 1:
+            return _grey(raw.reshape(stream.rows, stream.columns, stream.components), pixel_format)
+        return StoredFrame(_reconcile(raw.reshape(stream.rows, stream.columns), stream, pixel_format))
     except CodestreamError as error:
         raise CaseError(Code.E_CODEC, file.path, f"the compressed frame {error}; export the series again") from None
 
 
-def _reconcile(raw: Stored, found: Codestream, pixel_format: PixelFormat) -> Stored:
+def _reconcile(raw: Stored, stream: Codestream, pixel_format: PixelFormat) -> Stored:
     """Values of a codestream whose precision and sign may differ from the header's, when both allow but one reading.
 
     Values as the codestream has them are right when the header can hold them. Where the header declares a sign that
@@ -198,20 +198,20 @@ def _reconcile(raw: Stored, found: Codestream, pixel_format: PixelFormat) -> Sto
         CodestreamError: when the two contradict each other.
     """
     bits = pixel_format.bits_stored
-    values = _extend(raw, found.precision, signed=found.signed)
+    values = _extend(raw, stream.precision, signed=stream.signed)
     lowest, highest = (-(1 << bits - 1), (1 << bits - 1) - 1) if pixel_format.signed else (0, (1 << bits) - 1)
     low, high = int(values.min()), int(values.max())
-    unsure = pixel_format.signed and not found.signed and found.precision < bits and high >= 1 << found.precision - 1
+    unsure = pixel_format.signed and not stream.signed and stream.precision < bits and high >= 1 << stream.precision - 1
     if lowest <= low and high <= highest and not unsure:
         return values
-    if pixel_format.signed and not found.signed and found.precision >= bits:
+    if pixel_format.signed and not stream.signed and stream.precision >= bits:
         negative = _extend(raw, bits, signed=True).astype(np.int64)
-        mask = (1 << found.precision) - 1
+        mask = (1 << stream.precision) - 1
         bare, extended = negative & ((1 << bits) - 1), negative & mask
         if ((values == bare) | (values == extended)).all():
             return negative
     declared = f"{bits} bits, {'' if pixel_format.signed else 'un'}signed"
-    held = f"{found.precision} bits, {'' if found.signed else 'un'}signed"
+    held = f"{stream.precision} bits, {'' if stream.signed else 'un'}signed"
     raise CodestreamError(f"holds values from {low} to {high} in {held}, where the header says {declared}")
 
 
@@ -221,20 +221,20 @@ def _inspect(syntax: str, data: bytes) -> Codestream:
     return inspect_jpeg(data, jpeg_ls=syntax in JPEG_LS)
 
 
-def _agree(found: Codestream, pixel_format: PixelFormat) -> None:
+def _agree(stream: Codestream, pixel_format: PixelFormat) -> None:
     """Refuse before the codec allocates what a codestream claims against the header."""
     shape = (pixel_format.columns, pixel_format.rows, pixel_format.samples)
-    if (found.columns, found.rows, found.components) != shape:
-        size, declared = f"{found.columns} × {found.rows} × {found.components}", " × ".join(map(str, shape))
+    if (stream.columns, stream.rows, stream.components) != shape:
+        size, declared = f"{stream.columns} × {stream.rows} × {stream.components}", " × ".join(map(str, shape))
         raise CodestreamError(f"is {size}, where the header says {declared}")
-    if found.components > 1:
+    if stream.components > 1:
         colours = "YBR" if pixel_format.photometric in ("YBR_FULL", "YBR_FULL_422") else "RGB"
-        if (found.precision, found.signed) != (pixel_format.bits_stored, False):
-            raise CodestreamError(f"has {found.precision} bits a channel, where the header says otherwise")
-        if found.colours not in (None, colours):
-            raise CodestreamError(f"says that its channels are {found.colours}, the header {pixel_format.photometric}")
-    if not 2 <= found.precision <= pixel_format.bits_allocated:
-        raise CodestreamError(f"has {found.precision} bits a pixel in {pixel_format.bits_allocated} allocated ones")
+        if (stream.precision, stream.signed) != (pixel_format.bits_stored, False):
+            raise CodestreamError(f"has {stream.precision} bits a channel, where the header says otherwise")
+        if stream.colours not in (None, colours):
+            raise CodestreamError(f"says that its channels are {stream.colours}, the header {pixel_format.photometric}")
+    if not 2 <= stream.precision <= pixel_format.bits_allocated:
+        raise CodestreamError(f"has {stream.precision} bits a pixel in {pixel_format.bits_allocated} allocated ones")
 
 
 def _run_codec(syntax: str, data: bytes) -> bytes:

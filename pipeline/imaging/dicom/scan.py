@@ -91,16 +91,18 @@ class DicomScan:
         if not np.isfinite(voxels).all():
             raise CaseError(Code.E_NONFINITE, self.path, "the rescale leads beyond float32; export the series again")
         if stray:
-            found = f"bits are set beyond the stored ones in {stray} slices (overlays, or a wrong BitsStored); left out"
-            self._warn(Code.W_BITPIX, found)
+            detail = (
+                f"bits are set beyond the stored ones in {stray} slices (overlays, or a wrong BitsStored); left out"
+            )
+            self._warn(Code.W_BITPIX, detail)
         if coloured:
             self._warn(Code.W_PHOTOMETRIC, "coloured; its luminance was taken")
         return voxels
 
-    def _warn(self, code: Code, found: str) -> None:
+    def _warn(self, code: Code, detail: str) -> None:
         """Add a warning once, however often voxels are read."""
-        if not any((warning.code, warning.detail) == (code, found) for warning in self.warnings):
-            self.warnings += (Warning(code, found),)
+        if not any((warning.code, warning.detail) == (code, detail) for warning in self.warnings):
+            self.warnings += (Warning(code, detail),)
 
     def _check_filled(self, slices: Sequence[Slice], zeros: NDArray[np.float64]) -> None:
         """Refuse slices whose end is all zero bytes, as when a copy was broken off, between slices that are whole.

@@ -119,10 +119,10 @@ def _series(path: Path, groups: dict[str, list[DicomFile]], part: str | None) ->
         return matching[0]
     count = sum(len(files) for files in groups.values())
     codes = sorted(shortest_codes(list(groups)).values())
-    there = ", ".join(f"#{code}" for code in codes[:_MOST_NAMED]) + ", …" * (len(codes) > _MOST_NAMED)
+    selectors = ", ".join(f"#{code}" for code in codes[:_MOST_NAMED]) + ", …" * (len(codes) > _MOST_NAMED)
     if not matching:
-        raise CaseError(Code.E_NOT_FOUND, path, f"no such series among the {len(groups)} here ({there}); name one")
-    reason = f"{count} files of {len(groups)} series; name one, as image: {path.name}#{codes[0]} (here are {there})"
+        raise CaseError(Code.E_NOT_FOUND, path, f"no such series among the {len(groups)} here ({selectors}); name one")
+    reason = f"{count} files of {len(groups)} series; name one, as image: {path.name}#{codes[0]} (here are {selectors})"
     raise CaseError(Code.E_MIXED_SERIES, path, reason)
 
 
@@ -134,7 +134,7 @@ def frame_number(path: Path, part: str, file: DicomFile) -> int | None:
     """
     if names_series(part, file.series):
         return None
-    there = f"frames #1 to #{file.frame_count}" if file.frame_count > 1 else "one frame, #1"
+    frames = f"frames #1 to #{file.frame_count}" if file.frame_count > 1 else "one frame, #1"
     if not re.fullmatch(r"[0-9]{1,9}", part) or not 1 <= int(part) <= file.frame_count:
-        raise CaseError(Code.E_NOT_FOUND, path, f"no such part; the file has {there}")
+        raise CaseError(Code.E_NOT_FOUND, path, f"no such part; the file has {frames}")
     return int(part)

@@ -62,7 +62,7 @@ def arrange(
     _check_identity(path, files)
     files, warnings = _drop_copies(files, digest)
     _check_pixels(path, files, limits)
-    pairs = [(file, each) for file in files for each in file.frames] if frame is None else [_only(files[0], frame)]
+    pairs = [(file, image) for file in files for image in file.frames] if frame is None else [_only(files[0], frame)]
     count = sum(file.frame_count for file in files) if frame is None else 1
     warnings += check_size(path, (*_size(files[0]), count), 4, limits)
     _check_lengths(files, warnings)
@@ -113,11 +113,11 @@ def _drop_copies(
     groups: dict[str, list[DicomFile]] = {}
     for file in files:
         groups.setdefault(file.sop_instance or str(file.path), []).append(file)
-    kept: list[DicomFile] = []
+    distinct: list[DicomFile] = []
     for group in groups.values():
-        kept += group if len(group) == 1 else {digest(file): file for file in reversed(group)}.values()
-    copies = len(files) - len(kept)
-    return kept, [Warning(Code.W_DUPLICATE_FILE, f"{copies} identical copies of slices left out")] if copies else []
+        distinct += group if len(group) == 1 else {digest(file): file for file in reversed(group)}.values()
+    copies = len(files) - len(distinct)
+    return distinct, [Warning(Code.W_DUPLICATE_FILE, f"{copies} identical copies of slices left out")] if copies else []
 
 
 def _check_pixels(path: Path, files: Sequence[DicomFile], limits: Limits) -> None:
@@ -170,8 +170,8 @@ def _check_colours(file: DicomFile) -> None:
     whole = (pixel_format.bits_stored, pixel_format.signed) == (pixel_format.bits_allocated, False)
     if grey or (shown and whole and pixel_format.samples == 3 and pixel_format.photometric in known):
         return
-    found = pixel_format.photometric or "unknown"
-    reason = f"{pixel_format.samples} samples a pixel, {found}; grey images (MONOCHROME2) are read"
+    photometric = pixel_format.photometric or "unknown"
+    reason = f"{pixel_format.samples} samples a pixel, {photometric}; grey images (MONOCHROME2) are read"
     if pixel_format.samples == 3:
         reason += ", and unsigned RGB or YBR_FULL of whole bytes in ultrasound, radiographs and photographs"
     raise CaseError(Code.E_PHOTOMETRIC, file.path, reason)
@@ -203,8 +203,8 @@ def _check_lengths(files: Sequence[DicomFile], warnings: list[Warning]) -> None:
 def _rescales(pairs: Sequence[tuple[DicomFile, Frame]], modality: str | None, warnings: list[Warning]) -> list[Slice]:
     slices = [_rescale(file, frame, is_ct="CT" in (modality, file.modality)) for file, frame in pairs]
     if len({(image.slope, image.intercept) for image in slices}) > 1 and not pairs[0][0].is_pet:
-        found = "slices have different slopes or intercepts; each has its own applied"
-        warnings.append(Warning(Code.W_RESCALE_VARIES, found))
+        detail = "slices have different slopes or intercepts; each has its own applied"
+        warnings.append(Warning(Code.W_RESCALE_VARIES, detail))
     if pairs[0][0].modality == "CT" and any(frame.rescale_type == "other" for _, frame in pairs):
         warnings.append(Warning(Code.W_UNITS, "the type of the rescale is no word of the standard; taken as HU"))
     warnings += _display_warnings([file for file, _ in pairs], mirrored=any(image.inverted for image in slices))
@@ -213,18 +213,22 @@ def _rescales(pairs: Sequence[tuple[DicomFile, Frame]], modality: str | None, wa
 
 def _display_warnings(files: Sequence[DicomFile], *, mirrored: bool) -> list[Warning]:
     """What a header says about brightness that a model cannot know of."""
-    one = sum(file.pixel_format.photometric == "MONOCHROME1" for file in files)
-    two = sum(file.pixel_format.photometric == "MONOCHROME2" and file.inverse_lut for file in files)
-    raw = sum(file.for_processing for file in files)
-    found = []
-    if one:
+    monochrome1 = sum(file.pixel_format.photometric == "MONOCHROME1" for file in files)
+    monochrome2 = sum(file.pixel_format.photometric == "MONOCHROME2" and file.inverse_lut for file in files)
+    for_processing = sum(file.for_processing for file in files)
+    details = []
+    if monochrome1:
         done = "values mirrored" if mirrored else "HU kept: it only concerns display"
-        found.append(f"{one} slices are MONOCHROME1; {done}")
-    if two:
-        found.append(f"{two} slices are MONOCHROME2 with an inverse presentation LUT, a contradiction; values kept")
-    if raw:
-        found.append(f"{raw} images are for processing, not for presentation: what the detector measured; values kept")
-    return [Warning(Code.W_PHOTOMETRIC, text) for text in found]
+        details.append(f"{monochrome1} slices are MONOCHROME1; {done}")
+    if monochrome2:
+        details.append(
+            f"{monochrome2} slices are MONOCHROME2 with an inverse presentation LUT, a contradiction; values kept"
+        )
+    if for_processing:
+        details.append(
+            f"{for_processing} images are for processing, not for presentation: what the detector measured; values kept"
+        )
+    return [Warning(Code.W_PHOTOMETRIC, text) for text in details]
 
 
 def _rescale(file: DicomFile, frame: Frame, *, is_ct: bool) -> Slice:
@@ -239,15 +243,21 @@ def _rescale(file: DicomFile, frame: Frame, *, is_ct: bool) -> Slice:
     slope = 1.0 if frame.slope is None else frame.slope
     intercept = 0.0 if frame.intercept is None else frame.intercept
     if not (np.isfinite([slope, intercept]).all() and slope != 0 and (slope > 0 or not is_ct)):
-        found = f"rescale slope {slope:g}, intercept {intercept:g}"
-        raise CaseError(Code.E_SCALING, file.path, f"{found}; expected a slope above 0; export the series again")
+        rescale = f"rescale slope {slope:g}, intercept {intercept:g}"
+        raise CaseError(Code.E_SCALING, file.path, f"{rescale}; expected a slope above 0; export the series again")
     inverted = file.pixel_format.photometric == "MONOCHROME1" and not is_ct
     return Slice(file, frame, slope, intercept, inverted)
 
 
 def _check_orientation(path: Path, files: Sequence[DicomFile]) -> None:
-    found = [np.array(frame.orientation) for file in files for frame in file.frames if frame.orientation is not None]
-    if found and max(float(np.abs(each - found[0]).max()) for each in found) > _DIRECTION_TOLERANCE:
-        count = len({tuple(np.round(each, 2)) for each in found})
+    orientations = [
+        np.array(frame.orientation) for file in files for frame in file.frames if frame.orientation is not None
+    ]
+    if (
+        orientations
+        and max(float(np.abs(orientation - orientations[0]).max()) for orientation in orientations)
+        > _DIRECTION_TOLERANCE
+    ):
+        count = len({tuple(np.round(orientation, 2)) for orientation in orientations})
         reason = f"slices of at least {max(count, 2)} orientations, as of a localizer; separate them"
         raise CaseError(Code.E_MIXED_ORIENTATION, path, reason)

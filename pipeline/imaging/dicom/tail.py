@@ -50,8 +50,8 @@ def padding_after(path: Path, data_set: DataSet, pixels: PixelPlace, end: int, *
     source, start = data_set.handle, end
     if data_set.deflated_at is not None:
         data_set.handle.seek(data_set.deflated_at)
-        kept, _ = inflate(path, data_set.handle, keep=MAX_HEADER, limits=limits, skip=end)
-        source, start = io.BytesIO(kept), 0
+        tail, _ = inflate(path, data_set.handle, keep=MAX_HEADER, limits=limits, skip=end)
+        source, start = io.BytesIO(tail), 0
     if _all_zero(source, start):
         whole_sectors = data_set.inflated is None and data_set.size % _SECTOR == 0
         if whole_sectors or (left == 1 and pixels.length % 2):

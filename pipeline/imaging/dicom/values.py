@@ -43,8 +43,8 @@ def text(header: Dataset, tag: int) -> str:
 
 def uid(header: Dataset, tag: int) -> str:
     """A UID, or '' when absent or not made of digits and dots (so that no other text can pass for one)."""
-    found = text(header, tag)
-    return found if _UID.fullmatch(found) else ""
+    value = text(header, tag)
+    return value if _UID.fullmatch(value) else ""
 
 
 def unsigned(header: Dataset, tag: int, *, absent: int = 0) -> int:
@@ -88,5 +88,5 @@ def mark(header: Dataset, tag: int, *, double: bool = False) -> object:
 
 def number(header: Dataset, tag: int) -> float | None:
     """One decimal number."""
-    found = numbers(header, tag, 1)
-    return None if found is None else found[0]
+    values = numbers(header, tag, 1)
+    return None if values is None else values[0]

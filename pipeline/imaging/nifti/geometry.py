@@ -108,8 +108,8 @@ def _compare_zooms(header: Any, affine: Affine) -> list[Warning]:
         return []
     if is_tilted(affine) and np.allclose(np.abs(zooms[:2]), spacing[:2], rtol=0.01, atol=1e-3):
         return []  # pixdim then holds the distance between slices, which a tilt lengthens; W_SHEAR says so
-    found, used = (" x ".join(f"{value:.4g}" for value in values) for values in (zooms, spacing))
-    return [Warning(Code.W_SPACING, f"pixdim says {found} mm, the sform {used} mm; the sform is followed")]
+    declared, used = (" x ".join(f"{value:.4g}" for value in values) for values in (zooms, spacing))
+    return [Warning(Code.W_SPACING, f"pixdim says {declared} mm, the sform {used} mm; the sform is followed")]
 
 
 def _compare_forms(

@@ -153,9 +153,9 @@ def open_nifti(path: Path, *, limits: Limits, modality: str | None = None) -> Ni
     voxels_path = _voxels_path(header_path, kind, stream.size, path)
     layout = Layout(dtype, shape, _offset(header, kind, path), slope, inter)
     claims = Claims(_has_no_room(block, header, layout, kind), bitpix)
-    affine, found = geometry(header, shape, path)
+    affine, geometry_warnings = geometry(header, shape, path)
     voxels = stream if kind == "single" else Stream(voxels_path, limits)
-    warnings += found + _check_length(layout, voxels, claims, path)
+    warnings += geometry_warnings + _check_length(layout, voxels, claims, path)
     pair = header_path if kind == "pair" else None
     return NiftiScan(path, shape, affine, None, tuple(warnings), layout, limits, claims, pair, voxels_path)
 
@@ -246,8 +246,8 @@ def _header_of_pair(path: Path) -> Path:
     name = path.name
     for image, header in ((".img.gz", ".hdr.gz"), (".img", ".hdr")):
         if name.lower().endswith(image):
-            other = path.with_name(name[: -len(image)] + header)
-            return other if other.is_file() else path
+            header_path = path.with_name(name[: -len(image)] + header)
+            return header_path if header_path.is_file() else path
     return path
 
 

@@ -70,9 +70,9 @@ def open_decoder(content: bytes, path: Path, part: str | None) -> Decoder:
     """
     if content.startswith((jpeg2000.JP2_SIGNATURE, jpeg2000.CODESTREAM_SIGNATURE)):
         _page(path, part, 1)
-        found = jpeg2000.inspect_picture(content, path)
-        header = found.header
-        return _Jpeg2000Decoder((header.columns, header.rows), 2 * header.components, picture=found)
+        picture = jpeg2000.inspect_picture(content, path)
+        header = picture.header
+        return _Jpeg2000Decoder((header.columns, header.rows), 2 * header.components, picture=picture)
     if content.startswith((b"II", b"MM")):
         pages = tiff.tiff_pages(content, path)
         number = _page(path, part, len(pages))
@@ -105,8 +105,8 @@ def _page(path: Path, part: str | None, pages: int) -> int:
             "a stack of slices as NIfTI, with its spacing",
         )
     if not re.fullmatch(r"[0-9]{1,9}", part) or not 1 <= int(part) <= pages:
-        there = f"pages #1 to #{pages}" if pages > 1 else "one picture, #1"
-        raise CaseError(Code.E_NOT_FOUND, path, f"no such part; the file has {there}")
+        choices = f"pages #1 to #{pages}" if pages > 1 else "one picture, #1"
+        raise CaseError(Code.E_NOT_FOUND, path, f"no such part; the file has {choices}")
     return int(part)
 
 

@@ -54,8 +54,10 @@ def inspect_picture(content: bytes, path: Path) -> Jpeg2000:
     except CodestreamError as error:
         raise CaseError(Code.E_CODEC, path, f"the codestream {error}; export the picture again") from None
     if header.components not in (1, 2, 3, 4) or header.precision > 16 or colours not in (0, _SRGB, _GREY, _SYCC):
-        found = f"{header.components} channels of {header.precision} bits"
-        raise CaseError(Code.E_PHOTOMETRIC, path, f"{found}, expected grey or RGB of at most 16; export as greyscale")
+        channels = f"{header.components} channels of {header.precision} bits"
+        raise CaseError(
+            Code.E_PHOTOMETRIC, path, f"{channels}, expected grey or RGB of at most 16; export as greyscale"
+        )
     return Jpeg2000(codestream, header, colours == _SYCC)
 
 

@@ -81,7 +81,7 @@ def open_picture(path: Path, *, limits: Limits, modality: str | None = None, par
         content = handle.read()
     decoder = open_decoder(content, path, part)
     width, height = decoder.size
-    found = check_size(path, (width, height), max(decoder.pixel_bytes, 4), limits)  # float32 in the end
+    warnings = check_size(path, (width, height), max(decoder.pixel_bytes, 4), limits)  # float32 in the end
     if width * height * decoder.pixel_bytes > _RATIO_FROM + limits.max_ratio * len(content):
         raise CaseError(
             Code.E_TOO_LARGE,
@@ -89,9 +89,9 @@ def open_picture(path: Path, *, limits: Limits, modality: str | None = None, par
             f"{width} x {height} pixels in {len(content)} bytes, above limits.max_ratio ({limits.max_ratio})",
         )
     if decoder.trailing:
-        found.append(Warning(Code.W_TRAILING_BYTES, f"{decoder.trailing} bytes after the picture are ignored"))
+        warnings.append(Warning(Code.W_TRAILING_BYTES, f"{decoder.trailing} bytes after the picture are ignored"))
     digest = sha256_bytes(content)
     if decoder.pages > 1:
         digest = part_digest(digest, decoder.page)
     affine = np.diag([-1.0, -1.0, 1.0, 1.0])
-    return Picture(path, (width, height, 1), affine, None, tuple(found), digest, content, decoder)
+    return Picture(path, (width, height, 1), affine, None, tuple(warnings), digest, content, decoder)

@@ -65,17 +65,17 @@ def png_header(content: bytes, path: Path) -> PngHeader:
     Raises:
         CaseError: E_FORMAT, E_TRUNCATED.
     """
-    found: dict[bytes, bytes] = {}
+    chunks: dict[bytes, bytes] = {}
     for kind, start, end in _chunks(content, path):
         if kind in (b"IHDR", b"tRNS", b"eXIf"):
-            found.setdefault(kind, content[start:end])
-    head = found.get(b"IHDR", b"")
+            chunks.setdefault(kind, content[start:end])
+    head = chunks.get(b"IHDR", b"")
     if len(head) != 13 or content[12:16] != b"IHDR":
         raise CaseError(Code.E_FORMAT, path, "the PNG does not begin with its header; export it again")
     width, height, bits, colour_type, method, filters, interlace = struct.unpack(">LLBBBBB", head)
     if not (width and height) or colour_type not in _SAMPLES or method or filters or interlace > 1:
         raise CaseError(Code.E_FORMAT, path, "the PNG's header holds values that the standard does not know")
-    key = found.get(b"tRNS") if colour_type in (0, 2) else None
+    key = chunks.get(b"tRNS") if colour_type in (0, 2) else None
     whole = key is not None and len(key) == 2 * _SAMPLES[colour_type]
     return PngHeader(
         width=width,
@@ -83,7 +83,7 @@ def png_header(content: bytes, path: Path) -> PngHeader:
         bits=bits,
         colour_type=colour_type,
         interlaced=interlace == 1,
-        exif=found.get(b"eXIf", b""),
+        exif=chunks.get(b"eXIf", b""),
         key=struct.unpack(f">{_SAMPLES[colour_type]}H", key) if key is not None and whole else None,
     )
 

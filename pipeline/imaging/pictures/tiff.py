@@ -100,11 +100,11 @@ def tiff_pages(content: bytes, path: Path) -> list[TiffPage]:
         big = version == 43
         (place,) = struct.unpack_from(f"{order}{'Q' if big else 'L'}", content, 8 if big else 4)
         pages: list[TiffPage] = []
-        seen: set[int] = set()
+        places: set[int] = set()
         while place:
-            if place in seen or len(pages) >= _MOST_PAGES:
+            if place in places or len(pages) >= _MOST_PAGES:
                 raise CaseError(Code.E_FORMAT, path, "the TIFF's pages lead back to each other; export it again")
-            seen.add(place)
+            places.add(place)
             tags, place = _directory(content, place, order, big=big)
             pages.append(TiffPage(tags))
     except (struct.error, OverflowError):

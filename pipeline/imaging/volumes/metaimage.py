@@ -101,8 +101,8 @@ def _read_header(path: Path, limits: Limits) -> tuple[dict[str, str], bytes]:
         if not name.strip() and not equals:
             continue
         if not equals or name.strip() in fields:
-            what = f"gives {name.strip()} twice" if equals else "has a line without '='"
-            raise CaseError(Code.E_FORMAT, path, f"the MetaImage header {what[:60]}; export the scan again")
+            fault = f"gives {name.strip()} twice" if equals else "has a line without '='"
+            raise CaseError(Code.E_FORMAT, path, f"the MetaImage header {fault[:60]}; export the scan again")
         fields[name.strip()] = value.strip()
     if fields[_DATA_FILE].split()[:1] == ["LIST"]:
         fields["LIST"] = head[place:].decode("latin-1")
@@ -174,8 +174,8 @@ def _geometry(path: Path, fields: Mapping[str, str]) -> tuple[Affine, list[Warni
     warnings = []
     missing = [name for name, synonym in names.items() if synonym is None]
     if missing:
-        found = f"no {' and no '.join(missing)} in the header; the format's default is taken (LPS axes, origin 0)"
-        warnings.append(Warning(Code.W_GEOMETRY_MISSING, found))
+        detail = f"no {' and no '.join(missing)} in the header; the format's default is taken (LPS axes, origin 0)"
+        warnings.append(Warning(Code.W_GEOMETRY_MISSING, detail))
     return affine, warnings + _compare_letters(path, fields, affine, certain="directions" not in missing)
 
 
@@ -198,10 +198,10 @@ def _compare_letters(path: Path, fields: Mapping[str, str], affine: Affine, *, c
     if not (cosines < 0).all() or not certain:
         reason = "AnatomicalOrientation and TransformMatrix name different axes; find out which is right"
         raise CaseError(Code.E_AFFINE_DISAGREE, path, f"{reason}, and remove the other")
-    found = (
+    detail = (
         "AnatomicalOrientation is opposite to TransformMatrix, as if it said where axes go to; the matrix is followed"
     )
-    return [Warning(Code.W_AFFINE_DISAGREE, found)]
+    return [Warning(Code.W_AFFINE_DISAGREE, detail)]
 
 
 def _names(path: Path, fields: Mapping[str, str]) -> list[str]:

@@ -124,10 +124,10 @@ def _read_sidecar(path: Path) -> tuple[bytes, Mapping[str, Any]]:
 
 
 def _affine(path: Path, values: Mapping[str, Any]) -> Affine:
-    given = [name for name in _PARTS if name in values]
+    present = [name for name in _PARTS if name in values]
     if "affine" in values:
-        if given:
-            raise CaseError(Code.E_SIDE_FILE, path, f"its sidecar gives an affine and {given[0]} too; keep one")
+        if present:
+            raise CaseError(Code.E_SIDE_FILE, path, f"its sidecar gives an affine and {present[0]} too; keep one")
         affine = _numbers(path, values["affine"], (4, 4), "affine")
         if not np.array_equal(affine[3], [0, 0, 0, 1]):
             raise CaseError(Code.E_AFFINE, path, "the last row of the sidecar's affine is not 0 0 0 1")

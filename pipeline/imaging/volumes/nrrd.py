@@ -69,13 +69,13 @@ def open_nrrd(path: Path, *, limits: Limits, modality: str | None = None) -> Vol
     sizes = whole_numbers(path, _needed(path, fields, "sizes"), None, "sizes")
     if [len(sizes)] != whole_numbers(path, _needed(path, fields, "dimension"), 1, "dimension"):
         raise CaseError(Code.E_SHAPE, path, "dimension is not the count of sizes; export the scan again")
-    kept = _spatial_axes(path, fields, sizes)
-    shape = three_lengths(path, [sizes[axis] for axis in kept])
+    axes = _spatial_axes(path, fields, sizes)
+    shape = three_lengths(path, [sizes[axis] for axis in axes])
     kind = _TYPES.get(_needed(path, fields, "type"))
     if kind is None:
         raise CaseError(Code.E_DTYPE, path, "a type that is no whole or real number of 8 to 64 bits")
     dtype = np.dtype(kind).newbyteorder(_byte_order(path, fields, kind))
-    affine, warnings = _geometry(path, fields, kept)
+    affine, warnings = _geometry(path, fields, axes)
     pieces = _pieces(path, fields, header, shape, dtype.itemsize)
     return open_volume(
         path,
@@ -127,8 +127,8 @@ def _add(path: Path, fields: dict[str, str], line: str) -> None:
     name, colon, value = line.partition(":")
     name = _SYNONYMS.get(name.strip().lower(), name.strip().lower())
     if not colon or name in fields:
-        what = f"gives {name[:40]} twice" if colon else "has a line that is no field"
-        raise CaseError(Code.E_FORMAT, path, f"the NRRD header {what}; export the scan again")
+        fault = f"gives {name[:40]} twice" if colon else "has a line that is no field"
+        raise CaseError(Code.E_FORMAT, path, f"the NRRD header {fault}; export the scan again")
     fields[name] = value.strip()
     if name == "data file" and fields[name].startswith("LIST"):
         fields["LIST"] = ""
@@ -155,15 +155,15 @@ def _spatial_axes(path: Path, fields: Mapping[str, str], sizes: Sequence[int]) -
     directions = _vectors(fields.get("space directions", ""))
     if directions and len(directions) != len(sizes):
         raise CaseError(Code.E_FORMAT, path, f"{len(directions)} space directions for {len(sizes)} axes")
-    kept = []
+    axes = []
     for axis, (kind, size) in enumerate(zip(kinds, sizes, strict=True)):
         in_space = kind in _SPATIAL and (not directions or directions[axis] is not None)
         if in_space:
-            kept.append(axis)
+            axes.append(axis)
         elif size != 1:
             reason = f"{size} components along axis {axis + 1}; expected one number a voxel, so split or convert them"
             raise CaseError(Code.E_SHAPE, path, reason)
-    return kept
+    return axes
 
 
 def _vectors(text: str) -> list[str | None]:
@@ -171,14 +171,16 @@ def _vectors(text: str) -> list[str | None]:
     return [None if part == "none" else part for part in re.findall(r"none|\([^)]*\)", text)]
 
 
-def _geometry(path: Path, fields: Mapping[str, str], kept: Sequence[int]) -> tuple[Affine, list[Warning]]:
+def _geometry(path: Path, fields: Mapping[str, str], axes: Sequence[int]) -> tuple[Affine, list[Warning]]:
     """Stored voxel index → RAS+ mm."""
     space = fields.get("space", "").strip('"').lower()
     if space.removesuffix("-time") not in _SPACES or space.endswith("-time"):
-        what = f"the space {space[:40]!r}" if space else "no space"
-        reason = f"{what}, so left and right are unknown; expected left-posterior-superior or right-anterior-superior"
+        declared = f"the space {space[:40]!r}" if space else "no space"
+        reason = (
+            f"{declared}, so left and right are unknown; expected left-posterior-superior or right-anterior-superior"
+        )
         raise CaseError(Code.E_GEOMETRY_MISSING, path, reason)
-    vectors = [_vectors(fields.get("space directions", ""))[axis : axis + 1] for axis in kept]
+    vectors = [_vectors(fields.get("space directions", ""))[axis : axis + 1] for axis in axes]
     if not all(vector and vector[0] for vector in vectors):
         raise CaseError(Code.E_GEOMETRY_MISSING, path, "no space directions; export the scan with its geometry")
     columns = [_vector(path, vector[0] or "", "space directions") for vector in vectors]
@@ -187,8 +189,8 @@ def _geometry(path: Path, fields: Mapping[str, str], kept: Sequence[int]) -> tup
     if "space origin" in fields:
         origin = _vector(path, fields["space origin"], "space origin")
     else:
-        found = "no space origin in the header; the first voxel is taken to lie at 0"
-        warnings.append(Warning(Code.W_GEOMETRY_MISSING, found))
+        detail = "no space origin in the header; the first voxel is taken to lie at 0"
+        warnings.append(Warning(Code.W_GEOMETRY_MISSING, detail))
     affine = np.eye(4)
     affine[:3, :3], affine[:3, 3] = np.array(columns).T, origin
     return np.diag([*map(float, _SPACES[space]), 1.0]) @ affine, warnings

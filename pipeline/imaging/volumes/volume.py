@@ -112,21 +112,21 @@ class Volume:
         for piece in self.pieces:
             stream = Stream(piece.path, self.limits, start=piece.start, packing=piece.packing)
             needed = self.layout.end if piece.length is None else piece.length
-            there = max(stream.size - piece.start, 0)
+            present = max(stream.size - piece.start, 0)
             if stream.compressed:
-                if there * DEFLATE_LIMIT < needed:
-                    raise _wrong_length(piece.path, there, needed, "compressed bytes")
-            elif there < needed or (piece.length is not None and there != needed):
-                raise _wrong_length(piece.path, there, needed)
+                if present * DEFLATE_LIMIT < needed:
+                    raise _wrong_length(piece.path, present, needed, "compressed bytes")
+            elif present < needed or (piece.length is not None and present != needed):
+                raise _wrong_length(piece.path, present, needed)
             else:
-                self._flag_trailing(there - needed)
+                self._flag_trailing(present - needed)
 
 
-def _wrong_length(path: Path, found: int, needed: int, what: str = "bytes") -> CaseError:
-    if found < needed or what != "bytes":
-        reason = f"{found} {what} of voxels, but the header asks for {needed}; copy the file again"
+def _wrong_length(path: Path, present: int, needed: int, unit: str = "bytes") -> CaseError:
+    if present < needed or unit != "bytes":
+        reason = f"{present} {unit} of voxels, but the header asks for {needed}; copy the file again"
         return CaseError(Code.E_TRUNCATED, path, reason)
-    reason = f"{found} bytes of voxels, but the header asks for {needed}; size and voxels do not belong together"
+    reason = f"{present} bytes of voxels, but the header asks for {needed}; size and voxels do not belong together"
     return CaseError(Code.E_SHAPE, path, reason)
 
 
@@ -136,18 +136,18 @@ def three_lengths(path: Path, lengths: Sequence[int]) -> tuple[int, int, int]:
     Raises:
         CaseError: E_SHAPE for anything but a volume.
     """
-    text, kept = " x ".join(map(str, lengths)), list(lengths)
-    if not kept or min(kept) < 1:
+    text, shape = " x ".join(map(str, lengths)), list(lengths)
+    if not shape or min(shape) < 1:
         raise CaseError(Code.E_SHAPE, path, f"lengths {text or '(none)'}; every length must be at least 1")
-    while len(kept) > 3 and kept[-1] == 1:
-        kept.pop()
-    if len(kept) > 3:
+    while len(shape) > 3 and shape[-1] == 1:
+        shape.pop()
+    if len(shape) > 3:
         reason = f"lengths {text}; expected one volume, not a series, a vector field or channels"
         raise CaseError(Code.E_SHAPE, path, reason)
-    if len(kept) < 3:
-        reason = f"lengths {text}; an image of {len(kept)} dimensions says nothing of its place in the patient"
+    if len(shape) < 3:
+        reason = f"lengths {text}; an image of {len(shape)} dimensions says nothing of its place in the patient"
         raise CaseError(Code.E_GEOMETRY_MISSING, path, f"{reason}; store it as a volume of one slice, or as PNG")
-    return kept[0], kept[1], kept[2]
+    return shape[0], shape[1], shape[2]
 
 
 def open_volume(
@@ -224,10 +224,10 @@ def whole_numbers(path: Path, text: str, count: int | None, name: str) -> list[i
     Raises:
         CaseError: E_FORMAT when there are others, or another count of them.
     """
-    found = real_numbers(path, text, count, name)
-    if any(value != int(value) for value in found):
+    values = real_numbers(path, text, count, name)
+    if any(value != int(value) for value in values):
         raise CaseError(Code.E_FORMAT, path, f"{name} holds other than whole numbers; export the scan again")
-    return [int(value) for value in found]
+    return [int(value) for value in values]
 
 
 def real_numbers(path: Path, text: str, count: int | None, name: str) -> list[float]:
@@ -237,10 +237,10 @@ def real_numbers(path: Path, text: str, count: int | None, name: str) -> list[fl
         CaseError: E_FORMAT when there are others, or another count of them.
     """
     try:
-        found = [float(part) for part in text.split()]
+        values = [float(part) for part in text.split()]
     except ValueError:
-        found = []
-    if not found or (count is not None and len(found) != count) or not all(map(math.isfinite, found)):
+        values = []
+    if not values or (count is not None and len(values) != count) or not all(map(math.isfinite, values)):
         expected = f"{count} numbers" if count is not None else "numbers"
         raise CaseError(Code.E_FORMAT, path, f"{name} holds other than {expected}; export the scan again")
-    return found
+    return values

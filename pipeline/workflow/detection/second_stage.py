@@ -14,6 +14,7 @@ from pipeline.evaluation.detection.matching import Matches
 from pipeline.evaluation.detection.probabilities import LabelledProbabilities
 from pipeline.evaluation.detection.scan_probability import ScanProbability, candidate_products, fit_scan_probability
 from pipeline.evaluation.detection.second_stage import SecondStage, judge_second_stage
+from pipeline.progress import ProgressReport
 from pipeline.scoring.finding.candidate import Candidate
 from pipeline.scoring.finding.scan_worker import ScanWorker
 from pipeline.workflow.detection.search_scans import Searches, search_scans
@@ -47,24 +48,29 @@ class ClassifiedScans:
         return products
 
 
-def search_and_classify(worker: ScanWorker, table: ScanTable, scans: Sequence[Case]) -> ClassifiedScans:
+def search_and_classify(
+    worker: ScanWorker, table: ScanTable, scans: Sequence[Case], *, what: str = "scans searched"
+) -> ClassifiedScans:
     """Search scans and score what is found, as ``malignancy score --find`` does, each scan decoded once.
 
     Args:
         worker: of the detector, with or without a classifier.
         table: that holds the lesions.
         scans: of the table.
+        what: is done, for whoever waits.
     """
     malignant: dict[str, tuple[float | None, ...]] = {}
 
     def search(case: Case) -> tuple[Candidate, ...]:
         row = worker.score([worker.prepare(case)])[0]
+        report.advance()
         if row.status not in ("scored", "flagged"):
             raise CaseError(Code[row.code], case.path, row.reason)
         malignant[case.case_id] = tuple(score.probability for score in row.scores)
         return row.candidates
 
-    searches = search_scans(search, table, scans)
+    with ProgressReport(what, total=len(scans)) as report:
+        searches = search_scans(search, table, scans)
     return ClassifiedScans(searches, tuple(malignant[case.case_id] for case in searches.cases))
 
 

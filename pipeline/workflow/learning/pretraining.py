@@ -20,6 +20,7 @@ from pipeline.cases.cache import StoredInputs
 from pipeline.cases.case import Case
 from pipeline.cases.prepare import prepare_cases
 from pipeline.config.experiment import Config
+from pipeline.config.training import Auxiliary
 from pipeline.console import one_line
 from pipeline.errors import CaseError, ConfigError, UsageError
 from pipeline.files import atomic_write, require_free, sha256_bytes
@@ -32,6 +33,7 @@ from pipeline.training.progress import NetworkPlace
 from pipeline.training.tracker import NullTracker
 from pipeline.workflow.cohort import auxiliary_targets
 from pipeline.workflow.learning.experiment import Experiment
+from pipeline.workflow.learning.seen_patients import held_out_patients, patients_metadata
 
 _FEWEST = 8  # cases: below, batch normalisation's statistics say nothing
 
@@ -87,29 +89,23 @@ def run_pretraining(experiment: Experiment, out: Path) -> PretrainingResult:
             "with readings, of patients who neither calibrate nor judge; add scans without a label and their readings, "
             "or train with a test split (training.folds=null training.members=1)"
         )
-    learnt = [case for case, _ in read]
-    unknown = np.full((len(read), 1), np.nan)
-    tensors = CaseTensors.from_arrays(
-        ImageRows([found.voxels for _, found in read]),
-        unknown,
-        [case.case_id for case in learnt],
-        auxiliary=auxiliary_targets(learnt, columns),
-    )
-    with tempfile.TemporaryDirectory(prefix="malignancy-pretrain-") as folder:
-        fitted = fit(tensors, None, config, folder=Path(folder), tracker=NullTracker(), place=NetworkPlace())
-    patients = len({case.patient_id for case in learnt})
+    fitted = _fit(read, columns, config)
+    patients = len({case.patient_id for case, _ in read})
     error = fitted.history[-1]["train_loss"] / columns.weight  # of columns with variance 1
     names = ", ".join(columns.columns)
+    whose = patients_metadata(
+        experiment.manifest.digest, [str(case.patient_id) for case, _ in read], [case.case_id for case, _ in read]
+    )
     lines = [
-        f"learnt {names} from {len(learnt)} cases of {patients} patients",
+        f"learnt {names} from {len(read)} cases of {patients} patients",
         f"mean squared error in the last of {fitted.epochs} epochs: {error:.2f} of the readings' variance",
         f"left out: {held_out} patients, on whom a training of this configuration calibrates or judges",
-        f"weights: {out}, SHA-256 {_write(out, fitted)[:12]}",
+        f"weights: {out}, SHA-256 {_write(out, fitted, whose)[:12]}",
         f"train from them with: network.weights={out} 'network.weights_source=readings of our own scans ({names})'",
     ]
     return PretrainingResult(
         weights=out,
-        cases=len(learnt),
+        cases=len(read),
         patients=patients,
         held_out=held_out,
         rejected=rejected,
@@ -120,19 +116,13 @@ def run_pretraining(experiment: Experiment, out: Path) -> PretrainingResult:
 def pretraining_cases(experiment: Experiment) -> tuple[list[Case], int]:
     """The cases with a reading, of patients who neither calibrate nor judge, and how many patients do.
 
-    With folds, and with several members, each labelled patient does one or the other: what is left are patients
-    without any label. Else those of the training split are left too.
+    With folds, and with several members, each labelled patient does one or the other (`held_out_patients`): what
+    is left are patients without any label. Else those of the training split are left too.
 
     Args:
         experiment: configuration, table and splits.
     """
-    training, split_of = experiment.config.training, experiment.splits.of
-    everyone = bool(experiment.folds) or training.member_count > 1
-    held_out = {
-        case.patient_id
-        for case in experiment.manifest.cases
-        if case.case_id in split_of and (everyone or split_of[case.case_id] != "train")
-    }
+    training, held_out = experiment.config.training, held_out_patients(experiment)
     columns = tuple(training.auxiliary.columns) if training.auxiliary else ()
     cases = [
         case
@@ -169,9 +159,22 @@ def _read(
     return read, tuple(rejected)
 
 
-def _write(out: Path, fitted: Fitted) -> str:
-    """Write the weights, and give their digest."""
-    content = save({name: value.contiguous() for name, value in fitted.network.state_dict().items()})
+def _fit(read: Sequence[tuple[Case, ModelInput]], columns: Auxiliary, config: Config) -> Fitted:
+    """A network that learnt the columns; what it says of the label, which nobody told it, means nothing."""
+    cases = [case for case, _ in read]
+    tensors = CaseTensors.from_arrays(
+        ImageRows([prepared.voxels for _, prepared in read]),
+        np.full((len(read), 1), np.nan),
+        [case.case_id for case in cases],
+        auxiliary=auxiliary_targets(cases, columns),
+    )
+    with tempfile.TemporaryDirectory(prefix="malignancy-pretrain-") as folder:
+        return fit(tensors, None, config, folder=Path(folder), tracker=NullTracker(), place=NetworkPlace())
+
+
+def _write(out: Path, fitted: Fitted, whose: dict[str, str]) -> str:
+    """Write the weights, with hashes of whom they were learnt from, and give the file's digest."""
+    content = save({name: value.contiguous() for name, value in fitted.network.state_dict().items()}, whose)
     with atomic_write(out, new=True) as temporary:
         temporary.write_bytes(content)
     return sha256_bytes(content)

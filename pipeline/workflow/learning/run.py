@@ -34,6 +34,7 @@ from pipeline.workflow.learning.folds import around_fold, fold_names, fold_parts
 from pipeline.workflow.learning.learn import case_tensors, fit_members, learn, member_parts
 from pipeline.workflow.learning.record import record_model, record_start
 from pipeline.workflow.learning.run_folder import SUMMARY, RunRecord, find_run, new_folder
+from pipeline.workflow.learning.seen_patients import require_unseen
 from pipeline.workflow.reporting.training_summary import training_summary
 
 
@@ -82,6 +83,7 @@ def run_training(experiment: Experiment, *, resume: str | None = None, profile: 
         return None
     weights = initial_weights(config)
     if weights:
+        require_unseen(experiment)
         print(*weights.lines(), sep="\n", flush=True)
     started = datetime.now(UTC)
     name = _run_name(experiment, started)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipeline.cases.inputs import Inputs
 from pipeline.console import one_line
@@ -63,6 +64,33 @@ class FindingRun:
         return read if read.classifier_digest == classifier.identity("eager").model_digest else None
 
 
+@dataclass(eq=False)
+class _FoundCounts:
+    """What was found in all scans: candidates, scans with one, candidates without a score, and their codes."""
+
+    candidates: int = 0
+    scans: int = 0
+    unscored: int = 0
+    codes: Counter[str] = field(default_factory=Counter)
+    histogram: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_HISTOGRAM_BINS, np.int64))
+    first: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, part: pa.Table) -> None:
+        """Count the scans of a part."""
+        for row in part.to_pylist():
+            found = row["found"]
+            self.candidates += len(found)
+            self.scans += bool(found)
+            probabilities = [candidate["probability_nodule"] for candidate in found]
+            self.histogram += np.histogram(probabilities, bins=_HISTOGRAM_BINS, range=(0.0, 1.0))[0]
+            for score in row.get("scores", ()):
+                self.unscored += score["status"] in _UNSCORED
+                self.codes.update([score["code"]] if score["code"] else [])
+            if len(self.first) < _SHOWN:
+                names = ("case_id", "status", "code", "probability")
+                self.first.append({**{name: row[name] for name in names}, "candidates": len(found)})
+
+
 def summarise_finding(run: FindingRun, parts: Iterable[pa.Table]) -> dict[str, Any]:
     """``summary.json`` of a search.
 
@@ -70,39 +98,25 @@ def summarise_finding(run: FindingRun, parts: Iterable[pa.Table]) -> dict[str, A
         run: that ended.
         parts: committed scans with what was found in them (`pipeline.scoring.sink.Sink.tables`).
     """
-    found, unscored_candidates, with_candidates = 0, 0, 0
-    histogram = np.zeros(_HISTOGRAM_BINS, np.int64)
-    codes: Counter[str] = Counter()
-    first: list[dict[str, Any]] = []
+    found = _FoundCounts()
     for part in parts:
-        for row in part.to_pylist():
-            found += len(row["found"])
-            with_candidates += bool(row["found"])
-            histogram += np.histogram(
-                [each["probability_nodule"] for each in row["found"]], bins=_HISTOGRAM_BINS, range=(0.0, 1.0)
-            )[0]
-            for score in row.get("scores", ()):
-                unscored_candidates += score["status"] in _UNSCORED
-                codes.update([score["code"]] if score["code"] else [])
-            if len(first) < _SHOWN:
-                first.append({name: row[name] for name in ("case_id", "status", "code", "probability")})
-                first[-1]["candidates"] = len(row["found"])
+        found.add(part)
     statuses: dict[str, int] = {status: run.counts.statuses.get(status, 0) for status in STATUSES}
     searched = statuses["scored"] + statuses["flagged"]
     unscored = sum(statuses[status] for status in _UNSCORED)
-    rows = run.counts.total + (found if run.classifier is not None else 0)
+    rows = run.counts.total + (found.candidates if run.classifier is not None else 0)
     new = sum(run.new.values())
     fitted = run.scan_probability
     return {
         "cases": run.counts.total,
         **statuses,
         "codes": dict(run.counts.codes),
-        "candidates": found,
-        "candidates_per_scan": round(found / searched, 3) if searched else None,
-        "scans_with_candidates": with_candidates,
-        "candidates_not_scored": unscored_candidates if run.classifier is not None else None,
-        "candidate_codes": dict(sorted(codes.items())),
-        "unscored_share": (unscored + unscored_candidates) / max(rows, 1),
+        "candidates": found.candidates,
+        "candidates_per_scan": round(found.candidates / searched, 3) if searched else None,
+        "scans_with_candidates": found.scans,
+        "candidates_not_scored": found.unscored if run.classifier is not None else None,
+        "candidate_codes": dict(sorted(found.codes.items())),
+        "unscored_share": (unscored + found.unscored) / max(rows, 1),
         "scored_by_this_run": new,
         "waiting_for_arrival": run.waiting,
         "no_longer_in_input": run.gone,
@@ -121,8 +135,8 @@ def summarise_finding(run: FindingRun, parts: Iterable[pa.Table]) -> dict[str, A
         "intensities": run.detector.lesions.intensities,
         "classifier": None if run.classifier is None else run.classifier.identity("eager").model,
         "scan_probability": None if fitted is None else fitted.to_json(),
-        "probability_histogram": histogram.tolist(),
-        "first_rows": first,
+        "probability_histogram": found.histogram.tolist(),
+        "first_rows": found.first,
     }
 
 

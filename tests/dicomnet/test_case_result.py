@@ -1,0 +1,44 @@
+"""What a row and its case become for a report."""
+
+import pytest
+
+from pipeline.cases.case import Case
+from pipeline.dicomnet.case_result import CaseResult
+
+ROW = {
+    "case_id": "a",
+    "status": "scored",
+    "code": "",
+    "reason": "",
+    "warnings": "",
+    "probability": 0.25,
+    "decision": "negative",
+    "threshold": 0.3,
+    "scored_at": "2026-01-02T03:04:05+00:00",
+    "image_sha256": None,
+    "probability_b": 0.5,
+    "decision_b": "positive",
+}
+
+
+def case(**extra):
+    return Case(case_id="a", image="a", path="a", center_mm=(1.0, 2.0, 3.0), extra=extra)
+
+
+def test_a_row_that_was_refused_has_no_number_whatever_else_it_says():
+    result = CaseResult.of({**ROW, "status": "rejected", "code": "E_FORMAT"}, case())
+    assert not result.is_scored
+    assert result.threshold is None
+
+
+def test_findings_are_in_the_models_order():
+    result = CaseResult.of(ROW, case(), ("malignant", "b"))
+    assert [(finding.name, finding.probability, finding.decision) for finding in result.findings] == [
+        ("malignant", 0.25, "negative"),
+        ("b", 0.5, "positive"),
+    ]
+
+
+@pytest.mark.parametrize(("cell", "diameter"), [("7.5", 7.5), ("", None), ("large", None), ("-3", None), ("inf", None)])
+def test_a_diameter_is_a_length_or_unknown(cell, diameter):
+    assert CaseResult.of(ROW, case(diameter_mm=cell)).diameter_mm == diameter
