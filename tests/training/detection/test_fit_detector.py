@@ -9,7 +9,9 @@ from pipeline.errors import UnfinishedError
 from pipeline.models.peaks import find_peaks
 from pipeline.models.search_volume import search_volume
 from pipeline.training.checkpoints import LAST
+from pipeline.training.detection import fit
 from pipeline.training.detection.fit import MONITORED, fit_detector
+from pipeline.training.detection.patches import HardNegative
 from pipeline.training.detection.scans import MarkedLesion, TrainingScan
 from pipeline.training.tracker import NullTracker
 
@@ -85,9 +87,11 @@ def test_the_best_epoch_is_kept(tmp_path):
     assert fitted.validation == {MONITORED: pytest.approx(0.9)}
 
 
-def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(tmp_path):
+def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(tmp_path, monkeypatch):
+    place = np.array([40.0, 20.0, 30.0])  # so early a training finds no false positive by itself
+    monkeypatch.setattr(fit, "mine", lambda network, scans, chosen, config: [HardNegative(chosen[0], place, 0.9)])
     scans = [balls(seed) for seed in range(3)]
-    settings = config(max_epochs=3)
+    settings = config(max_epochs=3, batch_size=4)
     whole = fit_detector(scans, settings, judge=nothing_measured, folder=tmp_path / "whole", tracker=NullTracker())
     calls = []
 
