@@ -164,8 +164,12 @@ class Listening(Program):
         """Process ids of the receiver and the sender: the children that were spawned, not forked."""
         import psutil
 
-        spawned = psutil.Process(self.process.pid).children()
-        return [child.pid for child in spawned if "spawn_main" in " ".join(child.cmdline())]
+        spawned = []
+        with contextlib.suppress(psutil.Error):  # the listener is dead
+            for child in psutil.Process(self.process.pid).children():
+                with contextlib.suppress(psutil.Error):  # this one is
+                    spawned += [child.pid] * ("spawn_main" in " ".join(child.cmdline()))
+        return spawned
 
     def audit(self) -> list[dict]:
         lines = [line for path in sorted((self.data / "audit").glob("*.jsonl")) for line in path.open()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -60,7 +61,8 @@ class Killing:
     def kill_child(self):
         children = self.listener.children()
         if children:
-            os.kill(self.rng.choice(children), signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.rng.choice(children), signal.SIGKILL)
             self.done["receiver or sender"] += 1
 
     def kill_archive(self):
