@@ -163,9 +163,6 @@ class Scorer:
         members: NDArray[np.float64],
     ) -> ScoreRow:
         assert isinstance(item.outcome, ModelInput)
-        if not all(np.isfinite(values).all() for values in (logits, probabilities, members)):
-            fault = UnfinishedError("the network gave no finite number; please report it with this row")
-            return self._rejection(replace(item, outcome=fault))
         codes = [warning.code for warning in item.outcome.warnings]
         zones = [self._refer_zone, *[None] * (len(self._thresholds) - 1)]  # the zone is the first finding's
         found = [
