@@ -6,15 +6,14 @@ file itself; both as salted hashes. Of other files nobody can know.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from pipeline.errors import UsageError
-from pipeline.scoring.model_description import JSON_NAME, PatientHashes, read_description
+from pipeline.errors import ModelError, UsageError
+from pipeline.scoring.model_description import PatientHashes, read_description
 from pipeline.workflow.learning.experiment import Experiment
 
 _KEY = "patients"
@@ -70,6 +69,9 @@ def _hashes_of(file: Path) -> PatientHashes | None:
     if text is not None:
         try:
             return PatientHashes.model_validate_json(text)
-        except (ValidationError, json.JSONDecodeError):
+        except ValidationError:
             return None  # another program's key of that name
-    return read_description(file.parent).patients if (file.parent / JSON_NAME).exists() else None
+    try:
+        return read_description(file.parent).patients
+    except ModelError:
+        return None  # no model directory of this program
