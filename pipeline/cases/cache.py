@@ -86,7 +86,7 @@ class StoredInputs:
     def place(self, case: Case, preprocessing: Preprocessing, *, modality: str) -> Path:
         """Where the input of a case is, or would be."""
         files = None if case.files is None else [str(path) for path in case.files]
-        what = [
+        content = [
             preprocessing.model_dump(mode="json"),
             modality,
             _code(),
@@ -95,7 +95,7 @@ class StoredInputs:
             case.center_mm,
             case.part,
         ]
-        name = sha256_json(what)
+        name = sha256_json(content)
         return self.config.folder / name[:2] / f"{name[2:]}{_SUFFIX}"
 
     def find(self, case: Case, place: Path) -> ModelInput | None:
@@ -105,35 +105,35 @@ class StoredInputs:
         except (OSError, ValueError, KeyError):
             return None
         now = look(case)
-        found = _input(facts, voxels)
+        stored = _input(facts, voxels)
         if now is None:
             return None
         if now != facts["look"]:
-            return self.keep(found, place, now, case) if _same_bytes(case, facts) else None
+            return self.keep(stored, place, now, case) if _same_bytes(case, facts) else None
         with suppress(OSError):  # evicted meanwhile; what is mapped stays
             os.utime(place)
         with self._lock:
             self.used.add(place)
-        return found
+        return stored
 
-    def keep(self, found: ModelInput, place: Path, before: FileStamps, case: Case) -> ModelInput:
+    def keep(self, model_input: ModelInput, place: Path, before: FileStamps, case: Case) -> ModelInput:
         """Store an input and give it back mapped; as it is, when there is no room or the scan changed meanwhile."""
         facts = {
-            "measures": found.measures,
-            "scan": asdict(found.scan),
-            "warnings": [asdict(warning) for warning in found.warnings],
-            "size": found.voxels.shape,
+            "measures": model_input.measures,
+            "scan": asdict(model_input.scan),
+            "warnings": [asdict(warning) for warning in model_input.warnings],
+            "size": model_input.voxels.shape,
             "look": before,
         }
-        text, voxels = json.dumps(facts).encode(), found.voxels.tobytes()
+        text, voxels = json.dumps(facts).encode(), model_input.voxels.tobytes()
         footer = _FOOTER.pack(_MARK, isal_zlib.crc32(text, isal_zlib.crc32(voxels)), len(text))
         if look(case) != before or not self.write(place, voxels + text + footer):
-            return found
+            return model_input
         try:
             return _input(*_read(place))
         except (OSError, ValueError):
             self.refused += 1
-            return found
+            return model_input
 
     def write(self, place: Path, content: bytes) -> bool:
         """Write an entry, whole or not at all; False when there is no room for it."""
@@ -180,7 +180,7 @@ def look(case: Case) -> FileStamps | None:
         stats = [path.stat() for path in source_files(case)]
     except (OSError, ValueError):
         return None
-    return None if not stats else [[each.st_size, each.st_mtime_ns, each.st_ctime_ns, each.st_ino] for each in stats]
+    return None if not stats else [[stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino] for stat in stats]
 
 
 def _same_bytes(case: Case, facts: dict[str, Any]) -> bool:
@@ -227,7 +227,7 @@ def _input(facts: dict[str, Any], voxels: FloatArray) -> ModelInput:
     scan = facts["scan"]
     return ModelInput(
         voxels=voxels,
-        warnings=tuple(Warning(Code[each["code"]], each["detail"]) for each in facts["warnings"]),
+        warnings=tuple(Warning(Code[warning["code"]], warning["detail"]) for warning in facts["warnings"]),
         measures=facts["measures"],
         scan=ScanFacts(
             digest=scan["digest"],

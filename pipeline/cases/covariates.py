@@ -50,8 +50,8 @@ def _number(case: Case, name: str, scale: Scale) -> float:
     except ValueError:
         value = math.nan
     if not abs(value) <= _LARGEST or (scale == "log" and value <= 0):
-        found = (
+        fault = (
             f"is {text!r}, expected {expected}; correct it" if text else f"is blank, expected {expected}; fill it in"
         )
-        raise CaseError(Code.E_OUT_OF_ENVELOPE, case.path, f"column {name!r} {found}")
+        raise CaseError(Code.E_OUT_OF_ENVELOPE, case.path, f"column {name!r} {fault}")
     return value

@@ -43,11 +43,11 @@ def require_findings(manifest: Manifest, findings: Sequence[str]) -> None:
     """
     for name in findings[1:]:
         if name not in manifest.columns:
-            found = ", ".join(manifest.columns) or "none"
+            extra_columns = ", ".join(manifest.columns) or "none"
             raise TableError(
                 Code.E_LABEL_COLUMNS,
                 manifest.path,
-                f"has no column {name!r}, which is one of the findings (extra columns: {found}); "
+                f"has no column {name!r}, which is one of the findings (extra columns: {extra_columns}); "
                 "add it, blank where it is unknown",
             )
         for case in manifest.cases:
@@ -102,12 +102,12 @@ def require_both_values(
 
 def partly_labelled(cases: Sequence[Case], findings: Sequence[str]) -> list[Case]:
     """Cases without a label that have another finding, and so may train: named patient, split blank or ``train``."""
-    found = []
+    partly = []
     for case in cases:
         may_train = case.label is None and case.patient_id is not None and case.split in (None, "train")
         if may_train and any(case.extra[name].strip() for name in findings[1:]):
-            found.append(case)
-    return found
+            partly.append(case)
+    return partly
 
 
 def training_alone(cases: Sequence[Case], findings: Sequence[str], split_of: Mapping[str, str]) -> list[Case]:

@@ -27,9 +27,9 @@ def spelt_apart(ids: Iterable[str]) -> list[tuple[str, str]]:
     first: dict[str, str] = {}
     pairs = []
     for text in dict.fromkeys(ids):
-        other = first.setdefault(plain_id(text), text)
-        if other != text:
-            pairs.append((other, text))
+        earlier = first.setdefault(plain_id(text), text)
+        if earlier != text:
+            pairs.append((earlier, text))
     return pairs
 
 

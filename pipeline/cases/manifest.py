@@ -98,8 +98,8 @@ def _near_image(table: Table) -> str:
     near = [name for key, name in names.items() if key in _IMAGE_NAMES] or [
         names[key] for key in get_close_matches("image", names, n=1)
     ]
-    found = f"found {', '.join(map(repr, table.header))}"
-    return f"{found}; did you mean {near[0]!r}?" if near else found
+    columns = f"found {', '.join(map(repr, table.header))}"
+    return f"{columns}; did you mean {near[0]!r}?" if near else columns
 
 
 def _label_values(table: Table, words: LabelWords) -> tuple[dict[str, int | None], str | None]:
@@ -168,8 +168,8 @@ def _require_one_spelling(manifest: Manifest, path: Path, ids: set[str]) -> None
 
 def _distinct(table: Table) -> tuple[list[tuple[int, dict[str, str]]], int]:
     """Records with their row numbers (the header is row 1), and how many repeated an earlier one exactly."""
-    kept: dict[tuple[str, ...], int] = {}
+    distinct: dict[tuple[str, ...], int] = {}
     for row, number in zip(table.rows, table.row_numbers, strict=True):
-        kept.setdefault(row, number)
-    records = [(number, dict(zip(table.header, row, strict=True))) for row, number in kept.items()]
+        distinct.setdefault(row, number)
+    records = [(number, dict(zip(table.header, row, strict=True))) for row, number in distinct.items()]
     return records, len(table.rows) - len(records)

@@ -107,8 +107,8 @@ def plan_training(
         folds = None if splits or rarer >= FOLDS_BELOW else max(min(FOLDS, rarer), 2)
     if members == "auto":
         # Folds are a model of several networks already, and spend no case on calibration either.
-        one = bool(folds) or (rarer >= MEMBERS_BELOW and (not splits or {"validation", "calibration"} <= {*splits}))
-        members = 1 if one else MEMBERS
+        single = bool(folds) or (rarer >= MEMBERS_BELOW and (not splits or {"validation", "calibration"} <= {*splits}))
+        members = 1 if single else MEMBERS
     return Plan(folds, members)
 
 
@@ -154,8 +154,8 @@ def auroc_half_width(auroc: float, malignant: int, benign: int) -> float:
 
     Source: Hanley and McNeil, 1982.
     """
-    one, two = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
-    variance = (auroc * (1 - auroc) + (malignant - 1) * (one - auroc**2) + (benign - 1) * (two - auroc**2)) / (
+    q1, q2 = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
+    variance = (auroc * (1 - auroc) + (malignant - 1) * (q1 - auroc**2) + (benign - 1) * (q2 - auroc**2)) / (
         malignant * benign
     )
     return 1.96 * math.sqrt(variance)

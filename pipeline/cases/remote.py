@@ -133,11 +133,11 @@ def remote_look(url: str) -> str | None:
             path, _ = split_part(path, system.exists)
             if _is_folder(system, path):
                 return str([(item["name"], item["size"]) for item in system.ls(path, detail=True)])
-            found = system.info(path)
+            info = system.info(path)
     except (OSError, ValueError, UnfinishedError):
         return None
-    seen = [found.get(name) for name in ("ETag", "size", "LastModified", "mtime")]
-    return str(seen if "Last-Modified" not in found else [*seen, found["Last-Modified"]])
+    stamps = [info.get(name) for name in ("ETag", "size", "LastModified", "mtime")]
+    return str(stamps if "Last-Modified" not in info else [*stamps, info["Last-Modified"]])
 
 
 def _is_folder(system: Any, path: str) -> bool:

@@ -30,7 +30,7 @@ def input_signature(case: Case, covariates: Collection[str] = ()) -> str:
 
 def _look(path: Path) -> list[int] | None:
     try:
-        found = path.stat()
+        stat = path.stat()
     except (OSError, ValueError):
         return None
-    return [found.st_size, found.st_mtime_ns]
+    return [stat.st_size, stat.st_mtime_ns]

@@ -19,10 +19,10 @@ def source_files(case: Case) -> list[Path]:
     try:
         if not case.path.is_dir():
             return [case.path, *side_files(case.path)]
-        found = [Path(parent) / name for parent, _, names in os.walk(case.path, onerror=_raise) for name in names]
+        files = [Path(parent) / name for parent, _, names in os.walk(case.path, onerror=_raise) for name in names]
     except (OSError, ValueError):
         return []
-    return sorted(found)
+    return sorted(files)
 
 
 def _raise(error: OSError) -> None:

@@ -95,9 +95,9 @@ def table_faults(
     yield from split_faults(path, labelled)
     classes = {case.label for case in labelled}
     if "label" in header and len(classes) < 2 and not word_fault:
-        found = f"only label {classes.pop()}" if classes else "no label"
+        labels = f"only label {classes.pop()}" if classes else "no label"
         yield TableError(
-            Code.E_ONE_CLASS, path, f"{found} in {len(cases)} rows; training and evaluation need both classes"
+            Code.E_ONE_CLASS, path, f"{labels} in {len(cases)} rows; training and evaluation need both classes"
         )
 
 
@@ -122,7 +122,7 @@ def patient_faults(path: Path, cases: Sequence[Case]) -> Iterable[TableError]:
         )
     apart = spelt_apart(ids)
     if apart:
-        pairs = [f"{one!r} and {other!r}" for one, other in apart]
+        pairs = [f"{first!r} and {second!r}" for first, second in apart]
         yield TableError(
             Code.E_PATIENT_LEAK,
             path,
@@ -191,8 +191,8 @@ def split_faults(path: Path, cases: Sequence[Case]) -> Iterable[TableError]:
         )
 
 
-def _count(number: int, one: str, several: str) -> str:
-    return f"{number} {one if number == 1 else several}"
+def _count(number: int, singular: str, plural: str) -> str:
+    return f"{number} {singular if number == 1 else plural}"
 
 
 def _examples(values: Sequence[str]) -> str:

@@ -103,28 +103,28 @@ def evaluate_details(
     results["refer zone"] = lambda: _refer(judged, operating_point, calibration, refer_zone)
     if all_seeds is not None:
         results["spread over seeds"] = lambda: spread_over_seeds(all_seeds)
-    found, missing = _attempt(results)
+    computed, missing = _attempt(results)
     return Details(
         subgroups=evaluate_subgroups(judged, names, bands=bands, **settings),
-        certainty=found.get("label certainty", ()),
-        patient=found.get("patient level"),
-        refer=found.get("refer zone"),
-        seeds=found.get("spread over seeds", ()),
+        certainty=computed.get("label certainty", ()),
+        patient=computed.get("patient level"),
+        refer=computed.get("refer zone"),
+        seeds=computed.get("spread over seeds", ()),
         missing=missing,
         gaps=subgroup_gaps(judged, names, operating_point=operating_point, bands=bands),
-        readers=found.get("readers"),
+        readers=computed.get("readers"),
     )
 
 
 def _attempt(results: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, Any], dict[str, str]]:
     """Each result under its name, and the reasons why others could not be computed."""
-    found, missing = {}, {}
+    computed, missing = {}, {}
     for name, compute in results.items():
         try:
-            found[name] = compute()
+            computed[name] = compute()
         except (UndefinedMetricError, CalibrationError, UsageError) as error:
             missing[name] = str(error)
-    return found, missing
+    return computed, missing
 
 
 def _refer(

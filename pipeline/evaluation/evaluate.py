@@ -121,15 +121,15 @@ def _probabilities(labelled: Predictions, calibrator: Calibrator | None) -> Floa
     if calibrator is None:
         return labelled.probabilities
     applied = calibrator.apply(labelled.logits)
-    given = labelled.frame["probability"].to_numpy(dtype=np.float64)
-    known = ~np.isnan(given)
-    if known.any() and float(np.abs(given - applied)[known].max()) > _AGREEMENT:
-        gap = float(np.abs(given - applied)[known].max())
+    recorded = labelled.frame["probability"].to_numpy(dtype=np.float64)
+    known = ~np.isnan(recorded)
+    if known.any() and float(np.abs(recorded - applied)[known].max()) > _AGREEMENT:
+        gap = float(np.abs(recorded - applied)[known].max())
         raise UsageError(
             f"predictions: probabilities differ from the calibrator's by up to {gap:.2g}; expected at most "
             f"{_AGREEMENT:g}; judge the probabilities of this model, or leave the calibrator out"
         )
-    return np.where(known, given, applied)
+    return np.where(known, recorded, applied)
 
 
 def _statistics(

@@ -76,8 +76,8 @@ def log_loss(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
 
 def case_log_losses(labels: IntArray, probabilities: FloatArray) -> FloatArray:
     """Negative log likelihood of each case in nats, shape (n,)."""
-    kept = np.clip(probabilities, EDGE, 1.0 - EDGE)
-    return np.asarray(-np.where(labels == 1, np.log(kept), np.log1p(-kept)))
+    clipped = np.clip(probabilities, EDGE, 1.0 - EDGE)
+    return np.asarray(-np.where(labels == 1, np.log(clipped), np.log1p(-clipped)))
 
 
 def calibration_slope(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:

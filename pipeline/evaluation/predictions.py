@@ -262,8 +262,8 @@ def _fold_column(values: pd.Series, name: str, source: str) -> FloatArray:
         numbers = pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{source}: {name}: {error}; expected numbers; write the file again") from None
-    given = numbers[~np.isnan(numbers)]
-    wrong = given[(given < 0.0) | (given > 1.0)]
+    present = numbers[~np.isnan(numbers)]
+    wrong = present[(present < 0.0) | (present > 1.0)]
     if wrong.size:
         raise UsageError(f"{source}: {name}: {wrong[0]:g} is outside [0, 1]; write the file again")
     return numbers
@@ -278,9 +278,9 @@ def _check_rows(frame: pd.DataFrame, source: str) -> None:
             "expected finite numbers; look at the training"
         )
     probability = frame["probability"].to_numpy()
-    given = np.isnan(probability) | ((probability >= 0.0) & (probability <= 1.0))
-    if not given.all():
-        row = int(np.argmin(given))
+    valid = np.isnan(probability) | ((probability >= 0.0) & (probability <= 1.0))
+    if not valid.all():
+        row = int(np.argmin(valid))
         raise UsageError(
             f"{source}: probability: {probability[row]} of case {frame['case_id'][row]} is outside [0, 1]; "
             "put calibrated probabilities there and logits under 'logit'"

@@ -135,13 +135,13 @@ def judge_subgroup(
 
 def _sayable(judged: Evaluation, patients: Mapping[str, int], too_few: str) -> Evaluation:
     """The evaluation without the statistics that so many patients of each class cannot give."""
-    kept = {
+    shown = {
         name: interval
         for name, interval in judged.intervals.items()
         if name in _OF_ANY_CLASS or patients.get(_OF_ONE_CLASS.get(name, ""), 0) >= FEWEST_PATIENTS
     }
-    left_out = {name: f"{name}: {too_few}" for name in judged.intervals if name not in kept}
-    return replace(judged, intervals=kept, undefined={**judged.undefined, **left_out})
+    left_out = {name: f"{name}: {too_few}" for name in judged.intervals if name not in shown}
+    return replace(judged, intervals=shown, undefined={**judged.undefined, **left_out})
 
 
 def too_few_patients(part: Predictions) -> str | None:

@@ -32,7 +32,7 @@ def store_faults() -> tuple[type[Exception], ...]:
     )
     loaded = (getattr(sys.modules.get(module), name, None) for module, name in buckets)  # artifacts may lie in S3
     known = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError)  # ImportError: no driver
-    return *known, *(each for each in loaded if each is not None)
+    return *known, *(error_class for error_class in loaded if error_class is not None)
 
 
 def store_reason(error: BaseException, *, otherwise: str = "") -> str:
@@ -53,9 +53,9 @@ def store_reason(error: BaseException, *, otherwise: str = "") -> str:
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """What led to an error, the nearest first."""
-    seen = [error]
-    while (cause := _cause(seen[-1])) is not None and cause not in seen:
-        seen.append(cause)
+    causes = [error]
+    while (cause := _cause(causes[-1])) is not None and cause not in causes:
+        causes.append(cause)
         yield cause
 
 
@@ -64,7 +64,9 @@ def _cause(error: BaseException) -> BaseException | None:
     original = getattr(error, "orig", None) or error.__cause__
     if isinstance(original, BaseException):
         return original
-    network = (type(each).__module__.startswith(("requests.", "urllib3.")) for each in (error, error.__context__))
+    network = (
+        type(candidate).__module__.startswith(("requests.", "urllib3.")) for candidate in (error, error.__context__)
+    )
     return error.__context__ if any(network) else None
 
 

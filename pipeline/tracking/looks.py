@@ -39,13 +39,15 @@ class LookedAt(Section):
     def of(cls, patients: Iterable[str], images: Iterable[str]) -> LookedAt:
         """Hash ids of patients, in whatever spelling, and digests of images."""
         salt = secrets.token_hex(16)
-        hashed = [tuple(sorted({hash_id(salt, each) for each in ids})) for ids in (patients, images)]
+        hashed = [
+            tuple(sorted({hash_id(salt, patient_or_image) for patient_or_image in ids})) for ids in (patients, images)
+        ]
         return cls(salt=salt, patients=hashed[0], images=hashed[1])
 
     def shared(self, ids: Iterable[str]) -> set[str]:
         """Those of the ids of patients, or digests of images, that the look was at."""
         known = {*self.patients, *self.images}
-        return {each for each in ids if hash_id(self.salt, each) in known}
+        return {patient_or_image for patient_or_image in ids if hash_id(self.salt, patient_or_image) in known}
 
 
 @dataclass(frozen=True)

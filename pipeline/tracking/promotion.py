@@ -60,16 +60,16 @@ def find_version(store: Store, model: str) -> RegisteredVersion:
     name = parts["name"]
     try:
         if parts["alias"]:
-            found = store.client.get_model_version_by_alias(name, parts["alias"])
+            registered = store.client.get_model_version_by_alias(name, parts["alias"])
         else:
-            found = store.client.get_model_version(name, parts["version"])
+            registered = store.client.get_model_version(name, parts["version"])
     except store_faults() as error:
         if parts["alias"] == CHAMPION and _has_versions(store, name):
             raise ModelError(f"{model}: {no_champion(name)}") from None
         raise ModelError(
             f"{model}: no such version in {store.shown} ({store_reason(error)}); `malignancy ui` lists them"
         ) from None
-    return RegisteredVersion(name, str(found.version), str(found.run_id))
+    return RegisteredVersion(name, str(registered.version), str(registered.run_id))
 
 
 def _has_versions(store: Store, name: str) -> bool:

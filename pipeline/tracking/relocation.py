@@ -50,18 +50,18 @@ def _moves(database: sqlite3.Connection, folder: Path) -> Iterator[tuple[Path, P
     tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if not {table for table, _ in _COLUMNS} <= tables:
         return  # not migrated yet, so without artifacts of ours
-    seen: set[Path] = set()
+    moved: set[Path] = set()
     for number, location in database.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall():
         recorded = _local(location)
-        if recorded is None or any(recorded.is_relative_to(old) for old in seen):
+        if recorded is None or any(recorded.is_relative_to(old) for old in moved):
             continue
         if recorded.is_relative_to(folder) and recorded.is_dir():
             continue
-        here = _same_end(recorded, folder)
-        if here is None or _is_same(recorded, here) or not _holds(database, number, here):
+        present = _same_end(recorded, folder)
+        if present is None or _is_same(recorded, present) or not _holds(database, number, present):
             continue
-        old = recorded.parents[len(here.relative_to(folder).parts) - 1]
-        seen.add(old)
+        old = recorded.parents[len(present.relative_to(folder).parts) - 1]
+        moved.add(old)
         yield old, folder
 
 
@@ -79,8 +79,8 @@ def _same_end(recorded: Path, folder: Path) -> Path | None:
     return next((end for end in ends if end.is_dir()), None)
 
 
-def _is_same(one: Path, other: Path) -> bool:
-    return one.exists() and one.samefile(other)
+def _is_same(first: Path, second: Path) -> bool:
+    return first.exists() and first.samefile(second)
 
 
 def _holds(database: sqlite3.Connection, experiment: int, folder: Path) -> bool:

@@ -168,9 +168,9 @@ def _close(store: Store, spool: Spool, run_id: str, status: str) -> None:
         except store_faults() as error:
             reason = store_reason(error)
             spool.leave(status)
-    kept = f"wait in {spool.path}" if spool.is_whole else f"that fitted on the disk wait in {spool.path}"
+    waiting = f"wait in {spool.path}" if spool.is_whole else f"that fitted on the disk wait in {spool.path}"
     print(
-        f"tracking store {store.shown}: {reason}; the run's last measurements {kept} and are sent when the store is "
+        f"tracking store {store.shown}: {reason}; the run's last measurements {waiting} and are sent when the store is "
         "next opened",
         file=sys.stderr,
     )

@@ -146,7 +146,7 @@ class Spool:
         while not ending or batch:
             taken = _take(self._waiting, block=not batch)
             ending = ending or None in taken
-            batch += [each for each in taken if each is not None]
+            batch += [measurement for measurement in taken if measurement is not None]
             try:
                 if batch:
                     _send(self._store, self._run_id, batch[:_BATCH])
@@ -163,16 +163,16 @@ class Spool:
 
 def _take(waiting: queue.Queue[Measurement | None], *, block: bool) -> list[Measurement | None]:
     """Everything that waits; with ``block`` at least one."""
-    found = [waiting.get()] if block else []
+    measurements = [waiting.get()] if block else []
     while True:
         try:
-            found.append(waiting.get_nowait())
+            measurements.append(waiting.get_nowait())
         except queue.Empty:
-            return found
+            return measurements
 
 
 def _send(store: Store, run_id: str, measurements: Sequence[Measurement]) -> None:
-    store.client.log_batch(run_id, metrics=[each.to_metric() for each in measurements])
+    store.client.log_batch(run_id, metrics=[measurement.to_metric() for measurement in measurements])
 
 
 def leave_run(folder: Path, uri: str, run: FinishedRun) -> Path:
@@ -192,7 +192,7 @@ def leave_run(folder: Path, uri: str, run: FinishedRun) -> Path:
     records: list[Mapping[str, Any]] = [header]
     records += [{"metric": [name, float(value), run.ended_at, 0]} for name, value in run.metrics.items()]
     with atomic_write(path) as temporary:
-        temporary.write_text("".join(json.dumps(each) + "\n" for each in [*records, {"status": "FINISHED"}]))
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in [*records, {"status": "FINISHED"}]))
     return path
 
 
@@ -218,10 +218,10 @@ def _replay_file(path: Path, store: Store, experiment_id: Callable[[str], str]) 
             if not records or not _is_for(records[0], store):
                 return False  # just being made, or another store's
             run_id = records[0].get("run_id") or _make_run(path.stem, records[0], store, experiment_id)
-            left = [Measurement(*each["metric"]) for each in records if "metric" in each]
+            left = [Measurement(*record["metric"]) for record in records if "metric" in record]
             for start in range(0, len(left), _BATCH):
                 _send(store, run_id, left[start : start + _BATCH])
-            status = next((str(each["status"]) for each in records if "status" in each), "KILLED")
+            status = next((str(record["status"]) for record in records if "status" in record), "KILLED")
             if store.client.get_run(run_id).info.status == "RUNNING":
                 store.client.set_terminated(run_id, status, records[0].get("ended_at"))
             path.unlink()
@@ -241,8 +241,14 @@ def _is_for(header: Mapping[str, Any], store: Store) -> bool:
     uri = redact(str(header.get("uri")))
     if uri == store.shown:
         return True
-    here, there = sqlite_path(store.uri), sqlite_path(uri)
-    if here is None or there is None or here.name != there.name or there.exists() or "run_id" not in header:
+    present, recorded = sqlite_path(store.uri), sqlite_path(uri)
+    if (
+        present is None
+        or recorded is None
+        or present.name != recorded.name
+        or recorded.exists()
+        or "run_id" not in header
+    ):
         return False
     store.client.get_run(str(header["run_id"]))  # an id that no other store has
     return True

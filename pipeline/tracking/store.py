@@ -82,10 +82,10 @@ def open_store(config: Tracking) -> Store:
     # MLflow prints a traceback, with the values of the statement, of each fault that it also raises.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     uri = tracking_uri(config)
-    given = os.environ.get(_ENVIRONMENT)
+    environment_uri = os.environ.get(_ENVIRONMENT)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    if given is None:  # MLflow puts its URI there; left there, it would win over the next configuration
+    if environment_uri is None:  # MLflow puts its URI there; left there, it would win over the next configuration
         os.environ.pop(_ENVIRONMENT, None)
     try:
         with _migrating(sqlite_path(uri)), _quiet_and_brief():
@@ -106,17 +106,17 @@ def experiment_id(store: Store, config: Tracking) -> str:
     """
     from mlflow.exceptions import MlflowException
 
-    found = store.client.get_experiment_by_name(config.experiment)
-    if found:
-        return _living(found, store)
+    experiment = store.client.get_experiment_by_name(config.experiment)
+    if experiment:
+        return _living(experiment, store)
     location = None if store.uri.startswith("http") else (config.artifacts.absolute() / config.experiment).as_uri()
     try:
         return str(store.client.create_experiment(config.experiment, artifact_location=location))
     except MlflowException:
-        found = store.client.get_experiment_by_name(config.experiment)  # another process was first
-        if found is None:
+        experiment = store.client.get_experiment_by_name(config.experiment)  # another process was first
+        if experiment is None:
             raise
-        return _living(found, store)
+        return _living(experiment, store)
 
 
 def _living(experiment: Experiment, store: Store) -> str:

@@ -59,12 +59,12 @@ class Cohort:
 
     def of(self, split: str) -> list[Usable]:
         """The usable cases of one split."""
-        return [each for each in self.usable if each.split == split]
+        return [prepared for prepared in self.usable if prepared.split == split]
 
     def with_splits(self, names: Sequence[str]) -> Cohort:
         """The same cases, each usable one in another split."""
         pairs = zip(self.usable, names, strict=True)
-        return replace(self, usable=tuple(replace(each, split=name) for each, name in pairs))
+        return replace(self, usable=tuple(replace(prepared, split=name) for prepared, name in pairs))
 
     def training(self) -> list[Usable]:
         """What the weights are fitted on: the training split, and partly labelled cases of patients in no other split.
@@ -75,8 +75,8 @@ class Cohort:
 
     def training_alone(self) -> list[Usable]:
         """The partly labelled among them."""
-        held_out = {each.case.patient_id for each in self.usable if each.split != "train"}
-        return [each for each in self.partly if each.case.patient_id not in held_out]
+        held_out = {prepared.case.patient_id for prepared in self.usable if prepared.split != "train"}
+        return [prepared for prepared in self.partly if prepared.case.patient_id not in held_out]
 
     def refused(self, split_of: Mapping[str, str]) -> RefusedCases:
         """Labelled cases that would have been judged, had they been read.
@@ -96,8 +96,8 @@ class Cohort:
             codes[Code.W_DUPLICATE_ROW] = self.repeated_rows
         splits = {}
         training = self.training()
-        for name in dict.fromkeys(each.split for each in self.usable):
-            cases = [each.case for each in (training if name == "train" else self.of(name))]
+        for name in dict.fromkeys(prepared.split for prepared in self.usable):
+            cases = [prepared.case for prepared in (training if name == "train" else self.of(name))]
             splits[name] = SplitCounts(
                 cases=len(cases),
                 patients=len({case.patient_id for case in cases}),
@@ -114,7 +114,10 @@ class Cohort:
     def digest(self, manifest: Manifest) -> str:
         """Digest of the data as used: manifest bytes, and each case's label, split and image bytes."""
         cases = (*self.usable, *self.training_alone())
-        rows = [[each.case.case_id, each.case.label, each.split, each.input.scan.digest] for each in cases]
+        rows = [
+            [prepared.case.case_id, prepared.case.label, prepared.split, prepared.input.scan.digest]
+            for prepared in cases
+        ]
         return sha256_json([manifest.digest, sorted(rows)])
 
 
@@ -150,17 +153,17 @@ def prepare_cohort(manifest: Manifest, split_of: Mapping[str, str], config: Conf
         stored.report()
     _require_one_label_an_image(manifest, usable)
     return Cohort(
-        usable=tuple(each for each in usable if each.case.label is not None),
+        usable=tuple(prepared for prepared in usable if prepared.case.label is not None),
         rejected=tuple(rejected),
         unlabelled=len(manifest.cases) - len(wanted),
         repeated_rows=manifest.repeated_rows,
-        partly=tuple(each for each in usable if each.case.label is None),
+        partly=tuple(prepared for prepared in usable if prepared.case.label is None),
     )
 
 
 def _require_one_label_an_image(manifest: Manifest, usable: Sequence[Usable]) -> None:
     """Refuse contradictory labels of the same bytes, and name images that stand in several splits."""
-    findings = [Finding(replace(each.case, split=each.split), scan=each.input.scan) for each in usable]
+    findings = [Finding(replace(prepared.case, split=prepared.split), scan=prepared.input.scan) for prepared in usable]
     conflict = conflicting_labels(manifest.path, findings)
     if conflict:
         raise conflict
@@ -189,7 +192,7 @@ def require_classes_in_splits(
         else ""
     )
     for name in splits:
-        cases = [each.case for each in (cohort.training() if name == "train" else cohort.of(name))]
+        cases = [prepared.case for prepared in (cohort.training() if name == "train" else cohort.of(name))]
         require_both_values(finding_labels(cases, findings), findings, path=manifest.path, split=name, why=reason)
 
 
@@ -242,7 +245,9 @@ def auxiliary_targets(cases: Sequence[Case], config: Auxiliary) -> npt.NDArray[n
 def covariate_values(usable: Sequence[Usable], config: Config) -> npt.NDArray[np.float64]:
     """The configured covariates of cases, (N, K), in the columns' own units."""
     columns = list(config.data.covariates)
-    return np.array([covariates_of(each.input.measures, columns) for each in usable]).reshape(len(usable), len(columns))
+    return np.array([covariates_of(prepared.input.measures, columns) for prepared in usable]).reshape(
+        len(usable), len(columns)
+    )
 
 
 def extra_frame(cases: Sequence[Case], columns: Sequence[str]) -> pd.DataFrame:

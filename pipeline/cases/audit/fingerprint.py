@@ -67,29 +67,29 @@ class Fingerprint:
 def fingerprints(listed: Iterable[Listed]) -> Iterator[Fingerprint]:
     """Read each scan once, several at a time; in order of the scans' first cases."""
     scans: dict[object, list[Listed]] = defaultdict(list)
-    for each in listed:
-        scans[each.case.place, each.case.files].append(each)
+    for entry in listed:
+        scans[entry.case.place, entry.case.files].append(entry)
     with ThreadPoolExecutor(usable_cores()) as pool:
-        for found in pool.map(_of_scan, scans.values()):
-            yield from found
+        for of_scan in pool.map(_of_scan, scans.values()):
+            yield from of_scan
 
 
 def _of_scan(listed: Sequence[Listed]) -> list[Fingerprint]:
     """Of all cases of one scan."""
     case = listed[0].case
     try:
-        faults = [each.case.fault for each in listed if each.case.fault]
+        faults = [entry.case.fault for entry in listed if entry.case.fault]
         if faults:
             raise faults[0]
         path = case.path if listed[0].root is None else within_root(case.path, listed[0].root)
         image = read_image(path, limits=Limits(), files=case.files, part=case.part)
     except CaseError as error:
-        return [Fingerprint(each.case, each.group, error) for each in listed]
+        return [Fingerprint(entry.case, entry.group, error) for entry in listed]
     shape = " ".join(map(str, image.voxels.shape))
     voxels = sha256_bytes(shape.encode() + image.voxels.tobytes())
     return [
-        Fingerprint(each.case, each.group, None, image.digest, voxels, views_of(_region(image, each.case.center_mm)))
-        for each in listed
+        Fingerprint(entry.case, entry.group, None, image.digest, voxels, views_of(_region(image, entry.case.center_mm)))
+        for entry in listed
     ]
 
 

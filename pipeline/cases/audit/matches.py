@@ -64,13 +64,14 @@ def _both_labels(cases: Iterable[Fingerprint]) -> bool:
 def find_matches(cases: Sequence[Fingerprint]) -> list[Match]:
     """Everything that cases share, but for what is no fault: a patient's several cases, or lesions, in one split."""
     patients = [
-        Match("patient", tuple(group)) for group in _grouped(cases, lambda each: plain_id(each.case.patient_id or ""))
+        Match("patient", tuple(group))
+        for group in _grouped(cases, lambda fingerprint: plain_id(fingerprint.case.patient_id or ""))
     ]
     read = [case for case in cases if case.error is None]
-    files = [Match("file", tuple(group)) for group in _grouped(read, lambda each: each.digest)]
+    files = [Match("file", tuple(group)) for group in _grouped(read, lambda fingerprint: fingerprint.digest)]
     voxels = [
         Match("voxels", tuple(group))
-        for group in _grouped(read, lambda each: each.voxels)
+        for group in _grouped(read, lambda fingerprint: fingerprint.voxels)
         if len({case.digest for case in group}) > 1
     ]
     return [
@@ -107,7 +108,7 @@ def _similar(cases: Sequence[Fingerprint]) -> list[Match]:
         if len(groups) < 2:
             continue
         for pair in similar_pairs(np.stack([group[0].views for group in groups if group[0].views is not None])):
-            one, other = groups[pair.first], groups[pair.second]
-            if one[0].voxels != other[0].voxels:
-                matches.append(Match("similar", (*one, *other), pair.similarity, pair.mirrored))
+            first, second = groups[pair.first], groups[pair.second]
+            if first[0].voxels != second[0].voxels:
+                matches.append(Match("similar", (*first, *second), pair.similarity, pair.mirrored))
     return matches

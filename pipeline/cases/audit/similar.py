@@ -163,36 +163,38 @@ def _similarity(fine: Images, smooth: Images, shift: Shift) -> NDArray[np.float6
         shift: by which the other one is moved.
     """
     similarity = np.full(len(fine[0]), -1.0)
-    kept = np.flatnonzero(_correlation(*smooth, shift, (0, 0)).min(axis=1) >= _WORTH_A_STEP)
-    if kept.size:
-        near = _correlations(smooth[0][kept], smooth[1][kept], shift, reach=1)
-        kept = kept[near.max(axis=(0, 1)).min(axis=1) >= _WORTH_A_SEARCH]
-    if kept.size:
-        similarity[kept] = _peak(_correlations(fine[0][kept], fine[1][kept], shift, reach=_REACH)).min(axis=1)
+    promising = np.flatnonzero(_correlation(*smooth, shift, (0, 0)).min(axis=1) >= _WORTH_A_STEP)
+    if promising.size:
+        near = _correlations(smooth[0][promising], smooth[1][promising], shift, reach=1)
+        promising = promising[near.max(axis=(0, 1)).min(axis=1) >= _WORTH_A_SEARCH]
+    if promising.size:
+        similarity[promising] = _peak(_correlations(fine[0][promising], fine[1][promising], shift, reach=_REACH)).min(
+            axis=1
+        )
     return similarity
 
 
-def _correlations(one: FloatArray, other: FloatArray, shift: Shift, *, reach: int) -> NDArray[np.float64]:
+def _correlations(first: FloatArray, second: FloatArray, shift: Shift, *, reach: int) -> NDArray[np.float64]:
     """At every place so many pixels around a shift, in rows and columns of each view: (rows, columns, B, views)."""
     places = range(-reach, reach + 1)
-    return np.array([[_correlation(one, other, shift, (row, column)) for column in places] for row in places], float)
+    return np.array([[_correlation(first, second, shift, (row, column)) for column in places] for row in places], float)
 
 
-def _correlation(one: FloatArray, other: FloatArray, shift: Shift, aside: tuple[int, int]) -> FloatArray:
+def _correlation(images: FloatArray, others: FloatArray, shift: Shift, aside: tuple[int, int]) -> FloatArray:
     """Of the middle of one image's views with as much of the other's: (B, views).
 
     Args:
-        one: (B, views, 32, 32).
-        other: of the same shape.
+        images: (B, views, 32, 32).
+        others: of the same shape.
         shift: by which the other is moved.
         aside: rows and columns by which each of its views is moved further.
     """
-    correlation = np.empty(one.shape[:2], np.float32)
+    correlation = np.empty(images.shape[:2], np.float32)
     inner = slice(_MARGIN, SIZE - _MARGIN)
-    for view, (row, column) in enumerate(_AXES[: one.shape[1]]):
-        first = _standardised(one[:, view, inner, inner])
+    for view, (row, column) in enumerate(_AXES[: images.shape[1]]):
+        first = _standardised(images[:, view, inner, inner])
         rows, columns = shift[row] + aside[0], shift[column] + aside[1]
-        moved = other[:, view, _MARGIN - rows : SIZE - _MARGIN - rows, _MARGIN - columns : SIZE - _MARGIN - columns]
+        moved = others[:, view, _MARGIN - rows : SIZE - _MARGIN - rows, _MARGIN - columns : SIZE - _MARGIN - columns]
         correlation[:, view] = np.einsum("bp,bp->b", first, _standardised(moved))
     return correlation
 
@@ -206,17 +208,19 @@ def _standardised(images: FloatArray) -> FloatArray:
     return standardised
 
 
-def _peak(found: NDArray[np.float64]) -> NDArray[np.float64]:
+def _peak(correlations: NDArray[np.float64]) -> NDArray[np.float64]:
     """Height of the highest peak of (rows, columns, …), between pixels by a parabola along each axis; at most 1."""
-    side = len(found)
-    rest = np.indices(found.shape[2:])
-    at = found.reshape(side * side, *found.shape[2:]).argmax(axis=0)
-    row, column = at // side, at % side
-    highest = found[(row, column, *rest)]
+    side = len(correlations)
+    rest = np.indices(correlations.shape[2:])
+    highest_place = correlations.reshape(side * side, *correlations.shape[2:]).argmax(axis=0)
+    row, column = highest_place // side, highest_place % side
+    highest = correlations[(row, column, *rest)]
     height = highest.copy()
     for down, right in ((1, 0), (0, 1)):
         inside = (row >= down) & (row < side - down) & (column >= right) & (column < side - right)
-        before, after = (found[((row + sign * down) % side, (column + sign * right) % side, *rest)] for sign in (-1, 1))
+        before, after = (
+            correlations[((row + sign * down) % side, (column + sign * right) % side, *rest)] for sign in (-1, 1)
+        )
         curvature = 2 * highest - before - after
         gain = (after - before) ** 2 / (8 * np.maximum(curvature, _CONSTANT))
         height += np.where(inside & (curvature > _CONSTANT), gain, 0.0)

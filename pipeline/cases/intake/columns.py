@@ -150,10 +150,10 @@ def _case_column(table: Table, scans: Sequence[ScanNames], given: str | None) ->
             "DICOM headers; correct the cells, or name the column: --id COLUMN"
         )
     if best[1].doubt:
-        number, one, other = best[1].doubt
+        number, first, second = best[1].doubt
         raise UsageError(
             f"{table.path}: column {best[0]!r} holds numbers that stand at several places of the names: {number} could "
-            f"be {scans[one].image!r} or {scans[other].image!r}; add a column with the files' names, and name it: "
+            f"be {scans[first].image!r} or {scans[second].image!r}; add a column with the files' names, and name it: "
             "--image COLUMN"
         )
     return best

@@ -62,7 +62,7 @@ def _kind(scan: SurveyedScan) -> str:
 def _require_one_bids_suffix(scans: Sequence[SurveyedScan]) -> None:
     """Refuse a BIDS dataset of several sequences: they would be cases side by side, and classes may differ in them."""
     suffixes = Counter(
-        found[1] for scan in scans if (found := _BIDS_SUFFIX.fullmatch(PurePosixPath(scan.image).name.split(".")[0]))
+        match[1] for scan in scans if (match := _BIDS_SUFFIX.fullmatch(PurePosixPath(scan.image).name.split(".")[0]))
     )
     if len(suffixes) > 1:
         commonest = suffixes.most_common(1)[0][0]

@@ -92,8 +92,8 @@ def folders_that_could_mean_classes(images: Sequence[str]) -> dict[str, int]:
 def _require_given(images: Sequence[str], words: LabelWords) -> None:
     """Refuse a word of the user's that is no folder's name."""
     names = {name for image in images for name in _folders(image)}
-    for option, given in (("--positive", words.positive), ("--negative", words.negative)):
-        for word in given:
+    for option, label_words in (("--positive", words.positive), ("--negative", words.negative)):
+        for word in label_words:
             if not any(_is(name, {plain(word)}) for name in names):
                 near = get_close_matches(plain(word), {plain(name): name for name in names}, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -130,7 +130,10 @@ def _best_part(ids: Sequence[str], name: str, by_part: Sequence[tuple[_Way, Join
     if all(_number_key(text).isdecimal() for text in ids if text.strip()):
         for _, join in meant:
             both = zip(best.scans_of, join.scans_of, strict=True)
-            row = next((row for row, (one, two) in enumerate(both) if one and two and not set(one) & set(two)), None)
+            row = next(
+                (row for row, (first, second) in enumerate(both) if first and second and not set(first) & set(second)),
+                None,
+            )
             if row is not None:
                 return replace(best, doubt=(ids[row], best.scans_of[row][0], join.scans_of[row][0]))
     return best

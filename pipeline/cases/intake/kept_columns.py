@@ -20,7 +20,7 @@ def kept_columns(table: Table, columns: Columns, keep: Sequence[str]) -> tuple[d
     """Columns that are copied and what they are called in the manifest; and those that are not."""
     used = {columns.case, columns.patient, columns.label, columns.system, columns.split, columns.side}
     used |= set(columns.center or ())
-    kept: dict[str, str] = {}
+    new_names: dict[str, str] = {}
     dropped = []
     for name in table.header:
         if name in used or name == "case_id":
@@ -30,8 +30,8 @@ def kept_columns(table: Table, columns: Columns, keep: Sequence[str]) -> tuple[d
             dropped.append(name)
         elif cells:
             own = f"{name} of the table" if name in RESERVED_COLUMNS else name
-            kept[name] = "diameter_mm" if name == columns.diameter else own
-    return kept, dropped
+            new_names[name] = "diameter_mm" if name == columns.diameter else own
+    return new_names, dropped
 
 
 def _may_name_a_person(name: str, cells: Sequence[str]) -> bool:

@@ -48,8 +48,8 @@ def one_of_each_study(
     scans: Sequence[SurveyedScan], match: LesionMatch
 ) -> tuple[list[SurveyedScan], Lesions, list[LeftOut]]:
     """Scans that become cases, their lesions, and the series that do not (`choose_series`)."""
-    kept, left_out = choose_series(scans, [int(place) for place in match.lesions])
-    return kept, {id(scans[int(place)]): lesions for place, lesions in match.lesions.items()}, left_out
+    chosen, left_out = choose_series(scans, [int(place) for place in match.lesions])
+    return chosen, {id(scans[int(place)]): lesions for place, lesions in match.lesions.items()}, left_out
 
 
 def with_lesions(rows: Sequence[IntakeRow], lesions_of: Lesions) -> list[LocatedRow]:

@@ -27,8 +27,8 @@ def without_label_maps(scans: Sequence[SurveyedScan]) -> tuple[list[SurveyedScan
     maps = []
     for group in twins.values():
         if len(group) > 1:
-            found = [scan for scan in group if _is_label_map(scan)]
-            maps += found if len(found) < len(group) else []
+            group_maps = [scan for scan in group if _is_label_map(scan)]
+            maps += group_maps if len(group_maps) < len(group) else []
     return [scan for scan in scans if scan not in maps], maps
 
 

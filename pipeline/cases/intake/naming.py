@@ -116,7 +116,7 @@ def _looks_like_a_name(text: str) -> bool:
 
 def _spelt_alike(patients: Sequence[str]) -> tuple[list[str], int]:
     """Each id in the first spelling of those that are one, and how many others there were."""
-    others = {other: first for first, other in spelt_apart(patients)}
+    others = {spelling: first for first, spelling in spelt_apart(patients)}
     return [others.get(patient, patient) for patient in patients], len(others)
 
 
@@ -142,23 +142,23 @@ def _names_a_person(case_id: str | None, scan: SurveyedScan) -> bool:
 
 def _case_ids(located: Sequence[LocatedRow]) -> list[str]:
     """The table's ids where each is one case's alone, else paths; with a number where an image has several lesions."""
-    given = Counter(entry.row.case_id for entry in located)
+    rows_of = Counter(entry.row.case_id for entry in located)
     of_scans = defaultdict(set)
     for entry in located:
         of_scans[entry.row.case_id].add(id(entry.row.scan))
     per_image = Counter(entry.row.scan.image for entry in located)
-    seen: Counter[str] = Counter()
+    numbered: Counter[str] = Counter()
     ids = []
     for entry in located:
         own = entry.row.case_id
-        if own and given[own] == 1:
+        if own and rows_of[own] == 1:
             ids.append(own)
         elif own and len(of_scans[own]) == 1 and entry.lesion:
             ids.append(f"{own}{entry.lesion}")
         else:
             image = entry.row.scan.image
-            seen[image] += 1
-            ids.append(f"{image}#{seen[image]}" if per_image[image] > 1 else image)
+            numbered[image] += 1
+            ids.append(f"{image}#{numbered[image]}" if per_image[image] > 1 else image)
     return ids if len(set(ids)) == len(ids) else [f"{number:05d}" for number in range(1, len(ids) + 1)]
 
 

@@ -106,7 +106,7 @@ def rows_from_table(
         UsageError: when the words of the label column have no meaning yet, or a centre has no coordinate system.
     """
     meaning = _meaning(table, columns, words)
-    kept, dropped = kept_columns(table, columns, keep)
+    new_names, dropped = kept_columns(table, columns, keep)
     records_of_scan: dict[int, list[Mapping[str, str]]] = defaultdict(list)
     for record, scan_numbers in zip(table.records(), columns.join.scans_of, strict=True):
         for scan_number in scan_numbers:
@@ -117,7 +117,7 @@ def rows_from_table(
     unplaced = 0
     for scan_number, scan in enumerate(scans):
         scan_rows = [
-            _row(scan, record, columns, meaning, kept)
+            _row(scan, record, columns, meaning, new_names)
             for record in records_of_scan[scan_number]
             if _is_of_side(scan, record, columns)
         ]
@@ -192,13 +192,13 @@ def _row(
     record: Mapping[str, str],
     columns: Columns,
     meaning: Mapping[str, int | None],
-    kept: Mapping[str, str],
+    new_names: Mapping[str, str],
 ) -> IntakeRow:
     def cell(name: str | None) -> str:
         return record[name].strip() if name else ""
 
     split = SPLIT_FOLDERS.get(plain(cell(columns.split)))
-    extra = {new: record[old].strip() for old, new in kept.items()}
+    extra = {new: record[old].strip() for old, new in new_names.items()}
     if columns.diameter and extra.get("diameter_mm") and diameter_unit_mm(columns.diameter) != 1:
         extra["diameter_mm"] = f"{float(extra['diameter_mm']) * diameter_unit_mm(columns.diameter):g}"
     return IntakeRow(

@@ -71,13 +71,13 @@ def without_copies(scans: Sequence[SurveyedScan]) -> tuple[list[SurveyedScan], l
     alike: dict[str, list[SurveyedScan]] = defaultdict(list)
     for place, scan in enumerate(scans):
         alike[scan.digest() if sizes[scan.bytes, scan.shape] > 1 else str(place)].append(scan)
-    kept: dict[int, SurveyedScan] = {}
+    originals: dict[int, SurveyedScan] = {}
     left_out = []
     for group in alike.values():
         first, *copies = sorted(group, key=lambda scan: (len(scan.image), scan.image))
-        kept[id(first)] = replace(first, copies=tuple(scan.image for scan in copies))
+        originals[id(first)] = replace(first, copies=tuple(scan.image for scan in copies))
         left_out += [LeftOut(scan, f"an exact copy of {first.image}") for scan in copies]
-    return [kept[id(scan)] for scan in scans if id(scan) in kept], left_out
+    return [originals[id(scan)] for scan in scans if id(scan) in originals], left_out
 
 
 def _kind(scan: SurveyedScan) -> str:
@@ -93,17 +93,17 @@ def _rank(scan: SurveyedScan, kinds: Counter[str]) -> tuple[int, float, int, str
 
 def _difference(best: SurveyedScan, scan: SurveyedScan) -> str:
     if _kind(best) != _kind(scan):
-        what = "another kernel" if scan.modality == "CT" else "another kind of series"
+        difference = "another kernel" if scan.modality == "CT" else "another kind of series"
     elif scan.slice_spacing_mm != best.slice_spacing_mm:
-        what = "thicker slices"
+        difference = "thicker slices"
     else:
-        what = "a repetition"
-    return f"{what} of the study of {best.image}"
+        difference = "a repetition"
+    return f"{difference} of the study of {best.image}"
 
 
-def _overlap(one: SurveyedScan, other: SurveyedScan) -> float:
+def _overlap(first: SurveyedScan, second: SurveyedScan) -> float:
     """Share of the smaller of two boxes in world mm that lies in the other."""
-    (low_a, high_a), (low_b, high_b) = one.box_mm, other.box_mm
+    (low_a, high_a), (low_b, high_b) = first.box_mm, second.box_mm
     common = np.prod(np.clip(np.minimum(high_a, high_b) - np.maximum(low_a, low_b), 0, None))
     smaller = min(np.prod(high_a - low_a), np.prod(high_b - low_b))
     return float(common / smaller) if smaller > 0 else 0.0

@@ -82,9 +82,9 @@ def prepare_for(
     widths = [diameter for diameter in diameters if diameter is not None]
     size, spacing = _lesion_grid(scans, widths) if lesions else _image_grid(scans, dimensions)
     sample = _sample(scans, centers if lesions else [None] * len(scans), size[0] * spacing[0] if spacing else 0.0)
-    found, why = (modality, "as given") if modality else _modality(scans, sample, folder)
-    lower, upper = _window(sample) if found == "CT" else (None, None)
-    return Preparation(dimensions, "lesion" if lesions else "image", found, why, size, spacing, lower, upper)
+    settled, why = (modality, "as given") if modality else _modality(scans, sample, folder)
+    lower, upper = _window(sample) if settled == "CT" else (None, None)
+    return Preparation(dimensions, "lesion" if lesions else "image", settled, why, size, spacing, lower, upper)
 
 
 def _lesion_grid(

@@ -165,18 +165,18 @@ class _Matching:
         known[key] = replace(refused, name=refused.name if earlier in (None, refused) else "")
 
     def _add(self, case_id: str, lesion: Lesion) -> None:
-        for place, other in enumerate(self._lesions[case_id]):
-            apart = float(np.linalg.norm(np.subtract(lesion.center_mm, other.center_mm)))
-            same_file = other.source == lesion.source
+        for place, earlier in enumerate(self._lesions[case_id]):
+            apart = float(np.linalg.norm(np.subtract(lesion.center_mm, earlier.center_mm)))
+            same_file = earlier.source == lesion.source
             repeated_row = same_file and lesion.format in _TABLES and apart == 0
             if repeated_row or (not same_file and apart <= _SAME_MM):
                 self._repeated += 1
-                if other.diameter_mm is None:
-                    self._lesions[case_id][place] = replace(other, diameter_mm=lesion.diameter_mm)
+                if earlier.diameter_mm is None:
+                    self._lesions[case_id][place] = replace(earlier, diameter_mm=lesion.diameter_mm)
                 return
-            reach = max(lesion.diameter_mm or 0.0, other.diameter_mm or 0.0) / 2
+            reach = max(lesion.diameter_mm or 0.0, earlier.diameter_mm or 0.0) / 2
             if not same_file and apart < reach:
-                files = f"{other.source.name} and {lesion.source.name}"
+                files = f"{earlier.source.name} and {lesion.source.name}"
                 line = f"case {case_id!r}: lesions of {files} lie {apart:.2g} mm apart and count as two"
                 self._near.append(f"{line}; if they are one, give only one of the files")
         self._lesions[case_id].append(lesion)

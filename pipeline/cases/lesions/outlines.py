@@ -60,17 +60,17 @@ def _mark_outline(points: Points, on_outline: Pixels) -> None:
     starts, ends = points, np.roll(points, -1, axis=0)
     run = ends - starts
     for along in (0, 1):
-        other = 1 - along
-        flat = np.abs(run[:, along]) > np.abs(run[:, other]) if along else np.abs(run[:, 0]) >= np.abs(run[:, 1])
+        across_axis = 1 - along
+        flat = np.abs(run[:, along]) > np.abs(run[:, across_axis]) if along else np.abs(run[:, 0]) >= np.abs(run[:, 1])
         a, b, direction = starts[flat], ends[flat], run[flat]
         low = np.minimum(a[:, along], b[:, along]) - _ON_OUTLINE
         high = np.maximum(a[:, along], b[:, along]) + _ON_OUTLINE
         steps, edges = _whole_numbers(np.ceil(low), np.floor(high), on_outline.shape[along])
         length = direction[edges, along]
         share = np.divide(steps - a[edges, along], length, out=np.zeros(len(edges)), where=length != 0)
-        across = a[edges, other] + np.clip(share, 0, 1) * direction[edges, other]
+        across = a[edges, across_axis] + np.clip(share, 0, 1) * direction[edges, across_axis]
         nearest = np.round(across)
-        hit = (np.abs(across - nearest) <= _ON_OUTLINE) & (nearest >= 0) & (nearest < on_outline.shape[other])
+        hit = (np.abs(across - nearest) <= _ON_OUTLINE) & (nearest >= 0) & (nearest < on_outline.shape[across_axis])
         place = [steps[hit], nearest[hit].astype(np.intp)]
         on_outline[tuple(place if along == 0 else place[::-1])] = True
 

@@ -65,17 +65,17 @@ def segment_lesions(sets: Sequence[VoxelSet], source: Segmented, options: Readin
         scattered_labels = f"{scattered} of {len(taken)} labels lie in several pieces and count as one lesion each"
         notes.append(f"{source.path}: {scattered_labels}; --labels components takes each piece for one")
     candidates = [part for parts in pieces for part in parts] if split else taken
-    kept = [part for part in candidates if not part.is_speck(source.grid)]
-    specks = len(candidates) - len(kept)
+    lesions = [part for part in candidates if not part.is_speck(source.grid)]
+    specks = len(candidates) - len(lesions)
     size = f"fewer than {SPECK_VOXELS} voxels or {SPECK_MM3:g} mm3"
     if specks:
         notes.append(f"{source.path}: left out {counted(specks, 'speck')} of {size}")
-    if not kept:
+    if not lesions:
         reason = _nothing(sets, taken, specks, size)
         error = CaseError(Code.E_CENTER_MISSING, source.path, reason)
         refused = RefusedAnnotation(error, format=source.format, reference=source.reference)
         return Annotations(refused=(refused,), notes=tuple(notes))
-    return Annotations(tuple(_lesion(part, source) for part in kept), notes=tuple(notes))
+    return Annotations(tuple(_lesion(part, source) for part in lesions), notes=tuple(notes))
 
 
 def _nothing(sets: Sequence[VoxelSet], taken: Sequence[VoxelSet], specks: int, size: str) -> str:

@@ -33,10 +33,10 @@ def swapped_signs(cases: Iterable[Case], *, root: Path | None, limits: Limits | 
         for case in image.cases:
             assert case.center_mm is not None
             x, y, z = case.center_mm
-            given, turned = grid.holds(case.center_mm), grid.holds((-x, -y, z))
-            if given and not turned:
+            inside, inside_turned = grid.holds(case.center_mm), grid.holds((-x, -y, z))
+            if inside and not inside_turned:
                 return None
-            if turned and not given:
+            if inside_turned and not inside:
                 swapped.append(case.case_id)
             else:
                 undecided += 1

@@ -95,8 +95,8 @@ def read_table(
     ]
     width = len(header)
     if find_header:
-        header, kept = _named_columns(header, [row for _, row in numbered])
-        numbered = [(number, [row[place] if place < len(row) else "" for place in kept]) for number, row in numbered]
+        header, places = _named_columns(header, [row for _, row in numbered])
+        numbered = [(number, [row[place] if place < len(row) else "" for place in places]) for number, row in numbered]
     else:
         _check_header(path, header)
         for number, row in numbered:

@@ -122,9 +122,9 @@ def _matched_slope(single: Recalibration, pairs: FloatArray) -> float:
     """
     mean = pairs.mean(axis=1)
     center, scale = float(mean.mean()), float(mean.std()) or 1.0
-    said = sigmoid(single.intercept + single.slope * pairs)  # (m, 2)
-    total = float(said.mean(axis=1).sum())
-    product = float((said * (pairs - center) / scale).mean(axis=1).sum())
+    probabilities = sigmoid(single.intercept + single.slope * pairs)  # (m, 2)
+    total = float(probabilities.mean(axis=1).sum())
+    product = float((probabilities * (pairs - center) / scale).mean(axis=1).sum())
     standard = (mean - center) / scale
 
     def loss(beta: FloatArray) -> tuple[float, FloatArray]:

@@ -79,13 +79,15 @@ def adjust_prevalence(probabilities: npt.ArrayLike, *, calibrated_at: float, wan
     return np.asarray(values * ratio / (values * ratio + (1.0 - values)))
 
 
-def _predictive_value(hit: Interval, other: Interval, odds: float, name: str) -> Interval:
+def _predictive_value(hit: Interval, false_call: Interval, odds: float, name: str) -> Interval:
     """Probability that a call is right: log odds plus log(hit rate) less log(false call rate)."""
-    if hit.estimate == 0.0 and other.estimate == 1.0:
+    if hit.estimate == 0.0 and false_call.estimate == 1.0:
         raise UndefinedMetricError(f"{name}: no case would be called so, so it is undefined")
     with np.errstate(divide="ignore", invalid="ignore"):
         right, right_low, right_high = np.log([hit.estimate, hit.lower, hit.upper])
-        wrong, wrong_low, wrong_high = np.log([1.0 - other.estimate, 1.0 - other.upper, 1.0 - other.lower])
+        wrong, wrong_low, wrong_high = np.log(
+            [1.0 - false_call.estimate, 1.0 - false_call.upper, 1.0 - false_call.lower]
+        )
         middle = right - wrong
         below = np.hypot(np.nan_to_num(right - right_low, nan=0.0), np.nan_to_num(wrong_high - wrong, nan=0.0))
         above = np.hypot(np.nan_to_num(right_high - right, nan=0.0), np.nan_to_num(wrong - wrong_low, nan=0.0))

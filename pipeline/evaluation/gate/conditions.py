@@ -222,6 +222,6 @@ def _calibration(challenger: CalibrationOutcome, champion: CalibrationOutcome) -
         return Condition(name, holds=False, finding=f"{challenger}; {remedy}")
     worse = [title for title in challenger.in_doubt if title not in champion.in_doubt]
     if worse:
-        said = f"in doubt by its {' and '.join(worse)}, where the champion is not"
-        return Condition(name, holds=False, finding=f"{challenger}; {said}; {remedy}")
+        doubt = f"in doubt by its {' and '.join(worse)}, where the champion is not"
+        return Condition(name, holds=False, finding=f"{challenger}; {doubt}; {remedy}")
     return Condition(name, holds=True, finding=f"{challenger}; no worse than the champion's ({champion.verdict})")

@@ -36,14 +36,14 @@ class Claim:
     compared: str
     patients: tuple[tuple[int, str], ...]
 
-    def judge(self, difference: Callable[[], PairedDifference], at: GateLook) -> Condition:
+    def judge(self, difference: Callable[[], PairedDifference], look: GateLook) -> Condition:
         """The claim's condition, at the level of this look; what the cases do not define is not shown."""
         try:
             gain = difference()
         except UndefinedMetricError as error:
             return Condition.of(self.name, "not shown", f"cannot be judged: {error}; give more cases")
-        interval = gain.interval(level=at.level)
-        says = f"{self.compared}: {interval} at {100 * at.level:.4g} %"
+        interval = gain.interval(level=look.level)
+        says = f"{self.compared}: {interval} at {100 * look.level:.4g} %"
         outcome = outcome_of(interval.lower, interval.upper, self.margin)
         if outcome == "shown":
             return Condition.of(self.name, outcome, f"{says}; not inferior: shown (all above -{self.margin:g})")
@@ -51,10 +51,10 @@ class Claim:
             return Condition.of(self.name, outcome, f"{says}; inferior: shown (all below -{self.margin:g})")
         worse = "it is worse, by how much is uncertain" if interval.upper < 0 else "too uncertain to say"
         finding = f"{says}; not inferior: not shown (the lower limit must lie above -{self.margin:g}; {worse})"
-        return Condition.of(self.name, outcome, f"{finding}; {self._remedy(gain, at)}")
+        return Condition.of(self.name, outcome, f"{finding}; {self._remedy(gain, look)}")
 
-    def _remedy(self, gain: PairedDifference, at: GateLook) -> str:
-        factor = times_as_many(gain.standard_error, margin=self.margin, alpha=at.first.alpha)
+    def _remedy(self, gain: PairedDifference, look: GateLook) -> str:
+        factor = times_as_many(gain.standard_error, margin=self.margin, alpha=look.first.alpha)
         wanted = " and ".join(
             f"{int(np.ceil(factor * count)):,} {who} (here {count:,})" for count, who in self.patients
         )
@@ -146,14 +146,14 @@ def _rightly(contender: Contender, label: int) -> BoolArray:
 
 
 def _refers(
-    claim: Claim, challenger: Contender, reference: Contender, at: GateLook, prevalence: float | None
+    claim: Claim, challenger: Contender, reference: Contender, look: GateLook, prevalence: float | None
 ) -> Condition:
     """Fewer referred is better, so the challenger is what is subtracted."""
     if challenger.zone is None and reference.zone is None:
         return Condition.of(claim.name, "shown", "neither model has a refer zone")
     if prevalence is None:
         patients = challenger.predictions.patients
-        return claim.judge(partial(paired_proportion, reference.referred, challenger.referred, patients), at)
+        return claim.judge(partial(paired_proportion, reference.referred, challenger.referred, patients), look)
 
     def difference() -> PairedDifference:
         labels = challenger.predictions.labels
@@ -167,7 +167,7 @@ def _refers(
         )
         return weighted(malignant, benign, share=prevalence)
 
-    return replace(claim, compared=f"{claim.compared}, at a prevalence of {prevalence:g}").judge(difference, at)
+    return replace(claim, compared=f"{claim.compared}, at a prevalence of {prevalence:g}").judge(difference, look)
 
 
 def _who(contender: Contender) -> tuple[tuple[int, str], ...]:

@@ -84,15 +84,15 @@ def _decided_differently(share: float, correlation: float) -> float:
     return 2.0 * (share - _both_below(float(stats.norm.ppf(share)), correlation))
 
 
-def chances(policy: GatePolicy, at: GateLook, *, malignant: float, benign: float, references: int = 1) -> Chances:
+def chances(policy: GatePolicy, look: GateLook, *, malignant: float, benign: float, references: int = 1) -> Chances:
     """With which probability an equal challenger would pass, with so many unseen patients of each class."""
-    errors, reaches = _errors(policy, at, malignant, benign)
+    errors, reaches = _errors(policy, look, malignant, benign)
     margins = np.array([policy.auroc_margin, policy.sensitivity_margin, policy.specificity_margin])
     auroc, sensitivity, specificity = stats.norm.cdf((margins - reaches) / errors)
     return Chances(float(auroc), float(sensitivity), float(specificity), references)
 
 
-def _errors(policy: GatePolicy, at: GateLook, malignant: float, benign: float) -> tuple[FloatArray, FloatArray]:
+def _errors(policy: GatePolicy, look: GateLook, malignant: float, benign: float) -> tuple[FloatArray, FloatArray]:
     """Standard errors of the differences in AUROC, sensitivity and specificity, and distances to their lower limits.
 
     For shares, two patients are added, as the gate's interval does.
@@ -101,11 +101,11 @@ def _errors(policy: GatePolicy, at: GateLook, malignant: float, benign: float) -
     shares = np.array([spread.sensitivity, spread.specificity]) * patients
     ranking = np.sqrt(spread.auroc * (1.0 / patients).sum())
     errors = np.r_[ranking, np.sqrt(shares) / (patients + 2.0)]
-    return errors, float(stats.norm.ppf(1.0 - at.alpha)) * np.r_[ranking, np.sqrt(shares + 1.0) / (patients + 2.0)]
+    return errors, float(stats.norm.ppf(1.0 - look.alpha)) * np.r_[ranking, np.sqrt(shares + 1.0) / (patients + 2.0)]
 
 
 def patients_to_pass(
-    policy: GatePolicy, at: GateLook, *, malignant: int, benign: int, references: int = 1, power: float = POWER
+    policy: GatePolicy, look: GateLook, *, malignant: int, benign: int, references: int = 1, power: float = POWER
 ) -> tuple[int, int]:
     """Approximate patients of each class for which an equal challenger passes every condition with this probability.
 
@@ -114,7 +114,7 @@ def patients_to_pass(
     counts = [float(max(count, policy.patients_a_class)) for count in (malignant, benign)]
     of_each_condition = power ** (1.0 / (3 * references))
     while True:
-        chance = chances(policy, at, malignant=counts[0], benign=counts[1], references=references)
+        chance = chances(policy, look, malignant=counts[0], benign=counts[1], references=references)
         if chance.together >= power:
             return int(np.ceil(counts[0])), int(np.ceil(counts[1]))
         short = [chance.sensitivity < of_each_condition, chance.specificity < of_each_condition]
@@ -122,19 +122,19 @@ def patients_to_pass(
 
 
 def margins_within_reach(
-    policy: GatePolicy, at: GateLook, *, malignant: int, benign: int, references: int = 1, power: float = POWER
+    policy: GatePolicy, look: GateLook, *, malignant: int, benign: int, references: int = 1, power: float = POWER
 ) -> FloatArray:
     """Margins of AUROC, sensitivity and specificity that an equal challenger would all keep with this probability."""
-    errors, reaches = _errors(policy, at, malignant, benign)
+    errors, reaches = _errors(policy, look, malignant, benign)
     return np.asarray(reaches + stats.norm.ppf(power ** (1.0 / (3 * references))) * errors)
 
 
-def power_condition(policy: GatePolicy, at: GateLook, cases: LockedCases, *, references: int) -> Condition:
+def power_condition(policy: GatePolicy, look: GateLook, cases: LockedCases, *, references: int) -> Condition:
     """Whether the power suffices for a look at these patients; an underpowered look would waste them.
 
     Args:
         policy: margins, assumptions, and the power that is asked for.
-        at: which look it would be.
+        look: which look it would be.
         cases: the patients at hand.
         references: models to be compared with, 1 or 2.
     """
@@ -143,9 +143,9 @@ def power_condition(policy: GatePolicy, at: GateLook, cases: LockedCases, *, ref
         return Condition(
             POWER_NAME, holds=policy.least_power == 0.0, finding="none, with fewer than 2 patients of a class"
         )
-    chance = chances(policy, at, malignant=malignant, benign=benign, references=references)
+    chance = chances(policy, look, malignant=malignant, benign=benign, references=references)
     says = (
-        f"look {at.number} at these patients, at a risk of {at.alpha:.2g}: an equal challenger would pass AUROC, "
+        f"look {look.number} at these patients, at a risk of {look.alpha:.2g}: an equal challenger would pass AUROC, "
         f"sensitivity and specificity with probability {chance.auroc:.2f}, {chance.sensitivity:.2f} and "
         f"{chance.specificity:.2f}, and all{' against champion and anchor' if references > 1 else ''} with at least "
         f"{chance.together:.2f} (assumed: AUROC {policy.expected_auroc:g}, "
@@ -154,8 +154,10 @@ def power_condition(policy: GatePolicy, at: GateLook, cases: LockedCases, *, ref
     if chance.together >= policy.least_power:
         return Condition(POWER_NAME, holds=True, finding=says)
     power = policy.least_power
-    wanted = patients_to_pass(policy, at.first, malignant=malignant, benign=benign, references=references, power=power)
-    margins = margins_within_reach(policy, at, malignant=malignant, benign=benign, references=references, power=power)
+    wanted = patients_to_pass(
+        policy, look.first, malignant=malignant, benign=benign, references=references, power=power
+    )
+    margins = margins_within_reach(policy, look, malignant=malignant, benign=benign, references=references, power=power)
     shown = ", ".join(f"{np.ceil(1000.0 * margin) / 1000.0:g}" for margin in margins)
     finding = (
         f"{says}; {power:g} is asked for, so no look is taken unless forced. It takes about {wanted[0]:,} patients "

@@ -73,9 +73,9 @@ def covariance(labels: IntArray, groups: IntArray, first: Components, second: Co
             "expected at least 2 of each"
         )
     own = with_positive / (with_positive - 1) / n_positive**2 * float(first.malignant @ second.malignant)
-    other = with_negative / (with_negative - 1) / n_negative**2 * float(first.benign @ second.benign)
+    of_benign = with_negative / (with_negative - 1) / n_negative**2 * float(first.benign @ second.benign)
     crossed = float(first.malignant @ second.benign + first.benign @ second.malignant)
-    return own + other + patients / (patients - 1) / (n_positive * n_negative) * crossed
+    return own + of_benign + patients / (patients - 1) / (n_positive * n_negative) * crossed
 
 
 def exponential_variance(auroc: float, n_positive: float, n_negative: float) -> float:

@@ -48,14 +48,14 @@ class PatientLabels:
         if int(groups.max()) + 1 == truth.size:
             return cls(groups, 0.0)
         values = _recalibrated(truth, values)
-        seen = _pair_sum(truth - values, groups)
+        observed = _pair_sum(truth - values, groups)
         order = np.lexsort((values, groups))
         sizes = np.bincount(groups)
         rank = np.arange(truth.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         later = np.repeat(sizes, sizes) - 1 - rank  # cases of the patient with a larger probability
         smaller = float(values[order] @ later)  # sum over pairs of the smaller probability
         most = smaller - _pair_sum(values, groups)
-        return cls(groups, float(np.clip(seen / most, 0.0, 1.0)) if most > 0.0 else 0.0)
+        return cls(groups, float(np.clip(observed / most, 0.0, 1.0)) if most > 0.0 else 0.0)
 
     def draw(self, probabilities: FloatArray, *, rows: int, rng: np.random.Generator) -> BoolArray:
         """Labels of the cases, shape (rows, n)."""

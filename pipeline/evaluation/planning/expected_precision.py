@@ -125,8 +125,8 @@ def effective_cases(sizes: Sequence[int], *, alike: float) -> float:
         alike: correlation of two cases of a patient.
     """
     counts = np.asarray(sizes, dtype=np.float64)
-    seen = float((counts**2).sum() / counts.sum())  # size of a patient's group, as a case meets it
-    return float(counts.sum()) / (1.0 + (seen - 1.0) * alike)
+    mean_size = float((counts**2).sum() / counts.sum())  # size of a patient's group, as a case meets it
+    return float(counts.sum()) / (1.0 + (mean_size - 1.0) * alike)
 
 
 def expected_intervals(size: JudgedSize, assumed: Assumed) -> dict[str, Interval]:

@@ -143,16 +143,16 @@ class _Against:
     scores: FloatArray
 
 
-def _against_others(ratings: Ratings, at: int) -> _Against:
+def _against_others(ratings: Ratings, reader: int) -> _Against:
     """The reader at a place, and the others' mean above or below the middle; where it is the middle, no consensus."""
-    others = np.delete(ratings.values, at, axis=1)
+    others = np.delete(ratings.values, reader, axis=1)
     malignant, benign = sides_of(means_of(others), ratings.middle)
-    cases = np.isfinite(ratings.values[:, at]) & (malignant | benign)
-    return _Against(cases, malignant[cases].astype(np.int64), ratings.values[cases, at])
+    cases = np.isfinite(ratings.values[:, reader]) & (malignant | benign)
+    return _Against(cases, malignant[cases].astype(np.int64), ratings.values[cases, reader])
 
 
-def _one_reader(name: str, at: int, ratings: Ratings, predictions: Predictions) -> ReaderResult:
-    against = _against_others(ratings, at)
+def _one_reader(name: str, reader: int, ratings: Ratings, predictions: Predictions) -> ReaderResult:
+    against = _against_others(ratings, reader)
     scores, patients = predictions.probabilities[against.cases], predictions.patients[against.cases]
     if not against.labels.size:
         raise UndefinedMetricError(f"{name}: no case that this reader and others rated")

@@ -66,7 +66,9 @@ def auroc_against_readers(reliability: float, panels: Sequence[Panel], *, malign
         if probability >= 1.0 - 1e-12:
             return 50.0
         return float(
-            optimize.brentq(lambda at: shares @ stats.norm.cdf(at / np.sqrt(of_labels)) - probability, -50.0, 50.0)
+            optimize.brentq(
+                lambda value: shares @ stats.norm.cdf(value / np.sqrt(of_labels)) - probability, -50.0, 50.0
+            )
         )
 
     upper, lower = quantile(1.0 - malignant), quantile(min(benign, 1.0 - malignant))

@@ -143,7 +143,7 @@ def auroc_covariance(
     groups = as_groups(patients, truth)
     require_both_classes(truth, what="reader study")
     parts = [delong.components(truth, as_scores(values, truth), groups) for values in scores]
-    covariance = [[delong.covariance(truth, groups, one, other) for other in parts] for one in parts]
+    covariance = [[delong.covariance(truth, groups, first, second) for second in parts] for first in parts]
     return np.array([part.auroc for part in parts]), np.array(covariance)
 
 

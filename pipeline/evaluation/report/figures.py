@@ -135,8 +135,8 @@ def roc_figure(
     text = f"model: AUROC {interval or format(curve.area, '.3f')}"
     axes.plot(curve.x, curve.y, color=BLUE, lw=2.2, label=text, solid_joinstyle="round", zorder=4)
     axes.fill_between(band.x, band.lower, band.upper, color=BLUE, alpha=0.16, lw=0, label="95 % band over patients")
-    for (name, other), (color, dashes) in zip((comparisons or {}).items(), COMPARISON_STYLES, strict=False):
-        curve = curves.roc(truth, as_scores(other, truth))
+    for (name, comparison_scores), (color, dashes) in zip((comparisons or {}).items(), COMPARISON_STYLES, strict=False):
+        curve = curves.roc(truth, as_scores(comparison_scores, truth))
         axes.plot(curve.x, curve.y, color=color, lw=1.6, ls=dashes, label=f"{name}: {curve.area:.3f}")
     if operating is not None:
         axes.plot(*operating, "o", ms=8, mfc="white", mec=INK, mew=1.8, label="operating point", zorder=5)
@@ -160,8 +160,8 @@ def precision_recall_figure(
     curve = curves.precision_recall(truth, as_scores(scores, truth))
     text = f"model: average precision {interval or format(curve.area, '.3f')}"
     axes.plot(curve.x, curve.y, color=BLUE, lw=2.2, drawstyle="steps-pre", label=text, zorder=4)
-    for (name, other), (color, dashes) in zip((comparisons or {}).items(), COMPARISON_STYLES, strict=False):
-        curve = curves.precision_recall(truth, as_scores(other, truth))
+    for (name, comparison_scores), (color, dashes) in zip((comparisons or {}).items(), COMPARISON_STYLES, strict=False):
+        curve = curves.precision_recall(truth, as_scores(comparison_scores, truth))
         label = f"{name}: {curve.area:.3f}"
         axes.plot(curve.x, curve.y, color=color, lw=1.6, ls=dashes, drawstyle="steps-pre", label=label)
     axes.axhline(prevalence, color=MUTED, lw=1, ls=(0, (2, 3)), label=f"prevalence: {prevalence:.2f}")
@@ -279,8 +279,10 @@ def decision_curve_figure(
     if curve.lower is not None and curve.upper is not None:
         axes.fill_between(curve.thresholds, curve.lower, curve.upper, color=BLUE, alpha=0.15, lw=0)
     axes.plot(curve.thresholds, curve.model, color=BLUE, lw=2.2, label="model", zorder=4)
-    for (name, other), (color, dashes) in zip((comparisons or {}).items(), COMPARISON_STYLES, strict=False):
-        beside = decision_curve(truth, other, prevalence=prevalence)
+    for (name, comparison_probabilities), (color, dashes) in zip(
+        (comparisons or {}).items(), COMPARISON_STYLES, strict=False
+    ):
+        beside = decision_curve(truth, comparison_probabilities, prevalence=prevalence)
         axes.plot(beside.thresholds, beside.model, color=color, lw=1.6, ls=dashes, label=name)
     axes.plot(curve.thresholds, curve.treat_all, color=MUTED, lw=1.4, ls=(0, (2, 3)), label="treat all")
     axes.axhline(0.0, color=INK, lw=1.1, label="treat none")

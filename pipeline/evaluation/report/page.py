@@ -203,7 +203,7 @@ def _with_contents(page: str) -> str:
     """The page with a list of its sections under its head, each with a link."""
     names = _SECTION.findall(page)
     numbers = itertools.count(1)
-    page = _SECTION.sub(lambda found: f'<h2 id="section-{next(numbers)}">{found[1]}</h2>', page)
+    page = _SECTION.sub(lambda heading: f'<h2 id="section-{next(numbers)}">{heading[1]}</h2>', page)
     links = " · ".join(f'<a href="#section-{number}">{name}</a>' for number, name in enumerate(names, start=1))
     return page.replace("</header>", f'</header>\n<nav aria-label="Contents">{links}</nav>', 1)
 

@@ -58,10 +58,10 @@ def require_operating_point(labels: NDArray[np.int64], config: Config) -> None:
     settings = config.operating_point
     if settings.confidence is None or settings.target is None:
         return
-    what = "malignant" if settings.rule == "sensitivity" else "benign"
-    cases = int((labels == (what == "malignant")).sum())
+    class_name = "malignant" if settings.rule == "sensitivity" else "benign"
+    cases = int((labels == (class_name == "malignant")).sum())
     try:
-        needed_cases(cases, target=settings.target, confidence=settings.confidence, what=what)
+        needed_cases(cases, target=settings.target, confidence=settings.confidence, what=class_name)
     except CalibrationError as error:
         raise UsageError(f"operating_point.confidence: {settings.confidence:g}: {error}, or set it to null") from None
 
@@ -169,18 +169,18 @@ def calibrate_findings(
     return tuple(fits), points
 
 
-def of_mean(said: HeldOut, at: Sequence[int], labels: LogitArray) -> tuple[MeanLogits, ...]:
+def of_mean(held_out: HeldOut, rows: Sequence[int], labels: LogitArray) -> tuple[MeanLogits, ...]:
     """Logits of the cases that calibrate as the mean of all networks would have them, finding by finding.
 
     Args:
-        said: by networks that had left the cases out, single ones.
-        at: M places of those that calibrate.
+        held_out: by networks that had left the cases out, single ones.
+        rows: M places of those that calibrate.
         labels: (M, F) of them, NaN where unknown; those cases keep their logits.
     """
     means = []
     for column, truth in enumerate(labels.T):
-        logits, known = said.logits[list(at), column], np.isfinite(truth)
-        mean = as_mean_of(said.networks, logits[known], truth[known].astype(np.int64), said.pairs[:, :, column])
+        logits, known = held_out.logits[list(rows), column], np.isfinite(truth)
+        mean = as_mean_of(held_out.networks, logits[known], truth[known].astype(np.int64), held_out.pairs[:, :, column])
         logits[known] = mean.logits
         means.append(replace(mean, logits=logits))
     return tuple(means)
@@ -238,7 +238,7 @@ def calibration_rows(usable: Sequence[Usable]) -> list[int]:
     Several members calibrate on what each of them leaves out, and folds on what the other folds say of their cases.
     """
     split = "calibration" if any(case.split == "calibration" for case in usable) else "train"
-    return [index for index, each in enumerate(usable) if each.split == split]
+    return [index for index, prepared in enumerate(usable) if prepared.split == split]
 
 
 def evaluate_as_configured(test: Predictions, point: OperatingPoint, config: Config) -> Evaluation:

@@ -136,8 +136,8 @@ def champion_beside(
     champion = _champion_of(registered, description, tracking)
     if isinstance(champion, str):
         return champion
-    seen = seen_cases(champion.model.description, cases)
-    unseen = [(row, case) for row, case in enumerate(cases) if case.case_id not in seen]
+    known = seen_cases(champion.model.description, cases)
+    unseen = [(row, case) for row, case in enumerate(cases) if case.case_id not in known]
     scored = score_labelled(champion.model, [case for _, case in unseen], root=root)
     known_images = seen_images(champion.model.description, scored)
     new = [

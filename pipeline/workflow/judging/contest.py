@@ -91,13 +91,13 @@ def match_up(model_name: str, manifest: Manifest, config: Tracking) -> Matchup:
     holder = promotion.find_version(store, f"models:/{version.name}@{CHAMPION}")
     if holder.version == version.version:
         raise UsageError(f"{version}: is the champion already; name another version, as models:/{version.name}/VERSION")
-    challenger, champion = (load_candidate(each, config) for each in (version, holder))
+    challenger, champion = (load_candidate(candidate, config) for candidate in (version, holder))
     anchor = _anchor(promotion.find_anchor(store, version.name), (challenger, champion), config)
     models = _distinct(challenger, champion, anchor)
     cases = labelled_cases(manifest)
-    seen = [seen_cases(each.model.description, cases) for each in models]
+    seen = [seen_cases(candidate.model.description, cases) for candidate in models]
     unseen = tuple(case for case in cases if case.case_id not in set.union(*seen))
-    doubts = [doubted_patients(each.model.description, cases) for each in models]
+    doubts = [doubted_patients(candidate.model.description, cases) for candidate in models]
     patients = CaseCount.of(unseen)
     counts = LockedCases(
         labelled=len(cases),
@@ -112,17 +112,17 @@ def match_up(model_name: str, manifest: Manifest, config: Tracking) -> Matchup:
     return Matchup(challenger, champion, anchor, manifest, unseen, counts)
 
 
-def _anchor(found: RegisteredVersion | str, others: Sequence[Candidate], config: Tracking) -> Candidate | str:
+def _anchor(anchor: RegisteredVersion | str, others: Sequence[Candidate], config: Tracking) -> Candidate | str:
     """The anchor, loaded where it is a model of its own; or why there is none."""
-    if isinstance(found, str):
-        return found
-    same = [each for each in others if each.version.version == found.version]
+    if isinstance(anchor, str):
+        return anchor
+    same = [candidate for candidate in others if candidate.version.version == anchor.version]
     if same:
         return same[0]
     try:
-        return load_candidate(found, config)
+        return load_candidate(anchor, config)
     except ModelError as error:
-        return f"{found}, the anchor, cannot be loaded ({error})"
+        return f"{anchor}, the anchor, cannot be loaded ({error})"
 
 
 def _distinct(challenger: Candidate, champion: Candidate, anchor: Candidate | str) -> tuple[Candidate, ...]:
@@ -199,18 +199,18 @@ def _anchored(
 
 def _parity(candidate: Candidate, scored: Sequence[Scored], root: Path) -> Parity:
     """The command's probabilities beside the registered MLflow model's, on a few cases over the whole range."""
-    ordered = sorted(scored, key=lambda each: each.row.probability or 0.0)
+    ordered = sorted(scored, key=lambda scored_case: scored_case.row.probability or 0.0)
     places = np.unique(np.linspace(0, len(ordered) - 1, _PARITY_CASES).astype(int))
     chosen = [ordered[place] for place in places]
     try:
         answered = promotion.registered_probabilities(
             candidate.version,
-            pd.DataFrame([manifest_record(each.case, candidate.model.description) for each in chosen]),
+            pd.DataFrame([manifest_record(scored_case.case, candidate.model.description) for scored_case in chosen]),
             root=root,
         )
     except ModelError as error:
         return Parity(None, str(error))
     if not np.isfinite(answered).all():
         return Parity(None, "the registered MLflow model rejects cases that the command scores")
-    expected = np.array([each.row.probability for each in chosen], dtype=np.float64)
+    expected = np.array([scored_case.row.probability for scored_case in chosen], dtype=np.float64)
     return Parity(float(np.abs(answered - expected).max()))

@@ -115,33 +115,33 @@ def used_columns(config: Config, *, available: Collection[str] = ()) -> list[str
     return list(dict.fromkeys([*settings.baseline_columns, *settings.oracle_columns, *settings.subgroups, *usual]))
 
 
-def judge(usable: Sequence[Usable], said: HeldOut, config: Config, *, prior_offset: float) -> Judgement:
+def judge(usable: Sequence[Usable], held_out: HeldOut, config: Config, *, prior_offset: float) -> Judgement:
     """Add covariates, calibrate, choose thresholds, judge, and compare with regressions on the same cases.
 
     Args:
         usable: cases of all splits; what trained the only network only feeds the comparisons.
-        said: of ``usable``, by networks that were not trained on them.
+        held_out: of ``usable``, by networks that were not trained on them.
         config: the experiment.
         prior_offset: what class balancing added to the logits.
     """
-    findings, cases = config.data.findings, [each.case for each in usable]
-    splits = np.array([each.split for each in usable], dtype=object)
+    findings, cases = config.data.findings, [prepared.case for prepared in usable]
+    splits = np.array([prepared.split for prepared in usable], dtype=object)
     labels = finding_labels(cases, findings)  # (N, F)
-    at = calibration_rows(usable)
+    rows = calibration_rows(usable)
     values = covariate_values(usable, config)
-    means = of_mean(said, at, labels[at])
-    logits = said.logits.copy()
-    logits[at] = stack_logits(means)
-    term = fit_covariate_term(logits[at], labels[at], values[at], config.data.covariates)
+    means = of_mean(held_out, rows, labels[rows])
+    logits = held_out.logits.copy()
+    logits[rows] = stack_logits(means)
+    term = fit_covariate_term(logits[rows], labels[rows], values[rows], config.data.covariates)
     logits = logits + term.logits(values)
-    fits, points = calibrate_findings(logits[at], labels[at], config, prior_offset=prior_offset)
-    splits[at] = "calibration"  # also what members say of training cases that they left out
-    held_out = np.flatnonzero(splits != "train").tolist()
-    pairs = zip(fits, logits[held_out].T, strict=True)
+    fits, points = calibrate_findings(logits[rows], labels[rows], config, prior_offset=prior_offset)
+    splits[rows] = "calibration"  # also what members say of training cases that they left out
+    judged = np.flatnonzero(splits != "train").tolist()
+    pairs = zip(fits, logits[judged].T, strict=True)
     predictions = predictions_of(
-        [cases[index] for index in held_out],
-        splits[held_out].tolist(),
-        logits[held_out],
+        [cases[index] for index in judged],
+        splits[judged].tolist(),
+        logits[judged],
         np.stack([fit.calibrator.apply(column) for fit, column in pairs], axis=1),
         used_columns(config, available=cases[0].extra),
         seed=config.seed,
@@ -156,6 +156,6 @@ def judge(usable: Sequence[Usable], said: HeldOut, config: Config, *, prior_offs
         predictions=predictions,
         findings=evaluate_findings(test, points, resamples=config.evaluation.resamples, seed=config.seed),
         comparisons=comparisons(usable, test.where(finding=findings[0]), config),
-        prevalence_at_calibration=float(labels[at, 0].mean()),
-        refer_zone=refer_zone(labels[at, 0].astype(np.int64), fits[0].calibrator.apply(logits[at, 0]), config),
+        prevalence_at_calibration=float(labels[rows, 0].mean()),
+        refer_zone=refer_zone(labels[rows, 0].astype(np.int64), fits[0].calibrator.apply(logits[rows, 0]), config),
     )

@@ -41,16 +41,18 @@ class Scored:
 
 def seen_cases(description: ModelDescription, cases: Sequence[Case], *, splits: Sequence[str] = FITTED_ON) -> set[str]:
     """Ids of the cases whose patient is in the model's training, validation or calibration data."""
-    seen = description.patients.seen_patients((str(case.patient_id) for case in cases), splits=splits)
-    return {case.case_id for case in cases if str(case.patient_id) in seen}
+    seen_patients = description.patients.seen_patients((str(case.patient_id) for case in cases), splits=splits)
+    return {case.case_id for case in cases if str(case.patient_id) in seen_patients}
 
 
 def seen_images(description: ModelDescription, scored: Sequence[Scored]) -> set[str]:
     """Ids of the cases of patients who seem new, whose very image the model was fitted on."""
-    known = seen_cases(description, [each.case for each in scored])
-    digests = {each.case.case_id: each.row.image_sha256 for each in scored if each.row.image_sha256}
-    seen = description.patients.seen_images(set(digests.values()))
-    return {case_id for case_id, digest in digests.items() if digest in seen and case_id not in known}
+    known = seen_cases(description, [scored_case.case for scored_case in scored])
+    digests = {
+        scored_case.case.case_id: scored_case.row.image_sha256 for scored_case in scored if scored_case.row.image_sha256
+    }
+    seen_digests = description.patients.seen_images(set(digests.values()))
+    return {case_id for case_id, digest in digests.items() if digest in seen_digests and case_id not in known}
 
 
 def known_images_text(case_ids: Collection[str]) -> str | None:
@@ -91,16 +93,16 @@ def predictions_from(
         findings: the model's, whose columns the cases have, or its first alone.
     """
     logits, probabilities = (
-        np.array([_scores(each.row, name, len(findings)) for each in scored], dtype=np.float64)
+        np.array([_scores(scored_case.row, name, len(findings)) for scored_case in scored], dtype=np.float64)
         for name in ("logit", "probability")
     )
-    cases = [each.case for each in scored]
+    cases = [scored_case.case for scored_case in scored]
     return predictions_of(cases, ["test"] * len(cases), logits, probabilities, columns, seed=0, findings=findings)
 
 
 def _scores(row: ScoreRow, name: str, findings: int) -> list[float]:
     """Logits or probabilities of a row's first findings."""
-    return [getattr(each, name) for each in (row.findings[:findings] or (row,))]
+    return [getattr(scores, name) for scores in (row.findings[:findings] or (row,))]
 
 
 def subgroup_columns(manifest: Manifest, *descriptions: ModelDescription) -> list[str]:
@@ -116,8 +118,8 @@ def reader_columns(manifest: Manifest, description: ModelDescription) -> ReaderC
     """Columns of several readers' ratings: those of the model's configuration, else the usual ones; None without."""
     configured = (description.provenance.get("config") or {}).get("evaluation") or {}
     names = [name for name in configured.get("readers") or () if name in manifest.columns]
-    found = tuple(names) or usual_reader_columns(manifest.columns)
-    return ReaderColumns(found, float(configured.get("rating_middle", MIDDLE))) if found else None
+    columns = tuple(names) or usual_reader_columns(manifest.columns)
+    return ReaderColumns(columns, float(configured.get("rating_middle", MIDDLE))) if columns else None
 
 
 def cases_digest(cases: Sequence[Case]) -> str:

@@ -99,10 +99,10 @@ def _regressions(usable: Sequence[Usable], config: Config) -> Iterator[tuple[str
     settings = config.evaluation
     for name, columns in (("baseline", settings.baseline_columns), ("oracle", settings.oracle_columns)):
         if columns:
-            yield name, columns, extra_frame([each.case for each in usable], columns)
+            yield name, columns, extra_frame([prepared.case for prepared in usable], columns)
     if settings.image_baseline:
         spacing = config.preprocessing.spacing_mm or (1.0,) * config.preprocessing.dimensions  # else in voxels
-        measures = [image_measures(each.input.voxels, spacing) for each in usable]
+        measures = [image_measures(prepared.input.voxels, spacing) for prepared in usable]
         yield "image_baseline", MEASURES, pd.DataFrame(measures)
 
 
@@ -115,14 +115,14 @@ def _compare(
     config: Config,
 ) -> Comparison:
     """Fit a regression on the training split, calibrate it as the model was, judge it on the test split."""
-    splits = np.array([each.split for each in usable])
-    labels = np.array([each.case.label for each in usable])
+    splits = np.array([prepared.split for prepared in usable])
+    labels = np.array([prepared.case.label for prepared in usable])
     baseline = fit_baseline(
         frame[splits == "train"], labels[splits == "train"], columns=columns, log_columns=_log_columns(config)
     )
     logits = baseline.logits(frame)
-    at = calibration_rows(usable)  # for several members also what it was fitted on; it has a handful of numbers
-    fit, point = calibrate(logits[at], labels[at], config, prior_offset=0.0)
+    rows = calibration_rows(usable)  # for several members also what it was fitted on; it has a handful of numbers
+    fit, point = calibrate(logits[rows], labels[rows], config, prior_offset=0.0)
     tested = np.flatnonzero(splits == "test").tolist()
     predictions = predictions_of(
         [usable[index].case for index in tested],

@@ -176,9 +176,10 @@ def resolve_columns(config: Config, manifest: Manifest) -> Config:
             if column in RESERVED_COLUMNS:
                 raise ConfigError(f"{key}: {column!r} is one of the manifest's own columns; name another, or remove it")
             if column not in manifest.columns:
-                found = ", ".join(manifest.columns) or "none"
+                extra_columns = ", ".join(manifest.columns) or "none"
                 raise ConfigError(
-                    f"{key}: {manifest.path} has no column {column!r} (extra columns: {found}); correct or remove it"
+                    f"{key}: {manifest.path} has no column {column!r} (extra columns: {extra_columns}); "
+                    "correct or remove it"
                 )
     if settings.baseline_columns or _DIAMETER not in manifest.columns:
         return config

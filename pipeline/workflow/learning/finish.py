@@ -158,12 +158,12 @@ def _characteristics(trained: Trained) -> Characteristics:
     usable, config = trained.cohort.usable, trained.config
     wanted = described_columns(config.evaluation.subgroups, list(config.data.covariates))
     columns = [name for name in wanted if name in trained.experiment.manifest.columns]
-    table = extra_frame([each.case for each in usable], columns)
+    table = extra_frame([prepared.case for prepared in usable], columns)
     folds = bool(trained.judgement.fold_aurocs)
-    table["patient_id"] = [str(each.case.patient_id) for each in usable]
-    table["label"] = [each.case.label for each in usable]
-    table["split"] = ["all folds" if folds else each.split for each in usable]
-    order = sorted(range(len(usable)), key=lambda at: [*SPLITS, "all folds"].index(table["split"][at]))
+    table["patient_id"] = [str(prepared.case.patient_id) for prepared in usable]
+    table["label"] = [prepared.case.label for prepared in usable]
+    table["split"] = ["all folds" if folds else prepared.split for prepared in usable]
+    order = sorted(range(len(usable)), key=lambda row: [*SPLITS, "all folds"].index(table["split"][row]))
     return characteristics(table.iloc[order], columns)
 
 
@@ -174,7 +174,7 @@ def _champion_beside(
     if not config.evaluation.champion:
         return "not asked for (evaluation.champion: false)"
     test = judgement.of_first("test")
-    cases = {each.case.case_id: each.case for each in cohort.usable}
+    cases = {prepared.case.case_id: prepared.case for prepared in cohort.usable}
     return champion_beside(
         description,
         test,
@@ -189,11 +189,11 @@ def _champion_beside(
 def _pictures(trained: Trained) -> tuple[ReportPicture, ...]:
     if not trained.config.evaluation.pictures:
         return ()
-    inputs = {each.case.case_id: each.input.voxels for each in trained.cohort.usable}
+    inputs = {prepared.case.case_id: prepared.input.voxels for prepared in trained.cohort.usable}
     test = trained.judgement.of_first("test")
     # Out of fold, the networks that gave the answer are the ones to ask; the others were trained on the case.
     folds = dict(zip(test.case_ids, test.frame["fold"].fillna(0).astype(int), strict=True))
-    networks, members = [each.network for each in trained.fitted], trained.config.training.member_count
+    networks, members = [member.network for member in trained.fitted], trained.config.training.member_count
     of_fold = [networks[first : first + members] for first in range(0, len(networks), members)]
     spacing = trained.config.preprocessing.spacing_mm
     return mistake_pictures(test, lambda case_id: of_fold[folds[case_id]], inputs.get, spacing_mm=spacing)
@@ -202,7 +202,7 @@ def _pictures(trained: Trained) -> tuple[ReportPicture, ...]:
 def _write_splits(trained: Trained) -> None:
     """``splits.csv``: which usable case was in which split."""
     cases = (*trained.cohort.usable, *trained.cohort.training_alone())
-    rows = [(each.case.case_id, each.case.patient_id, each.split) for each in cases]
+    rows = [(prepared.case.case_id, prepared.case.patient_id, prepared.split) for prepared in cases]
     write_csv(trained.folder / "splits.csv", ("case_id", "patient_id", "split"), rows)
 
 
@@ -215,11 +215,15 @@ def _save(
     *,
     provenance: Mapping[str, Any],
 ) -> ModelDescription:
-    seen = {"train": cohort.training(), "validation": cohort.of("validation"), "calibration": cohort.of("calibration")}
+    fitted_on = {
+        "train": cohort.training(),
+        "validation": cohort.of("validation"),
+        "calibration": cohort.of("calibration"),
+    }
     if judgement.fold_aurocs:  # each case trained the networks of all folds but one
-        seen = {"train": [*cohort.usable, *cohort.partly], "validation": [], "calibration": []}
-    patients = {name: [str(each.case.patient_id) for each in cases] for name, cases in seen.items()}
-    measures = [each.input.measures for each in seen["train"]]
+        fitted_on = {"train": [*cohort.usable, *cohort.partly], "validation": [], "calibration": []}
+    patients = {name: [str(prepared.case.patient_id) for prepared in cases] for name, cases in fitted_on.items()}
+    measures = [prepared.input.measures for prepared in fitted_on["train"]]
     description = save_model(
         folder,
         [
@@ -234,13 +238,13 @@ def _save(
             findings=config.data.findings,
             operating_points=tuple(point.to_json() for point in judgement.operating_points.values()),
             label=LabelMeaning(source=config.data.label_source, intensities=config.data.intensities),
-            envelope=_envelope(config, seen["train"]).to_json(),
+            envelope=_envelope(config, fitted_on["train"]).to_json(),
             prevalence_at_calibration=judgement.prevalence_at_calibration,
             patients=PatientHashes.of(
                 provenance["mlflow_run_id"],
                 patients,
-                case_ids=[each.case.case_id for cases in seen.values() for each in cases],
-                images=[each.input.scan.digest for cases in seen.values() for each in cases],
+                case_ids=[prepared.case.case_id for cases in fitted_on.values() for prepared in cases],
+                images=[prepared.input.scan.digest for cases in fitted_on.values() for prepared in cases],
             ),
             provenance={**provenance, "calibration": judgement.calibration_to_json()},
             drift_reference=references_to_json(_drift_references(measures, patients["train"], cohort, judgement)),
@@ -269,13 +273,13 @@ def _drift_references(
 ) -> dict[str, DriftReference]:
     """Measures of the training cases, which the envelope knows too, and probabilities of the calibration cases."""
     names = set.intersection(*(set(case) for case in measures))
-    found = fit_references({name: [case[name] for case in measures] for name in names}, patients)
+    references = fit_references({name: [case[name] for case in measures] for name in names}, patients)
     of_case = {each.case.case_id: each.input.measures for each in cohort.usable}
     calibration = judgement.predictions.where(split="calibration")
     for name in judgement.operating_points:
         column = PROBABILITY if name == judgement.first_finding else f"{PROBABILITY}_{name}"
         cases = calibration.where(finding=name)
-        found |= fit_probability_references(
+        references |= fit_probability_references(
             column, cases.probabilities.tolist(), [of_case[each] for each in cases.case_ids], cases.patients.tolist()
         )
-    return found
+    return references

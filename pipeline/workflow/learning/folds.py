@@ -68,11 +68,13 @@ def learn_folds(
 
 def judge_folds(cohort: Cohort, learnt: Mapping[str, Sequence[Fitted]], config: Config) -> Judgement:
     """Judge all cases by the networks of their fold, which are given by its name."""
-    seen = [fold_parts(cohort, fold, config)[0] for fold in learnt]
-    said = out_of_fold_logits(seen, [[fitted.network for fitted in of_fold] for of_fold in learnt.values()], config)
+    parts_of_folds = [fold_parts(cohort, fold, config)[0] for fold in learnt]
+    held_out = out_of_fold_logits(
+        parts_of_folds, [[fitted.network for fitted in of_fold] for of_fold in learnt.values()], config
+    )
     offset = float(np.mean([fitted.prior_offset for of_fold in learnt.values() for fitted in of_fold]))
     parts = [around_fold(cohort, fold, config) for fold in learnt]
-    return judge_out_of_fold(parts, said, config, prior_offset=offset)
+    return judge_out_of_fold(parts, held_out, config, prior_offset=offset)
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class _FoldRuns:
 
 def fold_names(cohort: Cohort) -> list[str]:
     """The folds of a cohort, in order."""
-    return sorted({each.split for each in cohort.usable})
+    return sorted({prepared.split for prepared in cohort.usable})
 
 
 def around_fold(cohort: Cohort, fold: str, config: Config) -> Cohort:
@@ -117,7 +119,7 @@ def around_fold(cohort: Cohort, fold: str, config: Config) -> Cohort:
     No case is spent on calibration: what the networks of the other folds say of their own cases calibrates. Only early
     stopping has a validation split of its own.
     """
-    cases, folds = zip(*((each.case, each.split) for each in cohort.usable), strict=True)
+    cases, folds = zip(*((prepared.case, prepared.split) for prepared in cohort.usable), strict=True)
     validated = config.training.early_stopping is not None
     return cohort.with_splits(split_around_fold(cases, folds, fold, validated=validated, seed=config.data.split_seed))
 
@@ -125,7 +127,7 @@ def around_fold(cohort: Cohort, fold: str, config: Config) -> Cohort:
 def fold_parts(cohort: Cohort, fold: str, config: Config) -> list[Cohort]:
     """The cohort as the networks of a fold see it: all alike, a few training cases being set aside (``set_aside``)."""
     part = around_fold(cohort, fold, config)
-    cases, names = zip(*((each.case, each.split) for each in part.usable), strict=True)
+    cases, names = zip(*((prepared.case, prepared.split) for prepared in part.usable), strict=True)
     number = int(fold.rsplit("-", 1)[-1])
     aside = part.with_splits(set_aside(cases, names, seed=(config.data.split_seed, number)))
     return [aside] * config.training.member_count

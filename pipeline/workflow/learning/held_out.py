@@ -75,7 +75,7 @@ def _again(part: Cohort, networks: Sequence[nn.Module], logits: FloatArray, conf
 
 
 def _rows(usable: Sequence[Usable], split: str) -> list[int]:
-    return [index for index, each in enumerate(usable) if each.split == split]
+    return [index for index, prepared in enumerate(usable) if prepared.split == split]
 
 
 def _predict(networks: Sequence[nn.Module], usable: Sequence[Usable], rows: list[int], config: Config) -> FloatArray:

@@ -38,18 +38,18 @@ def learn(
     return fitted, judge_members(cohort, fitted, config)
 
 
-def require_can_calibrate(usable: Sequence[Usable], at: Iterable[int], config: Config) -> None:
+def require_can_calibrate(usable: Sequence[Usable], rows: Iterable[int], config: Config) -> None:
     """Refuse, before anything is trained, what the cases that calibrate cannot bear: zone, confidence, covariate.
 
     Args:
         usable: all cases.
-        at: places of those that calibrate.
+        rows: places of those that calibrate.
         config: the experiment.
 
     Raises:
         UsageError: with what is missing.
     """
-    cases = [usable[index] for index in at]
+    cases = [usable[index] for index in rows]
     labels = np.array([case.case.label for case in cases])
     require_refer_zone(labels, config)
     require_operating_point(labels, config)
@@ -58,10 +58,10 @@ def require_can_calibrate(usable: Sequence[Usable], at: Iterable[int], config: C
 
 def judge_members(cohort: Cohort, fitted: Sequence[Fitted], config: Config) -> Judgement:
     """Calibrate the networks together and judge them on the test cases."""
-    said = held_out_logits(member_parts(cohort, config), [each.network for each in fitted], config)
+    held_out = held_out_logits(member_parts(cohort, config), [member.network for member in fitted], config)
     # Members' offsets differ by what the parts left out differ in; the calibrator takes one off all of them.
-    offset = float(np.mean([each.prior_offset for each in fitted]))
-    return judge(cohort.usable, said, config, prior_offset=offset)
+    offset = float(np.mean([member.prior_offset for member in fitted]))
+    return judge(cohort.usable, held_out, config, prior_offset=offset)
 
 
 def member_parts(cohort: Cohort, config: Config) -> list[Cohort]:
@@ -69,7 +69,7 @@ def member_parts(cohort: Cohort, config: Config) -> list[Cohort]:
     members = config.training.member_count
     if members == 1:
         return [cohort]
-    cases, splits = zip(*((each.case, each.split) for each in cohort.usable), strict=True)
+    cases, splits = zip(*((prepared.case, prepared.split) for prepared in cohort.usable), strict=True)
     return [cohort.with_splits(names) for names in leave_out_parts(cases, splits, members, seed=config.data.split_seed)]
 
 
@@ -113,7 +113,7 @@ def member_tasks(parts: Sequence[Cohort], config: Config, folder: Path, tracker:
 def case_tensors(cohort: Cohort, split: str, config: Config) -> CaseTensors:
     """Inputs, hard labels (N, F) and the targets of the loss of one split's cases."""
     usable = cohort.training() if split == "train" else cohort.of(split)
-    cases = [each.case for each in usable]
+    cases = [prepared.case for prepared in usable]
     labels = finding_labels(cases, config.data.findings)
     targets = labels.copy()
     if config.training.soft_labels:
@@ -121,7 +121,7 @@ def case_tensors(cohort: Cohort, split: str, config: Config) -> CaseTensors:
         targets[:, 0] = np.where(np.isfinite(labels[:, 0]), soft, np.nan)
     columns = config.training.auxiliary if split == "train" else None
     auxiliary = auxiliary_targets(cases, columns) if columns else None
-    inputs = ImageRows([each.input.voxels for each in usable])
+    inputs = ImageRows([prepared.input.voxels for prepared in usable])
     ids = [case.case_id for case in cases]
     patients = [str(case.patient_id) for case in cases]
     return CaseTensors.from_arrays(inputs, labels, ids, targets=targets, auxiliary=auxiliary, patients=patients)

@@ -31,7 +31,7 @@ from pipeline.workflow.judging.regressions import Comparison, compare_with_regre
 from pipeline.workflow.learning.held_out import HeldOut
 
 
-def judge_out_of_fold(parts: Sequence[Cohort], said: HeldOut, config: Config, *, prior_offset: float) -> Judgement:
+def judge_out_of_fold(parts: Sequence[Cohort], held_out: HeldOut, config: Config, *, prior_offset: float) -> Judgement:
     """Calibrate and judge the networks of all folds together (cross-fitting).
 
     The probability that judges a case comes from a calibrator (and covariates' weights) fitted on the cases of the
@@ -41,15 +41,15 @@ def judge_out_of_fold(parts: Sequence[Cohort], said: HeldOut, config: Config, *,
 
     Args:
         parts: the same cases for each fold, its own being the test split.
-        said: each case by the networks of its fold.
+        held_out: each case by the networks of its fold.
         config: the experiment.
         prior_offset: what class balancing added to the logits, on average.
     """
-    usable, findings, logits = parts[0].usable, config.data.findings, said.logits
+    usable, findings, logits = parts[0].usable, config.data.findings, held_out.logits
     cases = [case.case for case in usable]
     labels, values = finding_labels(cases, findings), covariate_values(usable, config)
     crossed = _cross_fit(parts, logits, labels, values, config, prior_offset=prior_offset)
-    means = of_mean(said, range(len(usable)), labels)
+    means = of_mean(held_out, range(len(usable)), labels)
     steadied = stack_logits(means)
     term = fit_covariate_term(steadied, labels, values, config.data.covariates)
     final = steadied + term.logits(values)

@@ -78,7 +78,7 @@ def final_metrics(trained: Trained) -> dict[str, float]:
     if judgement.fold_aurocs:
         metrics["mean_fold_auroc"] = float(np.mean(judgement.fold_aurocs))
     best = [{"best_epoch": fitted.best_epoch, **fitted.validation} for fitted in trained.fitted]
-    return metrics | {name: float(np.mean([each[name] for each in best])) for name in best[0]}
+    return metrics | {name: float(np.mean([metrics_of_best[name] for metrics_of_best in best])) for name in best[0]}
 
 
 def headline(evaluation: Evaluation, prefix: str = PREFIX) -> dict[str, float]:
@@ -95,7 +95,10 @@ def row_columns(description: ModelDescription) -> tuple[str, ...]:
 
 
 def _dataset_table(trained: Trained) -> pd.DataFrame:
-    rows = [(each.case.case_id, each.case.label, each.split, each.input.scan.digest) for each in trained.cohort.usable]
+    rows = [
+        (prepared.case.case_id, prepared.case.label, prepared.split, prepared.input.scan.digest)
+        for prepared in trained.cohort.usable
+    ]
     return pd.DataFrame(rows, columns=["case_id", "label", "split", "image_sha256"])
 
 

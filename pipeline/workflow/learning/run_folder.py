@@ -58,15 +58,15 @@ def read_record(folder: Path) -> RunRecord | None:
         UsageError: when it is damaged, or another program's.
     """
     try:
-        found = read_json(folder / _RECORD)
+        content = read_json(folder / _RECORD)
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
-        found = None
-    ours = isinstance(found, dict) and set(found) == {each.name for each in fields(RunRecord)}
-    if not ours or not isinstance(found["config"], dict):
+        content = None
+    ours = isinstance(content, dict) and set(content) == {each.name for each in fields(RunRecord)}
+    if not ours or not isinstance(content["config"], dict):
         raise UsageError(f"{folder / _RECORD}: is not what was written; restore it, or move {folder} away")
-    record = RunRecord(**found)
+    record = RunRecord(**content)
     return replace(record, config=map_texts(record.config, redact))  # of an earlier release, it may have one
 
 
@@ -120,9 +120,9 @@ def new_folder(config: Config | DetectionConfig, started: datetime) -> Path:
     raise FileExistsError(f"{config.output / name}: a thousand runs of this second; remove some")
 
 
-def _differences(one: Any, two: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(one, Mapping) and isinstance(two, Mapping):
-        for key in dict.fromkeys((*one, *two)):
-            yield from _differences(one.get(key), two.get(key), f"{name}.{key}" if name else key)
-    elif one != two:
-        yield name, one, two
+def _differences(first: Any, second: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        for key in dict.fromkeys((*first, *second)):
+            yield from _differences(first.get(key), second.get(key), f"{name}.{key}" if name else key)
+    elif first != second:
+        yield name, first, second

@@ -151,22 +151,25 @@ def _comparisons(sources: ReportSources) -> tuple[ComparisonModel, ...]:
 def _decision_curves(sources: ReportSources) -> dict[str, Any]:
     """The curve of these cases, and for the stated prevalence; or why there is none."""
     cases = sources.predictions.labelled()
-    found: dict[str, Any] = {}
+    curves: dict[str, Any] = {}
     for name, prevalence in (("here", None), ("restated", sources.prevalence)):
         if name == "here" or prevalence is not None:
             try:
                 curve = decision_curve(
                     cases.labels, cases.probabilities, patients=cases.patients, prevalence=prevalence
                 )
-                found[name] = curve.to_json()
+                curves[name] = curve.to_json()
             except UndefinedMetricError as error:
-                found[name] = str(error)
-    return found
+                curves[name] = str(error)
+    return curves
 
 
 def _restated(evaluation: Evaluation, stated: float | None) -> tuple[Restated, ...]:
     """At the usual prevalences, and at the stated one first."""
-    prevalences = [*([] if stated is None else [stated]), *(each for each in _PREVALENCES if each != stated)]
+    prevalences = [
+        *([] if stated is None else [stated]),
+        *(prevalence for prevalence in _PREVALENCES if prevalence != stated),
+    ]
     try:
         return tuple(
             restate_prevalence(evaluation["sensitivity"], evaluation["specificity"], prevalence=prevalence)

@@ -150,8 +150,8 @@ def finding_text(run: FindingRun, summary: Mapping[str, Any], out: Path) -> str:
     if summary["waiting_for_arrival"]:
         lines.append(f"  {summary['waiting_for_arrival']} more are still arriving, left for the next run")
     if run.gone:
-        what = "left out of the tables" if run.inputs.digest else "kept as they were searched"
-        lines.append(f"  {run.gone} scans of an earlier run are no longer in the input: {what}")
+        handling = "left out of the tables" if run.inputs.digest else "kept as they were searched"
+        lines.append(f"  {run.gone} scans of an earlier run are no longer in the input: {handling}")
     lines += [f"  {code}: {count}" for code, count in summary["codes"].items()]
     if summary["candidates_per_scan"] is not None:
         lines.append(f"{summary['candidates']} candidates, {summary['candidates_per_scan']:g} a scan that was searched")
@@ -178,8 +178,8 @@ def _classifier_lines(run: FindingRun) -> list[str]:
         return []
     label = run.classifier.descriptions[0].label
     model = run.classifier.identity("eager").model
-    what = f"probability that a lesion is malignant ({label.source}), {label.intensities} intensities"
-    lines = [f"model {model}: {what}"]
+    meaning = f"probability that a lesion is malignant ({label.source}), {label.intensities} intensities"
+    lines = [f"model {model}: {meaning}"]
     fitted = run.scan_probability
     if fitted is None:
         lines.append(

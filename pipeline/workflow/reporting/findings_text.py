@@ -38,18 +38,22 @@ def _rows(findings: FindingsEvaluation | None) -> list[list[str]]:
     if findings is None or len(findings.evaluations) < 2:
         return []
     rows = []
-    for name, each in findings.evaluations.items():
+    for name, evaluation in findings.evaluations.items():
         positive, negative = class_names(name)
-        ece = "undefined" if each.ece is None or each.null is None else f"{each.ece:.3f} ({each.null.p95:.3f})"
+        ece = (
+            "undefined"
+            if evaluation.ece is None or evaluation.null is None
+            else f"{evaluation.ece:.3f} ({evaluation.null.p95:.3f})"
+        )
         rows.append(
             [
                 name,
-                str(each.n_cases),
-                str(each.n_positive),
-                *(str(each.intervals.get(key, "undefined")) for key in ("auroc", "brier_score")),
+                str(evaluation.n_cases),
+                str(evaluation.n_positive),
+                *(str(evaluation.intervals.get(key, "undefined")) for key in ("auroc", "brier_score")),
                 ece,
-                str(each.calibration),
-                each.operating_point.describe(positive=positive, negative=negative),
+                str(evaluation.calibration),
+                evaluation.operating_point.describe(positive=positive, negative=negative),
             ]
         )
     for kind, title in _AVERAGES.items():

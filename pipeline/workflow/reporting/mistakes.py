@@ -47,12 +47,12 @@ def confident_mistakes(predictions: Predictions, *, each_way: int = _EACH_WAY) -
     labelled = predictions.labelled()
     labels, probabilities = labelled.labels, labelled.probabilities
     gaps = np.abs(labels - probabilities)
-    found: list[Mistake] = []
+    mistakes: list[Mistake] = []
     for label in (0, 1):
         wrong = np.flatnonzero((labels == label) & (gaps > 0.5))
         worst = wrong[np.argsort(-gaps[wrong], kind="stable")][:each_way]
-        found += [Mistake(str(labelled.case_ids[row]), label, float(probabilities[row])) for row in worst]
-    return tuple(found)
+        mistakes += [Mistake(str(labelled.case_ids[row]), label, float(probabilities[row])) for row in worst]
+    return tuple(mistakes)
 
 
 def mistake_pictures(

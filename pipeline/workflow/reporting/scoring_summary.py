@@ -116,8 +116,8 @@ def scoring_summary(run: ScoringRun, summary: Mapping[str, Any], out: Path) -> s
     if summary["waiting_for_arrival"]:
         lines.append(f"  {summary['waiting_for_arrival']} more are still arriving, left for the next run")
     if run.gone:
-        what = "left out of the table" if run.inputs.digest else "kept as they were scored"
-        lines.append(f"  {run.gone} cases of an earlier run are no longer in the input: {what}")
+        handling = "left out of the table" if run.inputs.digest else "kept as they were scored"
+        lines.append(f"  {run.gone} cases of an earlier run are no longer in the input: {handling}")
     if summary["decisions"]:
         lines.append("  " + ", ".join(f"{count} {name}" for name, count in summary["decisions"].items()))
     lines += [f"  {code}: {count}" for code, count in summary["codes"].items()]
@@ -154,7 +154,7 @@ def _references(descriptions: Sequence[ModelDescription]) -> dict[str, DriftRefe
     description = descriptions[0]
     stored = description.drift_reference
     if len(descriptions) > 1:
-        stored = {name: each for name, each in stored.items() if not name.startswith(PROBABILITY)}
+        stored = {name: reference for name, reference in stored.items() if not name.startswith(PROBABILITY)}
     # For models that were saved before references said how many cases they are of.
     train, calibration = len(description.patients.train), len(description.patients.calibration)
     patients = {name: calibration or train if name.startswith(PROBABILITY) else train for name in stored}

@@ -72,18 +72,18 @@ def note(trained: Trained) -> str:
         # First, because MLflow folds long notes: how good, and can its probabilities be believed.
         f"AUROC {_cell(evaluation, 'auroc')}; calibration {evaluation.calibration}.",
         "",
-        "| | model | " + " | ".join(other.name for other in trained.judgement.comparisons) + " |",
+        "| | model | " + " | ".join(comparison.name for comparison in trained.judgement.comparisons) + " |",
         "|---|---|" + "---|" * len(trained.judgement.comparisons),
     ]
-    evaluations = [evaluation, *(other.evaluation for other in trained.judgement.comparisons)]
+    evaluations = [evaluation, *(comparison.evaluation for comparison in trained.judgement.comparisons)]
     rows += [
-        f"| {title} | " + " | ".join(_cell(each, name) for each in evaluations) + " |"
+        f"| {title} | " + " | ".join(_cell(judged, name) for judged in evaluations) + " |"
         for name, title in STATISTIC_NAMES.items()
     ]
-    for other in trained.judgement.comparisons:
+    for comparison in trained.judgement.comparisons:
         rows += [
             "",
-            f"AUROC gain over the {other.name} ({other.read}): {other.gain or 'undefined'}, by patient.",
+            f"AUROC gain over the {comparison.name} ({comparison.read}): {comparison.gain or 'undefined'}, by patient.",
         ]
     rows += ["", champion_text(trained.champion)]
     rows += ["", f"Calibration ({trained.judgement.calibration}): {evaluation.calibration}."]
@@ -105,9 +105,9 @@ def fold_lines(judgement: Judgement) -> list[str]:
     aurocs = judgement.fold_aurocs
     if not aurocs:
         return []
-    each = ", ".join(f"{value:.3f}" for value in aurocs)
+    of_folds = ", ".join(f"{value:.3f}" for value in aurocs)
     together = f"the model is all {len(aurocs)} networks together, which these figures do not judge"
-    lines = [f"AUROC within folds: mean {np.mean(aurocs):.3f} ({each}); {together}", OUT_OF_FOLD]
+    lines = [f"AUROC within folds: mean {np.mean(aurocs):.3f} ({of_folds}); {together}", OUT_OF_FOLD]
     pooled = judgement.evaluation["auroc"].estimate
     if np.mean(aurocs) - pooled > _FOLDS_APART:
         lines.append(
@@ -126,22 +126,26 @@ def _table(trained: Trained) -> str:
     judgement = trained.judgement
     unit = "case (patients are unknown)" if judgement.evaluation.patients_unknown else "patient"
     title = f"results{_simulated(trained)}, 95 % intervals by {unit}"
-    table = Table("", "model", *(other.name for other in judgement.comparisons), title=title, title_justify="left")
-    evaluations = [judgement.evaluation, *(other.evaluation for other in judgement.comparisons)]
+    table = Table(
+        "", "model", *(comparison.name for comparison in judgement.comparisons), title=title, title_justify="left"
+    )
+    evaluations = [judgement.evaluation, *(comparison.evaluation for comparison in judgement.comparisons)]
     for name, label in STATISTIC_NAMES.items():
-        table.add_row(label, *(_cell(each, name) for each in evaluations))
-    table.add_row("AUROC, model minus this", "", *(str(other.gain or "undefined") for other in judgement.comparisons))
+        table.add_row(label, *(_cell(judged, name) for judged in evaluations))
+    table.add_row(
+        "AUROC, model minus this", "", *(str(comparison.gain or "undefined") for comparison in judgement.comparisons)
+    )
     table.add_section()
     for label, name in (("Brier score", "brier_score"), ("ECE", "ece")):
-        table.add_row(f"{label}, uncalibrated to calibrated", *(_change(each, name) for each in evaluations))
+        table.add_row(f"{label}, uncalibrated to calibrated", *(_change(judged, name) for judged in evaluations))
     table.add_row(
         "ECE of a perfect model (95th percentile)",
-        *(_number(each.null.p95 if each.null else None) for each in evaluations),
+        *(_number(judged.null.p95 if judged.null else None) for judged in evaluations),
     )
     table.add_row(
         "columns",
         f"{trained.config.network.name} network",
-        *(other.read for other in judgement.comparisons),
+        *(comparison.read for comparison in judgement.comparisons),
     )
     return table_text(table, width=140)
 

@@ -104,8 +104,8 @@ class Region:
         if closed and self.kind in ("POLYGON", "POLYLINE"):
             area, center = area_and_centroid(points)
             return Measured(center, longest_extent(points), area)
-        what = "an open line" if self.kind == "POLYLINE" else f"type {self.kind}"
-        reason = f"a region of {what} with {len(points)} points has no one centre; mark the lesion by an outline"
+        kind = "an open line" if self.kind == "POLYLINE" else f"type {self.kind}"
+        reason = f"a region of {kind} with {len(points)} points has no one centre; mark the lesion by an outline"
         raise CaseError(Code.E_FORMAT, path, reason)
 
 

@@ -184,8 +184,10 @@ def _contour(path: Path, item: Dataset) -> tuple[str, Points]:
     kind = word(item, _GEOMETRY, _CLOSED | _OPEN | {"POINT"})
     values, count = decimals(item, _DATA), _integer(item, _COUNT)
     if len(values) % 3 or not len(values) or (count != -1 and 3 * count != len(values)):
-        said = f"{count} points" if count != -1 else "points"
-        raise CaseError(Code.E_FORMAT, path, f"an outline of {said} with {len(values)} coordinates; export it again")
+        declared = f"{count} points" if count != -1 else "points"
+        raise CaseError(
+            Code.E_FORMAT, path, f"an outline of {declared} with {len(values)} coordinates; export it again"
+        )
     return kind, values.reshape(-1, 3) * FLIP
 
 
@@ -231,9 +233,9 @@ def _point_or_line(path: Path, region: _Region) -> tuple[Points, float | None]:
         return points[0], None
     if kinds <= _OPEN and len(points) == 2:
         return points.mean(axis=0), float(np.linalg.norm(points[0] - points[1]))
-    what = "points" if kinds == {"POINT"} else "open lines" if kinds <= _OPEN else "outlines of no known kind"
+    marks = "points" if kinds == {"POINT"} else "open lines" if kinds <= _OPEN else "outlines of no known kind"
     reason = (
-        f"a region of {what} with {len(points)} points in all; one point, a line of two, or closed outlines are read"
+        f"a region of {marks} with {len(points)} points in all; one point, a line of two, or closed outlines are read"
     )
     raise CaseError(Code.E_FORMAT, path, reason)
 

@@ -233,12 +233,12 @@ def _voxels(
 ) -> list[VoxelSet]:
     """The voxels (column, row, plane) of each segment, by rising number, but of those that are left out."""
     parts: dict[int, list[NDArray[np.intp]]] = {}
-    seen: set[tuple[int | None, int]] = set()
+    placed: set[tuple[int | None, int]] = set()
     for place, (frame, plane) in enumerate(zip(frames, planes.tolist(), strict=True)):
-        if (frame.segment, plane) in seen:
+        if (frame.segment, plane) in placed:
             reason = "two frames of one segment lie at one place; export the segmentation again"
             raise CaseError(Code.E_SLICE_DUPLICATE, reader.path, reason)
-        seen.add((frame.segment, plane))
+        placed.add((frame.segment, plane))
         if frame.segment in leave_out:
             continue
         values = reader.read(place)  # (rows, columns); of a label map the segments' numbers, else 0 and 1

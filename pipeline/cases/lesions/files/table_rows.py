@@ -204,13 +204,13 @@ def find_columns(path: Path, header: Sequence[str]) -> LesionColumns:
         elif match := _VOXELS.fullmatch(name):
             voxels[match[1] or match[3] or ""][_AXES[match[2] or match[4]]] = place
     others = {}
-    for what, known in _OTHERS.items():
+    for role, known in _OTHERS.items():
         best = next((word for word in known if word in names), None)  # the first is the most certain
         if best is None:
             continue
         if names.count(best) > 1:
-            raise TableError(Code.E_LABEL_COLUMNS, path, f"{names.count(best)} columns could be the {what}; keep one")
-        others[what] = names.index(best)
+            raise TableError(Code.E_LABEL_COLUMNS, path, f"{names.count(best)} columns could be the {role}; keep one")
+        others[role] = names.index(best)
     return LesionColumns(
         center=_triple(path, header, centers),
         voxel=_triple(path, header, voxels),
