@@ -17,7 +17,6 @@ from pipeline.cases.case import Case
 from pipeline.cases.covariates import covariates_of
 from pipeline.cases.prepare import PreparationResult, prepare_case
 from pipeline.cases.signature import input_signature
-from pipeline.errors import UnfinishedError
 from pipeline.evaluation.calibration.calibrator import Calibrator, sigmoid
 from pipeline.evaluation.decisions.refer_zone import Decision, ReferZone, decide
 from pipeline.imaging.image import Scan
