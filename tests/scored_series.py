@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.dicomnet.case_result import CaseResult, FindingResult
-from pipeline.dicomnet.reported_model import ReportedModel
+from pipeline.dicomnet.objects.case_result import CaseResult, FindingResult
+from pipeline.dicomnet.objects.reported_model import ReportedModel
 from pipeline.evaluation.decisions.operating_points import OperatingPoint
 
 _POINT = OperatingPoint(

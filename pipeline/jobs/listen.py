@@ -69,10 +69,10 @@ def listen(
     folders = model_folders(model_names)
     models = Ensemble.of([verify_model(folder) for folder in folders])
     detector = None if options.find is None else _detector(options.find, models)
-    from pipeline.dicomnet.lesion_search import DetectorSearch
-    from pipeline.dicomnet.listener import Listener
-    from pipeline.dicomnet.listener_folder import ListenerFolder
-    from pipeline.dicomnet.preflight import require_usable
+    from pipeline.dicomnet.listening.lesion_search import DetectorSearch
+    from pipeline.dicomnet.listening.listener import Listener
+    from pipeline.dicomnet.listening.listener_folder import ListenerFolder
+    from pipeline.dicomnet.listening.preflight import require_usable
 
     require_usable(config)
     folder = ListenerFolder(config.folder)

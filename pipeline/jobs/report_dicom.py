@@ -13,9 +13,9 @@ from pyarrow import ArrowException
 
 from pipeline.cases.case import Case
 from pipeline.cases.inputs import Inputs, read_inputs
-from pipeline.dicomnet.case_result import CaseResult
 from pipeline.dicomnet.extra import require_dicom_packages
-from pipeline.dicomnet.reported_model import ReportedModel
+from pipeline.dicomnet.objects.case_result import CaseResult
+from pipeline.dicomnet.objects.reported_model import ReportedModel
 from pipeline.errors import CaseError, Code, UsageError
 from pipeline.files import read_json
 from pipeline.imaging.checks import within_root
@@ -149,8 +149,8 @@ def _by_series(inputs: Inputs, rows: dict[str, dict[str, Any]], result: DicomRep
 
 
 def _report_series(cases: _ScoredCases, model: ReportedModel, root: Path | None, result: DicomReporting) -> None:
-    from pipeline.dicomnet.results import result_objects, write_results
-    from pipeline.dicomnet.source_series import SourceSeries
+    from pipeline.dicomnet.objects.result_objects import result_objects, write_results
+    from pipeline.dicomnet.objects.source_series import SourceSeries
 
     case = cases[0][0]
     if case.url is not None:

@@ -8,9 +8,9 @@ from dicom_programs import dciodvfy_errors
 from dicom_writing import ORIGIN, SHAPE, SPACING, write_series
 from scored_series import case_result, reported_model
 
-from pipeline.dicomnet.planes import _GAP, _PANEL
-from pipeline.dicomnet.results import result_objects, write_results
-from pipeline.dicomnet.source_series import SourceSeries
+from pipeline.dicomnet.objects.planes import _GAP, _PANEL
+from pipeline.dicomnet.objects.result_objects import result_objects, write_results
+from pipeline.dicomnet.objects.source_series import SourceSeries
 
 MIDDLE_RAS = (0.0, 0.0, 0.0)
 BALL_MM = 4.0

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.cases.case import Case
-from pipeline.dicomnet.case_result import CaseResult
+from pipeline.dicomnet.objects.case_result import CaseResult
 
 ROW = {
     "case_id": "a",

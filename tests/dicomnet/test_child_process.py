@@ -11,8 +11,8 @@ import pytest
 from dicom_network import wait_until
 
 from pipeline.config.listening import ListenConfig
-from pipeline.dicomnet.audit import Audit
-from pipeline.dicomnet.child_process import ChildProcess, end_with, say
+from pipeline.dicomnet.listening.audit import Audit
+from pipeline.dicomnet.listening.child_process import ChildProcess, end_with, say
 from pipeline.errors import UnfinishedError
 
 
@@ -29,7 +29,7 @@ def work(config, parent):
 
 @pytest.fixture
 def child(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.dicomnet.child_process._PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("pipeline.dicomnet.listening.child_process._PAUSE_SECONDS", 0.0)
     destination = {"name": "none", "kind": "stow-rs", "url": "http://127.0.0.1:9"}
     config = ListenConfig(folder=tmp_path, calling_ae_titles=["A"], destinations=[destination])
     process = ChildProcess("worker", work, config, Audit(tmp_path, "test"))

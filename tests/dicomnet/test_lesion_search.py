@@ -11,7 +11,7 @@ from dicom_writing import ct_slice, save, write_series
 from small_detectors import save_small_detector
 
 from pipeline.cases.case import Case
-from pipeline.dicomnet.lesion_search import DetectorSearch
+from pipeline.dicomnet.listening.lesion_search import DetectorSearch
 from pipeline.scoring.finding.golden_detector import add_golden_scans
 
 

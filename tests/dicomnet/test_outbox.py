@@ -13,14 +13,14 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from pipeline.config.listening import ListenConfig, Retry
-from pipeline.dicomnet.audit import Audit
-from pipeline.dicomnet.destinations import Answer, judge_response, judge_status
-from pipeline.dicomnet.listener_folder import ListenerFolder, ResultName, SeriesKey, uid_digest
-from pipeline.dicomnet.outbox import NewResult, Outbox, ResultRecord
-from pipeline.dicomnet.outbox_sender import Backoff, Delivery
-from pipeline.dicomnet.reception import ObjectIdentity, take_in
-from pipeline.dicomnet.results import ResultObjects
-from pipeline.dicomnet.retention import forget_old
+from pipeline.dicomnet.listening.audit import Audit
+from pipeline.dicomnet.listening.destinations import Answer, judge_response, judge_status
+from pipeline.dicomnet.listening.listener_folder import ListenerFolder, ResultName, SeriesKey, uid_digest
+from pipeline.dicomnet.listening.outbox import NewResult, Outbox, ResultRecord
+from pipeline.dicomnet.listening.outbox_sender import Backoff, Delivery
+from pipeline.dicomnet.listening.reception import ObjectIdentity, take_in
+from pipeline.dicomnet.listening.retention import forget_old
+from pipeline.dicomnet.objects.result_objects import ResultObjects
 from pipeline.errors import UsageError
 
 KEY = SeriesKey(uid_digest("1.2"), uid_digest("1.2.1"))
@@ -249,7 +249,7 @@ def test_full_disk_while_a_delivery_is_noted_has_it_sent_again(folder, monkeypat
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pipeline.dicomnet.outbox.write_json", full)
+    monkeypatch.setattr("pipeline.dicomnet.listening.outbox.write_json", full)
     with pytest.raises(OSError, match="No space"):
         sending.step(["pacs"])
     monkeypatch.undo()

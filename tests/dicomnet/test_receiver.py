@@ -23,10 +23,10 @@ from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import CTImageStorage, Verification
 
 from pipeline.config.listening import ListenConfig
-from pipeline.dicomnet.audit import Audit
-from pipeline.dicomnet.child_process import ChildProcess
-from pipeline.dicomnet.listener_folder import ListenerFolder
-from pipeline.dicomnet.receiver import run_receiver
+from pipeline.dicomnet.listening.audit import Audit
+from pipeline.dicomnet.listening.child_process import ChildProcess
+from pipeline.dicomnet.listening.listener_folder import ListenerFolder
+from pipeline.dicomnet.listening.receiver import run_receiver
 from pipeline.dicomnet.wording import MANUFACTURER
 
 

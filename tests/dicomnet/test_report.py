@@ -10,9 +10,9 @@ from dicom_writing import SERIES, write_multiframe, write_series
 from scored_series import CENTER_RAS, case_result, reported_model
 
 from pipeline.config.inputs import Zoom
-from pipeline.dicomnet.case_result import FindingResult
-from pipeline.dicomnet.results import result_objects, write_results
-from pipeline.dicomnet.source_series import SourceSeries
+from pipeline.dicomnet.objects.case_result import FindingResult
+from pipeline.dicomnet.objects.result_objects import result_objects, write_results
+from pipeline.dicomnet.objects.source_series import SourceSeries
 from pipeline.errors import CaseError
 
 CENTER_LPS = np.array(CENTER_RAS) * (-1, -1, 1)

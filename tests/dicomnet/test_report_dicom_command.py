@@ -21,9 +21,9 @@ from tiny_models import PREPROCESSING, write_manifest, write_model, write_scans
 
 from pipeline.cli import run
 from pipeline.config.inputs import Limits
-from pipeline.dicomnet.identifiers import stable_uid
-from pipeline.dicomnet.results import result_objects, write_results
-from pipeline.dicomnet.source_series import SourceSeries
+from pipeline.dicomnet.objects.identifiers import stable_uid
+from pipeline.dicomnet.objects.result_objects import result_objects, write_results
+from pipeline.dicomnet.objects.source_series import SourceSeries
 from pipeline.errors import CaseError
 
 HEADER = "case_id,patient_id,image,center_x_mm,center_y_mm,center_z_mm,coordinate_system,diameter_mm\n"

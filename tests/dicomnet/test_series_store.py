@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.dicomnet.listener_folder import ListenerFolder
-from pipeline.dicomnet.series_store import SeriesStore
+from pipeline.dicomnet.listening.listener_folder import ListenerFolder
+from pipeline.dicomnet.listening.series_store import SeriesStore
 
 
 class Clock:

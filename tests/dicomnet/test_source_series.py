@@ -9,9 +9,9 @@ import pytest
 from dicom_writing import FRAME, ORIGIN, SERIES, SHAPE, SPACING, STUDY, write_multiframe, write_series
 from scored_series import case_result, reported_model
 
-from pipeline.dicomnet.patient_context import time_zone
-from pipeline.dicomnet.results import result_objects, write_results
-from pipeline.dicomnet.source_series import SourceSeries
+from pipeline.dicomnet.objects.patient_context import time_zone
+from pipeline.dicomnet.objects.result_objects import result_objects, write_results
+from pipeline.dicomnet.objects.source_series import SourceSeries
 from pipeline.errors import CaseError
 
 

@@ -13,13 +13,13 @@ from dicom_writing import ct_slice, save
 from pydicom import dcmread
 from tiny_models import write_model
 
-from pipeline.dicomnet.audit import Audit
-from pipeline.dicomnet.listener_folder import ListenerFolder
-from pipeline.dicomnet.outbox import ResultRecord
-from pipeline.dicomnet.reception import read_object_identity, take_in
-from pipeline.dicomnet.reported_model import ReportedModel
-from pipeline.dicomnet.series_store import SeriesStore
-from pipeline.dicomnet.study_scoring import ScoringChoices, StudyScoring
+from pipeline.dicomnet.listening.audit import Audit
+from pipeline.dicomnet.listening.listener_folder import ListenerFolder
+from pipeline.dicomnet.listening.outbox import ResultRecord
+from pipeline.dicomnet.listening.reception import read_object_identity, take_in
+from pipeline.dicomnet.listening.series_store import SeriesStore
+from pipeline.dicomnet.listening.study_scoring import ScoringChoices, StudyScoring
+from pipeline.dicomnet.objects.reported_model import ReportedModel
 from pipeline.scoring.engine import score_cases
 from pipeline.scoring.ensemble import Ensemble
 from pipeline.scoring.model_directory import load_model
@@ -221,7 +221,7 @@ def test_result_that_does_not_fit_on_the_disk_is_made_later(bench, tmp_path, mon
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pipeline.dicomnet.outbox.write_json", full)
+    monkeypatch.setattr("pipeline.dicomnet.listening.outbox.write_json", full)
     assert not bench.turn()
     assert not bench.results()
     monkeypatch.undo()
@@ -249,7 +249,7 @@ def test_fault_of_ours_costs_one_result_and_is_said(bench, tmp_path, monkeypatch
     def fails(*_, **__):
         raise ZeroDivisionError("CANARY")
 
-    monkeypatch.setattr(f"pipeline.dicomnet.study_scoring.{broken}", fails)
+    monkeypatch.setattr(f"pipeline.dicomnet.listening.study_scoring.{broken}", fails)
     bench.receive(write_study(tmp_path / "study", 1))
     assert bench.turn()
     (record,) = bench.results("errors")

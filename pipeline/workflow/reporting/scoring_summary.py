@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipeline.cases.inputs import Inputs
 from pipeline.console import one_line
-from pipeline.dicomnet.reported_model import ReportedModel
+from pipeline.dicomnet.objects.reported_model import ReportedModel
 from pipeline.evaluation.calibration.calibrator import Calibrator
 from pipeline.scoring.drift import PROBABILITY, Drift, DriftMeter, DriftReference, references_from_json
 from pipeline.scoring.model_description import ModelDescription

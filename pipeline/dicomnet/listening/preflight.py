@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pipeline.config.listening import ListenConfig
-from pipeline.dicomnet.destinations import secret, sender_of
-from pipeline.dicomnet.tls import server_context
+from pipeline.dicomnet.listening.destinations import secret, sender_of
+from pipeline.dicomnet.listening.tls import server_context
 from pipeline.errors import UsageError
 
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Self
 from pydicom.dataset import Dataset
 from pydicom.filereader import dcmread
 
-from pipeline.dicomnet.listener_folder import RECORD, ListenerFolder, ResultName, SeriesKey
+from pipeline.dicomnet.listening.listener_folder import RECORD, ListenerFolder, ResultName, SeriesKey
 from pipeline.files import atomic_folder, read_json, sync_folder, write_json
 from pipeline.imaging.dicom.file import quiet
 from pipeline.scoring.rows import now
 
 if TYPE_CHECKING:
-    from pipeline.dicomnet.results import ResultObjects
+    from pipeline.dicomnet.objects.result_objects import ResultObjects
 
 _SENT, _REFUSED = "sent-", "refused-"
 
@@ -138,7 +138,9 @@ class Outbox:
         Raises:
             OSError: when the disk is full; nothing has the result's name then.
         """
-        from pipeline.dicomnet.results import write_results  # not for the sender: highdicom takes a second to import
+        from pipeline.dicomnet.objects.result_objects import (
+            write_results,  # not for the sender: highdicom takes a second to import
+        )
 
         name = ResultName(result.series, number)
         place = self._folder.errors if result.objects is None else self._folder.outbox

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 
 from pipeline.cases.case import Point
 from pipeline.config.inputs import Limits
-from pipeline.dicomnet.patient_context import read_context
+from pipeline.dicomnet.objects.patient_context import read_context
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.dicom.header import DicomFile, read_header
 from pipeline.imaging.dicom.scan import DicomScan, open_series, series_paths
@@ -47,7 +47,7 @@ class SourceSeries:
         frame_of_reference: UID, '' when the images name none, or several.
         modality: in the words of the configuration, None when absent.
         images: in order along the normal; as found where the series cannot be read as a scan.
-        context: patient and study attributes; see `pipeline.dicomnet.patient_context`.
+        context: patient and study attributes; see `pipeline.dicomnet.objects.patient_context`.
         scan: None where the series cannot be read as a scan, as when a slice is missing.
     """
 

@@ -10,12 +10,12 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from pipeline.dicomnet import wording
-from pipeline.dicomnet.case_result import CaseResult
-from pipeline.dicomnet.identifiers import stable_uid
-from pipeline.dicomnet.planes import Pixels, lesion_picture
-from pipeline.dicomnet.report import equipment, identity_of
-from pipeline.dicomnet.reported_model import ReportedModel
-from pipeline.dicomnet.source_series import SourceImage, SourceSeries
+from pipeline.dicomnet.objects.case_result import CaseResult
+from pipeline.dicomnet.objects.identifiers import stable_uid
+from pipeline.dicomnet.objects.planes import Pixels, lesion_picture
+from pipeline.dicomnet.objects.report import equipment, identity_of
+from pipeline.dicomnet.objects.reported_model import ReportedModel
+from pipeline.dicomnet.objects.source_series import SourceImage, SourceSeries
 from pipeline.errors import CaseError
 
 

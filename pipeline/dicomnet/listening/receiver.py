@@ -22,14 +22,14 @@ from pynetdicom.presentation import AllStoragePresentationContexts
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from pipeline.config.listening import ListenConfig
-from pipeline.dicomnet.audit import Audit
-from pipeline.dicomnet.bounded_server import LARGEST_PDU, BoundedServer
-from pipeline.dicomnet.child_process import end_with, say
-from pipeline.dicomnet.incoming_file import IncomingFile
-from pipeline.dicomnet.listener_folder import ListenerFolder
-from pipeline.dicomnet.reception import Outcome, read_object_identity, refusal_reason, take_in
-from pipeline.dicomnet.space import Space
-from pipeline.dicomnet.tls import server_context
+from pipeline.dicomnet.listening.audit import Audit
+from pipeline.dicomnet.listening.bounded_server import LARGEST_PDU, BoundedServer
+from pipeline.dicomnet.listening.child_process import end_with, say
+from pipeline.dicomnet.listening.incoming_file import IncomingFile
+from pipeline.dicomnet.listening.listener_folder import ListenerFolder
+from pipeline.dicomnet.listening.reception import Outcome, read_object_identity, refusal_reason, take_in
+from pipeline.dicomnet.listening.space import Space
+from pipeline.dicomnet.listening.tls import server_context
 from pipeline.errors import CaseError, UsageError
 
 _SUCCESS: Final = 0x0000

@@ -18,12 +18,12 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from pipeline.dicomnet.capture import lesion_captures
-from pipeline.dicomnet.case_result import CaseResult
-from pipeline.dicomnet.patient_context import time_zone
-from pipeline.dicomnet.report import structured_report
-from pipeline.dicomnet.reported_model import ReportedModel
-from pipeline.dicomnet.source_series import SourceSeries
+from pipeline.dicomnet.objects.capture import lesion_captures
+from pipeline.dicomnet.objects.case_result import CaseResult
+from pipeline.dicomnet.objects.patient_context import time_zone
+from pipeline.dicomnet.objects.report import structured_report
+from pipeline.dicomnet.objects.reported_model import ReportedModel
+from pipeline.dicomnet.objects.source_series import SourceSeries
 from pipeline.errors import CaseError, Code
 from pipeline.files import atomic_write, private_folder
 from pipeline.imaging.dicom.file import quiet

@@ -10,12 +10,12 @@ from typing import Any, Final
 import requests
 
 from pipeline.config.listening import ListenConfig
-from pipeline.dicomnet.audit import Audit
-from pipeline.dicomnet.destinations import secret
-from pipeline.dicomnet.listener_folder import ListenerFolder, SeriesKey, uid_digest
-from pipeline.dicomnet.reception import read_object_identity, refusal_reason, take_in
-from pipeline.dicomnet.series_store import SeriesStore
-from pipeline.dicomnet.space import Space
+from pipeline.dicomnet.listening.audit import Audit
+from pipeline.dicomnet.listening.destinations import secret
+from pipeline.dicomnet.listening.listener_folder import ListenerFolder, SeriesKey, uid_digest
+from pipeline.dicomnet.listening.reception import read_object_identity, refusal_reason, take_in
+from pipeline.dicomnet.listening.series_store import SeriesStore
+from pipeline.dicomnet.listening.space import Space
 from pipeline.errors import CaseError
 from pipeline.files import read_json, write_json
 

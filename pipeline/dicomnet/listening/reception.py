@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.config.inputs import Limits
-from pipeline.dicomnet.listener_folder import ListenerFolder, SeriesKey, uid_digest
+from pipeline.dicomnet.listening.listener_folder import ListenerFolder, SeriesKey, uid_digest
 from pipeline.dicomnet.wording import MANUFACTURER
 from pipeline.errors import CaseError
 from pipeline.files import private_folder, sync_folder

@@ -17,7 +17,7 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 
 from pipeline.config.listening import Retry, Store, Stow
-from pipeline.dicomnet.tls import client_context
+from pipeline.dicomnet.listening.tls import client_context
 from pipeline.errors import UsageError
 from pipeline.imaging.dicom.file import quiet
 

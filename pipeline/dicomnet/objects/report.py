@@ -19,18 +19,19 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from pipeline import __version__
-from pipeline.dicomnet import concepts, wording
-from pipeline.dicomnet.case_result import CaseResult
-from pipeline.dicomnet.identifiers import stable_uid
-from pipeline.dicomnet.reported_model import ReportedModel
-from pipeline.dicomnet.source_series import LPS_TO_RAS, SourceImage, SourceSeries
+from pipeline.dicomnet import wording
+from pipeline.dicomnet.objects import concepts
+from pipeline.dicomnet.objects.case_result import CaseResult
+from pipeline.dicomnet.objects.identifiers import stable_uid
+from pipeline.dicomnet.objects.reported_model import ReportedModel
+from pipeline.dicomnet.objects.source_series import LPS_TO_RAS, SourceImage, SourceSeries
 
 _CONTAINS = sr.RelationshipTypeValues.CONTAINS
 _CONTEXT = sr.RelationshipTypeValues.HAS_ACQ_CONTEXT
 
 
 class _Report(sr.Comprehensive3DSR):
-    """A report whose patient and study attributes are set by `pipeline.dicomnet.results`, for all objects alike."""
+    """A report whose patient and study attributes are set by `result_objects`, for all objects alike."""
 
     def copy_patient_and_study_information(self, dataset: Dataset) -> None:
         """Leave them to the caller: highdicom would copy all that a header holds, the patient's address among it."""

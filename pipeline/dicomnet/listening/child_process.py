@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Final, NoReturn
 
 from pipeline.config.listening import ListenConfig
-from pipeline.dicomnet.audit import Audit
+from pipeline.dicomnet.listening.audit import Audit
 from pipeline.errors import UnfinishedError
 
 _START_SECONDS: Final = 60.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pipeline.dicomnet.listener_folder import EVALUATED, ListenerFolder, SeriesKey
+from pipeline.dicomnet.listening.listener_folder import EVALUATED, ListenerFolder, SeriesKey
 from pipeline.files import read_json, sha256_json, write_json
 
 _COMPLETE: Final = "complete"

@@ -11,18 +11,18 @@ from types import FrameType
 from typing import Final
 
 from pipeline.config.listening import ListenConfig
-from pipeline.dicomnet.audit import Audit
-from pipeline.dicomnet.child_process import ChildProcess
-from pipeline.dicomnet.listener_folder import ListenerFolder
-from pipeline.dicomnet.orthanc_source import OrthancSource
-from pipeline.dicomnet.outbox_sender import run_sender
-from pipeline.dicomnet.receiver import run_receiver
-from pipeline.dicomnet.reported_model import ReportedModel
-from pipeline.dicomnet.retention import forget_old
-from pipeline.dicomnet.series_store import SeriesStore
-from pipeline.dicomnet.study_cases import LesionSearch
-from pipeline.dicomnet.study_scoring import ScoringChoices, StudyScoring
-from pipeline.dicomnet.watched_folder import WatchedFolder
+from pipeline.dicomnet.listening.audit import Audit
+from pipeline.dicomnet.listening.child_process import ChildProcess
+from pipeline.dicomnet.listening.listener_folder import ListenerFolder
+from pipeline.dicomnet.listening.orthanc_source import OrthancSource
+from pipeline.dicomnet.listening.outbox_sender import run_sender
+from pipeline.dicomnet.listening.receiver import run_receiver
+from pipeline.dicomnet.listening.retention import forget_old
+from pipeline.dicomnet.listening.series_store import SeriesStore
+from pipeline.dicomnet.listening.study_cases import LesionSearch
+from pipeline.dicomnet.listening.study_scoring import ScoringChoices, StudyScoring
+from pipeline.dicomnet.listening.watched_folder import WatchedFolder
+from pipeline.dicomnet.objects.reported_model import ReportedModel
 from pipeline.errors import UnfinishedError
 from pipeline.scoring.ensemble import Ensemble
 from pipeline.scoring.local import WorkerPool

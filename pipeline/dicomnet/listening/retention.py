@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Final
 
-from pipeline.dicomnet.audit import Audit
-from pipeline.dicomnet.listener_folder import EVALUATED, RECORD, ListenerFolder, ResultName
+from pipeline.dicomnet.listening.audit import Audit
+from pipeline.dicomnet.listening.listener_folder import EVALUATED, RECORD, ListenerFolder, ResultName
 
 _DAY_SECONDS: Final = 86_400.0
 

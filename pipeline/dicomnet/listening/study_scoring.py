@@ -6,15 +6,15 @@ import errno
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.dicomnet.audit import Audit
-from pipeline.dicomnet.case_result import CaseResult
-from pipeline.dicomnet.listener_folder import ListenerFolder, ResultName, SeriesKey
-from pipeline.dicomnet.outbox import NewResult, Outbox, ResultRecord
-from pipeline.dicomnet.reported_model import ReportedModel
-from pipeline.dicomnet.results import ResultObjects, result_objects
-from pipeline.dicomnet.series_store import SeriesStore, StudyFiles
-from pipeline.dicomnet.source_series import SourceSeries
-from pipeline.dicomnet.study_cases import LesionSearch, SeriesCases, cases_of_study
+from pipeline.dicomnet.listening.audit import Audit
+from pipeline.dicomnet.listening.listener_folder import ListenerFolder, ResultName, SeriesKey
+from pipeline.dicomnet.listening.outbox import NewResult, Outbox, ResultRecord
+from pipeline.dicomnet.listening.series_store import SeriesStore, StudyFiles
+from pipeline.dicomnet.listening.study_cases import LesionSearch, SeriesCases, cases_of_study
+from pipeline.dicomnet.objects.case_result import CaseResult
+from pipeline.dicomnet.objects.reported_model import ReportedModel
+from pipeline.dicomnet.objects.result_objects import ResultObjects, result_objects
+from pipeline.dicomnet.objects.source_series import SourceSeries
 from pipeline.errors import CaseError, Code, UnfinishedError
 from pipeline.scoring.ensemble import Ensemble
 from pipeline.scoring.local import WorkerPool

@@ -13,11 +13,11 @@ from multiprocessing.connection import Connection
 from typing import Final
 
 from pipeline.config.listening import ListenConfig, Retry, Store, Stow
-from pipeline.dicomnet.audit import Audit
-from pipeline.dicomnet.child_process import end_with, say
-from pipeline.dicomnet.destinations import Answer, Sender, sender_of
-from pipeline.dicomnet.listener_folder import ListenerFolder, ResultName
-from pipeline.dicomnet.outbox import Outbox
+from pipeline.dicomnet.listening.audit import Audit
+from pipeline.dicomnet.listening.child_process import end_with, say
+from pipeline.dicomnet.listening.destinations import Answer, Sender, sender_of
+from pipeline.dicomnet.listening.listener_folder import ListenerFolder, ResultName
+from pipeline.dicomnet.listening.outbox import Outbox
 
 _LOOK_SECONDS: Final = 0.5
 

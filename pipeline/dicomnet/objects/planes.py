@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.cases.case import Point
-from pipeline.dicomnet.case_result import CaseResult
-from pipeline.dicomnet.reported_model import ReportedModel
+from pipeline.dicomnet.objects.case_result import CaseResult
+from pipeline.dicomnet.objects.reported_model import ReportedModel
 from pipeline.dicomnet.wording import DISCLAIMER
 from pipeline.imaging.dicom.scan import DicomScan
 from pipeline.imaging.image import FloatArray

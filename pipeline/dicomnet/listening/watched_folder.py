@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.config.listening import ListenConfig
-from pipeline.dicomnet.audit import Audit
-from pipeline.dicomnet.listener_folder import ListenerFolder
-from pipeline.dicomnet.reception import read_object_identity, refusal_reason, take_in
-from pipeline.dicomnet.space import Space
+from pipeline.dicomnet.listening.audit import Audit
+from pipeline.dicomnet.listening.listener_folder import ListenerFolder
+from pipeline.dicomnet.listening.reception import read_object_identity, refusal_reason, take_in
+from pipeline.dicomnet.listening.space import Space
 from pipeline.errors import CaseError
 
 _FULL_SECONDS: Final = 30.0  # between two looks at whether there is room again
