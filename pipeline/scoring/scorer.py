@@ -17,7 +17,6 @@ from pipeline.cases.case import Case
 from pipeline.cases.covariates import covariates_of
 from pipeline.cases.prepare import PreparationResult, prepare_case
 from pipeline.cases.signature import input_signature
-from pipeline.errors import UnfinishedError
 from pipeline.evaluation.calibration.calibrator import Calibrator, sigmoid
 from pipeline.evaluation.decisions.refer_zone import Decision, ReferZone, decide
 from pipeline.imaging.image import Scan
@@ -163,9 +162,6 @@ class Scorer:
         members: NDArray[np.float64],
     ) -> ScoreRow:
         assert isinstance(item.outcome, ModelInput)
-        if not all(np.isfinite(values).all() for values in (logits, probabilities, members)):
-            fault = UnfinishedError("the network gave no finite number; please report it with this row")
-            return self._rejection(replace(item, outcome=fault))
         codes = [warning.code for warning in item.outcome.warnings]
         zones = [self._refer_zone, *[None] * (len(self._thresholds) - 1)]  # the zone is the first finding's
         found = [

@@ -41,20 +41,6 @@ def test_an_unforeseen_error_is_a_failed_row_without_its_message(tmp_path, cases
     assert "Secret" not in str(rows[2])
 
 
-def test_a_network_without_a_finite_number_is_a_failed_row(tmp_path, cases):
-    scorer = Scorer(load_model(write_model(tmp_path / "model")))
-    logits = iter([0.5, np.nan, np.inf])
-    scorer._predict = [lambda images: np.array([[next(logits)] for _ in images])]
-    rows = list(score_cases(scorer, cases[:3]))
-    assert [(row.status, row.code) for row in rows] == [
-        ("scored", ""),
-        ("failed", "E_INTERNAL"),
-        ("failed", "E_INTERNAL"),
-    ]
-    assert [(row.probability, row.decision, row.logit) for row in rows[1:]] == [(None, None, None)] * 2
-    assert "no finite number" in rows[1].reason
-
-
 def test_an_ensemble_is_the_mean_of_calibrated_logits_with_each_member_beside_it(tmp_path, cases):
     models = [load_model(write_model(tmp_path / str(seed), seed=seed)) for seed in range(3)]
     alone = np.array([[row.probability for row in score_cases(Scorer(model), cases)] for model in models])
