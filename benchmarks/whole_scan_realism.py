@@ -1,6 +1,6 @@
 """How real the whole demonstration scans look: lung of simulated scans beside that of real slabs, measured alike.
 
-    python benchmarks/whole_scan_realism.py --real ../shared/data/lidc_ct [--demo FOLDER] [--scans 10]
+    python benchmarks/whole_scan_realism.py --real FOLDER_OF_CT_SERIES [--demo FOLDER] [--scans 10]
 
 ``--real`` is a folder of DICOM series, ``--demo`` one that ``malignancy demo-data --whole-scans`` wrote; without it one
 is made. Of a simulated scan 35 mm in the middle are measured. Lung is what is dark and encloses no way out, closed over
