@@ -53,8 +53,9 @@ $(DEMO)/find/scans.csv: | setup
 demo-find: setup $(DEMO)/find/scans.csv ## Whole scans: find the lesions, then score each one; simulated, offline
 	$(BIN)/malignancy train configs/demo_find.yaml
 	$(BIN)/malignancy train configs/demo_find_classifier.yaml
-	$(BIN)/malignancy evaluate $(DETECTOR) $(DEMO)/find/scans.csv --classifier $(CLASSIFIER) --out $(DEMO)/found/report
-	$(BIN)/malignancy score $(CLASSIFIER) $(DEMO)/find/scans.csv --find $(DEMO)/found/report/detector --out $(DEMO)/found/scores || [ $$? -eq 1 ]  # 1: some candidates were rejected
+	out=$(DEMO)/found-$$(date +%Y%m%d-%H%M%S) && \
+	$(BIN)/malignancy evaluate $(DETECTOR) $(DEMO)/find/scans.csv --classifier $(CLASSIFIER) --out $$out/report && \
+	$(BIN)/malignancy score $(CLASSIFIER) $(DEMO)/find/test_scans.csv --find $$out/report/detector --out $$out/scores || [ $$? -eq 1 ]  # 1: some candidates were rejected
 
 train: setup ## Train: make train CONFIG=configs/mine.yaml
 	$(BIN)/malignancy train $(CONFIG)

@@ -1,4 +1,4 @@
-"""The folder of whole demonstration scans: ``scans/``, ``scans.csv``, ``lesions.csv`` and a notice.
+"""The folder of whole demonstration scans: ``scans/``, ``scans.csv``, ``lesions.csv``, ``test_scans.csv`` and a notice.
 
 Real: the nodules' shapes and ratings, which nodules belong to one patient, and pixel spacing, slice spacing, slice
 thickness and contrast of the patient's own scan. Simulated: every intensity, the half of the chest with everything else
@@ -86,6 +86,8 @@ class DemoScan:
 def write_whole_scans(out: Path, *, scans: int, seed: int = 0) -> Path:
     """Write whole scans with ``scans.csv`` (one row a scan) and ``lesions.csv`` (one row a nodule, a manifest).
 
+    ``test_scans.csv`` holds the rows of the test split, to be searched and scored.
+
     The same seed gives the same bytes, whatever the number of cores; a scan looks the same in a subset as in the whole.
 
     Args:
@@ -107,7 +109,10 @@ def write_whole_scans(out: Path, *, scans: int, seed: int = 0) -> Path:
         (folder / "scans").mkdir()
         rendered = _write_images(folder, chosen, seed)
         lesions = [row for whole in chosen for row in lesion_rows(whole, rendered[whole.scan_id]["nodules"])]
-        write_rows(folder / SCANS, [scan_row(whole, rendered[whole.scan_id]["side"]) for whole in chosen])
+        scan_rows = [scan_row(whole, rendered[whole.scan_id]["side"]) for whole in chosen]
+        write_rows(folder / SCANS, scan_rows)
+        tested = [row for row in scan_rows if row["split"] == "test"]
+        write_rows(folder / "test_scans.csv", tested, list(scan_rows[0]))
         write_rows(folder / LESIONS, lesions)
         (folder / "NOTICE.txt").write_text(NOTICE, encoding="utf-8")
     return out / SCANS
