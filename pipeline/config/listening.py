@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from pipeline.config.inputs import FilePath, Name, Section
+from pipeline.config.inputs import FilePath, Name, Probability, Section
 
 AETitle = Annotated[
     str,
@@ -125,6 +125,9 @@ class ListenConfig(Section):
     quiet_seconds: PositiveFloat = Field(30.0, description="without a new object, after which a study is scored")
     without_lesions: Literal["report", "wait"] = Field(
         "report", description="a series that no annotation marks: report that it was not scored, or wait for one"
+    )
+    find_probability: Probability = Field(
+        0.1, description="with --find: candidates less likely than this to be a lesion are not reported"
     )
     captures: bool = Field(default=True, description="send a picture of each lesion beside the report")
     watch: Watch | None = None

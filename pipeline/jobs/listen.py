@@ -84,7 +84,11 @@ def listen(
         find = None
         if detector is not None:
             find = DetectorSearch(
-                *detector, root=config.folder, workers=workers, timeout_seconds=options.timeout_seconds
+                *detector,
+                root=config.folder,
+                workers=workers,
+                timeout_seconds=options.timeout_seconds,
+                least_probability=config.find_probability,
             )
             stack.callback(find.close)
         listener = Listener(config, models, setup, workers=workers, timeout_seconds=options.timeout_seconds, find=find)

@@ -113,6 +113,12 @@ def test_a_picture_names_the_slice_through_the_lesion(tmp_path):
     assert source.ReferencedSOPInstanceUID == series.images[8].sop_instance  # at 0 mm
 
 
+def test_a_picture_says_that_a_detector_found_the_lesion(tmp_path):
+    series = write_ball(tmp_path / "ct")
+    marked, found = (capture_of(series, lesion_probability=value).pixel_array for value in (None, 0.125))
+    assert found.shape[0] > marked.shape[0]  # a line more
+
+
 def test_long_words_of_the_model_stay_in_the_picture(tmp_path):
     """A label source may have a thousand characters."""
     series = write_ball(tmp_path / "ct")

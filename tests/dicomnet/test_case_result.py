@@ -31,6 +31,11 @@ def test_a_row_that_was_refused_has_no_number_whatever_else_it_says():
     assert result.threshold is None
 
 
+@pytest.mark.parametrize(("cell", "value"), [("0.25", 0.25), ("1.5", None), ("", None), ("nan", None)])
+def test_the_probability_of_being_a_lesion_is_a_candidates(cell, value):
+    assert CaseResult.of(ROW, case(probability_nodule=cell)).lesion_probability == value
+
+
 def test_findings_are_in_the_models_order():
     result = CaseResult.of(ROW, case(), ("malignant", "b"))
     assert [(finding.name, finding.probability, finding.decision) for finding in result.findings] == [

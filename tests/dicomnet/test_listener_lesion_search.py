@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,11 @@ from dicom_writing import ct_slice, save, write_series
 from small_detectors import save_small_detector
 
 from pipeline.cases.case import Case
-from pipeline.dicomnet.listening.lesion_search import DetectorSearch
+from pipeline.dicomnet.listening.lesion_search import DetectorSearch, _cases
+from pipeline.scoring.finding.candidate import Candidate
 from pipeline.scoring.finding.golden_detector import add_golden_scans
+from pipeline.scoring.finding.scan_rows import ScanRow
+from pipeline.scoring.rows import ModelIdentity
 
 
 @pytest.mark.slow
@@ -43,5 +47,28 @@ def test_candidates_of_a_series_are_cases_and_a_scan_that_cannot_be_searched_say
     assert [case.fault for case in found] == [None] * 5
     assert [case.case_id for case in found] == [f"whole#{number}" for number in range(1, 6)]
     assert all(case.center_mm is not None and case.files == scans[0].files for case in found)
+    likely = [float(case.extra["probability_nodule"]) for case in found]
+    assert likely == sorted(likely, reverse=True)
     assert [case.fault.code for case in refused] == ["E_OUT_OF_ENVELOPE"]
     assert refused[0].center_mm is None
+
+
+def test_candidates_that_are_hardly_lesions_are_passed_over():
+    scan = Case(case_id="ct", image="ct", path=Path("ct"))
+    identity = ModelIdentity("d", "0", "0")
+    candidates = tuple(Candidate((0.0, 0.0, z), 8.0, (p,)) for z, p in ((1.0, 0.6), (2.0, 0.05)))
+    row = ScanRow(
+        case_id="ct",
+        patient_id=None,
+        image="ct",
+        status="scored",
+        extra={},
+        detector=identity,
+        scored_at="",
+        seconds=0.0,
+        candidates=candidates,
+    )
+    (kept,) = _cases(scan, row, 0.1)
+    assert (kept.case_id, kept.center_mm, kept.extra["probability_nodule"]) == ("ct#1", (0.0, 0.0, 1.0), "0.6")
+    (none,) = _cases(scan, row, 0.9)
+    assert (none.fault.code, none.center_mm) == ("E_CENTER_MISSING", None)

@@ -37,6 +37,7 @@ KINDS = {
     "flagged": ([case_result(status="flagged", code="W_PADDING", warnings="W_PADDING;W_SPACING")], reported_model()),
     "whole image": ([case_result(center_mm=None, diameter_mm=None)], WHOLE_IMAGE),
     "two findings": ([case_result(findings=SEVERAL)], TWO_FINDINGS),
+    "found by a detector": ([case_result(lesion_probability=0.125)], reported_model()),
     "an ensemble": ([case_result()], reported_model(operating_points=(), name="a@0123456789ab+b@0123456789ab")),
 }
 
@@ -196,6 +197,14 @@ def test_warnings_stand_beside_the_probability(series, tmp_path):
         "W_PADDING: part of the region lies outside the image and is filled up",
         "W_SPACING: slices are not quite even, or a thickness is missing",
     ]
+
+
+def test_a_report_says_that_a_detector_found_the_lesion(series, tmp_path):
+    (group,) = read_back(written("found by a detector", series, tmp_path)[-1]).get_planar_roi_measurement_groups()
+    (words,) = [text for name, text in texts(group) if name == "How the lesion was found"]
+    assert words.startswith("found by a detector, 0.125 likely to be a lesion")
+    (marked,) = read_back(written("scored", series, tmp_path / "marked")[-1]).get_planar_roi_measurement_groups()
+    assert "How the lesion was found" not in dict(texts(marked))
 
 
 def test_each_finding_has_its_probability_and_decision(series, tmp_path):

@@ -10,7 +10,7 @@ from pipeline.cases.case import Case
 from pipeline.errors import CaseError, Code
 from pipeline.scoring.backends import Backend
 from pipeline.scoring.finding.detector_description import DetectorDescription
-from pipeline.scoring.finding.scan_rows import ScanRow, candidate_case
+from pipeline.scoring.finding.scan_rows import LESION_PROBABILITY, ScanRow, candidate_case
 from pipeline.scoring.finding.scan_worker import FinderSetup
 from pipeline.scoring.local import WorkerPool
 from pipeline.scoring.rows import ModelIdentity
@@ -26,6 +26,7 @@ class DetectorSearch:
         workers: processes, at most.
         timeout_seconds: that one scan may take to be read.
         backend: of the classifier, for the processes' threads.
+        least_probability: of being a lesion; candidates below it are passed over.
     """
 
     def __init__(
@@ -37,7 +38,9 @@ class DetectorSearch:
         workers: int,
         timeout_seconds: float,
         backend: Backend = "eager",
+        least_probability: float = 0.0,
     ) -> None:
+        self._least = least_probability
         self.digest = detector.digests.model
         identity = ModelIdentity(detector.label, self.digest, detector.digests.preprocessing)
         setup = FinderSetup.on_this_machine(folder, identity, root=root, workers=workers, backend=backend)
@@ -45,18 +48,26 @@ class DetectorSearch:
 
     def search(self, scans: Sequence[Case]) -> list[list[Case]]:
         """The cases of each scan: one a candidate, or one with the reason why there is none."""
-        return [_cases(scan, row) for scan, row in zip(scans, self._pool.score(scans, 1), strict=True)]
+        return [_cases(scan, row, self._least) for scan, row in zip(scans, self._pool.score(scans, 1), strict=True)]
 
     def close(self) -> None:
         """End the processes."""
         self._pool.close()
 
 
-def _cases(scan: Case, row: ScanRow) -> list[Case]:
+def _cases(scan: Case, row: ScanRow, least_probability: float) -> list[Case]:
     scan = replace(scan, fault=None)
     if row.status not in ("scored", "flagged"):
         return [replace(scan, fault=CaseError(Code[row.code], scan.image, row.reason))]
-    if not row.candidates:
-        reason = "nothing marks a lesion in it, and the detector found none; look at it"
+    likely = [candidate for candidate in row.candidates if candidate.probabilities[0] >= least_probability]
+    if not likely:
+        reason = (
+            "nothing marks a lesion in it, and the detector found none with a probability of "
+            f"{least_probability:g} or more; look at it"
+        )
         return [replace(scan, fault=CaseError(Code.E_CENTER_MISSING, scan.image, reason))]
-    return [candidate_case(scan, number, candidate) for number, candidate in enumerate(row.candidates, start=1)]
+    cases = [candidate_case(scan, number, candidate) for number, candidate in enumerate(likely, start=1)]
+    return [
+        replace(case, extra={**case.extra, LESION_PROBABILITY: repr(candidate.probabilities[0])})
+        for case, candidate in zip(cases, likely, strict=True)
+    ]

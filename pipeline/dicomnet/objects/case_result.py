@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -10,6 +11,7 @@ from pipeline.cases.case import Case, Point
 from pipeline.cases.lesions.locate import DIAMETER
 from pipeline.codes import Code
 from pipeline.config.inputs import MALIGNANT
+from pipeline.scoring.finding.scan_rows import LESION_PROBABILITY
 
 DECISIONS = ("positive", "negative", "refer")
 
@@ -36,6 +38,7 @@ class CaseResult:
         image_sha256: of the image that was scored; None when it could not be read.
         center_mm: lesion centre, RAS world mm; None for whole images.
         diameter_mm: None when it is not known.
+        lesion_probability: that a detector's candidate is a lesion at all; None where a person marked it.
     """
 
     case_id: str
@@ -49,6 +52,7 @@ class CaseResult:
     image_sha256: str | None
     center_mm: Point | None
     diameter_mm: float | None
+    lesion_probability: float | None = None
 
     @property
     def is_scored(self) -> bool:
@@ -78,7 +82,17 @@ class CaseResult:
             scored_at=row["scored_at"],
             image_sha256=row["image_sha256"],
             center_mm=case.center_mm,
-            diameter_mm=_diameter(case),
+            diameter_mm=_number(case, DIAMETER, most=math.inf),
+            lesion_probability=_number(case, LESION_PROBABILITY, most=1.0),
+        )
+
+    def found_in_words(self) -> str:
+        """That a detector found the lesion, and what this means for its probability; blank where a person marked it."""
+        if self.lesion_probability is None:
+            return ""
+        return (
+            f"found by a detector, {self.lesion_probability:.3f} likely to be a lesion; "
+            "the probability of malignancy holds if it is one"
         )
 
     def code_in_words(self) -> str:
@@ -95,9 +109,10 @@ def _sentence(code: str) -> str:
     return f"{known.cause[:1].upper()}{known.cause[1:]}: {known.remedy}."
 
 
-def _diameter(case: Case) -> float | None:
+def _number(case: Case, column: str, *, most: float) -> float | None:
+    """A number above 0, finite and at most ``most``, of one of the case's columns; None where there is none."""
     try:
-        diameter = float(case.extra.get(DIAMETER, ""))
+        value = float(case.extra.get(column, ""))
     except ValueError:
         return None
-    return diameter if 0 < diameter < float("inf") else None
+    return value if 0 < value <= most and math.isfinite(value) else None

@@ -31,6 +31,7 @@ INTENSITIES: Final = Code("intensities", PRIVATE, "Intensities that the model wa
 CALIBRATION: Final = Code("calibration", PRIVATE, "How probabilities were calibrated")
 REFER_ZONE: Final = Code("refer-zone", PRIVATE, "Probabilities left to a human")
 NOT_SCORED: Final = Code("not-scored", PRIVATE, "Why there is no probability")
+FOUND: Final = Code("found", PRIVATE, "How the lesion was found")
 WARNING: Final = Code("warning", PRIVATE, "Warning")
 
 DECISION_VALUES: Final = {

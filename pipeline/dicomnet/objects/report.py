@@ -201,6 +201,8 @@ def _frames(image: SourceImage) -> list[int] | None:
 
 
 def _texts(result: CaseResult, model: ReportedModel) -> Iterator[sr.TextContentItem]:
+    if found := result.found_in_words():
+        yield _text(concepts.FOUND, found)
     if result.is_scored:
         for place, finding in enumerate(result.findings):
             yield _text(concepts.OPERATING_POINT, f"{finding.name}: {model.describe_operating_point(place)}")

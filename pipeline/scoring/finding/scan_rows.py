@@ -74,6 +74,9 @@ def candidate_case(scan: Case, number: int, candidate: Candidate) -> Case:
     )
 
 
+LESION_PROBABILITY = "probability_nodule"  # column of a candidate: that it is a lesion at all, calibrated
+
+
 def candidate_id(scan_id: str, number: int) -> str:
     """A candidate's case id: the scan's and its number, from 1."""
     return f"{scan_id}#{number}"
