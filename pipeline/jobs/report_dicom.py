@@ -108,6 +108,11 @@ def report_dicom(scores: Path, source: str, out: Path, *, lesions: tuple[Path, .
 
 def _read_model(scores: Path) -> ReportedModel:
     path = scores / "summary.json"
+    if (scores / "candidates.parquet").exists():
+        raise UsageError(
+            f"{scores}: holds what a detector found; score its candidates.csv with `malignancy score`, "
+            "and give that --out folder and candidates.csv"
+        )
     try:
         return ReportedModel.from_json(read_json(path)["reported_model"])
     except FileNotFoundError:
