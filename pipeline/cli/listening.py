@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from pipeline.cli.options import BatchSize, Models, NetworkBackend, Timeout, Workers
+
 
 def listen(
-    model: Annotated[str, typer.Argument(help="Model directory or MLflow model URI; several, with commas: ensemble.")],
+    model: Models,
     config: Annotated[Path, typer.Option(help="YAML file: address, senders, destinations, limits.")],
     find: Annotated[
         str | None, typer.Option("--find", metavar="DETECTOR", help="Detect lesions where no annotation marks one.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Scoring processes; one per core by default.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Cases that go through the network together.")] = 8,
-    backend: Annotated[
-        Literal["eager", "bf16", "onnx", "openvino"], typer.Option(help="How the network runs.")
-    ] = "eager",
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one scan may take to be read.")] = 300.0,
+    workers: Workers = None,
+    batch_size: BatchSize = 8,
+    backend: NetworkBackend = "eager",
+    timeout: Timeout = 300.0,
 ) -> None:
     """Receive series over DICOM, score them, and send structured reports back, until Ctrl-C or SIGTERM."""
     from pipeline.scoring.worker_server import start_server

@@ -1,43 +1,48 @@
-"""The commands ``score``, ``report-dicom`` and ``serve``."""
+"""The commands ``score``, ``report-dicom``, ``serve`` and ``find``."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from pipeline.cli.options import LesionSources
+from pipeline.cli.options import (
+    AcceptRejects,
+    BatchSize,
+    Engine,
+    LesionSources,
+    MaxFailureRate,
+    MinAge,
+    Models,
+    NetworkBackend,
+    Out,
+    RescoreChanged,
+    Restart,
+    Scans,
+    Timeout,
+    Track,
+    Workers,
+)
 from pipeline.console import print_summary
 from pipeline.errors import UsageError
 
 
 def score(
-    model: Annotated[str, typer.Argument(help="Model directory or MLflow model URI; several, with commas: ensemble.")],
-    source: Annotated[
-        str, typer.Argument(metavar="INPUT", help="Manifest, folder searched for scans, one scan, or a URL of these.")
-    ],
-    out: Annotated[Path, typer.Option(help="Output folder; an earlier run into it is continued.")],
-    engine: Annotated[Literal["local", "ray"], typer.Option(help="ray: RAY_ADDRESS, or a local cluster.")] = "local",
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes or actors; one per core by default.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Cases that go through the network together.")] = 8,
-    backend: Annotated[
-        Literal["eager", "bf16", "onnx", "openvino"], typer.Option(help="How the network runs.")
-    ] = "eager",
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one scan may take to be read.")] = 300.0,
-    restart: Annotated[bool, typer.Option("--restart", help="Set aside the rows that --out holds.")] = False,
-    rescore_changed: Annotated[
-        bool, typer.Option("--rescore-changed", help="Score inputs again that changed since they were scored.")
-    ] = False,
-    max_failure_rate: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="Stop, exit 3, when a larger share of 50 cases or more is not scored."),
-    ] = 1.0,
-    accept_rejects: Annotated[
-        float, typer.Option(min=0, max=1, help="Exit 0 up to this share of cases that are not scored.")
-    ] = 0.0,
-    min_age: Annotated[float, typer.Option(min=0, help="Leave files younger than these seconds for later.")] = 0.0,
+    model: Models,
+    source: Scans,
+    out: Out,
+    engine: Engine = "local",
+    workers: Workers = None,
+    batch_size: BatchSize = 8,
+    backend: NetworkBackend = "eager",
+    timeout: Timeout = 300.0,
+    restart: Restart = False,
+    rescore_changed: RescoreChanged = False,
+    max_failure_rate: MaxFailureRate = 1.0,
+    accept_rejects: AcceptRejects = 0.0,
+    min_age: MinAge = 0.0,
     drift_alert: Annotated[
         float,
         typer.Option(min=0, help="Population stability index beyond chance that makes a clear shift an alert."),
@@ -50,7 +55,7 @@ def score(
         str | None,
         typer.Option(metavar="DETECTOR", help="Search whole scans with this detector, and score what it finds."),
     ] = None,
-    track: Annotated[bool, typer.Option(help="Log the run to MLflow.")] = True,
+    track: Track = True,
 ) -> None:
     """Score every scan: one row each, with a calibrated probability or the reason why there is none."""
     if dicom_results is not None:
@@ -61,7 +66,10 @@ def score(
     from pipeline.scoring.worker_server import start_server_early
 
     if find is not None and dicom_results is not None:
-        raise UsageError("--dicom-results and --find: reports of candidates are not written; leave one out")
+        raise UsageError(
+            "--dicom-results and --find: leave one out; score the candidates.csv that --find writes, "
+            "with --dicom-results"
+        )
     if engine == "local":
         start_server_early(model, source, out, restart=restart)
     from pipeline.jobs.score import ScoreOptions
@@ -107,14 +115,12 @@ def report_dicom(
 
 
 def serve(
-    model: Annotated[str, typer.Argument(help="Model directory or MLflow model URI; several, with commas: ensemble.")],
+    model: Models,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="Address; others than 127.0.0.1 need a token.")] = "127.0.0.1",
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per core by default.")] = None,
-    backend: Annotated[
-        Literal["eager", "bf16", "onnx", "openvino"], typer.Option(help="How the network runs.")
-    ] = "eager",
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one scan may take to be read.")] = 60.0,
+    workers: Workers = None,
+    backend: NetworkBackend = "eager",
+    timeout: Timeout = 60.0,
     max_upload_mb: Annotated[int, typer.Option(min=1, help="MB that one request may have.")] = 1024,
     temporary: Annotated[Path | None, typer.Option(help="Folder for uploads; the system's by default.")] = None,
     certificate: Annotated[Path | None, typer.Option(help="PEM file; with it the server speaks TLS.")] = None,
@@ -148,26 +154,17 @@ def _print_address(url: str) -> None:
 
 def find(
     detector: Annotated[str, typer.Argument(help="Detector's directory or MLflow model URI.")],
-    source: Annotated[
-        str, typer.Argument(metavar="INPUT", help="Manifest, folder searched for scans, one scan, or a URL of these.")
-    ],
-    out: Annotated[Path, typer.Option(help="Output folder; an earlier run into it is continued.")],
-    engine: Annotated[Literal["local", "ray"], typer.Option(help="ray: RAY_ADDRESS, or a local cluster.")] = "local",
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes or actors; one per core by default.")] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one scan may take to be read.")] = 300.0,
-    restart: Annotated[bool, typer.Option("--restart", help="Set aside the rows that --out holds.")] = False,
-    rescore_changed: Annotated[
-        bool, typer.Option("--rescore-changed", help="Search inputs again that changed since they were searched.")
-    ] = False,
-    max_failure_rate: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="Stop, exit 3, when a larger share of 50 scans or more is not searched."),
-    ] = 1.0,
-    accept_rejects: Annotated[
-        float, typer.Option(min=0, max=1, help="Exit 0 up to this share of scans that are not searched.")
-    ] = 0.0,
-    min_age: Annotated[float, typer.Option(min=0, help="Leave files younger than these seconds for later.")] = 0.0,
-    track: Annotated[bool, typer.Option(help="Log the run to MLflow.")] = True,
+    source: Scans,
+    out: Out,
+    engine: Engine = "local",
+    workers: Workers = None,
+    timeout: Timeout = 300.0,
+    restart: Restart = False,
+    rescore_changed: RescoreChanged = False,
+    max_failure_rate: MaxFailureRate = 1.0,
+    accept_rejects: AcceptRejects = 0.0,
+    min_age: MinAge = 0.0,
+    track: Track = True,
 ) -> None:
     """Find lesions in whole scans: one row a candidate, a table that `score` takes, and one row a scan."""
     from pipeline.scoring.worker_server import start_server_early

@@ -9,12 +9,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from torch import nn
 
+from pipeline.config.detection import DetectionTraining
 from pipeline.config.experiment import Config
 from pipeline.config.training import Training
 from pipeline.errors import UnfinishedError
@@ -172,34 +174,54 @@ def _callbacks(train: CaseTensors, config: Config) -> list[Callback]:
 def _trainer(config: Config, folder: Path, callbacks: list[Callback], shares: TimeShares, *, epochs: int) -> pl.Trainer:
     settings = config.training
     return pl.Trainer(
-        accelerator=settings.accelerator,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
         strategy="ddp" if settings.devices * settings.num_nodes > 1 else "auto",
         use_distributed_sampler=False,  # batches are divided where they are drawn
         accumulate_grad_batches=settings.accumulate_batches,
         profiler=shares,
-        precision=precision_of(settings),
         max_epochs=epochs,
-        gradient_clip_val=settings.gradient_clip or None,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
-        default_root_dir=folder,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
+        **trainer_settings(settings, folder),
         deterministic="warn" if settings.gpu.deterministic or not uses_gpu(settings) else False,
         benchmark=(uses_gpu(settings) and not settings.gpu.deterministic) or None,
     )
 
 
-def _load_best(module: Classifier, best: ModelCheckpoint, trainer: pl.Trainer, *, offset: float) -> Fitted:
+def trainer_settings(settings: Training | DetectionTraining, folder: Path) -> dict[str, Any]:
+    """What every training tells Lightning's trainer: our checkpoints, and no output but ours."""
+    return {
+        "accelerator": settings.accelerator,
+        "precision": precision_of(settings),
+        "gradient_clip_val": settings.gradient_clip or None,
+        "plugins": [AtomicCheckpointIO()],
+        "default_root_dir": folder,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 1,
+    }
+
+
+def load_best(module: pl.LightningModule, best: ModelCheckpoint) -> int:
+    """Load the weights of the best epoch, on the CPU.
+
+    Returns:
+        The epoch, counted from 1.
+
+    Raises:
+        UnfinishedError: when they are not there.
+    """
     if readable(Path(best.best_model_path)) is None:
         raise UnfinishedError(f"{best.best_model_path}: is missing; restore it, or start the training anew")
     checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     module.cpu().load_state_dict(checkpoint["state_dict"])
+    return int(checkpoint["epoch"]) + 1
+
+
+def _load_best(module: Classifier, best: ModelCheckpoint, trainer: pl.Trainer, *, offset: float) -> Fitted:
+    best_epoch = load_best(module, best)
     keep_outputs(module.network, module.findings)
     if best.monitor is not None and best.best_model_score is not None:
         validation = {best.monitor: float(best.best_model_score)}
@@ -207,7 +229,7 @@ def _load_best(module: Classifier, best: ModelCheckpoint, trainer: pl.Trainer, *
         validation = {key: float(value) for key, value in trainer.callback_metrics.items() if "validation" in key}
     return Fitted(
         network=module.network.eval(),
-        best_epoch=int(checkpoint["epoch"]) + 1,
+        best_epoch=best_epoch,
         epochs=trainer.current_epoch,
         validation=validation,
         prior_offset=offset,

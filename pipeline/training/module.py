@@ -34,7 +34,21 @@ def prior_offset(labels: Tensor, class_balance: str) -> float:
     return math.log((len(labels) - positives) / positives)
 
 
-class Classifier(pl.LightningModule):
+class ClippedByNorm(pl.LightningModule):
+    """A module whose gradients are clipped by their norm over all parameters."""
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip; Lightning's own refuses a fused optimiser, which only fp16 must not have."""
+        if gradient_clip_val:
+            clip_grad_norm_(self.parameters(), gradient_clip_val)
+
+
+class Classifier(ClippedByNorm):
     """Trains a network with a logit for each of F findings; each is a sigmoid of its own, whatever the others say.
 
     Args:
@@ -134,16 +148,6 @@ class Classifier(pl.LightningModule):
         if schedule is None:
             return {"optimizer": optimizer}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """By the norm over all parameters; Lightning's own refuses a fused optimiser, which only fp16 must not have."""
-        if gradient_clip_val:
-            clip_grad_norm_(self.parameters(), gradient_clip_val)
 
 
 def _log_loss(logits: Tensor, targets: Tensor, positive_weight: Tensor | None = None) -> Tensor:

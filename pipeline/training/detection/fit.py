@@ -9,23 +9,20 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
-import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from pipeline.config.detection import DetectionConfig
-from pipeline.errors import UnfinishedError
 from pipeline.models.cpu_kernels import to_fast_layout
 from pipeline.models.detector import Detector
 from pipeline.training.callbacks import Report
-from pipeline.training.checkpoints import BEST, LAST, AtomicCheckpointIO, last_checkpoint, readable
+from pipeline.training.checkpoints import BEST, LAST, last_checkpoint, readable
 from pipeline.training.detection.mining import mine
 from pipeline.training.detection.module import DetectorTraining
 from pipeline.training.detection.patches import HardNegative, PatchSampler
 from pipeline.training.detection.scans import TrainingScan
-from pipeline.training.fit import quiet_lightning
+from pipeline.training.fit import load_best, quiet_lightning, trainer_settings
 from pipeline.training.interruption import keyboard_interrupts
-from pipeline.training.precision import precision_of
 from pipeline.training.progress import EpochProgress, NetworkPlace
 from pipeline.training.tracker import Tracker
 
@@ -158,28 +155,15 @@ class _evaluating:  # noqa: N801  # a context manager, used as a function
 def _trainer(config: DetectionConfig, folder: Path, callbacks: list[Callback]) -> pl.Trainer:
     settings = config.training
     return pl.Trainer(
-        accelerator=settings.accelerator,
         devices=1,
-        precision=precision_of(settings),
         max_epochs=settings.max_epochs,
-        gradient_clip_val=settings.gradient_clip or None,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
-        default_root_dir=folder,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
+        **trainer_settings(settings, folder),
         deterministic="warn",
     )
 
 
 def _load_best(module: DetectorTraining, best: ModelCheckpoint, *, epochs: int) -> FittedDetector:
-    path = Path(best.best_model_path)
-    if readable(path) is None:
-        raise UnfinishedError(f"{path}: is missing; restore it, or start the training anew")
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    module.cpu().load_state_dict(checkpoint["state_dict"])
+    best_epoch = load_best(module, best)
     validation = {} if best.best_model_score is None else {MONITORED: float(best.best_model_score)}
-    return FittedDetector(module.network.eval(), int(checkpoint["epoch"]) + 1, epochs, validation)
+    return FittedDetector(module.network.eval(), best_epoch, epochs, validation)

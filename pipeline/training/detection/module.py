@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
-from torch.optim import AdamW, Optimizer
+from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
 from pipeline.config.detection import DetectionTraining
@@ -16,11 +14,12 @@ from pipeline.errors import UnfinishedError
 from pipeline.models.detector import Detector
 from pipeline.training.detection.losses import detection_loss
 from pipeline.training.detection.patches import PatchBatch, PatchSampler
+from pipeline.training.module import ClippedByNorm
 
 _WARM_UP = 0.15  # share of the steps in which the learning rate rises
 
 
-class DetectorTraining(pl.LightningModule):
+class DetectorTraining(ClippedByNorm):
     """Trains a detector.
 
     Args:
@@ -63,13 +62,3 @@ class DetectorTraining(pl.LightningModule):
         steps = config.max_epochs * config.steps_per_epoch
         schedule = OneCycleLR(optimizer, max_lr=config.learning_rate, total_steps=steps, pct_start=_WARM_UP)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """By the norm over all parameters; Lightning's own refuses a fused optimiser."""
-        if gradient_clip_val:
-            clip_grad_norm_(self.parameters(), gradient_clip_val)

@@ -12,14 +12,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.cases.inputs import Inputs
 from pipeline.console import one_line
 from pipeline.evaluation.calibration.calibrator import Calibrator
 from pipeline.evaluation.detection.scan_probability import ScanProbability
 from pipeline.scoring.ensemble import Ensemble
 from pipeline.scoring.finding.detector_description import DetectorDescription
-from pipeline.scoring.rows import STATUSES, ModelIdentity, now
-from pipeline.scoring.sink import Counts
+from pipeline.scoring.rows import STATUSES
+from pipeline.workflow.reporting.ended_run import EndedRun, earlier_and_later, run_to_json
 
 _HISTOGRAM_BINS = 20
 _UNSCORED = ("rejected", "failed")
@@ -27,32 +26,16 @@ _SHOWN = 5  # scans printed at the end
 
 
 @dataclass(frozen=True, kw_only=True)
-class FindingRun:
+class FindingRun(EndedRun):
     """A search that has come to its end.
 
     Attributes:
-        inputs: that were searched.
         detector: that searched.
-        identity: of the detector.
         classifier: of the second stage; None without one.
-        counts: scans of the whole output, earlier runs into it included.
-        new: scans of this run by status.
-        waiting: scans whose files were too young.
-        gone: committed scans that the input no longer names.
-        started_at: of this run.
-        seconds: of this run.
     """
 
-    inputs: Inputs
     detector: DetectorDescription
-    identity: ModelIdentity
     classifier: Ensemble | None
-    counts: Counts
-    new: Mapping[str, int]
-    waiting: int
-    gone: int
-    started_at: str
-    seconds: float
 
     @property
     def scan_probability(self) -> ScanProbability | None:
@@ -105,7 +88,6 @@ def summarise_finding(run: FindingRun, parts: Iterable[pa.Table]) -> dict[str, A
     searched = statuses["scored"] + statuses["flagged"]
     unscored = sum(statuses[status] for status in _UNSCORED)
     rows = run.counts.total + (found.candidates if run.classifier is not None else 0)
-    new = sum(run.new.values())
     fitted = run.scan_probability
     return {
         "cases": run.counts.total,
@@ -117,20 +99,7 @@ def summarise_finding(run: FindingRun, parts: Iterable[pa.Table]) -> dict[str, A
         "candidates_not_scored": found.unscored if run.classifier is not None else None,
         "candidate_codes": dict(sorted(found.codes.items())),
         "unscored_share": (unscored + found.unscored) / max(rows, 1),
-        "scored_by_this_run": new,
-        "waiting_for_arrival": run.waiting,
-        "no_longer_in_input": run.gone,
-        "skipped_files": dict(run.inputs.skipped),
-        "repeated_rows": run.inputs.repeated_rows,
-        "input": run.inputs.source,
-        "input_digest": run.inputs.digest,
-        "seconds": round(run.seconds, 3),
-        "scans_per_second": round(new / run.seconds, 3),
-        "started_at": run.started_at,
-        "ended_at": now(),
-        "model": run.identity.model,
-        "model_digest": run.identity.model_digest,
-        "preprocessing_digest": run.identity.preprocessing_digest,
+        **run_to_json(run),
         "label_source": run.detector.lesions.source,
         "intensities": run.detector.lesions.intensities,
         "classifier": None if run.classifier is None else run.classifier.identity("eager").model,
@@ -144,14 +113,7 @@ def finding_text(run: FindingRun, summary: Mapping[str, Any], out: Path) -> str:
     """The same for a person, in a few lines."""
     counts = ", ".join(f"{summary[status]} {'searched' if status == 'scored' else status}" for status in STATUSES)
     lines = [f"{summary['cases']} scans: {counts} ({summary['seconds']:.1f} s)"]
-    kept = summary["cases"] - summary["scored_by_this_run"]
-    if kept > 0:
-        lines.append(f"  {kept} of them were kept from an earlier run into this folder")
-    if summary["waiting_for_arrival"]:
-        lines.append(f"  {summary['waiting_for_arrival']} more are still arriving, left for the next run")
-    if run.gone:
-        handling = "left out of the tables" if run.inputs.digest else "kept as they were searched"
-        lines.append(f"  {run.gone} scans of an earlier run are no longer in the input: {handling}")
+    lines += earlier_and_later(run, "scans")
     lines += [f"  {code}: {count}" for code, count in summary["codes"].items()]
     if summary["candidates_per_scan"] is not None:
         lines.append(f"{summary['candidates']} candidates, {summary['candidates_per_scan']:g} a scan that was searched")

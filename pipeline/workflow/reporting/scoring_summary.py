@@ -11,41 +11,25 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.cases.inputs import Inputs
 from pipeline.console import one_line
 from pipeline.dicomnet.objects.reported_model import ReportedModel
 from pipeline.evaluation.calibration.calibrator import Calibrator
 from pipeline.scoring.drift import PROBABILITY, Drift, DriftMeter, DriftReference, references_from_json
 from pipeline.scoring.model_description import ModelDescription
-from pipeline.scoring.rows import STATUSES, ModelIdentity, now
-from pipeline.scoring.sink import Counts, measures_of
+from pipeline.scoring.rows import STATUSES
+from pipeline.scoring.sink import measures_of
 from pipeline.workflow.judging.table_truth import truth_differences
+from pipeline.workflow.reporting.ended_run import EndedRun, earlier_and_later, run_to_json
 
 _SHOWN = 5  # rows printed at the end
 _HISTOGRAM_BINS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoringRun:
-    """A run that has come to its end.
+class ScoringRun(EndedRun):
+    """A scoring run that has come to its end, with the descriptions of its models."""
 
-    Attributes:
-        counts: of the whole output, earlier runs into it included.
-        new: rows of this run by status.
-        waiting: cases whose files were too young.
-        gone: committed cases that the input no longer names.
-        seconds: of this run, imports and start of the workers included.
-    """
-
-    inputs: Inputs
     descriptions: Sequence[ModelDescription]
-    identity: ModelIdentity
-    counts: Counts
-    new: Mapping[str, int]
-    waiting: int
-    gone: int
-    started_at: str
-    seconds: float
 
 
 def summarise(run: ScoringRun, tables: Iterable[pa.Table], *, drift_alert: float) -> dict[str, Any]:
@@ -70,7 +54,6 @@ def summarise(run: ScoringRun, tables: Iterable[pa.Table], *, drift_alert: float
             names = ["case_id", "status", "code", "probability", "decision"]
             first += table.select(names).slice(0, _SHOWN - len(first)).to_pylist()
     drift = meter.drift(least_effect=drift_alert)
-    new = sum(run.new.values())
     unscored = run.counts.statuses.get("rejected", 0) + run.counts.statuses.get("failed", 0)
     label = run.descriptions[0].label
     return {
@@ -79,20 +62,7 @@ def summarise(run: ScoringRun, tables: Iterable[pa.Table], *, drift_alert: float
         "codes": dict(run.counts.codes),
         "decisions": dict(sorted(decisions.items())),
         "unscored_share": unscored / max(run.counts.total, 1),
-        "scored_by_this_run": new,
-        "waiting_for_arrival": run.waiting,
-        "no_longer_in_input": run.gone,
-        "skipped_files": dict(run.inputs.skipped),
-        "repeated_rows": run.inputs.repeated_rows,
-        "input": run.inputs.source,
-        "input_digest": run.inputs.digest,
-        "seconds": round(run.seconds, 3),
-        "scans_per_second": round(new / run.seconds, 2),
-        "started_at": run.started_at,
-        "ended_at": now(),
-        "model": run.identity.model,
-        "model_digest": run.identity.model_digest,
-        "preprocessing_digest": run.identity.preprocessing_digest,
+        **run_to_json(run),
         "reported_model": ReportedModel.of(run.descriptions, run.identity).model_dump(mode="json"),
         "label_source": label.source,
         "intensities": label.intensities,
@@ -110,14 +80,7 @@ def scoring_summary(run: ScoringRun, summary: Mapping[str, Any], out: Path) -> s
     """The same for a person, in a few lines."""
     counts = ", ".join(f"{summary[status]} {status}" for status in STATUSES)
     lines = [f"{summary['cases']} cases: {counts} ({summary['scans_per_second']} scans per second)"]
-    kept = summary["cases"] - summary["scored_by_this_run"]
-    if kept > 0:
-        lines.append(f"  {kept} of them were kept from an earlier run into this folder")
-    if summary["waiting_for_arrival"]:
-        lines.append(f"  {summary['waiting_for_arrival']} more are still arriving, left for the next run")
-    if run.gone:
-        handling = "left out of the table" if run.inputs.digest else "kept as they were scored"
-        lines.append(f"  {run.gone} cases of an earlier run are no longer in the input: {handling}")
+    lines += earlier_and_later(run, "cases")
     if summary["decisions"]:
         lines.append("  " + ", ".join(f"{count} {name}" for name, count in summary["decisions"].items()))
     lines += [f"  {code}: {count}" for code, count in summary["codes"].items()]
