@@ -26,7 +26,7 @@ from pipeline.cases.case import Case
 from pipeline.cases.manifest import read_manifest
 from pipeline.evaluation.intervals.bootstrap import auroc_interval
 from pipeline.evaluation.metrics import auroc
-from pipeline.scoring.engine import score_cases
+from pipeline.scoring.engines.in_process import score_cases
 from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.scorer import Scorer
 

@@ -15,11 +15,11 @@ from pipeline.cases.inputs import read_inputs
 from pipeline.config.training import NETWORKS, Network
 from pipeline.models.cpu_kernels import to_fast_layout
 from pipeline.models.networks import build_network
+from pipeline.scoring.engines.local import score_in_processes
+from pipeline.scoring.engines.workers import ScorerSetup
 from pipeline.scoring.golden import golden_drift
-from pipeline.scoring.local import score_in_processes
 from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.scorer import Scorer
-from pipeline.scoring.workers import ScorerSetup
 from pipeline.training.gpu import set_tf32
 
 _LOGIT_LIMIT, _PROBABILITY_LIMIT, _GOLDEN_LIMIT = 1e-4, 1e-5, 1e-4

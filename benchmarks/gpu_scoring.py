@@ -26,10 +26,10 @@ from torch import nn
 
 from pipeline.cases.inputs import read_inputs
 from pipeline.config.training import Network
-from pipeline.scoring.local import score_in_processes
+from pipeline.scoring.engines.local import score_in_processes
+from pipeline.scoring.engines.workers import ScorerSetup
 from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.scorer import Scorer
-from pipeline.scoring.workers import ScorerSetup
 
 _NETWORK = "densenet121"
 _BATCH = 2  # a worker hands over so many at a time; a GPU is far from busy with what the cores read

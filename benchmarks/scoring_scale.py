@@ -34,14 +34,14 @@ from random_model import write_random_model
 
 from pipeline.cases.case import Case
 from pipeline.config.training import Network
-from pipeline.scoring.local import score_in_processes
+from pipeline.scoring.engines.local import score_in_processes
+from pipeline.scoring.engines.ray_engine import score_on_ray
+from pipeline.scoring.engines.workers import ScorerSetup
 from pipeline.scoring.lock import exclusive
 from pipeline.scoring.model_directory import load_model
-from pipeline.scoring.ray_engine import score_on_ray
 from pipeline.scoring.rows import ScoreTables
 from pipeline.scoring.scorer import Scorer
 from pipeline.scoring.sink import RunHeader, Sink
-from pipeline.scoring.workers import ScorerSetup
 
 FILES, SETTLED, CENTER = 50, 5000, (0.0, 0.0, 0.0)
 

@@ -213,10 +213,10 @@ def shares_of_worker(model: str, manifest: str, _out: str) -> dict[str, float]:
     """What a worker does for one scan, one after the other."""
     shares = Shares()
     with shares.share("imports"):
-        import pipeline.scoring.worker_preload  # noqa: F401
+        import pipeline.scoring.engines.worker_preload  # noqa: F401
     from pipeline.cases.inputs import read_inputs
+    from pipeline.scoring.engines.workers import ScorerSetup
     from pipeline.scoring.golden import golden_drift
-    from pipeline.scoring.workers import ScorerSetup
 
     setup = ScorerSetup((Path(model),))
     with shares.share("model"):

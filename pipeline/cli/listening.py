@@ -22,7 +22,7 @@ def listen(
     timeout: Timeout = 300.0,
 ) -> None:
     """Receive series over DICOM, score them, and send structured reports back, until Ctrl-C or SIGTERM."""
-    from pipeline.scoring.worker_server import start_server
+    from pipeline.scoring.engines.worker_server import start_server
 
     start_server()
     from pipeline.jobs.listen import ListenOptions

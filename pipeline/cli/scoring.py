@@ -63,7 +63,7 @@ def score(
         from pipeline.jobs.report_dicom import require_dicom_results
 
         require_dicom_results()
-    from pipeline.scoring.worker_server import start_server_early
+    from pipeline.scoring.engines.worker_server import start_server_early
 
     if find is not None and dicom_results is not None:
         raise UsageError(
@@ -127,7 +127,7 @@ def serve(
     key: Annotated[Path | None, typer.Option(help="PEM file of the certificate's private key.")] = None,
 ) -> None:
     """Score scans over HTTP: POST /v1/score; the token is read from MALIGNANCY_SERVE_TOKEN."""
-    from pipeline.scoring.worker_server import start_server
+    from pipeline.scoring.engines.worker_server import start_server
 
     start_server()
     from pipeline.jobs.serve import serve as job
@@ -167,7 +167,7 @@ def find(
     track: Track = True,
 ) -> None:
     """Find lesions in whole scans: one row a candidate, a table that `score` takes, and one row a scan."""
-    from pipeline.scoring.worker_server import start_server_early
+    from pipeline.scoring.engines.worker_server import start_server_early
 
     if engine == "local":
         start_server_early(detector, source, out, restart=restart)

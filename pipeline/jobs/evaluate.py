@@ -23,7 +23,7 @@ from pipeline.evaluation.report.page import Flow, ReportPicture, SplitCounts
 from pipeline.evaluation.usual_columns import RATING_SCALE
 from pipeline.files import require_free
 from pipeline.imaging.preprocess import ModelInput
-from pipeline.scoring.engine import score_cases
+from pipeline.scoring.engines.in_process import score_cases
 from pipeline.scoring.model_directory import Model, load_model
 from pipeline.scoring.rows import ScoreRow
 from pipeline.scoring.scorer import Scorer

@@ -17,7 +17,7 @@ from pipeline.evaluation.detection.scan_probability import ScanProbability
 from pipeline.evaluation.intervals.interval import Interval
 from pipeline.files import atomic_folder, require_free
 from pipeline.scoring.description_file import is_detector
-from pipeline.scoring.engine import score_cases
+from pipeline.scoring.engines.in_process import score_cases
 from pipeline.scoring.finding.detector_copy import copy_with_scan_probability
 from pipeline.scoring.finding.detector_directory import LoadedDetector, load_detector
 from pipeline.scoring.finding.finder import Finder

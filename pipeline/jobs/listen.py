@@ -15,11 +15,11 @@ from pipeline.dicomnet.extra import require_dicom_packages
 from pipeline.jobs.find import require_fit
 from pipeline.machine import usable_cores
 from pipeline.scoring.backends import Backend
+from pipeline.scoring.engines.workers import ScorerSetup
 from pipeline.scoring.ensemble import Ensemble
 from pipeline.scoring.finding.detector_description import DetectorDescription, verify_detector
 from pipeline.scoring.lock import exclusive
 from pipeline.scoring.model_verification import verify_model
-from pipeline.scoring.workers import ScorerSetup
 from pipeline.tracking.registry import model_folder, model_folders
 
 

@@ -12,6 +12,7 @@ from pipeline.cases.inputs import Arrived, Inputs, read_inputs
 from pipeline.console import one_line
 from pipeline.errors import UsageError
 from pipeline.files import private_folder, read_json, write_json, write_text
+from pipeline.scoring.engines.workers import ScorerSetup
 from pipeline.scoring.ensemble import Ensemble
 from pipeline.scoring.lock import exclusive
 from pipeline.scoring.model_description import ModelDescription
@@ -19,7 +20,6 @@ from pipeline.scoring.model_verification import verify_model
 from pipeline.scoring.output_folder import require_own
 from pipeline.scoring.rows import ScoreTables, now
 from pipeline.scoring.sink import RunHeader, Sink
-from pipeline.scoring.workers import ScorerSetup
 from pipeline.tracking.registry import model_folders
 from pipeline.tracking.scoring_runs import load_in_background, record_scoring
 from pipeline.workflow.learning.resumption import compare_with_input

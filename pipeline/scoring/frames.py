@@ -15,7 +15,7 @@ from pipeline.cases.case import BYTES_COLUMN, Case, case_from_record
 from pipeline.cases.inputs import read_inputs
 from pipeline.errors import CaseError, Code, UsageError
 from pipeline.imaging.stored_names import stored_name, suffix_of
-from pipeline.scoring.engine import score_cases
+from pipeline.scoring.engines.in_process import score_cases
 from pipeline.scoring.rows import ScoreRow, rows_table
 from pipeline.scoring.scorer import Scorer
 

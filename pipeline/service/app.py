@@ -11,8 +11,8 @@ from starlette.exceptions import HTTPException
 
 from pipeline import __version__
 from pipeline.evaluation.decisions.operating_points import OperatingPoint
+from pipeline.scoring.engines.live_pool import LivePool
 from pipeline.scoring.ensemble import Ensemble
-from pipeline.scoring.live_pool import LivePool
 from pipeline.scoring.rows import ModelIdentity
 from pipeline.service.answers import BUSY, FAILED, NOTICE, RequestError
 from pipeline.service.metrics import CONTENT_TYPE, ServiceMetrics

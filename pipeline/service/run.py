@@ -10,9 +10,9 @@ from pathlib import Path
 from starlette.types import ASGIApp
 
 from pipeline.machine import usable_cores
+from pipeline.scoring.engines.live_pool import LivePool
+from pipeline.scoring.engines.workers import ScorerSetup
 from pipeline.scoring.ensemble import Ensemble
-from pipeline.scoring.live_pool import LivePool
-from pipeline.scoring.workers import ScorerSetup
 from pipeline.service.app import ROUTES, build_app
 from pipeline.service.guard import Guard, is_loopback, require_token
 from pipeline.service.metrics import ServiceMetrics

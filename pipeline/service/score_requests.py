@@ -14,8 +14,8 @@ from starlette.responses import Response
 from pipeline.cases.case import Case
 from pipeline.errors import PipelineError
 from pipeline.imaging.stored_names import is_zip
+from pipeline.scoring.engines.live_pool import LivePool
 from pipeline.scoring.ensemble import Ensemble
-from pipeline.scoring.live_pool import LivePool
 from pipeline.scoring.rows import ScoreRow
 from pipeline.service.answers import BUSY, RequestError, rows_response
 from pipeline.service.archives import unpack

@@ -17,12 +17,12 @@ from pipeline.cases.inputs import Inputs
 from pipeline.errors import ModelError, UnfinishedError, UsageError
 from pipeline.progress import ProgressReport
 from pipeline.scoring.backends import Backend
-from pipeline.scoring.local import score_in_processes
+from pipeline.scoring.engines.local import score_in_processes
+from pipeline.scoring.engines.workers import WorkerSetup
 from pipeline.scoring.model_description import JSON_NAME
 from pipeline.scoring.row_tables import SinkRowT
 from pipeline.scoring.rows import STATUSES, ModelIdentity
 from pipeline.scoring.sink import Sink
-from pipeline.scoring.workers import WorkerSetup
 from pipeline.workflow.learning.resumption import Resumption
 
 _TOO_EARLY = 50  # rows before which a failure rate says nothing
@@ -121,7 +121,7 @@ def engine_rows(
         return
     engine: Callable[..., Iterator[SinkRowT]] = score_in_processes
     if options.engine == "ray":
-        from pipeline.scoring.ray_engine import score_on_ray as engine
+        from pipeline.scoring.engines.ray_engine import score_on_ray as engine
     yield from engine(
         setup,
         itertools.chain((first,), cases),

@@ -20,7 +20,7 @@ from pipeline.dicomnet.listening.reception import read_object_identity, take_in
 from pipeline.dicomnet.listening.series_store import SeriesStore
 from pipeline.dicomnet.listening.study_scoring import ScoringChoices, StudyScoring
 from pipeline.dicomnet.objects.reported_model import ReportedModel
-from pipeline.scoring.engine import score_cases
+from pipeline.scoring.engines.in_process import score_cases
 from pipeline.scoring.ensemble import Ensemble
 from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.scorer import Scorer

@@ -72,7 +72,7 @@ print(json.dumps([optional_import("pandas")[1], type(monai.__spec__.loader).__na
 def test_a_program_that_imports_the_package_gets_monai_whole():
     code = """
 import json, sys
-import pipeline.cli, pipeline.scoring.scorer, pipeline.scoring.workers
+import pipeline.cli, pipeline.scoring.scorer, pipeline.scoring.engines.workers
 from monai.handlers.mlflow_handler import mlflow
 print(json.dumps([mlflow.__name__, "mlflow" in sys.modules]))
 """

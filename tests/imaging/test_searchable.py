@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import CaseError
 from pipeline.imaging.decoded import DecodedScan
-from pipeline.imaging.searchable import lung_ml, require_lung, require_searchable
+from pipeline.imaging.whole_scans.searchable import lung_ml, require_lung, require_searchable
 
 WINDOW = (-1000.0, 400.0)
 PATH = Path("scan.nii.gz")

@@ -21,7 +21,7 @@ from pipeline.evaluation.decisions.refer_zone import ReferZone
 from pipeline.evaluation.intervals.bootstrap import OUT_OF_FOLD
 from pipeline.evaluation.predictions import Predictions
 from pipeline.files import sha256_file
-from pipeline.scoring.engine import score_cases
+from pipeline.scoring.engines.in_process import score_cases
 from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.scorer import Scorer
 from pipeline.workflow.reporting.mistakes import Mistake, confident_mistakes, planes_png

@@ -29,7 +29,8 @@ import json, os, sys
 from multiprocessing import forkserver
 from pipeline.cli import run
 from pipeline.jobs import score
-from pipeline.scoring import sink, worker_process, worker_server
+from pipeline.scoring import sink
+from pipeline.scoring.engines import worker_process, worker_server
 sink._PART_ROWS = 20
 worker_server.context()
 forkserver.ensure_running()

@@ -21,7 +21,7 @@ from tiny_models import write_manifest, write_model, write_scans
 from pipeline.cli import run
 from pipeline.scoring import sink
 from pipeline.scoring.drift import fit_references, references_to_json
-from pipeline.scoring.local import score_in_processes
+from pipeline.scoring.engines.local import score_in_processes
 
 
 @pytest.fixture(scope="module")

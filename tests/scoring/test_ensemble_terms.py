@@ -7,7 +7,7 @@ import pytest
 from tiny_models import save_tiny, write_scans
 
 from pipeline.errors import ModelError, UsageError
-from pipeline.scoring.engine import score_cases
+from pipeline.scoring.engines.in_process import score_cases
 from pipeline.scoring.ensemble import Ensemble
 from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.model_verification import verify_model

@@ -12,13 +12,13 @@ import pytest
 from tiny_models import write_model, write_scans
 
 from pipeline.errors import ModelError, UnfinishedError
-from pipeline.scoring.engine import score_cases
+from pipeline.scoring.engines.in_process import score_cases
+from pipeline.scoring.engines.live_pool import LivePool
+from pipeline.scoring.engines.workers import ScorerSetup
 from pipeline.scoring.ensemble import Ensemble
-from pipeline.scoring.live_pool import LivePool
 from pipeline.scoring.model_description import read_description
 from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.scorer import Scorer
-from pipeline.scoring.workers import ScorerSetup
 
 
 @pytest.fixture(scope="module")

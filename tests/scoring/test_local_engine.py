@@ -16,12 +16,12 @@ from tiny_models import cases_of, write_model, write_scans
 
 from pipeline.cases.case import Case
 from pipeline.errors import ModelError, UnfinishedError
-from pipeline.scoring.engine import score_cases
-from pipeline.scoring.local import _peek, score_in_processes
+from pipeline.scoring.engines.in_process import score_cases
+from pipeline.scoring.engines.local import _peek, score_in_processes
+from pipeline.scoring.engines.worker_server import start_server
+from pipeline.scoring.engines.workers import ScorerSetup, Worker
 from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.scorer import Scorer
-from pipeline.scoring.worker_server import start_server
-from pipeline.scoring.workers import ScorerSetup, Worker
 
 
 @pytest.fixture(scope="module")

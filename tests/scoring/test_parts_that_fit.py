@@ -9,13 +9,13 @@ import torch
 from tiny_models import write_model, write_scans
 
 from pipeline.errors import UnfinishedError
-from pipeline.scoring import local
-from pipeline.scoring.engine import score_cases
-from pipeline.scoring.local import score_in_processes
+from pipeline.scoring.engines import local
+from pipeline.scoring.engines.in_process import score_cases
+from pipeline.scoring.engines.local import score_in_processes
+from pipeline.scoring.engines.workers import ScorerSetup
 from pipeline.scoring.memory import PartsThatFit
 from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.scorer import Scorer
-from pipeline.scoring.workers import ScorerSetup
 
 DEVICE = "cpu:0"  # a device as a GPU is one: networks run in the process that asks
 

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from pipeline.errors import UnfinishedError
-from pipeline.scoring import ray_engine
+from pipeline.scoring.engines import ray_engine
 
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
 

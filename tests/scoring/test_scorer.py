@@ -14,7 +14,7 @@ from pipeline.errors import UsageError
 from pipeline.evaluation.calibration.calibrator import logit, sigmoid
 from pipeline.evaluation.decisions.refer_zone import ReferZone
 from pipeline.scoring import model_directory
-from pipeline.scoring.engine import score_cases
+from pipeline.scoring.engines.in_process import score_cases
 from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.rows import rows_table
 from pipeline.scoring.scorer import Scorer

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from pipeline.imaging import lean_monai
-from pipeline.scoring import worker_server
+from pipeline.scoring.engines import worker_server
 
 
 @pytest.fixture
@@ -61,5 +61,5 @@ def test_workers_are_lean_where_their_parent_is(monkeypatch, lean):
     monkeypatch.setattr(worker_server.forkserver, "set_forkserver_preload", modules.extend)
     monkeypatch.setattr(worker_server, "is_installed", lambda: lean)
     worker_server.context()
-    assert modules == ["pipeline.scoring.worker_preload" if lean else "pipeline.scoring.worker_process"]
+    assert modules == ["pipeline.scoring.engines.worker_preload" if lean else "pipeline.scoring.engines.worker_process"]
     assert not lean_monai.is_installed()

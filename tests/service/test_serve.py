@@ -11,7 +11,7 @@ import pytest
 from serving import MIDDLE
 
 from pipeline.files import parse_json
-from pipeline.scoring.engine import score_cases
+from pipeline.scoring.engines.in_process import score_cases
 from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.scorer import Scorer
 

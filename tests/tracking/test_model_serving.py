@@ -16,7 +16,7 @@ from tiny_models import write_model, write_scans
 
 from pipeline.config.experiment import Tracking
 from pipeline.files import parse_json
-from pipeline.scoring.engine import score_cases
+from pipeline.scoring.engines.in_process import score_cases
 from pipeline.scoring.model_description import read_description
 from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.scorer import Scorer

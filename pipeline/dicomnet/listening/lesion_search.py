@@ -9,10 +9,10 @@ from pathlib import Path
 from pipeline.cases.case import Case
 from pipeline.errors import CaseError, Code
 from pipeline.scoring.backends import Backend
+from pipeline.scoring.engines.local import WorkerPool
 from pipeline.scoring.finding.detector_description import DetectorDescription
 from pipeline.scoring.finding.scan_rows import LESION_PROBABILITY, ScanRow, candidate_case
 from pipeline.scoring.finding.scan_worker import FinderSetup
-from pipeline.scoring.local import WorkerPool
 from pipeline.scoring.rows import ModelIdentity
 
 

@@ -24,9 +24,9 @@ from pipeline.dicomnet.listening.study_scoring import ScoringChoices, StudyScori
 from pipeline.dicomnet.listening.watched_folder import WatchedFolder
 from pipeline.dicomnet.objects.reported_model import ReportedModel
 from pipeline.errors import UnfinishedError
+from pipeline.scoring.engines.local import WorkerPool
+from pipeline.scoring.engines.workers import ScorerSetup
 from pipeline.scoring.ensemble import Ensemble
-from pipeline.scoring.local import WorkerPool
-from pipeline.scoring.workers import ScorerSetup
 
 _TURN_SECONDS: Final = 0.5
 _RETENTION_SECONDS: Final = 3600.0

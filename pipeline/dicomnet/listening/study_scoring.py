@@ -16,8 +16,8 @@ from pipeline.dicomnet.objects.reported_model import ReportedModel
 from pipeline.dicomnet.objects.result_objects import ResultObjects, result_objects
 from pipeline.dicomnet.objects.source_series import SourceSeries
 from pipeline.errors import CaseError, Code, UnfinishedError
+from pipeline.scoring.engines.local import WorkerPool
 from pipeline.scoring.ensemble import Ensemble
-from pipeline.scoring.local import WorkerPool
 from pipeline.scoring.rows import ScoreRow, rows_table
 
 

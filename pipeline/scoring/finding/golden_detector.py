@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.config.inputs import Limits, Preprocessing
 from pipeline.errors import CaseError, ModelError
 from pipeline.files import atomic_folder, read_json, write_json
-from pipeline.imaging.whole_scan import read_whole_scan
+from pipeline.imaging.whole_scans.whole_scan import read_whole_scan
 from pipeline.scoring.finding.detector_directory import load_detector
 from pipeline.scoring.finding.finder import Finder
 from pipeline.scoring.golden import GOLDEN_FOLDER

@@ -17,10 +17,10 @@ from pipeline.cases.signature import input_signature
 from pipeline.errors import Code
 from pipeline.machine import usable_cores
 from pipeline.scoring.backends import Backend
+from pipeline.scoring.engines.workers import ScorerSetup
 from pipeline.scoring.finding.candidate import Candidate
 from pipeline.scoring.finding.scan_rows import ScanRow, candidate_case, unsearched
 from pipeline.scoring.rows import ModelIdentity, ScoreRow, Status, first_code, now, why_unscored
-from pipeline.scoring.workers import ScorerSetup
 
 if TYPE_CHECKING:
     from pipeline.evaluation.detection.scan_probability import ScanProbability

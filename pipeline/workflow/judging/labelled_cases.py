@@ -16,7 +16,7 @@ from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.readers.agreement import MIDDLE, ReaderColumns, usual_reader_columns
 from pipeline.evaluation.usual_columns import SUBGROUP_COLUMNS
 from pipeline.files import sha256_json
-from pipeline.scoring.engine import score_cases
+from pipeline.scoring.engines.in_process import score_cases
 from pipeline.scoring.model_description import FITTED_ON, ModelDescription
 from pipeline.scoring.model_directory import Model
 from pipeline.scoring.rows import ScoreRow

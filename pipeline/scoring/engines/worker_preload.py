@@ -4,4 +4,4 @@ from pipeline.imaging.lean_monai import install
 
 install()
 
-import pipeline.scoring.worker_process  # noqa: E402, F401  # not before MONAI is lean
+import pipeline.scoring.engines.worker_process  # noqa: E402, F401  # not before MONAI is lean

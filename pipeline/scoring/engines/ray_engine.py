@@ -19,9 +19,9 @@ from typing import Any
 from pipeline.cases.case import Case
 from pipeline.errors import UnfinishedError, UsageError
 from pipeline.machine import usable_cores
-from pipeline.scoring.local import WorkerPool
+from pipeline.scoring.engines.local import WorkerPool
+from pipeline.scoring.engines.workers import RowT, WorkerSetup
 from pipeline.scoring.rows import ModelIdentity
-from pipeline.scoring.workers import RowT, WorkerSetup
 
 _WINDOW = 20_000  # cases that are handed to Ray at a time: the listing is lazy, a Ray dataset is not
 _BLOCK = 64  # cases of one task

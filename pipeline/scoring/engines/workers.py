@@ -22,8 +22,8 @@ from pipeline.cases.case import Case
 from pipeline.errors import Code, PipelineError
 from pipeline.machine import may_have_gpu, usable_cores
 from pipeline.scoring.backends import Backend
+from pipeline.scoring.engines.worker_server import context, start_server
 from pipeline.scoring.rows import ModelIdentity, ScoreRow, Status, refusal
-from pipeline.scoring.worker_server import context, start_server
 
 if TYPE_CHECKING:
     from pipeline.scoring.scorer import Scorer
@@ -185,7 +185,7 @@ class Message:
 
 def _serve(connection: Connection, setup: WorkerSetup[Any]) -> None:
     """Run a worker; what it imports is no part of the process that starts it."""
-    from pipeline.scoring.worker_process import serve
+    from pipeline.scoring.engines.worker_process import serve
 
     serve(connection, setup)
 

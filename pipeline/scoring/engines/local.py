@@ -20,9 +20,9 @@ from typing import Any, Generic, NoReturn
 from pipeline.cases.case import Case
 from pipeline.errors import Code, UnfinishedError
 from pipeline.machine import usable_cores
+from pipeline.scoring.engines.workers import Job, Message, RowT, Worker, WorkerSetup
 from pipeline.scoring.golden_limits import require_no_drift
 from pipeline.scoring.rows import ModelIdentity
-from pipeline.scoring.workers import Job, Message, RowT, Worker, WorkerSetup
 
 _WINDOW = 4096  # cases that may be finished while an earlier one is not: rows, a few hundred bytes each
 _PEEK_SECONDS = 1.0  # that a listing may take to show that there are few cases

@@ -12,9 +12,9 @@ from concurrent.futures import Future
 
 from pipeline.cases.case import Case
 from pipeline.errors import PipelineError, UnfinishedError
-from pipeline.scoring.local import WorkerPool
+from pipeline.scoring.engines.local import WorkerPool
+from pipeline.scoring.engines.workers import Job, ScorerSetup
 from pipeline.scoring.rows import ModelIdentity, ScoreRow
-from pipeline.scoring.workers import Job, ScorerSetup
 
 _Waiting = tuple[Case, "Future[ScoreRow]"]
 

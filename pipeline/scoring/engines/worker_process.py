@@ -14,8 +14,8 @@ import scipy.special  # noqa: F401  # what calibrators import: once here, not ag
 import torch
 
 from pipeline.errors import ModelError, UsageError
+from pipeline.scoring.engines.workers import Job, Message, WorkerSetup
 from pipeline.scoring.golden import golden_drift  # noqa: F401  # what a setup needs: once here likewise
-from pipeline.scoring.workers import Job, Message, WorkerSetup
 
 
 def serve(connection: Connection, setup: WorkerSetup[Any]) -> None:

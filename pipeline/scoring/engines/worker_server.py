@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.imaging.lean_monai import is_installed
 
-_WORKER, _LEAN_WORKER = "pipeline.scoring.worker_process", "pipeline.scoring.worker_preload"
+_WORKER, _LEAN_WORKER = "pipeline.scoring.engines.worker_process", "pipeline.scoring.engines.worker_preload"
 
 
 def context() -> Any:

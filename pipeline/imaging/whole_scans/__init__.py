@@ -1,0 +1,1 @@
+"""Whole scans on one grid, and which of them can be searched."""
