@@ -13,8 +13,6 @@ from pipeline.codes import Code
 from pipeline.config.inputs import MALIGNANT
 from pipeline.scoring.finding.scan_rows import LESION_PROBABILITY
 
-DECISIONS = ("positive", "negative", "refer")
-
 
 @dataclass(frozen=True)
 class FindingResult:

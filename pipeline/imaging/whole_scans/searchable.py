@@ -77,7 +77,7 @@ def require_lung(voxels: NDArray[np.uint8], path: Path, *, window: tuple[float, 
     """Refuse a CT that shows next to no lung, and return how much it shows, in ml.
 
     Args:
-        voxels: (R, A, S), as `pipeline.imaging.whole_scan.WholeScan` holds them.
+        voxels: (R, A, S), as `resample_whole` gives them.
         path: named in errors.
         window: HU of the lowest and the highest byte.
         spacing: mm between voxels.

@@ -21,8 +21,8 @@ from pipeline.imaging.checks import within_root
 from pipeline.imaging.decoded import DecodedScan, decode
 from pipeline.imaging.image import Affine, ScanFacts, Warning, carrying, scan_facts
 from pipeline.imaging.read import open_scan
+from pipeline.imaging.whole_scans.resampled import ByteArray, as_input, resample_whole
 from pipeline.imaging.whole_scans.searchable import require_lung, require_searchable
-from pipeline.imaging.whole_scans.whole_scan import ByteArray, as_input, resample_whole
 from pipeline.models.cpu_kernels import to_fast_layout
 from pipeline.models.detector import STRIDE, DetectorOutput
 from pipeline.models.peaks import find_peaks

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from pipeline.config.inputs import Limits, Preprocessing
 from pipeline.errors import CaseError, ModelError
 from pipeline.files import atomic_folder, read_json, write_json
-from pipeline.imaging.whole_scans.whole_scan import read_whole_scan
+from pipeline.imaging.read import open_scan
+from pipeline.imaging.whole_scans.resampled import resample_whole
 from pipeline.scoring.finding.detector_directory import load_detector
 from pipeline.scoring.finding.finder import Finder
 from pipeline.scoring.golden import GOLDEN_FOLDER
@@ -82,13 +83,11 @@ def _probabilities(finder: Finder, path: Path) -> NDArray[np.float64]:
     """Calibrated probabilities (C, cells) of some cells of a phantom's heat maps."""
     description = finder.detector.description
     grid = description.grid
-    scan = read_whole_scan(
-        path,
-        spacing=grid.spacing_mm,
-        window=(grid.lower, grid.upper),
-        modality=description.modality,
-        limits=Limits(),  # phantoms are small, whatever the detector allows patients
-    )
-    heat = finder.heat_logits(scan.voxels)[:, ::_EVERY, ::_EVERY, ::_EVERY].reshape(len(finder.detector.classes), -1)
+    scan = open_scan(
+        path, limits=Limits(), modality=description.modality
+    )  # phantoms are small, whatever patients may be
+    window = (grid.lower, grid.upper)
+    voxels, _ = resample_whole(scan, path, spacing=grid.spacing_mm, window=window, modality=description.modality)
+    heat = finder.heat_logits(voxels)[:, ::_EVERY, ::_EVERY, ::_EVERY].reshape(len(finder.detector.classes), -1)
     calibrated = [calibrator.apply(row) for calibrator, row in zip(finder.detector.calibrators, heat, strict=True)]
     return np.stack(calibrated)
