@@ -83,9 +83,8 @@ def _probabilities(finder: Finder, path: Path) -> NDArray[np.float64]:
     """Calibrated probabilities (C, cells) of some cells of a phantom's heat maps."""
     description = finder.detector.description
     grid = description.grid
-    scan = open_scan(
-        path, limits=Limits(), modality=description.modality
-    )  # phantoms are small, whatever patients may be
+    # Phantoms are small, whatever the detector allows patients.
+    scan = open_scan(path, limits=Limits(), modality=description.modality)
     window = (grid.lower, grid.upper)
     voxels, _ = resample_whole(scan, path, spacing=grid.spacing_mm, window=window, modality=description.modality)
     heat = finder.heat_logits(voxels)[:, ::_EVERY, ::_EVERY, ::_EVERY].reshape(len(finder.detector.classes), -1)
