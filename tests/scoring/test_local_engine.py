@@ -150,7 +150,7 @@ def test_few_scans_are_spread_over_the_workers(model, cases, monkeypatch):
 def test_a_slow_listing_is_not_waited_for(cases, monkeypatch):
     assert _peek(iter(cases), 10) == (cases[:10], False)
     assert _peek(iter(cases[:10]), 11) == (cases[:10], True)
-    monkeypatch.setattr("pipeline.scoring.local._PEEK_SECONDS", -1.0)
+    monkeypatch.setattr("pipeline.scoring.engines.local._PEEK_SECONDS", -1.0)
     assert _peek(iter(cases), 10) == (cases[:1], False)
 
 
