@@ -22,6 +22,7 @@ from pipeline.cases.case import Case, split_part
 from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.cases.tables.table import TABLE_SUFFIXES
 from pipeline.errors import CaseError, Code, PipelineError, UnfinishedError, UsageError
+from pipeline.extras import install_hint
 from pipeline.imaging.find import PAIRS, SCAN_SUFFIXES, SkippedCount, scan_suffix
 from pipeline.imaging.side_files import side_file_names
 from pipeline.redaction import redact
@@ -219,7 +220,7 @@ def _system(url: str) -> tuple[Any, str]:
     try:
         system, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        raise UsageError(f"{url}: {error}; for s3:// install the extra [s3]") from None
+        raise UsageError(f"{url}: {error}; for s3://, {install_hint('s3')}") from None
     except ValueError as error:
         raise UsageError(f"{url}: {error}; expected a path, or a URL such as s3://bucket/manifest.csv") from None
     return system, path

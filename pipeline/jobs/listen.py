@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline.config.experiment import Tracking
 from pipeline.config.file import load_listen_config
 from pipeline.config.listening import ListenConfig
-from pipeline.dicomnet.extra import require_dicom_packages
+from pipeline.extras import require_extra
 from pipeline.jobs.find import require_fit
 from pipeline.machine import usable_cores
 from pipeline.scoring.backends import Backend
@@ -63,7 +63,7 @@ def listen(
         UsageError: when the configuration, the models or the packages cannot be used, or the folder is in use.
         UnfinishedError: when the port cannot be had, or nothing can be scored.
     """
-    require_dicom_packages("malignancy listen", "highdicom", "pynetdicom", "dicomweb_client")
+    require_extra("dicom", "malignancy listen", "highdicom", "pynetdicom", "dicomweb_client")
     options = options or ListenOptions()
     config = load_listen_config(config_path)
     folders = model_folders(model_names)

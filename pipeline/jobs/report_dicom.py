@@ -13,10 +13,10 @@ from pyarrow import ArrowException
 
 from pipeline.cases.case import Case
 from pipeline.cases.inputs import Inputs, read_inputs
-from pipeline.dicomnet.extra import require_dicom_packages
 from pipeline.dicomnet.objects.case_result import CaseResult
 from pipeline.dicomnet.objects.reported_model import ReportedModel
 from pipeline.errors import CaseError, Code, UsageError
+from pipeline.extras import require_extra
 from pipeline.files import read_json
 from pipeline.imaging.checks import within_root
 from pipeline.progress import ProgressReport
@@ -70,7 +70,7 @@ def require_dicom_results() -> None:
     Raises:
         UsageError: naming the package.
     """
-    require_dicom_packages("writing DICOM results", "highdicom")
+    require_extra("dicom", "writing DICOM results", "highdicom")
 
 
 def report_dicom(scores: Path, source: str, out: Path, *, lesions: tuple[Path, ...] = ()) -> DicomReporting:

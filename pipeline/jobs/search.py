@@ -21,6 +21,7 @@ from pipeline.config.file import load_config
 from pipeline.config.search import Range, Search
 from pipeline.console import table_text
 from pipeline.errors import ConfigError, UnfinishedError
+from pipeline.extras import require_extra
 from pipeline.files import sha256_json, write_csv
 from pipeline.redaction import redact
 from pipeline.tracking.runs import TrackedRun, open_run
@@ -155,12 +156,11 @@ class _Reporter:
 
 def _open_study(config: Config, cohort: Cohort, manifest: Manifest) -> optuna.Study:
     """The journal's study of exactly this question, new or begun before; safe for several processes at once."""
-    try:
-        import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-    except ImportError:
-        raise ConfigError("search: needs Optuna; install it with: pip install 'malignancy-pipeline[search]'") from None
+    require_extra("search", "malignancy search", "optuna")
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder = config.output / f"{config.name}-search"
     folder.mkdir(parents=True, exist_ok=True)

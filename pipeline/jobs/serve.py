@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 
-from pipeline.errors import UsageError
+from pipeline.extras import require_extra
 from pipeline.scoring.ensemble import Ensemble
 from pipeline.scoring.model_verification import verify_model
 from pipeline.service.settings import ServiceSettings
@@ -27,12 +26,7 @@ def serve(model_names: str, settings: ServiceSettings, *, on_start: Callable[[st
         ModelError: when a model cannot be loaded.
         UnfinishedError: when golden scans drifted, or workers cannot be started.
     """
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UsageError(
-            f"serve needs packages of the extra [serve] ({', '.join(missing)} not installed); "
-            "run: pip install 'malignancy-pipeline[serve]'"
-        )
+    require_extra("serve", "malignancy serve", *_PACKAGES)
     from pipeline.service.run import run_service
 
     folders = model_folders(model_names)

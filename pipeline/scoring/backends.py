@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UsageError
+from pipeline.extras import require_extra
 
 if TYPE_CHECKING:  # the command names a backend; only a worker needs torch, which runs it
     from torch import nn
@@ -66,14 +66,10 @@ def build_predict(network: nn.Module, backend: Backend, *, shape: tuple[int, ...
 
 
 def _onnx(network: nn.Module, shape: tuple[int, ...]) -> Predict:
+    require_extra("onnx", "backend onnx", "onnx", "onnxruntime")
+    import onnxruntime
     import torch
 
-    try:
-        import onnxruntime
-    except ImportError:
-        raise UsageError(
-            "backend onnx needs the packages of the extra [onnx]; pip install it, or leave --backend out"
-        ) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(_exported(network, shape), options, providers=["CPUExecutionProvider"])
@@ -81,14 +77,10 @@ def _onnx(network: nn.Module, shape: tuple[int, ...]) -> Predict:
 
 
 def _openvino(network: nn.Module, shape: tuple[int, ...]) -> Predict:
+    require_extra("openvino", "backend openvino", "onnx", "openvino")
+    import openvino
     import torch
 
-    try:
-        import openvino
-    except ImportError:
-        raise UsageError(
-            "backend openvino needs the packages of the extra [openvino]; pip install it, or leave --backend out"
-        ) from None
     core = openvino.Core()
     settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(core.read_model(_exported(network, shape)), "CPU", settings)

@@ -25,6 +25,7 @@ from pipeline.dicomnet.objects.identifiers import stable_uid
 from pipeline.dicomnet.objects.result_objects import result_objects, write_results
 from pipeline.dicomnet.objects.source_series import SourceSeries
 from pipeline.errors import CaseError
+from pipeline.extras import install_hint
 
 HEADER = "case_id,patient_id,image,center_x_mm,center_y_mm,center_z_mm,coordinate_system,diameter_mm\n"
 
@@ -173,7 +174,7 @@ def test_what_is_no_folder_of_scores_is_refused_in_one_line(model, workspace, ca
 def test_a_missing_package_is_said_before_anything_is_scored(model, workspace, monkeypatch, capsys):
     manifest = write_study(workspace / "study")
     monkeypatch.setitem(sys.modules, "highdicom", None)
-    says = "writing DICOM results needs highdicom; install it with: pip install 'malignancy-pipeline[dicom]'"
+    says = f"writing DICOM results needs highdicom; {install_hint('dicom')}"
     for arguments in (
         ["score", model, str(manifest), "--out", "scores", "--dicom-results", "objects"],
         ["report-dicom", "scores", str(manifest), "--out", "objects"],

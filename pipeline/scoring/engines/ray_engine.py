@@ -17,7 +17,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pipeline.cases.case import Case
-from pipeline.errors import UnfinishedError, UsageError
+from pipeline.errors import UnfinishedError
+from pipeline.extras import require_extra
 from pipeline.machine import usable_cores
 from pipeline.scoring.engines.local import WorkerPool
 from pipeline.scoring.engines.workers import RowT, WorkerSetup
@@ -55,12 +56,9 @@ def score_on_ray(
         UsageError: when Ray is not installed.
         UnfinishedError: when the cluster cannot be reached or gives up.
     """
-    try:
-        import ray
-    except ImportError:
-        raise UsageError(
-            "engine ray needs the packages of the extra [ray]; pip install it, or use --engine local"
-        ) from None
+    require_extra("ray", "engine ray", "ray")
+    import ray
+
     started_here = not ray.is_initialized()
     _connect(ray)
     try:
