@@ -15,7 +15,7 @@ from pipeline.config.inputs import Intensity, Preprocessing
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import within_root
 from pipeline.imaging.envelope import Envelope
-from pipeline.imaging.image import FloatArray, Scan, ScanFacts, Warning, carrying
+from pipeline.imaging.image import Float32Array, Scan, ScanFacts, Warning, carrying
 from pipeline.imaging.region import ReadRegiond
 
 
@@ -57,7 +57,7 @@ class ModelInput:
         scan: digest, shape, spacing, orientation and modality of the scan.
     """
 
-    voxels: FloatArray
+    voxels: Float32Array
     warnings: tuple[Warning, ...]
     measures: dict[str, float]
     scan: ScanFacts

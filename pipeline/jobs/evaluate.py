@@ -29,7 +29,7 @@ from pipeline.scoring.rows import ScoreRow
 from pipeline.scoring.scorer import Scorer
 from pipeline.tracking.promotion import registered_name
 from pipeline.tracking.registry import model_folder
-from pipeline.workflow.judging.candidates import ChampionBeside, champion_beside
+from pipeline.workflow.judging.comparison import ChampionBeside, champion_beside
 from pipeline.workflow.judging.labelled_cases import (
     Scored,
     doubted_patients,

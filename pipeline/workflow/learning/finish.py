@@ -31,7 +31,7 @@ from pipeline.tracking.runs import TrackedRun
 from pipeline.training.fit import Fitted
 from pipeline.training.initial_weights import InitialWeights
 from pipeline.workflow.cohort import Cohort, Usable, extra_frame
-from pipeline.workflow.judging.candidates import ChampionBeside, champion_beside
+from pipeline.workflow.judging.comparison import ChampionBeside, champion_beside
 from pipeline.workflow.judging.judge import Judgement
 from pipeline.workflow.learning.experiment import Experiment
 from pipeline.workflow.learning.provenance import provenance
