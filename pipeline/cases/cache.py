@@ -33,7 +33,7 @@ from pipeline.cases.source_files import source_files
 from pipeline.config.inputs import InputCache, Preprocessing
 from pipeline.errors import Code
 from pipeline.files import atomic_write, parse_json, private_folder, sha256_bytes, sha256_file, sha256_json
-from pipeline.imaging.image import FloatArray, ScanFacts, Warning
+from pipeline.imaging.image import Float32Array, ScanFacts, Warning
 from pipeline.imaging.preprocess import ModelInput
 
 _SUFFIX = ".input"
@@ -191,7 +191,7 @@ def _same_bytes(case: Case, facts: dict[str, Any]) -> bool:
         return False
 
 
-def _read(path: Path) -> tuple[dict[str, Any], FloatArray]:
+def _read(path: Path) -> tuple[dict[str, Any], Float32Array]:
     """Facts and mapped voxels of an entry.
 
     Raises:
@@ -223,7 +223,7 @@ def _read(path: Path) -> tuple[dict[str, Any], FloatArray]:
     return facts, voxels.reshape(facts["size"])
 
 
-def _input(facts: dict[str, Any], voxels: FloatArray) -> ModelInput:
+def _input(facts: dict[str, Any], voxels: Float32Array) -> ModelInput:
     scan = facts["scan"]
     return ModelInput(
         voxels=voxels,

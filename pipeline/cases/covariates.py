@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
+
+import numpy as np
 
 from pipeline.cases.case import Case
 from pipeline.config.inputs import Scale
 from pipeline.errors import CaseError, Code
+from pipeline.imaging.envelope import Envelope, Limit, fit_envelope
+from pipeline.imaging.image import Warning
 
 NO_COVARIATES: Mapping[str, Scale] = MappingProxyType({})
+# A limit's margin as shares of the training range. A wrong unit or a slip of the pen changes what a table says by a
+# factor, so less is let through than of what is measured in an image.
+_OF_RANGE, _OF_FEW = 0.1, 5.0
 _LARGEST = 1e15  # beyond it squares overflow, and no quantity of a patient is
 
 
@@ -36,6 +45,58 @@ def read_covariates(case: Case, scales: Mapping[str, Scale]) -> dict[str, float]
 def covariates_of(measures: Mapping[str, float], columns: Sequence[str]) -> list[float]:
     """The covariates among a case's measures, in the order of the columns."""
     return [measures[measure_name(name)] for name in columns]
+
+
+@dataclass(frozen=True)
+class EnvelopeOfCase:
+    """A model's envelope for one case, whose covariates are judged with what is measured in its image.
+
+    Attributes:
+        envelope: of the model.
+        covariates: of the case, as `read_covariates` returns them.
+    """
+
+    envelope: Envelope
+    covariates: Mapping[str, float]
+
+    @property
+    def modality(self) -> str:
+        """Of the training cases."""
+        return self.envelope.modality
+
+    def judge(
+        self, measures: Mapping[str, float], *, path: Path | str = "input", body_part: str | None = None
+    ) -> tuple[Warning, ...]:
+        """Judge the image's measures and the case's covariates, as `Envelope.judge`."""
+        return self.envelope.judge({**measures, **self.covariates}, path=path, body_part=body_part)
+
+
+def fit_envelope_of_cases(
+    measures: Sequence[Mapping[str, float]], *, modality: str, scales: Mapping[str, Scale] = NO_COVARIATES
+) -> Envelope:
+    """Learn the envelope from training cases: limits of what is measured in their images, and of their covariates.
+
+    Args:
+        measures: one mapping a case, with its covariates by ``measure_name``.
+        modality: of the cases.
+        scales: the covariates' columns, and the scale that each is used on.
+
+    Raises:
+        ValueError: without a case.
+    """
+    names = {measure_name(column): scale for column, scale in scales.items()}
+    measured = [{name: value for name, value in case.items() if name not in names} for case in measures]
+    envelope = fit_envelope(measured, modality=modality)
+    limits = {name: _limit(np.array([case[name] for case in measures]), scale) for name, scale in names.items()}
+    return replace(envelope, limits=dict(sorted({**envelope.limits, **limits}.items())))
+
+
+def _limit(values: np.ndarray, scale: Scale) -> Limit:
+    scaled = np.log(values) if scale == "log" else values
+    low, high = float(scaled.min()), float(scaled.max())
+    margin = (high - low) * (_OF_RANGE + _OF_FEW / len(values))
+    borders = (low - margin, low - margin / 2, high + margin / 2, high + margin)
+    return Limit(*(float(np.exp(border) if scale == "log" else border) for border in borders))
 
 
 def _number(case: Case, name: str, scale: Scale) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.cases.cache import StoredInputs, look
 from pipeline.cases.case import Case
-from pipeline.cases.covariates import NO_COVARIATES, measure_name, read_covariates
+from pipeline.cases.covariates import NO_COVARIATES, EnvelopeOfCase, measure_name, read_covariates
 from pipeline.cases.remote import local_copy
 from pipeline.config.inputs import Preprocessing, Scale
 from pipeline.errors import CaseError, Code
@@ -55,22 +55,16 @@ def prepare_case(
         if config.zoom:
             config = config.for_size(values[measure_name(config.zoom.column)])
         if stored is not None and envelope is None and case.url is None:
-            prepared = _prepare_stored(case, config, modality=modality, root=root, stored=stored)
             # Covariates are not stored with the scan's input, since the table may change.
-            if isinstance(prepared, CaseError):
-                return prepared
-            return replace(prepared, measures={**prepared.measures, **values})
-        with nullcontext(case) if scan else local_copy(case) as local:
-            request = ScanRequest(
-                local.path,
-                local.center_mm,
-                root=root,
-                files=local.files,
-                part=local.part,
-                covariates=values,
-                scan=scan,
-            )
-            return preprocess(request, config, modality=modality, envelope=envelope)
+            prepared = _prepare_stored(case, config, modality=modality, root=root, stored=stored)
+        else:
+            accepted = envelope and EnvelopeOfCase(envelope, values)
+            with nullcontext(case) if scan else local_copy(case) as local:
+                request = ScanRequest(
+                    local.path, local.center_mm, root=root, files=local.files, part=local.part, scan=scan
+                )
+                prepared = preprocess(request, config, modality=modality, envelope=accepted)
+        return replace(prepared, measures={**prepared.measures, **values})
     except CaseError as error:
         return error
     except MemoryError:
@@ -83,21 +77,19 @@ def prepare_case(
 
 def _prepare_stored(
     case: Case, config: Preprocessing, *, modality: str, root: Path | None, stored: StoredInputs
-) -> PreparationResult:
-    try:
-        if root is not None:
-            within_root(case.path, root)
-        place = stored.place(case, config, modality=modality)
-        prepared = stored.find(case, place)
-    except CaseError as error:
-        return error
+) -> ModelInput:
+    """The case's stored input, or the one that it is preprocessed into, which is stored."""
+    if root is not None:
+        within_root(case.path, root)
+    place = stored.place(case, config, modality=modality)
+    prepared = stored.find(case, place)
     if prepared is not None:
         return prepared
     before = look(case)
     outcome = prepare_case(case, config, modality=modality, root=root)
-    if before is None or isinstance(outcome, CaseError):
-        return outcome
-    return stored.keep(outcome, place, before, case)
+    if isinstance(outcome, CaseError):
+        raise outcome
+    return outcome if before is None else stored.keep(outcome, place, before, case)
 
 
 def prepare_cases(

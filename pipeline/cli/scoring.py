@@ -59,18 +59,10 @@ def score(
 ) -> None:
     """Score every scan: one row each, with a calibrated probability or the reason why there is none."""
     if dicom_results is not None:
-        from pipeline.jobs.report_dicom import report_dicom as report
-        from pipeline.jobs.report_dicom import require_dicom_results
-
-        require_dicom_results()
-    from pipeline.scoring.engines.worker_server import start_server_early
-
-    if find is not None and dicom_results is not None:
-        raise UsageError(
-            "--dicom-results and --find: leave one out; score the candidates.csv that --find writes, "
-            "with --dicom-results"
-        )
+        _require_dicom_results(find)
     if engine == "local":
+        from pipeline.scoring.engines.worker_server import start_server_early
+
         start_server_early(model, source, out, restart=restart)
     from pipeline.jobs.score import ScoreOptions
     from pipeline.jobs.score import score as job
@@ -92,12 +84,29 @@ def score(
     )
     result = job(model, source, out, options)
     print_summary(result.summary_text)
-    is_complete = True
-    if dicom_results is not None:
-        reporting = report(out, source, dicom_results, lesions=options.lesions)
-        print_summary(reporting.summary)
-        is_complete = reporting.is_complete
+    is_complete = dicom_results is None or _write_dicom_results(out, source, dicom_results, options.lesions)
     raise typer.Exit(int(result.summary["unscored_share"] > accept_rejects or not is_complete))
+
+
+def _require_dicom_results(find: str | None) -> None:
+    """Refuse ``--dicom-results`` where its packages are missing, or beside ``--find``."""
+    from pipeline.jobs.report_dicom import require_dicom_results
+
+    require_dicom_results()
+    if find is not None:
+        raise UsageError(
+            "--dicom-results and --find: leave one out; score the candidates.csv that --find writes, "
+            "with --dicom-results"
+        )
+
+
+def _write_dicom_results(scores: Path, source: str, out: Path, lesions: tuple[Path, ...]) -> bool:
+    """Write the DICOM results of a finished scoring; returns whether every row is in a report."""
+    from pipeline.jobs.report_dicom import report_dicom as job
+
+    reporting = job(scores, source, out, lesions=lesions)
+    print_summary(reporting.summary)
+    return reporting.is_complete
 
 
 def report_dicom(

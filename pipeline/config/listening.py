@@ -57,7 +57,7 @@ class Orthanc(Section):
     )
 
 
-class Store(Section):
+class CStore(Section):
     """A destination that takes results by C-STORE."""
 
     name: Name = Field(description="in file names and audit lines")
@@ -82,7 +82,7 @@ class Stow(Section):
     ca: FilePath | None = Field(None, description="PEM file that the server's certificate is checked with")
 
 
-Destination = Annotated[Store | Stow, Field(discriminator="kind")]
+Destination = Annotated[CStore | Stow, Field(discriminator="kind")]
 
 
 class Retry(Section):
@@ -138,7 +138,7 @@ class ListenConfig(Section):
 
     @field_validator("destinations")
     @classmethod
-    def _names_differ(cls, destinations: tuple[Store | Stow, ...]) -> tuple[Store | Stow, ...]:
+    def _names_differ(cls, destinations: tuple[CStore | Stow, ...]) -> tuple[CStore | Stow, ...]:
         names = [destination.name for destination in destinations]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

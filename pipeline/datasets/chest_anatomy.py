@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.imaging.image import Box, FloatArray
+from pipeline.imaging.image import Box, Float32Array
 
 Vector = npt.NDArray[np.float64]
 
@@ -30,11 +30,11 @@ class FineGrid:
         slice_weights: how much of each plane each slice sees, shape (len(slices), len(z)), rows summing to 1.
     """
 
-    x: FloatArray
-    y: FloatArray
-    z: FloatArray
-    slices: FloatArray
-    slice_weights: FloatArray
+    x: Float32Array
+    y: Float32Array
+    z: Float32Array
+    slices: Float32Array
+    slice_weights: Float32Array
 
     @property
     def pixel_mm(self) -> float:
@@ -79,7 +79,7 @@ def make_grid(
     return FineGrid(x, y, z, slices, (weights / weights.sum(1, keepdims=True)).astype(np.float32))
 
 
-def vessels(hu: FloatArray, vessel_hu: float, grid: FineGrid, rng: np.random.Generator) -> None:
+def vessels(hu: Float32Array, vessel_hu: float, grid: FineGrid, rng: np.random.Generator) -> None:
     """Paint branching, tapering vessels of 1-5 mm into ``hu``, in place; in some cases one runs to the lesion."""
     low = np.array([grid.x[0], grid.y[0], grid.z[0]], float)
     high = np.array([grid.x[-1], grid.y[-1], grid.z[-1]], float)
@@ -101,7 +101,9 @@ def vessels(hu: FloatArray, vessel_hu: float, grid: FineGrid, rng: np.random.Gen
     hu += fill * np.maximum(np.float32(vessel_hu) - hu, 0)
 
 
-def _grow(points: Vector, headings: Vector, radii: Vector, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+def _grow(
+    points: Vector, headings: Vector, radii: Vector, rng: np.random.Generator
+) -> tuple[Float32Array, Float32Array]:
     """Grow all vessels at once, segment by segment, tapering and branching until they are too thin.
 
     Returns:
@@ -126,7 +128,7 @@ def _grow(points: Vector, headings: Vector, radii: Vector, rng: np.random.Genera
     return np.concatenate(centres).astype(np.float32), np.concatenate(sizes).astype(np.float32)
 
 
-def balls(fill: FloatArray, centres: FloatArray, radii: FloatArray, largest: float, grid: FineGrid) -> None:
+def balls(fill: Float32Array, centres: Float32Array, radii: Float32Array, largest: float, grid: FineGrid) -> None:
     """Raise ``fill`` to 1 inside balls no larger than ``largest`` mm, with an edge of about a pixel."""
     axes = (grid.x, grid.y, grid.z)
     squares, indices = [], []
@@ -147,7 +149,7 @@ def balls(fill: FloatArray, centres: FloatArray, radii: FloatArray, largest: flo
     np.maximum.at(fill.reshape(-1), place[touched], level[touched])
 
 
-def chest_wall(hu: FloatArray, soft_hu: float, grid: FineGrid, rng: np.random.Generator) -> None:
+def chest_wall(hu: Float32Array, soft_hu: float, grid: FineGrid, rng: np.random.Generator) -> None:
     """Paint chest wall with ribs, or heart and diaphragm, into ``hu``, in place; one case in ten has none."""
     kind = rng.random()
     if kind < 0.72:
@@ -156,7 +158,7 @@ def chest_wall(hu: FloatArray, soft_hu: float, grid: FineGrid, rng: np.random.Ge
         _tissue(hu, soft_hu, grid, rng, concave=False)
 
 
-def _tissue(hu: FloatArray, soft_hu: float, grid: FineGrid, rng: np.random.Generator, *, concave: bool) -> None:
+def _tissue(hu: Float32Array, soft_hu: float, grid: FineGrid, rng: np.random.Generator, *, concave: bool) -> None:
     direction = rng.standard_normal(3) * (1.0, 1.0, 0.25 if concave else 0.6)
     normal = (direction / np.linalg.norm(direction)).astype(np.float32)
     distance = rng.uniform(3, 19)
@@ -168,7 +170,7 @@ def _tissue(hu: FloatArray, soft_hu: float, grid: FineGrid, rng: np.random.Gener
     squared = ((grid.x - centre[0]) ** 2)[:, None] + (grid.y - centre[1]) ** 2
     # Ribs and spine make the wall stretch along z, so it is flatter that way.
     flat = np.float32(0.3 if concave else 0.8)
-    depth: FloatArray = np.asarray(np.sqrt(squared[:, :, None] + flat * (grid.z - centre[2]) ** 2), np.float32)
+    depth: Float32Array = np.asarray(np.sqrt(squared[:, :, None] + flat * (grid.z - centre[2]) ** 2), np.float32)
     depth -= np.float32(curvature)
     if not concave:
         np.negative(depth, out=depth)
@@ -231,7 +233,9 @@ def draw_chest_wall(rng: np.random.Generator) -> ChestWall:
     )
 
 
-def wall_tissue(tissue: FloatArray, depth: FloatArray, along: FloatArray, z: FloatArray, wall: ChestWall) -> None:
+def wall_tissue(
+    tissue: Float32Array, depth: Float32Array, along: Float32Array, z: Float32Array, wall: ChestWall
+) -> None:
     """Paint fat, and ribs with a bright cortex that cross the slices at a slant, into ``tissue``, in place.
 
     Args:

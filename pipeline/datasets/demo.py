@@ -34,12 +34,10 @@ from pipeline.errors import UsageError
 from pipeline.files import atomic_folder, write_csv
 from pipeline.machine import usable_cores
 
-LABEL_SOURCE = "mean malignancy rating of the LIDC readers other than the painted one"
-
-SIZE_MM = (62.0, 62.0, 43.0)  # left-right, front-back, up-down
+IMAGE_SIZE_MM = (62.0, 62.0, 43.0)  # left-right, front-back, up-down
 # The centre may be this far from the image's middle, which leaves at least 20 mm on every side.
 JITTER_MM = (9.0, 9.0, 1.5)
-DESCRIPTION = "simulated intensities, LIDC-IDRI nodule shape"
+_DESCRIPTION = "simulated intensities, LIDC-IDRI nodule shape"
 
 CASES_A_WORKER = 50  # a further interpreter takes about a second to start
 
@@ -53,7 +51,7 @@ FINDINGS: dict[str, tuple[str, Callable[[int], bool]]] = {
 }
 PAINTED_COLUMNS = ("texture", "calcification", "margin")
 
-NOTICE = """\
+_NOTICE = """\
 Demonstration data: SIMULATED INTENSITIES around real lung nodule shapes. Not for clinical use.
 
 Real: nodule shapes, readers' ratings, patients, pixel spacing, slice spacing, slice thickness, contrast.
@@ -127,7 +125,7 @@ def write_demo_data(out: Path, *, cases: int | None = None, seed: int = 0) -> Pa
         rows = [manifest_row(case) for case in chosen]
         write_rows(folder / "manifest.csv", rows)
         write_rows(folder / "unlabelled.csv", [row for row in rows if not row["label"]], header=list(rows[0]))
-        (folder / "NOTICE.txt").write_text(NOTICE, encoding="utf-8")
+        (folder / "NOTICE.txt").write_text(_NOTICE, encoding="utf-8")
     return out / "manifest.csv"
 
 
@@ -169,10 +167,10 @@ def _write_images(folder: Path, chosen: Sequence[DemoCase], seed: int, cases: in
     if workers == 1:
         _write_share(folder, chosen, seed)
         return
-    render_in_processes(__name__, {"folder": str(folder), "cases": cases, "seed": seed}, workers)
+    render_in_processes(render_demo_share, {"folder": str(folder), "cases": cases, "seed": seed}, workers)
 
 
-def work() -> None:
+def render_demo_share() -> None:
     """Render one worker's share of the cases (`render_in_processes`)."""
     task = given_task()
     chosen = choose_cases(load_nodules(), cases=task["cases"], seed=task["seed"])
@@ -201,7 +199,7 @@ def render_case(case: DemoCase, seed: int) -> nib.Nifti1Image:
     """
     nodule, mask = case.nodule, case.mask
     placing = generator(seed, "placing", nodule.nodule_id)
-    half, jitter = np.array(SIZE_MM) / 2, placing.uniform(-1, 1, 3) * JITTER_MM
+    half, jitter = np.array(IMAGE_SIZE_MM) / 2, placing.uniform(-1, 1, 3) * JITTER_MM
     grid = make_grid(
         nodule.pixel_spacing_mm, nodule.slice_spacing_mm, nodule.slice_thickness_mm, jitter - half, jitter + half
     )
@@ -216,7 +214,7 @@ def render_case(case: DemoCase, seed: int) -> nib.Nifti1Image:
 
 
 def store(
-    hu: ShortVolume, affine: npt.NDArray[np.float64], axes: npt.NDArray[np.int_], description: str = DESCRIPTION
+    hu: ShortVolume, affine: npt.NDArray[np.float64], axes: npt.NDArray[np.int_], description: str = _DESCRIPTION
 ) -> nib.Nifti1Image:
     """Make a NIfTI image whose array is permuted and flipped, with an affine that keeps every voxel in its place.
 

@@ -26,11 +26,11 @@ from pipeline.datasets.lidc import LidcNodule, LidcScan, load_nodules, load_scan
 from pipeline.datasets.scan_tables import (
     OPINIONS,
     SCANS,
-    ScanTables,
+    ImportedScans,
     opinion_columns,
     scan_label,
     tables_folder,
-    write_tables,
+    write_scan_tables,
 )
 from pipeline.errors import UsageError
 from pipeline.imaging.find import find_scans
@@ -43,7 +43,7 @@ _COLUMNS: Final = (
 )  # fmt: skip
 
 
-def import_lidc_scans(dicom_root: Path, out: Path, *, least_readers: int = LEAST_READERS) -> ScanTables:
+def import_lidc_scans(dicom_root: Path, out: Path, *, least_readers: int = LEAST_READERS) -> ImportedScans:
     """Write the tables of the whole scans that have been downloaded.
 
     Args:
@@ -78,9 +78,9 @@ def import_lidc_scans(dicom_root: Path, out: Path, *, least_readers: int = LEAST
         raise UsageError(f"{dicom_root}: no CT series of LIDC-IDRI; name the folder of the download")
     scan_rows.sort(key=lambda row: str(row["case_id"]))
     lesion_rows.sort(key=lambda row: str(row["case_id"]))
-    write_tables(folder, scan_rows, lesion_rows, _COLUMNS)
+    write_scan_tables(folder, scan_rows, lesion_rows, _COLUMNS)
     ignored = sum(row["ignore"] == 1 for row in lesion_rows)
-    return ScanTables(out / SCANS, len(scan_rows), len(lesion_rows) - ignored, ignored, left_out)
+    return ImportedScans(out / SCANS, len(scan_rows), len(lesion_rows) - ignored, ignored, left_out)
 
 
 def _scan_ids() -> dict[str, tuple[str, LidcScan]]:

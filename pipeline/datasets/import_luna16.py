@@ -34,11 +34,11 @@ from pipeline.datasets.lidc import LidcNodule, load_nodules, load_scans
 from pipeline.datasets.scan_tables import (
     OPINIONS,
     SCANS,
-    ScanTables,
+    ImportedScans,
     opinion_columns,
     scan_label,
     tables_folder,
-    write_tables,
+    write_scan_tables,
 )
 from pipeline.errors import CaseError, UsageError
 from pipeline.imaging.volumes.metaimage import open_metaimage
@@ -78,7 +78,7 @@ class _Lidc:
             self.nodules[nodule.series_instance_uid].append(nodule)
 
 
-def import_luna16(root: Path, out: Path) -> ScanTables:
+def import_luna16(root: Path, out: Path) -> ImportedScans:
     """Write the tables of the scans that have been downloaded.
 
     Args:
@@ -114,10 +114,10 @@ def import_luna16(root: Path, out: Path) -> ScanTables:
         label = scan_label(kept, [lesion["label"] for lesion in lesions if lesion["ignore"] == 1])
         scan_rows.append(row | {"label": label, "lesions": len(kept), "fold": fold})
         lesion_rows += lesions
-    write_tables(folder, scan_rows, lesion_rows, _COLUMNS)
+    write_scan_tables(folder, scan_rows, lesion_rows, _COLUMNS)
     ignored = sum(row["ignore"] == 1 for row in lesion_rows)
     left_out = sum(map(len, marks.values())) - len(lesion_rows)
-    return ScanTables(out / SCANS, len(scan_rows), len(lesion_rows) - ignored, ignored, left_out)
+    return ImportedScans(out / SCANS, len(scan_rows), len(lesion_rows) - ignored, ignored, left_out)
 
 
 def _scans(root: Path) -> dict[str, tuple[Path, int]]:

@@ -5,7 +5,7 @@ nodules of the 1,018 scans. It holds no image data.
 
 - A nodule is a cluster of readings (one reading: one reader's outlines and ratings). LIDC had four readers, yet 14
   clusters hold more than four readings: touching nodules, or a nodule drawn in pieces. Who drew what cannot be told,
-  so they have metadata but no mask; ``LidcNodule.crowded`` says so.
+  so they have metadata but no mask.
 - 8 patients have two scans. Their nodules stand under one patient id, and some are the same lesion seen twice, so
   whatever splits or resamples must go by patient.
 - Nodules with at least three (and at most four) readings have a consensus mask: the points at least half of the
@@ -29,8 +29,6 @@ from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
-
-from pipeline.cases.lesions.files.lidc_readings import READERS
 
 FILE = "lidc_nodules.npz"
 
@@ -99,11 +97,6 @@ class LidcNodule:
     def readings(self) -> int:
         """How many readings the nodule has."""
         return len(self.ratings["malignancy"])
-
-    @property
-    def crowded(self) -> bool:
-        """Whether there are more readings than readers, so that one reader may count twice."""
-        return self.readings > READERS
 
 
 @dataclass(frozen=True)

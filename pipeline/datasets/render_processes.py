@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from typing import Any
 from pipeline.errors import UnfinishedError
 
 
-def render_in_processes(module: str, task: Mapping[str, Any], workers: int) -> None:
-    """Call a module's ``work`` in several processes, and wait for all of them.
+def render_in_processes(render_share: Callable[[], None], task: Mapping[str, Any], workers: int) -> None:
+    """Call a function in several processes, and wait for all of them.
 
     Args:
-        module: whose ``work()`` reads the task with `given_task`.
+        render_share: public function of an importable module; it reads its task with `given_task`.
         task: values that JSON knows; each process gets them with its ``share`` (from 0) of so many ``shares``.
         workers: how many processes.
 
@@ -32,11 +32,12 @@ def render_in_processes(module: str, task: Mapping[str, Any], workers: int) -> N
     package = str(Path(__file__).resolve().parents[2])
     paths = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    name = render_share.__name__
     with ExitStack() as stack:
         started = []
         for share in range(workers):
             text = json.dumps({**task, "share": share, "shares": workers})
-            command = [sys.executable, "-c", f"from {module} import work; work()", text]
+            command = [sys.executable, "-c", f"from {render_share.__module__} import {name}; {name}()", text]
             process = stack.enter_context(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))  # noqa: S603
             stack.callback(process.terminate)
             started.append(process)

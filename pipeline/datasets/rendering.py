@@ -23,7 +23,7 @@ from scipy import ndimage
 
 from pipeline.datasets.chest_anatomy import FineGrid, chest_wall, vessels
 from pipeline.datasets.lidc import NoduleMask
-from pipeline.imaging.image import FloatArray
+from pipeline.imaging.image import Float32Array
 
 ShortVolume = npt.NDArray[np.int16]
 
@@ -105,12 +105,12 @@ def render(
     return stored_values(hu)
 
 
-def stored_values(hu: FloatArray, step: int = 4) -> ShortVolume:
+def stored_values(hu: Float32Array, step: int = 4) -> ShortVolume:
     """HU from -1024 to about 3070 in steps, which are below the noise and make the files a third smaller."""
     return (step * np.clip(np.rint(hu / step), -1024 // step, 3071 // step)).astype(np.int16)
 
 
-def interpolation(source: npt.NDArray[np.float64], target: npt.NDArray[np.float32]) -> FloatArray:
+def interpolation(source: npt.NDArray[np.float64], target: npt.NDArray[np.float32]) -> Float32Array:
     """Matrix of linear interpolation from an evenly spaced axis to another, shape (target, source); ends are held."""
     step = source[1] - source[0]
     position = np.clip((target - source[0]) / step, 0, len(source) - 1)
@@ -123,7 +123,7 @@ def interpolation(source: npt.NDArray[np.float64], target: npt.NDArray[np.float3
     return matrix
 
 
-def resample(values: FloatArray, matrices: tuple[FloatArray, FloatArray, FloatArray]) -> FloatArray:
+def resample(values: Float32Array, matrices: tuple[Float32Array, Float32Array, Float32Array]) -> Float32Array:
     """Apply one interpolation matrix along each axis."""
     x, y, z = matrices
     along_z = values @ z.T  # (X, Y, Z) -> (X, Y, z)
@@ -131,7 +131,7 @@ def resample(values: FloatArray, matrices: tuple[FloatArray, FloatArray, FloatAr
     return np.asarray((x @ along_y.reshape(len(along_y), -1)).reshape(len(x), len(y), len(z)), np.float32)
 
 
-def smooth_field(grid: FineGrid, step_mm: float, rng: np.random.Generator) -> FloatArray:
+def smooth_field(grid: FineGrid, step_mm: float, rng: np.random.Generator) -> Float32Array:
     """A smooth random field of mean 0 and standard deviation about 1 whose grain is about ``step_mm``."""
     sources, matrices = [], []
     for axis in (grid.x, grid.y, grid.z):
@@ -143,7 +143,7 @@ def smooth_field(grid: FineGrid, step_mm: float, rng: np.random.Generator) -> Fl
     return resample(values, (matrices[0], matrices[1], matrices[2]))
 
 
-def _parenchyma(scanner: Scanner, grid: FineGrid, rng: np.random.Generator) -> FloatArray:
+def _parenchyma(scanner: Scanner, grid: FineGrid, rng: np.random.Generator) -> Float32Array:
     hu = smooth_field(grid, 2.2, rng)
     hu *= np.float32(scanner.lung_sd_hu)
     # Blood collects at the back of a patient who lies on it.
@@ -152,7 +152,7 @@ def _parenchyma(scanner: Scanner, grid: FineGrid, rng: np.random.Generator) -> F
     return hu
 
 
-def _depth(mask: NoduleMask, margin_mm: float) -> tuple[FloatArray, list[npt.NDArray[np.float64]]]:
+def _depth(mask: NoduleMask, margin_mm: float) -> tuple[Float32Array, list[npt.NDArray[np.float64]]]:
     """Depth below the lesion's surface in mm (negative outside) on the mask's grid, and that grid's axes."""
     pad = int(np.ceil(margin_mm / mask.spacing_mm))
     padded = np.pad(mask.voxels, pad)
@@ -161,7 +161,7 @@ def _depth(mask: NoduleMask, margin_mm: float) -> tuple[FloatArray, list[npt.NDA
     # A distance between voxel centres is half a voxel too long on either side; the filter takes the stairs off.
     signed = inside - outside
     signed -= 0.5 * np.sign(signed)
-    depth: FloatArray = ndimage.uniform_filter(np.float32(mask.spacing_mm) * signed.astype(np.float32), 3)
+    depth: Float32Array = ndimage.uniform_filter(np.float32(mask.spacing_mm) * signed.astype(np.float32), 3)
     axes = [
         offset + mask.spacing_mm * (np.arange(size) - pad)
         for offset, size in zip(mask.offset_mm, padded.shape, strict=True)
@@ -169,7 +169,9 @@ def _depth(mask: NoduleMask, margin_mm: float) -> tuple[FloatArray, list[npt.NDA
     return depth, axes
 
 
-def paint_lesion(hu: FloatArray, mask: NoduleMask, painted: Painted, grid: FineGrid, rng: np.random.Generator) -> None:
+def paint_lesion(
+    hu: Float32Array, mask: NoduleMask, painted: Painted, grid: FineGrid, rng: np.random.Generator
+) -> None:
     """Paint the lesion into ``hu``, in place."""
     depth, axes = _depth(mask, 2.0)
     box = grid.box([axis[0] for axis in axes], [axis[-1] for axis in axes])
@@ -193,13 +195,13 @@ def paint_lesion(hu: FloatArray, mask: NoduleMask, painted: Painted, grid: FineG
         here[...] = np.maximum(here, _calcification(depth, deepest, painted.calcification, here, local, rng))
 
 
-def ramp(depth: FloatArray, width: float) -> FloatArray:
+def ramp(depth: Float32Array, width: float) -> Float32Array:
     """Smooth step from 0 to 1 over about ``width`` mm around depth 0."""
     t = np.clip(depth / np.float32(width) + np.float32(0.5), 0, 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)
 
 
-def _density(depth: FloatArray, deepest: float, painted: Painted, rng: np.random.Generator) -> FloatArray:
+def _density(depth: Float32Array, deepest: float, painted: Painted, rng: np.random.Generator) -> Float32Array:
     """HU of the lesion's substance: ground glass, with a solid part as large as the texture rating says."""
     glass = float(np.clip(rng.normal(-640, 95), -790, -400))
     solid = float(rng.normal(52, 18) - rng.exponential(22))
@@ -213,8 +215,8 @@ def _density(depth: FloatArray, deepest: float, painted: Painted, rng: np.random
 
 
 def _calcification(
-    depth: FloatArray, deepest: float, kind: int, here: FloatArray, local: FineGrid, rng: np.random.Generator
-) -> FloatArray:
+    depth: Float32Array, deepest: float, kind: int, here: Float32Array, local: FineGrid, rng: np.random.Generator
+) -> Float32Array:
     """HU of the lesion's calcium by LIDC's nominal codes, ``here`` where there is none."""
     bright = float(np.clip(rng.lognormal(np.log(950), 0.6), 250, 2400))
     fraction = np.clip(depth / np.float32(max(deepest, 0.5)), 0, 1)
@@ -230,7 +232,7 @@ def _calcification(
     return np.asarray(here + amount * np.float32(bright) * (fraction > 0), np.float32)
 
 
-def through_scanner(hu: FloatArray, scanner: Scanner, grid: FineGrid) -> FloatArray:
+def through_scanner(hu: Float32Array, scanner: Scanner, grid: FineGrid) -> Float32Array:
     """Blur in-plane and average over the slice thickness; (x, y, z) -> (x, y, slices)."""
     averaged = (hu.reshape(-1, hu.shape[2]) @ grid.slice_weights.T).reshape(*hu.shape[:2], -1)
     # Objects are already averaged over about a pixel where they were painted.
@@ -239,24 +241,24 @@ def through_scanner(hu: FloatArray, scanner: Scanner, grid: FineGrid) -> FloatAr
     return _blur(averaged, (sigma, sigma))
 
 
-def _blur(values: FloatArray, sigma: tuple[float, float]) -> FloatArray:
+def _blur(values: Float32Array, sigma: tuple[float, float]) -> Float32Array:
     """Gaussian blur along x and y; the ends are held at their own level."""
     x, y = (_gaussian_matrix(size, s) for size, s in zip(values.shape[:2], sigma, strict=True))
     return _along_plane(values, x / x.sum(1, keepdims=True), y / y.sum(1, keepdims=True))
 
 
-def _gaussian_matrix(size: int, sigma: float) -> FloatArray:
+def _gaussian_matrix(size: int, sigma: float) -> Float32Array:
     position = np.arange(size, dtype=np.float32)
     return np.asarray(np.exp(-((position[:, None] - position) ** 2) / np.float32(2 * sigma**2)), np.float32)
 
 
-def _along_plane(values: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
+def _along_plane(values: Float32Array, x: Float32Array, y: Float32Array) -> Float32Array:
     """Multiply a matrix along x and one along y: on arrays this small it beats a filter."""
     along_x = (x @ values.reshape(len(values), -1)).reshape(values.shape)
     return np.asarray(np.matmul(y, along_x), np.float32)
 
 
-def scanner_noise(shape: tuple[int, int, int], scanner: Scanner, rng: np.random.Generator) -> FloatArray:
+def scanner_noise(shape: tuple[int, int, int], scanner: Scanner, rng: np.random.Generator) -> Float32Array:
     """Noise correlated in-plane, whose standard deviation is the scanner's everywhere, edges included."""
     white = rng.standard_normal(shape, dtype=np.float32)
     x, y = (_gaussian_matrix(size, s) for size, s in zip(shape[:2], scanner.noise_sigma_px, strict=True))

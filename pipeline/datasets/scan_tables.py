@@ -30,7 +30,7 @@ _EXACT: Final = ("case_id", "image", "patient_id", "scan_id")
 
 
 @dataclass(frozen=True)
-class ScanTables:
+class ImportedScans:
     """What an importer wrote.
 
     Attributes:
@@ -84,7 +84,7 @@ def require_folder(root: Path) -> None:
         raise UsageError(f"{root}: {error.reason}") from None
 
 
-def write_tables(
+def write_scan_tables(
     folder: Path, scans: Sequence[dict[str, object]], lesions: Sequence[dict[str, object]], columns: Sequence[str]
 ) -> None:
     """Write both tables, whole or not at all.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.imaging.image import Affine, Box, FloatArray, Scan, Warning
+from pipeline.imaging.image import Affine, Box, Float32Array, Scan, Warning
 
 _WHOLE: Box = (slice(None), slice(None), slice(None))
 
@@ -28,7 +28,7 @@ class DecodedScan:
 
     path: Path
     shape: tuple[int, int, int]
-    voxels: FloatArray
+    voxels: Float32Array
     affine: Affine
     modality: str | None
     warnings: tuple[Warning, ...]
@@ -36,9 +36,9 @@ class DecodedScan:
     body_part: str | None
     digest: str
 
-    def read(self, box: Box) -> FloatArray:
+    def read(self, box: Box) -> Float32Array:
         """Voxels of a box of the stored grid, as a view."""
-        part: FloatArray = self.voxels[box]
+        part: Float32Array = self.voxels[box]
         return part
 
 

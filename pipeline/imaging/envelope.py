@@ -11,13 +11,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from pipeline.config.body_parts import body_part_term, contradicts
-from pipeline.config.inputs import Scale
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.image import Warning
 
@@ -31,8 +29,6 @@ _NOT_JUDGED = ("intensity_q25", "intensity_q50", "intensity_q75")
 _EXACT = ("slice_axis",)  # names a direction; there is nothing between two of them
 _BODY_PART_KEYS = ("body_parts", "refuses_other_body_parts")
 _OF_RANGE, _OF_FEW = 0.5, 5.0  # margin = range x (0.5 + 5 / cases): few cases say little about the range
-# A wrong unit or a slip of the pen changes what a table says by a factor, so less is let through.
-_OF_RANGE_COVARIATE = 0.1
 
 
 @dataclass(frozen=True)
@@ -46,6 +42,21 @@ class Limit:
     near_lower: float | None
     near_upper: float | None
     upper: float | None
+
+
+class Acceptance(Protocol):
+    """Whatever judges one input by its measures: an `Envelope`, alone or with what else is known of the case."""
+
+    @property
+    def modality(self) -> str:
+        """Of the training cases."""
+        ...
+
+    def judge(
+        self, measures: Mapping[str, float], *, path: Path | str = "input", body_part: str | None = None
+    ) -> tuple[Warning, ...]:
+        """As `Envelope.judge`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -143,15 +154,12 @@ class Envelope:
         return cls(str(value["modality"]), int(value["cases"]), limits, tuple(parts), refuses)
 
 
-def fit_envelope(
-    measures: Sequence[Mapping[str, float]], *, modality: str, covariates: Mapping[str, Scale] = MappingProxyType({})
-) -> Envelope:
+def fit_envelope(measures: Sequence[Mapping[str, float]], *, modality: str) -> Envelope:
     """Learn the envelope from training cases, and from those only.
 
     Args:
         measures: one mapping a case, as `preprocess` returns them. A measure that some case lacks gets no limit.
         modality: of the cases.
-        covariates: which of the measures a table gave, and their scales.
 
     Raises:
         ValueError: without a case.
@@ -163,11 +171,7 @@ def fit_envelope(
     for name in sorted(shared):
         values = np.array([case[name] for case in measures], dtype=np.float64)
         if np.isfinite(values).all():
-            limits[name] = (
-                _covariate_limit(values, covariates[name])
-                if name in covariates
-                else _limit(name, values, modality, _spread(measures, shared))
-            )
+            limits[name] = _limit(name, values, modality, _spread(measures, shared))
     return Envelope(modality, len(measures), limits)
 
 
@@ -184,14 +188,6 @@ def _limit(name: str, values: np.ndarray, modality: str, spread: float) -> Limit
     if name == "share_inside":  # more of the region inside the image is never a reason to refuse
         return Limit(low - margin, low - margin / 2, None, None)
     return Limit(low - margin, low - margin / 2, high + margin / 2, high + margin)
-
-
-def _covariate_limit(values: np.ndarray, scale: Scale) -> Limit:
-    scaled = np.log(values) if scale == "log" else values
-    low, high = float(scaled.min()), float(scaled.max())
-    margin = (high - low) * (_OF_RANGE_COVARIATE + _OF_FEW / len(values))
-    borders = (low - margin, low - margin / 2, high + margin / 2, high + margin)
-    return Limit(*(float(np.exp(border) if scale == "log" else border) for border in borders))
 
 
 def _spread(measures: Sequence[Mapping[str, float]], shared: set[str]) -> float:

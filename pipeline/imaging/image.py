@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.errors import CaseError, Code
 from pipeline.files import sha256_bytes
 
-FloatArray = NDArray[np.float32]
+Float32Array = NDArray[np.float32]
 Affine = NDArray[np.float64]
 Box = tuple[slice, slice, slice]
 
@@ -65,7 +65,7 @@ class Scan(Protocol):
     @property
     def body_part(self) -> str | None: ...  # noqa: D102  # see the attributes
 
-    def read(self, box: Box) -> FloatArray:
+    def read(self, box: Box) -> Float32Array:
         """Voxels of a box of the stored grid, rescaled (CT: HU), float32.
 
         Everything that vouches for the whole file (length, checksum) is verified before this returns.
@@ -93,7 +93,7 @@ class Image:
         digest: hex SHA-256 of the source bytes.
     """
 
-    voxels: FloatArray
+    voxels: Float32Array
     affine: Affine
     modality: str | None
     warnings: tuple[Warning, ...]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from monai.transforms import Compose, NormalizeIntensityd, ScaleIntensityd, Scal
 from pipeline.config.inputs import Intensity, Preprocessing
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import within_root
-from pipeline.imaging.envelope import Envelope
-from pipeline.imaging.image import FloatArray, Scan, ScanFacts, Warning, carrying
+from pipeline.imaging.envelope import Acceptance
+from pipeline.imaging.image import Float32Array, Scan, ScanFacts, Warning, carrying
 from pipeline.imaging.region import ReadRegiond
 
 
@@ -29,7 +28,6 @@ class ScanRequest:
         root: the folder that the path, with its links resolved, must lie in; None allows any place.
         files: the slices of one DICOM series in the folder ``path``; None reads the path itself.
         part: which series of a folder, or which page or frame of a file; None for the only one.
-        covariates: what is known beside the scan, by name; judged with what is measured.
         scan: the scan, when it has been opened before; it is not opened again.
     """
 
@@ -38,7 +36,6 @@ class ScanRequest:
     root: Path | None = None
     files: tuple[Path, ...] | None = None
     part: str | None = None
-    covariates: Mapping[str, float] = field(default_factory=dict)
     scan: Scan | None = None
 
 
@@ -52,19 +49,18 @@ class ModelInput:
         measures: what the envelope judges: ``intensity_q01`` … ``intensity_q99`` of the region before scaling (inside
             the image), for CT ``air_fraction`` and ``tissue_fraction``; ``share_inside`` of the nodes in the image;
             stored ``spacing_in_plane_mm`` and ``spacing_slice_mm`` (``slice_axis`` for slices; scans without
-            millimetres, as pictures, have none of them);
-            and the covariates.
+            millimetres, as pictures, have none of them).
         scan: digest, shape, spacing, orientation and modality of the scan.
     """
 
-    voxels: FloatArray
+    voxels: Float32Array
     warnings: tuple[Warning, ...]
     measures: dict[str, float]
     scan: ScanFacts
 
 
 def preprocess(
-    request: ScanRequest, config: Preprocessing, *, modality: str, envelope: Envelope | None = None
+    request: ScanRequest, config: Preprocessing, *, modality: str, envelope: Acceptance | None = None
 ) -> ModelInput:
     """Read, check, cut out, resample and scale.
 
@@ -90,9 +86,8 @@ def preprocess(
     except RuntimeError as error:
         raise _ours(error) from None
     facts = data["image_facts"]
-    measures = {**facts.measures, **request.covariates}
     with carrying(facts.warnings):
-        near = envelope.judge(measures, path=request.path, body_part=facts.scan.body_part) if envelope else ()
+        near = envelope.judge(facts.measures, path=request.path, body_part=facts.scan.body_part) if envelope else ()
     if envelope and envelope.modality != modality:
         raise CaseError(
             Code.E_OUT_OF_ENVELOPE,
@@ -107,7 +102,7 @@ def preprocess(
     return ModelInput(
         voxels=voxels,
         warnings=(*facts.warnings, *near),
-        measures=measures,
+        measures=facts.measures,
         scan=facts.scan,
     )
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import CaseError, Code
-from pipeline.imaging.image import FloatArray
+from pipeline.imaging.image import Float32Array
 
 # Hounsfield units.
 _LOWEST_TISSUE, _HIGHEST_BONE = -1100.0, 3100.0
@@ -25,7 +25,7 @@ _NOTHING_BELOW, _MOST_BELOW = -1200.0, 0.2  # noise reaches beneath air, but not
 _SAMPLE = 400_000  # voxels that the slower rules look at
 
 
-def check_range(path: Path, voxels: FloatArray, modality: str) -> None:
+def check_range(path: Path, voxels: Float32Array, modality: str) -> None:
     """Refuse voxels that cannot be of the modality.
 
     Args:

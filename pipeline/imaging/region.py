@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import nearest_axes
-from pipeline.imaging.image import Affine, Box, FloatArray, Scan, ScanFacts, Warning, carrying, scan_facts, spacing_mm
+from pipeline.imaging.image import Affine, Box, Float32Array, Scan, ScanFacts, Warning, carrying, scan_facts, spacing_mm
 from pipeline.imaging.ranges import check_range
 from pipeline.imaging.read import open_scan
 from pipeline.imaging.roi import Grid, image_grid, lesion_grid
@@ -104,7 +104,7 @@ class ReadRegiond(MapTransform):
             result[f"{key}_facts"] = facts
         return result
 
-    def _read(self, source: _Source, center_mm: Any) -> tuple[FloatArray, Affine, RegionFacts]:
+    def _read(self, source: _Source, center_mm: Any) -> tuple[Float32Array, Affine, RegionFacts]:
         if self.region == "lesion" and center_mm is None:
             raise CaseError(
                 Code.E_CENTER_MISSING,
@@ -117,7 +117,7 @@ class ReadRegiond(MapTransform):
         with carrying(scan.warnings):
             return self._read_opened(scan, source.path, center_mm)
 
-    def _read_opened(self, scan: Scan, path: Path, center_mm: Any) -> tuple[FloatArray, Affine, RegionFacts]:
+    def _read_opened(self, scan: Scan, path: Path, center_mm: Any) -> tuple[Float32Array, Affine, RegionFacts]:
         slice_axis = self._check_kind(scan, path)
         size, spacing = self._in_3d(scan, slice_axis)
         if spacing is None:
@@ -179,7 +179,9 @@ class ReadRegiond(MapTransform):
             return lesion_grid(path, scan.shape, scan.affine, center_mm=center, size=size, spacing=spacing)
         return image_grid(path, scan.shape, scan.affine, size=size, spacing=spacing)
 
-    def _resized(self, scan: Scan, path: Path, size: tuple[int, ...]) -> tuple[FloatArray, Affine, float, FloatArray]:
+    def _resized(
+        self, scan: Scan, path: Path, size: tuple[int, ...]
+    ) -> tuple[Float32Array, Affine, float, Float32Array]:
         """The whole image, brought to the size; smoothed first where it shrinks."""
         if max(length / size[world] for world, length in enumerate(self._ras_shape(scan, path))) > _MOST_SHRINKING:
             text = " x ".join(str(length) for length in scan.shape)
@@ -209,7 +211,7 @@ class ReadRegiond(MapTransform):
         return [scan.shape[stored] for stored, _ in nearest_axes(scan.affine, path)]
 
     def _lesion_warnings(
-        self, measured: FloatArray, grid: Grid | TiltedGrid, spacing: tuple[float, ...]
+        self, measured: Float32Array, grid: Grid | TiltedGrid, spacing: tuple[float, ...]
     ) -> list[Warning]:
         warnings = []
         outside = 1 - grid.share_inside
@@ -257,7 +259,7 @@ def require_modality(scan: Scan, path: Path, modality: str) -> None:
         )
 
 
-def _measures(values: FloatArray, modality: str) -> dict[str, float]:
+def _measures(values: Float32Array, modality: str) -> dict[str, float]:
     """Intensity quantiles of the region inside the image; for CT also the fractions of air and of tissue."""
     flat: NDArray[np.float32] = values.ravel()
     if modality == "CT":

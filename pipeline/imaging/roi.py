@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import is_tilted, nearest_axes
-from pipeline.imaging.image import Affine, Box, FloatArray, spacing_mm
+from pipeline.imaging.image import Affine, Box, Float32Array, spacing_mm
 from pipeline.imaging.roi_tilted import TiltedGrid, tilted_grid
 
 ABSURD_MM = 10_000.0  # no scanner's table is this long
@@ -51,7 +51,7 @@ class Grid:
         """Share of the nodes that lie in the image, in [0, 1]."""
         return float(np.prod([axis.mean() for axis in self.inside]))
 
-    def resample(self, box_voxels: FloatArray) -> FloatArray:
+    def resample(self, box_voxels: Float32Array) -> Float32Array:
         """Linear interpolation of the box at the nodes inside the image.
 
         Args:
@@ -73,17 +73,17 @@ class Grid:
             values = below * (1 - weight) + above * weight
         return values
 
-    def pad(self, values: FloatArray, constant: float) -> FloatArray:
+    def pad(self, values: Float32Array, constant: float) -> Float32Array:
         """The whole grid, with a constant at the nodes outside the image; C-contiguous (R, A, S)."""
-        whole: FloatArray = np.full([axis.size for axis in self.inside], constant, np.float32)
+        whole: Float32Array = np.full([axis.size for axis in self.inside], constant, np.float32)
         whole[np.ix_(*self.inside)] = values
         return whole
 
-    def distances_mm(self, spacing: Sequence[float]) -> FloatArray:
+    def distances_mm(self, spacing: Sequence[float]) -> Float32Array:
         """Of the nodes inside the image from the lesion's node, shape as ``resample`` gives them."""
         steps = zip(self.inside, spacing, strict=True)
         axes = [(np.flatnonzero(nodes) - nodes.size // 2) * mm for nodes, mm in steps]
-        distances: FloatArray = np.sqrt(sum(np.square(axis) for axis in np.meshgrid(*axes, indexing="ij")))
+        distances: Float32Array = np.sqrt(sum(np.square(axis) for axis in np.meshgrid(*axes, indexing="ij")))
         return distances
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import nearest_axes, right_angles
-from pipeline.imaging.image import Affine, Box, FloatArray
+from pipeline.imaging.image import Affine, Box, Float32Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class TiltedGrid:
         """Share of the nodes that lie in the image, in [0, 1]."""
         return float(self.inside.mean())
 
-    def resample(self, box_voxels: FloatArray) -> FloatArray:
+    def resample(self, box_voxels: Float32Array) -> Float32Array:
         """Linear interpolation at the nodes inside the image, shape (count,), in the order of ``inside``."""
         from scipy.ndimage import map_coordinates  # not for the many scans that are not tilted
 
@@ -54,20 +54,20 @@ class TiltedGrid:
             stored = _stored(self.to_stored, number, self.inside.shape)[:, self.inside[number]]
             stored = np.clip(stored, 0, last[:, np.newaxis]) - first[:, np.newaxis]
             planes.append(map_coordinates(box_voxels, stored, output=np.float32, order=1, mode="nearest"))
-        values: FloatArray = np.concatenate(planes)
+        values: Float32Array = np.concatenate(planes)
         return values
 
-    def pad(self, values: FloatArray, constant: float) -> FloatArray:
+    def pad(self, values: Float32Array, constant: float) -> Float32Array:
         """The whole grid, with a constant at the nodes outside the image; C-contiguous (R, A, S)."""
-        whole: FloatArray = np.full(self.inside.shape, constant, np.float32)
+        whole: Float32Array = np.full(self.inside.shape, constant, np.float32)
         whole[self.inside] = values
         return whole
 
-    def distances_mm(self, spacing: Sequence[float]) -> FloatArray:
+    def distances_mm(self, spacing: Sequence[float]) -> Float32Array:
         """Of the nodes inside the image from the lesion's node, in the order of ``resample``."""
         axes = [(np.arange(size) - size // 2) * mm for size, mm in zip(self.inside.shape, spacing, strict=True)]
         grid = np.meshgrid(*axes, indexing="ij")
-        distances: FloatArray = np.sqrt(sum(np.square(axis) for axis in grid))[self.inside]
+        distances: Float32Array = np.sqrt(sum(np.square(axis) for axis in grid))[self.inside]
         return distances
 
 

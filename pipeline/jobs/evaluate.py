@@ -29,7 +29,7 @@ from pipeline.scoring.rows import ScoreRow
 from pipeline.scoring.scorer import Scorer
 from pipeline.tracking.promotion import registered_name
 from pipeline.tracking.registry import model_folder
-from pipeline.workflow.judging.candidates import ChampionBeside, champion_beside
+from pipeline.workflow.judging.comparison import ChampionBeside, champion_beside
 from pipeline.workflow.judging.labelled_cases import (
     Scored,
     doubted_patients,
@@ -96,38 +96,39 @@ def evaluate_model(
     new = [case for case in labelled if case.case_id not in seen]
     scored = [Scored(case, row) for case, row in zip(new, score_cases(scorer, new), strict=True)]
     known_images = seen_images(model.description, scored)
-    scored = [each for each in scored if each.case.case_id not in known_images]
-    unseen, rows = [each.case for each in scored], [each.row for each in scored]
+    scored = [answer for answer in scored if answer.case.case_id not in known_images]
+    unseen, rows = [answer.case for answer in scored], [answer.row for answer in scored]
     findings = _known(model, manifest, unseen)
-    judged_rows = [(each.case, each.row) for each in scored if each.usable]
+    judged_rows = [(answer.case, answer.row) for answer in scored if answer.usable]
     if len({case.label for case, _ in judged_rows}) < 2:
         raise _one_class(manifest_path, rows, labelled=len(labelled))
     differences = truth_differences(
         manifest.facts, label_source=model.description.label.source, intensities=model.description.label.intensities
     )
-    doubtful = [each for each in _score_indeterminate(model, manifest) if each.usable]
+    doubtful = [answer for answer in _score_indeterminate(model, manifest) if answer.usable]
     judged, predictions = _judged(model, manifest, labelled, unseen, judged_rows, doubtful, findings)
     cases = [case for case, _ in judged_rows]
     beside = _champion_beside(model_name, model, judged, cases, manifest.root) if options.champion else "not asked for"
-    study = study_or_reason(judged.predictions, scores)
-    shown = _pictures(model, scorer, judged.predictions, cases) if options.pictures else ()
     judged = replace(
         judged,
         refused=_refused(scored),
         prevalence=options.prevalence,
-        reader_study=study,
+        reader_study=study_or_reason(judged.predictions, scores),
         champion=beside,
-        pictures=shown,
+        pictures=_pictures(model, scorer, judged.predictions, cases) if options.pictures else (),
         differences=tuple(differences.lines),
     )
     lines = write_result(judged, out, all_predictions=predictions, refer_zone=model.refer_zone)
     rejected = tuple(row for row in rows if row.probability is None)
-    lines += [*differences.lines, champion_text(beside)]
-    lines += [one_line(f"rejected {row.case_id}: {row.code}: {row.reason}") for row in rejected]
+    lines += [*differences.lines, champion_text(beside), *_rejections(rejected)]
     lines.append(f"{len(seen) + len(known_images)} cases of patients that the model has seen were left out")
     doubts = (known_images_text(known_images), doubted_patients(model.description, labelled))
     lines += [f"warning: {doubt}" for doubt in doubts if doubt]
     return EvaluationResult(out, judged.evaluation, rejected, "\n".join(lines))
+
+
+def _rejections(rows: Sequence[ScoreRow]) -> list[str]:
+    return [one_line(f"rejected {row.case_id}: {row.code}: {row.reason}") for row in rows]
 
 
 def _one_class(path: Path, rows: Sequence[ScoreRow], *, labelled: int) -> TableError:

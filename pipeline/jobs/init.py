@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline.cases.case import CENTER_COLUMNS, Case
 from pipeline.cases.covariates import read_covariates
-from pipeline.cases.intake.assemble import Intake, IntakeOptions, take_in
+from pipeline.cases.intake.assemble import Intake, IntakeOptions, assemble_intake
 from pipeline.cases.intake.settings import configuration_text, prepare_for
 from pipeline.cases.manifest import read_manifest
 from pipeline.cases.plan import CaseCount
@@ -86,7 +86,7 @@ def init(folder: Path, options: InitOptions) -> InitResult:
         if os.path.lexists(folder / name):
             raise UsageError(f"{folder / name}: exists already and is not overwritten; edit it, or move it away")
     _require_usable(options)
-    intake = take_in(folder, options.intake, progress=lambda scans: with_progress(scans, "scans looked at"))
+    intake = assemble_intake(folder, options.intake, progress=lambda scans: with_progress(scans, "scans looked at"))
     source = options.label_source or UNKNOWN_SOURCE
     config = _configuration(folder, intake, options, source)
     facts = {"label_source": options.label_source, "intensities": "simulated" if options.simulated else "real"}

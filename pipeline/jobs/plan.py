@@ -36,7 +36,7 @@ from pipeline.evaluation.planning.sample_size import DevelopmentSize, cases_for_
 from pipeline.files import write_json
 from pipeline.workflow.learning.experiment import labelled_cases, read_experiment
 
-SHARES = (0.5, 0.2)  # of the patients in a subgroup, for the smallest gap
+SUBGROUP_SHARES = (0.5, 0.2)  # of the patients in a subgroup, for the smallest gap
 _CONFIDENCE, _TARGET = 0.9, 0.95
 _NAMES = {
     "auroc": "AUROC",
@@ -167,7 +167,7 @@ def look_ahead(
         size=size,
         intervals=expected_intervals(size, assumed),
         needed={name: patients_needed(size, assumed, name, target) for name, target in TARGETS.items()},
-        gaps={share: detectable_gaps(size, assumed, share=share) for share in SHARES},
+        gaps={share: detectable_gaps(size, assumed, share=share) for share in SUBGROUP_SHARES},
         published=riley_cases(assumed, size.prevalence),
         regression=cases_for_regression(
             parameters, r_squared=r_squared_of(assumed.auroc, prevalence), prevalence=prevalence

@@ -20,7 +20,7 @@ from pipeline.tracking import promotion
 from pipeline.tracking.registry import RegisteredVersion
 from pipeline.tracking.runs import TrackedRun, open_run
 from pipeline.tracking.store import open_store
-from pipeline.workflow.judging.candidates import Candidate
+from pipeline.workflow.judging.comparison import LoadedVersion
 from pipeline.workflow.judging.contest import Contest, Matchup, hold_contest, match_up, next_look
 from pipeline.workflow.judging.labelled_cases import cases_digest
 from pipeline.workflow.judging.table_truth import truth_differences
@@ -113,14 +113,14 @@ def _admission(matchup: Matchup, policy: GatePolicy, at: GateLook) -> tuple[Cond
         matchup.challenger.standing(),
         matchup.champion.standing(),
         matchup.counts,
-        anchor=anchor.standing() if isinstance(anchor, Candidate) else anchor,
+        anchor=anchor.standing() if isinstance(anchor, LoadedVersion) else anchor,
         policy=policy,
         at=at,
     )
 
 
 def _anchor_text(matchup: Matchup) -> str:
-    return matchup.anchor.version.uri if isinstance(matchup.anchor, Candidate) else "none"
+    return matchup.anchor.version.uri if isinstance(matchup.anchor, LoadedVersion) else "none"
 
 
 def anchor(model_name: str, *, reason: str) -> RegisteredVersion:

@@ -18,7 +18,7 @@ from pipeline.scoring.lock import exclusive
 from pipeline.scoring.model_description import ModelDescription
 from pipeline.scoring.model_verification import verify_model
 from pipeline.scoring.output_folder import require_own
-from pipeline.scoring.rows import ScoreTables, now
+from pipeline.scoring.rows import ScoreRow, ScoreTables, now
 from pipeline.scoring.sink import RunHeader, Sink
 from pipeline.tracking.registry import model_folders
 from pipeline.tracking.scoring_runs import load_in_background, record_scoring
@@ -118,13 +118,18 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions | None
             started_at=started,
             seconds=perf_counter() - clock,
         )
-        summary = summarise(run, sink.tables(), drift_alert=options.drift_alert)
-        text = scoring_summary(run, summary, out)
-        write_text(out / "summary.txt", text + "\n")
+        return _write_summary(run, sink, out, options)
+
+
+def _write_summary(run: ScoringRun, sink: Sink[ScoreRow], out: Path, options: ScoreOptions) -> ScoringResult:
+    """Write ``summary.txt`` and ``summary.json``, and record the run in the tracking store where that is asked for."""
+    summary = summarise(run, sink.tables(), drift_alert=options.drift_alert)
+    text = scoring_summary(run, summary, out)
+    write_text(out / "summary.txt", text + "\n")
+    write_json(out / "summary.json", summary)
+    if options.track:
+        summary |= {"mlflow_run": record_scoring(summary)}
         write_json(out / "summary.json", summary)
-        if options.track:
-            summary |= {"mlflow_run": record_scoring(summary)}
-            write_json(out / "summary.json", summary)
     return ScoringResult(out, summary, text)
 
 

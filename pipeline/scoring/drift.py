@@ -3,8 +3,8 @@
 The reference is kept in the model directory: deciles of each envelope measure over the training cases, of the
 probability over the calibration cases, and of what the measures leave unexplained of its log odds. A run's cases are
 counted into the same bins. There is an alert where a difference is clear (after Holm's correction over everything that
-is tested, so that a run without a shift has one in at most 1 of 100) and large (``Shift.effect``). None is tested below
-100 cases.
+is tested, so that a run without a shift has one in at most 1 of 100) and large (``DistributionShift.effect``). None is
+tested below 100 cases.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.scoring.given_measures import Expected, fit_expected
-from pipeline.scoring.stability import LEAST_PATIENTS, BinShares, Shift, holm, measure_shift
+from pipeline.scoring.stability import LEAST_PATIENTS, BinShares, DistributionShift, holm, measure_shift
 
 PROBABILITY = "probability"
 GIVEN_MEASURES = "_given_measures"
@@ -103,7 +103,7 @@ class Drift:
         untested: names without a shift, with the reason.
     """
 
-    shifts: Mapping[str, Shift]
+    shifts: Mapping[str, DistributionShift]
     adjusted: Mapping[str, float]
     alerts: tuple[str, ...]
     untested: Mapping[str, str]
@@ -180,7 +180,7 @@ class DriftMeter:
         """Test everything that can be.
 
         Args:
-            least_effect: ``Shift.effect`` from which a clear difference is an alert.
+            least_effect: ``DistributionShift.effect`` from which a clear difference is an alert.
         """
         shifts, untested = {}, {}
         patients = np.concatenate(self._patients) if self._patients else np.zeros(0, np.int64)
@@ -200,7 +200,7 @@ class DriftMeter:
         return Drift(shifts, adjusted, alerts, untested)
 
 
-def _shift(reference: DriftReference, places: NDArray[np.uint8], patients: NDArray[np.int64]) -> Shift:
+def _shift(reference: DriftReference, places: NDArray[np.uint8], patients: NDArray[np.int64]) -> DistributionShift:
     if reference.sample is None:
         raise UndefinedMetricError("the model does not say of how many cases its reference is; train it anew")
     if places.size < LEAST_CASES:

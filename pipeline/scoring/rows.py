@@ -161,7 +161,7 @@ def rows_table(rows: Sequence[ScoreRow], *, members: int = 0, findings: Sequence
     return pa.table(columns, schema=schema(members, findings))
 
 
-def write_tables(tables: Iterable[pa.Table], folder: Path, *, columns: pa.Schema) -> None:
+def write_score_tables(tables: Iterable[pa.Table], folder: Path, *, columns: pa.Schema) -> None:
     """Write ``scores.parquet`` and ``scores.csv`` from tables given one after the other, both whole or not at all.
 
     Args:
@@ -215,7 +215,7 @@ class ScoreTables:
     def write(self, parts: Iterable[pa.Table], folder: Path) -> None:
         """Write ``scores.parquet`` and ``scores.csv`` of parts."""
         columns = self.columns
-        write_tables((part.select(columns.names) for part in parts), folder, columns=columns)
+        write_score_tables((part.select(columns.names) for part in parts), folder, columns=columns)
 
 
 def _neutral_texts(table: pa.Table) -> pa.Table:

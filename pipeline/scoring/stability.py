@@ -76,7 +76,7 @@ class BinShares:
 
 
 @dataclass(frozen=True)
-class Shift:
+class DistributionShift:
     """How far a sample lies from its reference.
 
     Attributes:
@@ -111,7 +111,7 @@ def stability_index(reference: BinShares, sample: BinShares) -> float:
     return float(np.sum((observed - expected) * np.log(observed / expected)))
 
 
-def measure_shift(reference: BinShares, sample: BinShares) -> Shift:
+def measure_shift(reference: BinShares, sample: BinShares) -> DistributionShift:
     """Distance and test of a sample against its reference; the same bins for both.
 
     Raises:
@@ -129,7 +129,7 @@ def measure_shift(reference: BinShares, sample: BinShares) -> Shift:
     filled = pooled > 0
     free = int(filled.sum()) - 1
     if free == 0:  # every case of both lies in one bin
-        return Shift(index, index, 0.0, (1.0, float(fewest - 1)), 1.0, sample.cases, sample.patients)
+        return DistributionShift(index, index, 0.0, (1.0, float(fewest - 1)), 1.0, sample.cases, sample.patients)
     weight = 1.0 / np.sqrt(pooled[filled])
     scaled = [each.covariance[np.ix_(filled, filled)] * np.outer(weight, weight) for each in (reference, sample)]
     traces = [float(np.trace(each)) for each in scaled]
@@ -143,7 +143,7 @@ def measure_shift(reference: BinShares, sample: BinShares) -> Shift:
     sizes = (reference.patients, sample.patients)
     below = together**2 / sum(each**2 / (size - 1) for each, size in zip(traces, sizes, strict=True))
     statistic = distance / together
-    return Shift(
+    return DistributionShift(
         index=index,
         effect=max(index - together, 0.0),
         statistic=statistic,

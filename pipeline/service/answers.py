@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 
 from pipeline.scoring.rows import ScoreRow, rows_table
 
-NOTICE = "Research use; not a medical device."
+RESEARCH_NOTICE = "Research use; not a medical device."
 SCORED, UNREADABLE, UNAUTHORIZED, NO_HOST, TIMEOUT = 200, 400, 401, 421, 408
 TOO_LARGE, WRONG_TYPE, REJECTED, FAILED, NOT_OFFERED, BUSY = 413, 415, 422, 500, 501, 503
 
@@ -34,7 +34,7 @@ class RequestError(Exception):
             headers["Retry-After"] = str(self.retry_seconds)
         if self.status == UNAUTHORIZED:
             headers["WWW-Authenticate"] = "Bearer"
-        content = {"error": {"code": None, "reason": self.reason}, "notice": NOTICE}
+        content = {"error": {"code": None, "reason": self.reason}, "notice": RESEARCH_NOTICE}
         return JSONResponse(content, self.status, headers)
 
 
@@ -51,7 +51,7 @@ def rows_response(rows: Sequence[ScoreRow], *, members: int, findings: Sequence[
     """
     content: dict[str, Any] = {
         "rows": rows_table(rows, members=members, findings=findings).to_pylist(),
-        "notice": NOTICE,
+        "notice": RESEARCH_NOTICE,
     }
     if any(row.probability is not None for row in rows):
         return JSONResponse(content, SCORED)

@@ -14,7 +14,7 @@ from pipeline.evaluation.decisions.operating_points import OperatingPoint
 from pipeline.scoring.engines.live_pool import LivePool
 from pipeline.scoring.ensemble import Ensemble
 from pipeline.scoring.rows import ModelIdentity
-from pipeline.service.answers import BUSY, FAILED, NOTICE, RequestError
+from pipeline.service.answers import BUSY, FAILED, RESEARCH_NOTICE, RequestError
 from pipeline.service.metrics import CONTENT_TYPE, ServiceMetrics
 from pipeline.service.openapi import docs_page, score_operation
 from pipeline.service.score_requests import ScoreRequests
@@ -32,7 +32,9 @@ def build_app(requests: ScoreRequests, pool: LivePool, models: Ensemble, metrics
         metrics: what ``/metrics`` says.
     """
     about = describe_models(models, pool.identity)
-    app = FastAPI(title="malignancy-pipeline", version=__version__, description=NOTICE, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="malignancy-pipeline", version=__version__, description=RESEARCH_NOTICE, docs_url=None, redoc_url=None
+    )
 
     operation = score_operation(models, requests.fields)
 
@@ -106,7 +108,7 @@ def describe_models(models: Ensemble, identity: ModelIdentity) -> dict[str, Any]
         "refer_zone": first.refer_zone,
         "label": first.label.model_dump(mode="json"),
         "prevalence_at_calibration": [model.prevalence_at_calibration for model in models.descriptions],
-        "notice": NOTICE,
+        "notice": RESEARCH_NOTICE,
     }
 
 

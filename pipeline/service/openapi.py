@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline.scoring.ensemble import Ensemble
 from pipeline.scoring.rows import schema
-from pipeline.service.answers import NOTICE
+from pipeline.service.answers import RESEARCH_NOTICE
 from pipeline.service.requests import RequestFields
 from pipeline.service.uploads import RAW_TYPES
 
@@ -104,7 +104,7 @@ def docs_page(openapi: dict[str, Any]) -> str:
     Args:
         openapi: the document that it shows.
     """
-    parts = [f"<h1>{_text(openapi['info']['title'])} {_text(openapi['info']['version'])}</h1><p>{NOTICE}</p>"]
+    parts = [f"<h1>{_text(openapi['info']['title'])} {_text(openapi['info']['version'])}</h1><p>{RESEARCH_NOTICE}</p>"]
     parts.append('<p>As a document: <a href="openapi.json">openapi.json</a></p>')
     for path, methods in openapi["paths"].items():
         for method, operation in methods.items():

@@ -17,9 +17,9 @@ from pipeline.service.app import ROUTES, build_app
 from pipeline.service.guard import Guard, is_loopback, require_token
 from pipeline.service.metrics import ServiceMetrics
 from pipeline.service.score_requests import ScoreRequests
-from pipeline.service.server import build_server, listen
+from pipeline.service.server import build_server, open_listener
 from pipeline.service.settings import ServiceSettings
-from pipeline.service.spool import Spool, spool_folder
+from pipeline.service.spool import UploadSpool, upload_folder
 
 
 def run_service(
@@ -40,7 +40,7 @@ def run_service(
     """
     require_token(settings.host, settings.token)
     workers = settings.workers or usable_cores()
-    with listen(settings.host, settings.port) as listener, spool_folder(settings.temporary) as folder:
+    with open_listener(settings.host, settings.port) as listener, upload_folder(settings.temporary) as folder:
         setup = ScorerSetup.on_this_machine(folders, root=folder, backend=settings.backend, workers=workers)
         pool = LivePool(
             setup,
@@ -69,7 +69,7 @@ def guarded_app(pool: LivePool, models: Ensemble, folder: Path, settings: Servic
         folder: for uploads; only this application writes to it.
         settings: token, host and limits.
     """
-    spool = Spool(folder, most_bytes=settings.limits.spool_bytes)
+    spool = UploadSpool(folder, most_bytes=settings.limits.spool_bytes)
     metrics = ServiceMetrics(
         pool.identity,
         {

@@ -23,7 +23,7 @@ from pipeline.service.guard import GONE
 from pipeline.service.metrics import ServiceMetrics
 from pipeline.service.requests import RequestFields, cases_of_request
 from pipeline.service.settings import ServiceLimits
-from pipeline.service.spool import RequestFolder, Spool
+from pipeline.service.spool import RequestFolder, UploadSpool
 from pipeline.service.uploads import Upload, receive, too_large
 
 _UNPACKERS = 2
@@ -45,7 +45,7 @@ class ScoreRequests:
     """
 
     def __init__(
-        self, pool: LivePool, models: Ensemble, *, spool: Spool, limits: ServiceLimits, metrics: ServiceMetrics
+        self, pool: LivePool, models: Ensemble, *, spool: UploadSpool, limits: ServiceLimits, metrics: ServiceMetrics
     ) -> None:
         self._pool, self._models, self._spool, self._limits, self._metrics = pool, models, spool, limits, metrics
         self.fields = RequestFields(tuple(models.descriptions[0].covariates))

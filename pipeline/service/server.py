@@ -63,7 +63,7 @@ def build_server(app: ASGIApp, settings: ServiceSettings) -> Server:
     return Server(config)
 
 
-def listen(host: str, port: int) -> socket.socket:
+def open_listener(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 takes a free one.
 
     Raises:

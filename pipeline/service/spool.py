@@ -20,7 +20,7 @@ _PREFIX, _LOCK = "malignancy-serve-", "lock"
 _RETRY_SECONDS = 5
 
 
-class Spool:
+class UploadSpool:
     """The files of all requests, never more bytes than were granted.
 
     Args:
@@ -70,7 +70,7 @@ class RequestFolder:
         bytes: written into it.
     """
 
-    def __init__(self, path: Path, spool: Spool) -> None:
+    def __init__(self, path: Path, spool: UploadSpool) -> None:
         self.path, self.bytes, self._spool = path, 0, spool
 
     @contextmanager
@@ -125,7 +125,7 @@ def _room() -> Iterator[None]:
 
 
 @contextmanager
-def spool_folder(parent: Path | None) -> Iterator[Path]:
+def upload_folder(parent: Path | None) -> Iterator[Path]:
     """A private folder for a service's uploads, removed at the end; what killed services left is removed first.
 
     Args:

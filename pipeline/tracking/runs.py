@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.config.experiment import Tracking
 from pipeline.redaction import redact
 from pipeline.tracking.faults import StoreError, store_faults, store_reason
-from pipeline.tracking.spool import Spool, replay
+from pipeline.tracking.spool import MeasurementSpool, replay
 from pipeline.tracking.store import Store, experiment_id, open_store
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class TrackedRun:
 
     store: Store
     run_id: str
-    spool: Spool
+    spool: MeasurementSpool
 
     def metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
         """Record named numbers; the step is the epoch while training. Never waits for the server."""
@@ -121,7 +121,7 @@ def open_run(
             shown = {key: redact(value) for key, value in tags.items()}
             run = store.client.create_run(experiment_id(store, config), run_name=redact(name), tags=shown)
             run_id = str(run.info.run_id)
-        spool = Spool(folder, store, run_id)
+        spool = MeasurementSpool(folder, store, run_id)
     except FileExistsError:
         raise StoreError(f"run {run_id} is still being trained by another process; wait for it, or end it") from None
     except store_faults() as error:
@@ -158,7 +158,7 @@ def spool_folder(config: Tracking) -> Path:
     return config.artifacts.with_name(f"{config.artifacts.name}-spool").absolute()
 
 
-def _close(store: Store, spool: Spool, run_id: str, status: str) -> None:
+def _close(store: Store, spool: MeasurementSpool, run_id: str, status: str) -> None:
     reason = "it does not answer"
     if spool.close(status):
         try:

@@ -70,7 +70,7 @@ class FinishedRun:
     ended_at: int
 
 
-class Spool:
+class MeasurementSpool:
     """The measurements of one run: on disk at once, at the server as soon as it takes them.
 
     Args:

@@ -89,42 +89,52 @@ def fit(
             the device's memory does not hold a batch.
         KeyboardInterrupt: on Ctrl-C, after ``last.ckpt`` of the last whole epoch is on disk.
     """
-    pl.seed_everything(config.seed, workers=True, verbose=False)
-    if uses_gpu(config.training):
-        set_tf32(allowed=config.training.gpu.tf32)
-    # Filling each new tensor helps to find operations that read what nobody wrote, and costs every step some time.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    settings, dimensions = config.training, config.preprocessing.dimensions
+    _seed(config)
+    settings = config.training
     data = CasesDataModule(train, validation, config)
-    findings = train.labels.shape[1]
     offset = prior_offset(train.labels[:, 0], settings.class_balance)
-    network = build_network(config.network, dimensions=dimensions, outputs=findings + train.auxiliary.shape[1])
-    start_from_weights(network, config)
-    to_fast_layout(network, channels_last=settings.gpu.channels_last or not uses_gpu(settings))
-    if processes().count > 1:
-        network = share_batch_norm(network, on_gpu=uses_gpu(settings))
+    network = _untrained_network(train, config)
     steps_an_epoch = math.ceil(len(data.batches) / settings.accumulate_batches)
     epochs = planned_epochs(steps_an_epoch, settings)
     module = Classifier(
         network,
         settings,
-        findings=findings,
+        findings=train.labels.shape[1],
         steps=epochs * steps_an_epoch,
         positive_weight=math.exp(offset) if settings.class_balance == "weighted_loss" else 1.0,
         training_forward=training_forward(network, settings),
     )
-    kept = checkpoints(config, folder)
+    best, *others = checkpoints(config, folder)
     shares = TimeShares(exact=profile)
     history = History()
-    told = [EpochProgress(place)] if place and processes().rank == 0 else []
-    callbacks = [*_callbacks(train, config), Pace(shares), Report(tracker), history, *told, *kept]
+    progress = [EpochProgress(place)] if place and processes().rank == 0 else []
+    callbacks = [*_callbacks(train, config), Pace(shares), Report(tracker), history, *progress, best, *others]
     with quiet_lightning():
         trainer = _trainer(config, folder, callbacks, shares, epochs=epochs)
         if not _run(trainer, module, data, readable(folder / LAST)):
             raise out_of_memory(module.network, train, config)
     if profile:
         report_shares(shares.shares(), tracker, step=trainer.current_epoch)
-    return replace(_load_best(module, kept[0], trainer, offset=offset), history=tuple(history.epochs))
+    return replace(_load_best(module, best, trainer, offset=offset), history=tuple(history.epochs))
+
+
+def _seed(config: Config) -> None:
+    """Seed every generator, and set what else decides whether a training can be repeated."""
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    if uses_gpu(config.training):
+        set_tf32(allowed=config.training.gpu.tf32)
+    # Filling each new tensor helps to find operations that read what nobody wrote, and costs every step some time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def _untrained_network(train: CaseTensors, config: Config) -> nn.Module:
+    """The network with its initial weights, in the memory layout that is fast where it is trained."""
+    settings = config.training
+    outputs = train.labels.shape[1] + train.auxiliary.shape[1]
+    network = build_network(config.network, dimensions=config.preprocessing.dimensions, outputs=outputs)
+    start_from_weights(network, config)
+    to_fast_layout(network, channels_last=settings.gpu.channels_last or not uses_gpu(settings))
+    return share_batch_norm(network, on_gpu=uses_gpu(settings)) if processes().count > 1 else network
 
 
 def planned_epochs(steps_an_epoch: int, settings: Training) -> int:

@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from pipeline.cases.lesions.files.lidc_readings import READERS
 from pipeline.datasets import demo
 from pipeline.datasets.chest_anatomy import make_grid
 from pipeline.datasets.demo import FINDINGS, choose_cases, render_case, store, write_demo_data
@@ -131,10 +132,10 @@ def test_patients_are_taken_whole_but_for_one():
         assert len(cut) == (1 if available > cases else 0)
 
 
-def test_all_cases_are_about_1390_and_need_no_crowded_nodule():
+def test_all_cases_are_about_1390_and_need_no_nodule_with_more_readings_than_readers():
     chosen = choose_cases(load_nodules(), cases=None, seed=0)
     assert len(chosen) == 1378
-    assert not any(case.nodule.crowded for case in chosen)
+    assert not any(case.nodule.readings > READERS for case in chosen)
 
 
 def test_manifest_keeps_the_contract(manifest):

@@ -19,7 +19,7 @@ from pipeline.cli import run
 from pipeline.datasets.import_lidc import import_lidc
 from pipeline.datasets.import_lidc_scans import import_lidc_scans
 from pipeline.datasets.lidc import LidcNodule, load_nodules, load_scans
-from pipeline.datasets.scan_tables import ScanTables
+from pipeline.datasets.scan_tables import ImportedScans
 from pipeline.errors import UsageError
 
 REAL = SHARED / "data" / "lidc_ct"
@@ -163,7 +163,7 @@ def test_real_slabs_have_the_published_centres(tmp_path: Path) -> None:
         assert found["coordinate_system"] == want["coordinate_system"]
 
 
-def lesions_of(tables: ScanTables) -> list[dict[str, str]]:
+def lesions_of(tables: ImportedScans) -> list[dict[str, str]]:
     return table(tables.scans.with_name("lesions.csv"))
 
 

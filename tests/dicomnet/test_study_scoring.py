@@ -16,7 +16,7 @@ from tiny_models import write_model
 from pipeline.dicomnet.listening.audit import Audit
 from pipeline.dicomnet.listening.listener_folder import ListenerFolder
 from pipeline.dicomnet.listening.outbox import ResultRecord
-from pipeline.dicomnet.listening.reception import read_object_identity, take_in
+from pipeline.dicomnet.listening.reception import read_object_identity, store_object
 from pipeline.dicomnet.listening.series_store import SeriesStore
 from pipeline.dicomnet.listening.study_scoring import ScoringChoices, StudyScoring
 from pipeline.dicomnet.objects.reported_model import ReportedModel
@@ -65,7 +65,7 @@ class Bench:
             for file in sorted(path.rglob("*.dcm")) if path.is_dir() else [path]:
                 copy = self.folder.receiving / file.name
                 shutil.copyfile(file, copy)
-                take_in(self.folder, copy, read_object_identity(copy))
+                store_object(self.folder, copy, read_object_identity(copy))
 
     def turn(self) -> bool:
         outcomes = [self.scoring.score(files) for files in self.store.due()]

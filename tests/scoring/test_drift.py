@@ -18,9 +18,9 @@ from pipeline.scoring.drift import (
     references_to_json,
 )
 from pipeline.scoring.given_measures import Expected, Term, fit_expected
-from pipeline.scoring.stability import Shift
+from pipeline.scoring.stability import DistributionShift
 
-CALM = Shift(0.02, 0.0, 1.0, (9.0, 900.0), 0.5, 500, 400)
+CALM = DistributionShift(0.02, 0.0, 1.0, (9.0, 900.0), 0.5, 500, 400)
 GIVEN = "probability_given_measures"
 
 

@@ -24,7 +24,7 @@ from pipeline.files import parse_json
 from pipeline.jobs.serve import serve as serve_job
 from pipeline.service.guard import is_loopback
 from pipeline.service.settings import TOKEN_VARIABLE, ServiceSettings
-from pipeline.service.spool import spool_folder
+from pipeline.service.spool import upload_folder
 
 TOKEN = "correct-horse-battery-staple"
 
@@ -151,7 +151,7 @@ def test_uploads_of_a_killed_server_are_removed_by_the_next(tmp_path):
     left.mkdir()
     (left / "lock").touch()
     (left / "00000001").mkdir()
-    with spool_folder(tmp_path) as running, spool_folder(tmp_path) as second:
+    with upload_folder(tmp_path) as running, upload_folder(tmp_path) as second:
         assert not left.exists()
         assert running.exists()  # its lock is held
         assert second != running

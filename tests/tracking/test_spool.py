@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from pipeline.config.experiment import Tracking
 from pipeline.errors import UnfinishedError
 from pipeline.tracking.runs import open_run, spool_folder
-from pipeline.tracking.spool import Spool
+from pipeline.tracking.spool import MeasurementSpool
 from pipeline.tracking.store import open_store
 
 
@@ -60,7 +60,7 @@ def test_metrics_arrive_and_leave_no_file(tracking):
 
 def test_dead_server_loses_no_metric_and_the_next_opening_closes_the_run(tracking, monkeypatch, capsys):
     server = DeadServer(monkeypatch)
-    monkeypatch.setattr(Spool.close, "__kwdefaults__", {"patience_seconds": 0.2})
+    monkeypatch.setattr(MeasurementSpool.close, "__kwdefaults__", {"patience_seconds": 0.2})
     with open_run(tracking, name="run", tags={}) as run:
         for step in range(2500):  # more than MLflow takes at once
             run.metrics({"loss": float(step)}, step=step)

@@ -16,7 +16,7 @@ from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError
 from pipeline.files import sha256_bytes
 from pipeline.imaging.checks import within_root
-from pipeline.imaging.image import FloatArray, Image
+from pipeline.imaging.image import Float32Array, Image
 from pipeline.imaging.read import read_image
 from pipeline.machine import usable_cores
 
@@ -56,7 +56,7 @@ class Fingerprint:
     error: CaseError | None = None
     digest: str = ""
     voxels: str = ""
-    views: FloatArray | None = field(default=None, repr=False)
+    views: Float32Array | None = field(default=None, repr=False)
 
     @property
     def place(self) -> tuple[str, Point | None]:
@@ -93,7 +93,7 @@ def _of_scan(listed: Sequence[Listed]) -> list[Fingerprint]:
     ]
 
 
-def _region(image: Image, center_mm: Point | None) -> FloatArray:
+def _region(image: Image, center_mm: Point | None) -> Float32Array:
     """The whole image, or what lies around a lesion; filled up with the least value where the image ends."""
     if center_mm is None:
         return image.voxels
@@ -108,5 +108,5 @@ def _region(image: Image, center_mm: Point | None) -> FloatArray:
     if part.size == 0:
         return image.voxels
     width = [(max(-low, 0), max(high - length, 0)) for low, high, length in zip(first, end, shape, strict=True)]
-    region: FloatArray = np.pad(part, width, constant_values=float(part.min()))
+    region: Float32Array = np.pad(part, width, constant_values=float(part.min()))
     return region

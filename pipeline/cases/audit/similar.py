@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter
 
-from pipeline.cases.audit.views import SIZE
-from pipeline.imaging.image import FloatArray
+from pipeline.cases.audit.views import VIEW_PIXELS
+from pipeline.imaging.image import Float32Array
 
 Index = NDArray[np.int64]
-Images = tuple[FloatArray, FloatArray]
-Shift = tuple[int, int, int]  # view pixels along R, A and S
+Images = tuple[Float32Array, Float32Array]
+ViewShift = tuple[int, int, int]  # view pixels along R, A and S
 
 SAME_IMAGE = 0.99
 _AXES = ((0, 1), (0, 2), (1, 2))  # of R, A and S: rows and columns of each view
@@ -31,7 +31,7 @@ MIRRORINGS = ((False, False), (True, False), (False, True), (True, True))  # alo
 _BITS = 63
 _MOST_BITS_APART = 15
 _ALL_PAIRS_BELOW = 300  # images: every pair is looked at, because their median would be that of the pair itself
-_UNMOVED: Shift = (0, 0, 0)
+_UNMOVED: ViewShift = (0, 0, 0)
 _STEP = 2  # pixels of a view between the shifts of the hash
 _REACH = 2  # pixels of a view by which the correlation looks further
 _MARGIN = _STEP + _REACH
@@ -60,7 +60,7 @@ class SimilarPair:
     mirrored: bool
 
 
-def similar_pairs(views: FloatArray, *, least: float = SAME_IMAGE) -> list[SimilarPair]:
+def similar_pairs(views: Float32Array, *, least: float = SAME_IMAGE) -> list[SimilarPair]:
     """Find the pairs.
 
     Args:
@@ -86,7 +86,7 @@ def similar_pairs(views: FloatArray, *, least: float = SAME_IMAGE) -> list[Simil
     return [best[key] for key in sorted(best)]
 
 
-def _candidates(views: FloatArray, mirrored: FloatArray) -> Iterator[tuple[Index, Index, Shift]]:
+def _candidates(views: Float32Array, mirrored: Float32Array) -> Iterator[tuple[Index, Index, ViewShift]]:
     """Pairs, the smaller index first, that a shift brings near each other, in batches (B,) of one shift."""
     count, shifts = len(views), _shifts(views.shape[1])
     if count < _ALL_PAIRS_BELOW:
@@ -106,54 +106,55 @@ def _candidates(views: FloatArray, mirrored: FloatArray) -> Iterator[tuple[Index
             yield from _batches(first[above] + start, second[above] + start, shift)
 
 
-def _batches(first: Index, second: Index, shift: Shift) -> Iterator[tuple[Index, Index, Shift]]:
+def _batches(first: Index, second: Index, shift: ViewShift) -> Iterator[tuple[Index, Index, ViewShift]]:
     for start in range(0, len(first), _BATCH):
         part = slice(start, start + _BATCH)
         yield first[part], second[part], shift
 
 
-def _shifts(view_count: int) -> Sequence[Shift]:
+def _shifts(view_count: int) -> Sequence[ViewShift]:
     """Shifts along R, A and S that are tried; a picture has no S."""
     steps = (-_STEP, 0, _STEP)
     plane = [(r, a, 0) for r in steps for a in steps]
     return plane if view_count == 1 else [*plane, (0, 0, -_STEP), (0, 0, _STEP)]
 
 
-def _changed(views: FloatArray, shift: Shift, mirror: tuple[bool, bool]) -> FloatArray:
+def _changed(views: Float32Array, shift: ViewShift, mirror: tuple[bool, bool]) -> Float32Array:
     """Views of the images mirrored along R and A, then shifted; what comes in from outside repeats the edge."""
-    pixels = np.arange(SIZE)
+    pixels = np.arange(VIEW_PIXELS)
     changed = np.empty_like(views)
     for view, (row, column) in enumerate(_AXES[: views.shape[1]]):
-        rows, columns = ((pixels - shift[axis]).clip(0, SIZE - 1) for axis in (row, column))
+        rows, columns = ((pixels - shift[axis]).clip(0, VIEW_PIXELS - 1) for axis in (row, column))
         rows, columns = (
-            SIZE - 1 - places if (*mirror, False)[axis] else places for axis, places in ((row, rows), (column, columns))
+            VIEW_PIXELS - 1 - places if (*mirror, False)[axis] else places
+            for axis, places in ((row, rows), (column, columns))
         )
         changed[:, view] = views[:, view][:, rows[:, None], columns]
     return changed
 
 
-def _blurred(views: FloatArray, width: float) -> FloatArray:
-    blurred: FloatArray = gaussian_filter(views, (0, 0, width, width), mode="nearest")
+def _blurred(views: Float32Array, width: float) -> Float32Array:
+    blurred: Float32Array = gaussian_filter(views, (0, 0, width, width), mode="nearest")
     return blurred
 
 
-def _coefficients(views: FloatArray) -> FloatArray:
+def _coefficients(views: Float32Array) -> Float32Array:
     """The 63 lowest spatial frequencies of an image but for its mean, shared out among its views: (N, 63)."""
     share = _BITS // views.shape[1]
     order = sorted(itertools.product(range(12), repeat=2), key=lambda place: (sum(place), place))[1 : share + 1]
     rows, columns = np.array(order).T
     spectrum = dctn(views, axes=(2, 3), norm="ortho")
-    chosen: FloatArray = spectrum[:, :, rows, columns].reshape(len(views), -1)
+    chosen: Float32Array = spectrum[:, :, rows, columns].reshape(len(views), -1)
     return chosen
 
 
-def _hashes(coefficients: FloatArray, middle: FloatArray) -> NDArray[np.uint64]:
+def _hashes(coefficients: Float32Array, middle: Float32Array) -> NDArray[np.uint64]:
     bits = np.zeros((len(coefficients), 64), np.uint8)
     bits[:, :_BITS] = coefficients > middle
     return np.packbits(bits, axis=1).view(np.uint64)[:, 0]
 
 
-def _similarity(fine: Images, smooth: Images, shift: Shift) -> NDArray[np.float64]:
+def _similarity(fine: Images, smooth: Images, shift: ViewShift) -> NDArray[np.float64]:
     """Normalised correlation of pairs of images near a shift of the other, (B,); of a volume its least alike view.
 
     Args:
@@ -174,13 +175,13 @@ def _similarity(fine: Images, smooth: Images, shift: Shift) -> NDArray[np.float6
     return similarity
 
 
-def _correlations(first: FloatArray, second: FloatArray, shift: Shift, *, reach: int) -> NDArray[np.float64]:
+def _correlations(first: Float32Array, second: Float32Array, shift: ViewShift, *, reach: int) -> NDArray[np.float64]:
     """At every place so many pixels around a shift, in rows and columns of each view: (rows, columns, B, views)."""
     places = range(-reach, reach + 1)
     return np.array([[_correlation(first, second, shift, (row, column)) for column in places] for row in places], float)
 
 
-def _correlation(images: FloatArray, others: FloatArray, shift: Shift, aside: tuple[int, int]) -> FloatArray:
+def _correlation(images: Float32Array, others: Float32Array, shift: ViewShift, aside: tuple[int, int]) -> Float32Array:
     """Of the middle of one image's views with as much of the other's: (B, views).
 
     Args:
@@ -190,21 +191,23 @@ def _correlation(images: FloatArray, others: FloatArray, shift: Shift, aside: tu
         aside: rows and columns by which each of its views is moved further.
     """
     correlation = np.empty(images.shape[:2], np.float32)
-    inner = slice(_MARGIN, SIZE - _MARGIN)
+    inner = slice(_MARGIN, VIEW_PIXELS - _MARGIN)
     for view, (row, column) in enumerate(_AXES[: images.shape[1]]):
         first = _standardised(images[:, view, inner, inner])
         rows, columns = shift[row] + aside[0], shift[column] + aside[1]
-        moved = others[:, view, _MARGIN - rows : SIZE - _MARGIN - rows, _MARGIN - columns : SIZE - _MARGIN - columns]
+        moved = others[
+            :, view, _MARGIN - rows : VIEW_PIXELS - _MARGIN - rows, _MARGIN - columns : VIEW_PIXELS - _MARGIN - columns
+        ]
         correlation[:, view] = np.einsum("bp,bp->b", first, _standardised(moved))
     return correlation
 
 
-def _standardised(images: FloatArray) -> FloatArray:
+def _standardised(images: Float32Array) -> Float32Array:
     """Each of mean 0 and length 1, (B, pixels); one that is constant stays 0."""
     flat = images.reshape(len(images), -1)
     flat = flat - flat.mean(axis=1, keepdims=True)
     lengths = np.sqrt(np.einsum("bp,bp->b", flat, flat))[:, None]
-    standardised: FloatArray = flat / np.maximum(lengths, _CONSTANT)
+    standardised: Float32Array = flat / np.maximum(lengths, _CONSTANT)
     return standardised
 
 

@@ -7,14 +7,14 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.imaging.image import FloatArray
+from pipeline.imaging.image import Float32Array
 
-SIZE = 32  # pixels of a view along each side
+VIEW_PIXELS = 32  # pixels of a view along each side
 _CT_BELOW = -900.0  # only CT has such values; what scanners and exports pad it with differs
 _CT_RANGE = (-1024.0, 3071.0)
 
 
-def views_of(voxels: FloatArray) -> FloatArray | None:
+def views_of(voxels: Float32Array) -> Float32Array | None:
     """Views of an image, each of mean 0 and standard deviation 1.
 
     Args:
@@ -37,11 +37,11 @@ def views_of(voxels: FloatArray) -> FloatArray | None:
     spread = views.std(axis=(1, 2), keepdims=True)
     if not np.isfinite(spread).all() or (spread < 1e-6 * max(float(np.abs(voxels).max()), 1e-6)).any():
         return None
-    result: FloatArray = (views / spread).astype(np.float32)
+    result: Float32Array = (views / spread).astype(np.float32)
     return result
 
 
-def _resized(plane: FloatArray) -> NDArray[np.float64]:
+def _resized(plane: Float32Array) -> NDArray[np.float64]:
     rows, columns = (_weights(length) for length in plane.shape)
     resized: NDArray[np.float64] = rows @ plane.astype(np.float64) @ columns.T
     return resized
@@ -50,12 +50,12 @@ def _resized(plane: FloatArray) -> NDArray[np.float64]:
 @cache
 def _weights(length: int) -> NDArray[np.float64]:
     """Weights (32, length) that average the pixels under each new one; of fewer than 32, linear interpolation."""
-    if length >= SIZE:
-        edges = np.arange(SIZE + 1) * (length / SIZE)
+    if length >= VIEW_PIXELS:
+        edges = np.arange(VIEW_PIXELS + 1) * (length / VIEW_PIXELS)
         old = np.arange(length)
         overlap = np.minimum(edges[1:, None], old + 1) - np.maximum(edges[:-1, None], old)
-        weights: NDArray[np.float64] = overlap.clip(0) / (length / SIZE)
+        weights: NDArray[np.float64] = overlap.clip(0) / (length / VIEW_PIXELS)
         return weights
-    places = ((np.arange(SIZE) + 0.5) * (length / SIZE) - 0.5).clip(0, length - 1)
+    places = ((np.arange(VIEW_PIXELS) + 0.5) * (length / VIEW_PIXELS) - 0.5).clip(0, length - 1)
     distance = np.abs(places[:, None] - np.arange(length))
     return (1 - distance).clip(0)

@@ -80,7 +80,7 @@ class Intake:
     left_out: tuple[str, ...]
 
 
-def take_in(
+def assemble_intake(
     folder: Path, options: IntakeOptions, *, progress: Callable[[Iterable[object]], Iterable[object]] = iter
 ) -> Intake:
     """Find the scans, masks and tables of a folder and match them; nothing is written.

@@ -25,7 +25,7 @@ from pipeline.cases.intake.words import (
     RIGHT_CELLS,
     SEX_CELLS,
     SIDE,
-    SIZE,
+    SIZE_WORDS,
     SPLIT,
     SYSTEM,
 )
@@ -184,7 +184,7 @@ def _named(table: Table, words: Collection[str], *, taken: set[str]) -> str | No
 
 def _diameter_column(table: Table, *, taken: set[str]) -> str | None:
     """A column called diameter; else one called size whose numbers could be a lesion's mm, and no person's height."""
-    for words in (DIAMETER_WORDS, SIZE):
+    for words in (DIAMETER_WORDS, SIZE_WORDS):
         name = _named(table, words, taken=taken)
         numbers = [value for cell in table.column(name) if (value := _number(cell)) is not None] if name else []
         if name and numbers and (words is DIAMETER_WORDS or max(numbers) < _LARGEST_LESION_MM):

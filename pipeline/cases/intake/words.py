@@ -23,7 +23,7 @@ LABEL = _words(
     "befund result resultat cancer tumor tumour group gruppe groupe truth behaviour behavior y"
 )
 DIAMETER_WORDS = _words("diameter diam ø durchmesser diametre diametro")
-SIZE = _words("size grosse groesse taille")  # of a lesion, or of a person
+SIZE_WORDS = _words("size grosse groesse taille")  # of a lesion, or of a person
 SYSTEM = _words("system coordsystem coordinatesystem koordinatensystem space")
 SIDE = _words("side laterality lateralitat seite cote lato left right breast")
 SPLIT = _words("split set subset partition fold")

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from pipeline.cases.lesions.lesion import Points
 
-Pixels = NDArray[np.bool_]
+PixelMask = NDArray[np.bool_]
 # Pixels; a centre this near to an outline lies on it. Coordinates are often written with two decimals of a millimetre.
 _ON_OUTLINE: Final = 0.02
 
 
-def fill(outlines: Sequence[Points], shape: tuple[int, int]) -> tuple[Pixels, tuple[int, int]]:
+def fill(outlines: Sequence[Points], shape: tuple[int, int]) -> tuple[PixelMask, tuple[int, int]]:
     """Pixels whose centres lie inside or on closed outlines.
 
     A pixel within an odd number of outlines is inside, so an outline within another is a hole, and one that runs into
@@ -41,7 +41,7 @@ def fill(outlines: Sequence[Points], shape: tuple[int, int]) -> tuple[Pixels, tu
     return inside | on_outline, (int(first[0]), int(first[1]))
 
 
-def _odd_crossings(points: Points, shape: tuple[int, ...]) -> Pixels:
+def _odd_crossings(points: Points, shape: tuple[int, ...]) -> PixelMask:
     """Pixels from which an odd number of edges is crossed on the way to the second axis' end."""
     starts, ends = points, np.roll(points, -1, axis=0)
     low, high = np.minimum(starts[:, 0], ends[:, 0]), np.maximum(starts[:, 0], ends[:, 0])
@@ -55,7 +55,7 @@ def _odd_crossings(points: Points, shape: tuple[int, ...]) -> Pixels:
     return np.asarray(np.cumsum(toggles, axis=1)[:, :-1] % 2 == 1)
 
 
-def _mark_outline(points: Points, on_outline: Pixels) -> None:
+def _mark_outline(points: Points, on_outline: PixelMask) -> None:
     """Mark the pixels whose centres lie on an edge."""
     starts, ends = points, np.roll(points, -1, axis=0)
     run = ends - starts

@@ -42,7 +42,7 @@ class LesionFile:
 
 
 @dataclass(frozen=True)
-class LesionSearch:
+class LesionFiles:
     """What a folder holds.
 
     Attributes:
@@ -56,7 +56,7 @@ class LesionSearch:
 
 def find_lesion_files(
     folder: Path, *, images: Collection[Path] = (), leave_out: Collection[Path] = (), limits: Limits | None = None
-) -> LesionSearch:
+) -> LesionFiles:
     """Search a folder and its subfolders for annotations; links that lead out of it are not followed.
 
     An image is a mask when its name, or that of one of its folders, says so (`pipeline.cases.lesions.names`), and in a
@@ -94,7 +94,7 @@ def find_lesion_files(
             others[scan_suffix(path.name)] += 1
         else:
             files.append(LesionFile(path, kind, name))
-    return LesionSearch(tuple(files), others)
+    return LesionFiles(tuple(files), others)
 
 
 def _walk(folder: Path, others: Counter[str]) -> Iterator[Path]:

@@ -13,11 +13,11 @@ import numpy as np
 
 from pipeline.datasets.chest_anatomy import Vector
 from pipeline.datasets.lidc import NoduleMask
-from pipeline.datasets.whole_scans.thorax import SIZE_MM, STEP_MM, Thorax
+from pipeline.datasets.whole_scans.thorax import STEP_MM, THORAX_SIZE_MM, Thorax
 from pipeline.datasets.whole_scans.vessel_tree import VesselTree
 
 Place = Literal["parenchyma", "pleura", "vessel"]
-SHARES: dict[Place, float] = {"parenchyma": 0.5, "pleura": 0.25, "vessel": 0.25}
+PLACE_SHARES: dict[Place, float] = {"parenchyma": 0.5, "pleura": 0.25, "vessel": 0.25}
 MARGIN_MM = 21.0  # from every face of the volume, so that a region around the nodule lies in the scan
 APART_MM = 6.0  # between the surfaces of two nodules
 TRIES = 400
@@ -57,11 +57,11 @@ def place_nodules(
     """
     sizes = [radius_mm(mask) for mask in masks]
     points, depths = thorax.lung_points(0)
-    within = np.all(np.abs(points) < np.array(SIZE_MM) / 2 - MARGIN_MM, axis=1)
+    within = np.all(np.abs(points) < np.array(THORAX_SIZE_MM) / 2 - MARGIN_MM, axis=1)
     points, depths = points[within], depths[within]
     placed: dict[int, PlacedNodule] = {}
     for number in sorted(range(len(masks)), key=lambda n: -sizes[n]):
-        kind: Place = rng.choice(list(SHARES), p=list(SHARES.values()))
+        kind: Place = rng.choice(list(PLACE_SHARES), p=list(PLACE_SHARES.values()))
         radius = sizes[number]
         wanted = _candidates(kind, radius, points, depths, thorax, vessels, rng)
         others = [(nodule.centre_mm, sizes[n]) for n, nodule in placed.items()]
@@ -97,7 +97,7 @@ def _candidates(
         return chosen
     beside = _beside_vessels(radius, vessels, rng)
     deep = thorax.lung.at(beside) > min(radius + 2, float(depths.max()) / 2)
-    within = np.all(np.abs(beside) < np.array(SIZE_MM) / 2 - MARGIN_MM, axis=1)
+    within = np.all(np.abs(beside) < np.array(THORAX_SIZE_MM) / 2 - MARGIN_MM, axis=1)
     return np.concatenate([beside[deep & within][:TRIES], chosen])
 
 

@@ -26,10 +26,10 @@ from pipeline.datasets.rendering import (
     through_scanner,
 )
 from pipeline.datasets.whole_scans.placing import PlacedNodule, place_nodules
-from pipeline.datasets.whole_scans.thorax import MIDLINE_MM, SIZE_MM, Thorax, draw_thorax, place
+from pipeline.datasets.whole_scans.thorax import MIDLINE_MM, THORAX_SIZE_MM, Thorax, draw_thorax, place
 from pipeline.datasets.whole_scans.tissues import Tissues, draw_tissues, paint_background
 from pipeline.datasets.whole_scans.vessel_tree import VesselTree, grow_tree
-from pipeline.imaging.image import FloatArray
+from pipeline.imaging.image import Float32Array
 
 SLAB_PLANES = 16
 HU_STEP = 8  # below the noise of every scan; the files are a quarter smaller than with steps of 4
@@ -41,8 +41,8 @@ MOST_GRANULOMA_MM = 1.45  # radius; a nodule of the collection is at least 3 mm 
 class Tubes:
     """Balls of one substance: centres, shape (n, 3), and radii, shape (n,), in mm, and its HU."""
 
-    centres: FloatArray
-    radii: FloatArray
+    centres: Float32Array
+    radii: Float32Array
     hu: float
 
 
@@ -125,10 +125,10 @@ def _tubes(thorax: Thorax, vessels: Sequence[VesselTree], scanner: Scanner, rng:
     ]
 
 
-def _windpipe(thorax: Thorax, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+def _windpipe(thorax: Thorax, rng: np.random.Generator) -> tuple[Float32Array, Float32Array]:
     """Balls of the trachea, from the top to where it divides, and of a main bronchus to either hilum."""
     middle = place(thorax.side, 0, thorax.hilum[1] - 2, thorax.hilum[2] + rng.uniform(18, 26))
-    top = place(thorax.side, 0, thorax.hilum[1] - rng.uniform(4, 10), SIZE_MM[2] / 2 + 8)
+    top = place(thorax.side, 0, thorax.hilum[1] - rng.uniform(4, 10), THORAX_SIZE_MM[2] / 2 + 8)
     other = thorax.hilum.copy()
     other[0] = -2 * thorax.side * MIDLINE_MM - other[0]
     wide = rng.uniform(6.5, 8.5)
@@ -148,7 +148,7 @@ def _granulomas(thorax: Thorax, rng: np.random.Generator) -> Tubes:
     return Tubes(points.astype(np.float32), radii.astype(np.float32), float(rng.uniform(400, 1200)))
 
 
-def _paint(thorax: Thorax, tissues: Tissues, scanner: Scanner, tubes: Sequence[Tubes], grid: FineGrid) -> FloatArray:
+def _paint(thorax: Thorax, tissues: Tissues, scanner: Scanner, tubes: Sequence[Tubes], grid: FineGrid) -> Float32Array:
     """HU on the fine planes, without nodules; slab by slab."""
     hu = np.empty((len(grid.x), len(grid.y), len(grid.z)), np.float32)
     everything = (slice(0, len(grid.x)), slice(0, len(grid.y)))
@@ -170,7 +170,7 @@ def _paint(thorax: Thorax, tissues: Tissues, scanner: Scanner, tubes: Sequence[T
     return hu
 
 
-def fill_tubes(tubes: Tubes, slab: FineGrid) -> FloatArray | None:
+def fill_tubes(tubes: Tubes, slab: FineGrid) -> Float32Array | None:
     """How much of each voxel of a slab is tube, 0 to 1; None where no tube reaches it."""
     low, high = slab.z[0], slab.z[-1]
     near = (tubes.centres[:, 2] > low - tubes.radii - 1) & (tubes.centres[:, 2] < high + tubes.radii + 1)
@@ -192,7 +192,7 @@ def fill_tubes(tubes: Tubes, slab: FineGrid) -> FloatArray | None:
     return fill[..., more : more + len(slab.z)]
 
 
-def _through(hu: FloatArray, scanner: Scanner, grid: FineGrid, rng: np.random.Generator) -> ShortVolume:
+def _through(hu: Float32Array, scanner: Scanner, grid: FineGrid, rng: np.random.Generator) -> ShortVolume:
     """Blur, slice thickness, noise and storage; some slices at a time."""
     out = np.empty((len(grid.x), len(grid.y), len(grid.slices)), np.int16)
     for start in range(0, len(grid.slices), SLAB_PLANES):

@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from pipeline.datasets.chest_anatomy import FineGrid, Vector
 from pipeline.datasets.rendering import interpolation, resample
-from pipeline.imaging.image import FloatArray
+from pipeline.imaging.image import Float32Array
 
-SIZE_MM = (166.0, 186.0, 206.0)  # left-right, front-back, up-down
+THORAX_SIZE_MM = (166.0, 186.0, 206.0)  # left-right, front-back, up-down
 MIDLINE_MM = 50.0  # from the volume's middle to the body's midline
 STEP_MM = 3.0
 
@@ -32,10 +32,10 @@ class CoarseField:
         axes: mm along x, y, z, evenly spaced.
     """
 
-    values: FloatArray
+    values: Float32Array
     axes: tuple[Vector, Vector, Vector]
 
-    def on(self, grid: FineGrid) -> FloatArray:
+    def on(self, grid: FineGrid) -> Float32Array:
         """Linear interpolation at the fine voxels of a grid, shape (x, y, z)."""
         x, y, z = (
             interpolation(source, target) for source, target in zip(self.axes, (grid.x, grid.y, grid.z), strict=True)
@@ -54,7 +54,7 @@ class CoarseField:
 def random_field(step_mm: float, rng: np.random.Generator) -> CoarseField:
     """A smooth random field over the volume, of mean 0 and standard deviation about 1, with a grain of ``step_mm``."""
     axes = tuple(
-        np.arange(-size / 2 - step_mm * rng.uniform(1, 2), size / 2 + 2 * step_mm, step_mm) for size in SIZE_MM
+        np.arange(-size / 2 - step_mm * rng.uniform(1, 2), size / 2 + 2 * step_mm, step_mm) for size in THORAX_SIZE_MM
     )
     shape = (len(axes[0]), len(axes[1]), len(axes[2]))
     # Linear interpolation in 3D shrinks the variance to (2/3)^3 on average.
@@ -99,7 +99,7 @@ class Thorax:
         chosen = (self.side * points[:, 0] > -MIDLINE_MM) == own
         return points[chosen], self.lung.values[tuple(index[chosen].T)].astype(float)
 
-    def lateral(self, x: FloatArray) -> FloatArray:
+    def lateral(self, x: Float32Array) -> Float32Array:
         """Distance from the midline towards the side, for x in mm."""
         return np.asarray(np.float32(MIDLINE_MM) + np.float32(self.side) * x, np.float32)
 
@@ -112,7 +112,7 @@ def place(side: int, u: float, y: float, z: float) -> Vector:
 def draw_thorax(rng: np.random.Generator) -> Thorax:
     """Draw one half of a chest: side, widths, heart, dome of the diaphragm and fissures."""
     side = int(rng.choice([-1, 1]))
-    axes = tuple(np.arange(-size / 2 - STEP_MM, size / 2 + 2 * STEP_MM, STEP_MM) for size in SIZE_MM)
+    axes = tuple(np.arange(-size / 2 - STEP_MM, size / 2 + 2 * STEP_MM, STEP_MM) for size in THORAX_SIZE_MM)
     x, y, z = (axis.reshape([-1 if n == k else 1 for k in range(3)]) for n, axis in enumerate(axes))
     u = MIDLINE_MM + side * x
     half_width, half_depth = rng.uniform(106, 116), rng.uniform(66, 74)

@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.datasets.chest_anatomy import ChestWall, FineGrid, Vector, draw_chest_wall, wall_tissue
 from pipeline.datasets.rendering import Scanner, ramp
 from pipeline.datasets.whole_scans.thorax import CoarseField, Thorax, random_field
-from pipeline.imaging.image import FloatArray
+from pipeline.imaging.image import Float32Array
 
 OUTSIDE_HU = -1000.0
 EDGE_MM = 0.9  # over which one tissue goes over into the next
@@ -119,7 +119,7 @@ def _draw_sheets(thorax: Thorax, rng: np.random.Generator) -> tuple[Sheet, ...]:
 
 def paint_background(
     thorax: Thorax, tissues: Tissues, scanner: Scanner, grid: FineGrid
-) -> tuple[FloatArray, FloatArray]:
+) -> tuple[Float32Array, Float32Array]:
     """HU of a slab without vessels, bronchi and nodules, and how deep each voxel lies in the lung, mm."""
     ripple, bumps = np.float32(0.25) * tissues.ripple.on(grid), tissues.bumps.on(grid)
     cavity = thorax.cavity.on(grid)
@@ -138,7 +138,7 @@ def paint_background(
     return hu, np.asarray(np.minimum(still, -heart), np.float32)
 
 
-def _parenchyma(tissues: Tissues, scanner: Scanner, grid: FineGrid, bumps: FloatArray) -> FloatArray:
+def _parenchyma(tissues: Tissues, scanner: Scanner, grid: FineGrid, bumps: Float32Array) -> Float32Array:
     hu = np.float32(scanner.lung_sd_hu) * tissues.mottling.on(grid)
     hu += np.float32(0.5 * scanner.lung_sd_hu) * tissues.density.on(grid)
     # Blood collects at the back of a patient who lies on it.
@@ -159,8 +159,8 @@ def _parenchyma(tissues: Tissues, scanner: Scanner, grid: FineGrid, bumps: Float
 
 
 def _soft_tissue(
-    thorax: Thorax, tissues: Tissues, scanner: Scanner, grid: FineGrid, depths: tuple[FloatArray, ...]
-) -> FloatArray:
+    thorax: Thorax, tissues: Tissues, scanner: Scanner, grid: FineGrid, depths: tuple[Float32Array, ...]
+) -> Float32Array:
     """Everything but lung: chest wall outside the cavity; heart, fat and vessels, and the abdomen, inside it."""
     cavity, heart, abdomen = depths
     fat = tissues.fat.on(grid)
@@ -192,7 +192,7 @@ def _soft_tissue(
     return hu
 
 
-def _bones(hu: FloatArray, thorax: Thorax, tissues: Tissues, grid: FineGrid) -> None:
+def _bones(hu: Float32Array, thorax: Thorax, tissues: Tissues, grid: FineGrid) -> None:
     """Paint vertebrae with discs between them, and the breastbone, into ``hu``, in place."""
     bone = (tissues.wall.cortex_hu, tissues.wall.marrow_hu)
     spine, sternum = np.float32(thorax.spine_mm), np.float32(thorax.sternum_mm)
@@ -213,7 +213,7 @@ def _bones(hu: FloatArray, thorax: Thorax, tissues: Tissues, grid: FineGrid) -> 
     _bone(hu[columns, front], np.minimum(np.float32(5.5) * plate[:, :, None], grid.z + np.float32(50)), bone)
 
 
-def _bone(hu: FloatArray, depth: FloatArray, bone: tuple[float, float]) -> None:
+def _bone(hu: Float32Array, depth: Float32Array, bone: tuple[float, float]) -> None:
     """Paint cortex and marrow where ``depth`` below the bone's surface, mm, is positive."""
     touched = depth > -0.5
     d = depth[touched]

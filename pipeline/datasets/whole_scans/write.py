@@ -37,16 +37,16 @@ from pipeline.datasets.render_processes import given_task, render_in_processes
 from pipeline.datasets.rendering import PART_SOLID, draw_scanner
 from pipeline.datasets.scan_tables import LESIONS, SCANS, majority, scan_label
 from pipeline.datasets.whole_scans.render import RenderedScan, render_scan
-from pipeline.datasets.whole_scans.thorax import MIDLINE_MM, SIZE_MM
+from pipeline.datasets.whole_scans.thorax import MIDLINE_MM, THORAX_SIZE_MM
 from pipeline.errors import UsageError
 from pipeline.files import atomic_folder, require_free
 from pipeline.machine import usable_cores
 
 EMPTY_EVERY = 5  # the fifth scan, the tenth, ... has no nodule
 SCANS_A_WORKER = 4
-DESCRIPTION = "simulated intensities, half of a chest; LIDC-IDRI nodule shapes"
+_DESCRIPTION = "simulated intensities, half of a chest; LIDC-IDRI nodule shapes"
 
-NOTICE = """\
+_NOTICE = """\
 Demonstration data: SIMULATED INTENSITIES in a simulated half of a chest. Not for clinical use.
 
 Real: nodule shapes, readers' ratings, which nodules belong to one patient; pixel spacing, slice spacing, slice
@@ -114,7 +114,7 @@ def write_whole_scans(out: Path, *, scans: int, seed: int = 0) -> Path:
         tested = [row for row in scan_rows if row["split"] == "test"]
         write_rows(folder / "test_scans.csv", tested, list(scan_rows[0]))
         write_rows(folder / LESIONS, lesions)
-        (folder / "NOTICE.txt").write_text(NOTICE, encoding="utf-8")
+        (folder / "NOTICE.txt").write_text(_NOTICE, encoding="utf-8")
     return out / SCANS
 
 
@@ -158,7 +158,7 @@ def _write_images(folder: Path, chosen: Sequence[DemoScan], seed: int) -> dict[s
     workers = min(usable_cores(), math.ceil(len(chosen) / SCANS_A_WORKER))
     if workers == 1:
         return _write_share(folder, chosen, seed)
-    render_in_processes(__name__, {"folder": str(folder), "scans": len(chosen), "seed": seed}, workers)
+    render_in_processes(render_scan_share, {"folder": str(folder), "scans": len(chosen), "seed": seed}, workers)
     rendered: dict[str, Any] = {}
     for share in range(workers):
         path = folder / f"{share}.json"
@@ -167,7 +167,7 @@ def _write_images(folder: Path, chosen: Sequence[DemoScan], seed: int) -> dict[s
     return rendered
 
 
-def work() -> None:
+def render_scan_share() -> None:
     """Render one worker's share of the scans (`render_in_processes`)."""
     task = given_task()
     chosen = choose_demo_scans(task["scans"], seed=task["seed"])
@@ -205,7 +205,7 @@ def render_whole_scan(whole: DemoScan, seed: int) -> tuple[nib.Nifti1Image, Rend
         The image, what was rendered, and the volume's middle in LPS mm.
     """
     scan = whole.scan
-    half = np.array(SIZE_MM) / 2
+    half = np.array(THORAX_SIZE_MM) / 2
     grid = make_grid(scan.pixel_spacing_mm, scan.slice_spacing_mm, scan.slice_thickness_mm, -half, half)
     scanner = draw_scanner(generator(seed, "scanner", scan.patient_id), contrast=scan.contrast)
     nodules = [(case.mask, case.painted) for case in whole.cases]
@@ -218,7 +218,7 @@ def render_whole_scan(whole: DemoScan, seed: int) -> tuple[nib.Nifti1Image, Rend
     affine[:3, :3] = lps_to_ras @ np.diag([scan.pixel_spacing_mm, scan.pixel_spacing_mm, scan.slice_spacing_mm])
     affine[:3, 3] = lps_to_ras @ (middle + np.array([grid.x[0], grid.y[0], grid.slices[0]], float))
     axes = np.stack([placing.permutation(3), placing.choice([-1, 1], 3)], axis=1)
-    return store(rendered.hu, affine, axes, DESCRIPTION), rendered, middle
+    return store(rendered.hu, affine, axes, _DESCRIPTION), rendered, middle
 
 
 def patient_split(patient_id: str) -> str:

@@ -16,7 +16,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.association import Association
 
-from pipeline.config.listening import Retry, Store, Stow
+from pipeline.config.listening import CStore, Retry, Stow
 from pipeline.dicomnet.listening.tls import client_context
 from pipeline.errors import UsageError
 from pipeline.imaging.dicom.file import quiet
@@ -49,7 +49,7 @@ class Sender(Protocol):
         ...
 
 
-def sender_of(destination: Store | Stow, retry: Retry, *, own_title: str) -> Sender:
+def sender_of(destination: CStore | Stow, retry: Retry, *, own_title: str) -> Sender:
     """The sender for a destination of the configuration.
 
     Args:
@@ -61,7 +61,7 @@ def sender_of(destination: Store | Stow, retry: Retry, *, own_title: str) -> Sen
         UsageError: when an environment variable with a user's name, password or token is missing, or TLS cannot be set
             up.
     """
-    if isinstance(destination, Store):
+    if isinstance(destination, CStore):
         return StoreSender(destination, retry.timeout_seconds, own_title)
     return StowSender(destination, retry.timeout_seconds)
 
@@ -91,7 +91,7 @@ class StoreSender:
         own_title: the AE title that associations are requested with.
     """
 
-    def __init__(self, destination: Store, timeout_seconds: float, own_title: str) -> None:
+    def __init__(self, destination: CStore, timeout_seconds: float, own_title: str) -> None:
         self._destination, self._timeout, self._own_title = destination, timeout_seconds, own_title
         self._tls = None if destination.tls is None else (client_context(destination.tls), destination.address)
 

@@ -19,7 +19,7 @@ from pipeline.dicomnet.listening.outbox_sender import run_sender
 from pipeline.dicomnet.listening.receiver import run_receiver
 from pipeline.dicomnet.listening.retention import forget_old
 from pipeline.dicomnet.listening.series_store import SeriesStore
-from pipeline.dicomnet.listening.study_cases import LesionSearch
+from pipeline.dicomnet.listening.study_cases import LesionDetector
 from pipeline.dicomnet.listening.study_scoring import ScoringChoices, StudyScoring
 from pipeline.dicomnet.listening.watched_folder import WatchedFolder
 from pipeline.dicomnet.objects.reported_model import ReportedModel
@@ -53,7 +53,7 @@ class Listener:
         *,
         workers: int,
         timeout_seconds: float,
-        find: LesionSearch | None = None,
+        find: LesionDetector | None = None,
     ) -> None:
         self._config, self._models, self._setup = config, models, setup
         self._workers, self._timeout, self._find = workers, timeout_seconds, find

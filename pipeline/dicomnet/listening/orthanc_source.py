@@ -13,7 +13,7 @@ from pipeline.config.listening import ListenConfig
 from pipeline.dicomnet.listening.audit import Audit
 from pipeline.dicomnet.listening.destinations import secret
 from pipeline.dicomnet.listening.listener_folder import ListenerFolder, SeriesKey, uid_digest
-from pipeline.dicomnet.listening.reception import read_object_identity, refusal_reason, take_in
+from pipeline.dicomnet.listening.reception import read_object_identity, refusal_reason, store_object
 from pipeline.dicomnet.listening.series_store import SeriesStore
 from pipeline.dicomnet.listening.space import Space
 from pipeline.errors import CaseError
@@ -120,7 +120,7 @@ class OrthancSource:
                         return "refused"
                     handle.write(block)
             identity = read_object_identity(path)
-            return "refused" if identity is None else take_in(self._folder, path, identity).value
+            return "refused" if identity is None else store_object(self._folder, path, identity).value
         except CaseError as error:
             self._audit("object refused", reason=refusal_reason(error))
             return "refused"

@@ -12,7 +12,7 @@ from collections import Counter
 from multiprocessing.connection import Connection
 from typing import Final
 
-from pipeline.config.listening import ListenConfig, Retry, Store, Stow
+from pipeline.config.listening import CStore, ListenConfig, Retry, Stow
 from pipeline.dicomnet.listening.audit import Audit
 from pipeline.dicomnet.listening.child_process import end_with, say
 from pipeline.dicomnet.listening.destinations import Answer, Sender, sender_of
@@ -76,7 +76,7 @@ class Delivery:
 
     def __init__(
         self,
-        destination: Store | Stow,
+        destination: CStore | Stow,
         config: ListenConfig,
         outbox: Outbox,
         audit: Audit,

@@ -27,7 +27,7 @@ from pipeline.dicomnet.listening.bounded_server import LARGEST_PDU, BoundedServe
 from pipeline.dicomnet.listening.child_process import end_with, say
 from pipeline.dicomnet.listening.incoming_file import IncomingFile
 from pipeline.dicomnet.listening.listener_folder import ListenerFolder
-from pipeline.dicomnet.listening.reception import Outcome, read_object_identity, refusal_reason, take_in
+from pipeline.dicomnet.listening.reception import ReceptionOutcome, read_object_identity, refusal_reason, store_object
 from pipeline.dicomnet.listening.space import Space
 from pipeline.dicomnet.listening.tls import server_context
 from pipeline.errors import CaseError, UsageError
@@ -173,11 +173,11 @@ class Receiver:
             return _OTHER_OBJECT, "refused"
         size = path.stat().st_size
         try:
-            outcome = take_in(self._folder, path, identity)
+            outcome = store_object(self._folder, path, identity)
         except OSError as error:
             self._audit("object refused", status="A700", reason=os.strerror(error.errno or 0))
             return _OUT_OF_RESOURCES, "refused"
-        if outcome is Outcome.STORED:
+        if outcome is ReceptionOutcome.STORED:
             self._space.add(size)
         return _SUCCESS, outcome.value
 

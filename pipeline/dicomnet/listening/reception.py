@@ -23,7 +23,7 @@ _STUDY: Final = 0x0020000D
 _SERIES: Final = 0x0020000E
 
 
-class Outcome(Enum):
+class ReceptionOutcome(Enum):
     """What became of an object."""
 
     STORED = "stored"
@@ -71,7 +71,7 @@ def read_object_identity(path: Path) -> ObjectIdentity | None:
     return identity if identity.sop_class and identity.sop_instance and identity.study and identity.series else None
 
 
-def take_in(folder: ListenerFolder, path: Path, identity: ObjectIdentity) -> Outcome:
+def store_object(folder: ListenerFolder, path: Path, identity: ObjectIdentity) -> ReceptionOutcome:
     """Give an object that lies in ``receiving`` its final name.
 
     When this returns, the object survives a crash of the machine. An object that is there already is kept as it is:
@@ -88,12 +88,12 @@ def take_in(folder: ListenerFolder, path: Path, identity: ObjectIdentity) -> Out
     """
     if identity.is_own:
         path.unlink()
-        return Outcome.OWN
+        return ReceptionOutcome.OWN
     series_folder = folder.series_folder(identity.key)
     target = series_folder / f"{uid_digest(identity.sop_instance)}.dcm"
     if target.exists():
         path.unlink()
-        return Outcome.REPEATED
+        return ReceptionOutcome.REPEATED
     with open(path, "rb") as handle:
         os.fsync(handle.fileno())
     with folder.taking_in():
@@ -103,7 +103,7 @@ def take_in(folder: ListenerFolder, path: Path, identity: ObjectIdentity) -> Out
             sync_folder(folder.received)
         os.replace(path, target)
         sync_folder(series_folder)
-    return Outcome.STORED
+    return ReceptionOutcome.STORED
 
 
 def refusal_reason(error: CaseError) -> str:

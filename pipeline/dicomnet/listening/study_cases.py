@@ -19,7 +19,7 @@ from pipeline.imaging.dicom.header import read_header
 _ANY: Final = ("other", "mask")  # modalities of models that fit no word of DICOM's
 
 
-class LesionSearch(Protocol):
+class LesionDetector(Protocol):
     """A detector of lesions."""
 
     @property

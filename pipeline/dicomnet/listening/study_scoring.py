@@ -10,7 +10,7 @@ from pipeline.dicomnet.listening.audit import Audit
 from pipeline.dicomnet.listening.listener_folder import ListenerFolder, ResultName, SeriesKey
 from pipeline.dicomnet.listening.outbox import NewResult, Outbox, ResultRecord
 from pipeline.dicomnet.listening.series_store import SeriesStore, StudyFiles
-from pipeline.dicomnet.listening.study_cases import LesionSearch, SeriesCases, cases_of_study
+from pipeline.dicomnet.listening.study_cases import LesionDetector, SeriesCases, cases_of_study
 from pipeline.dicomnet.objects.case_result import CaseResult
 from pipeline.dicomnet.objects.reported_model import ReportedModel
 from pipeline.dicomnet.objects.result_objects import ResultObjects, result_objects
@@ -36,7 +36,7 @@ class ScoringChoices:
 
     models: Ensemble
     reported: ReportedModel
-    find: LesionSearch | None = None
+    find: LesionDetector | None = None
     report_unmarked: bool = True
     captures: bool = True
     batch_size: int = 8

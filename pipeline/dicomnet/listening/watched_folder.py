@@ -13,7 +13,7 @@ from typing import Final
 from pipeline.config.listening import ListenConfig
 from pipeline.dicomnet.listening.audit import Audit
 from pipeline.dicomnet.listening.listener_folder import ListenerFolder
-from pipeline.dicomnet.listening.reception import read_object_identity, refusal_reason, take_in
+from pipeline.dicomnet.listening.reception import read_object_identity, refusal_reason, store_object
 from pipeline.dicomnet.listening.space import Space
 from pipeline.errors import CaseError
 
@@ -82,7 +82,7 @@ class WatchedFolder:
                 self._audit("file left", reason="its header lacks a UID, or holds one that is none")
                 return None
             shutil.copyfile(path, copy)
-            outcome = take_in(self._folder, copy, identity)
+            outcome = store_object(self._folder, copy, identity)
             self._audit("file taken in", outcome=outcome.value)
             if self._watch.remove:
                 path.unlink()

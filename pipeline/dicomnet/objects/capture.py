@@ -12,7 +12,7 @@ from pydicom.sr.codedict import codes
 from pipeline.dicomnet import wording
 from pipeline.dicomnet.objects.case_result import CaseResult
 from pipeline.dicomnet.objects.identifiers import stable_uid
-from pipeline.dicomnet.objects.planes import Pixels, lesion_picture
+from pipeline.dicomnet.objects.planes import PictureArray, lesion_picture
 from pipeline.dicomnet.objects.report import equipment, identity_of
 from pipeline.dicomnet.objects.reported_model import ReportedModel
 from pipeline.dicomnet.objects.source_series import SourceImage, SourceSeries
@@ -51,7 +51,9 @@ def lesion_captures(results: Sequence[CaseResult], series: SourceSeries, model: 
     return LesionCaptures(tuple(images), missing)
 
 
-def _capture(pixels: Pixels, number: int, result: CaseResult, series: SourceSeries, model: ReportedModel) -> Dataset:
+def _capture(
+    pixels: PictureArray, number: int, result: CaseResult, series: SourceSeries, model: ReportedModel
+) -> Dataset:
     assert result.center_mm is not None
     capture = hd.sc.SCImage(
         pixel_array=pixels,

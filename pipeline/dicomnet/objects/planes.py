@@ -14,10 +14,10 @@ from pipeline.dicomnet.objects.case_result import CaseResult
 from pipeline.dicomnet.objects.reported_model import ReportedModel
 from pipeline.dicomnet.wording import DISCLAIMER
 from pipeline.imaging.dicom.scan import DicomScan
-from pipeline.imaging.image import FloatArray
+from pipeline.imaging.image import Float32Array
 from pipeline.imaging.roi import lesion_grid
 
-Pixels = NDArray[np.uint8]
+PictureArray = NDArray[np.uint8]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 _NODES: Final = 129  # an odd number has its middle node on the lesion's centre
@@ -30,7 +30,9 @@ _WHITE, _GREY, _BLACK = 255, 170, 0
 _LETTERS: Final = (("R", "A"), ("R", "S"), ("A", "S"))
 
 
-def lesion_picture(scan: DicomScan, result: CaseResult, model: ReportedModel, *, width_mm: float, place: str) -> Pixels:
+def lesion_picture(
+    scan: DicomScan, result: CaseResult, model: ReportedModel, *, width_mm: float, place: str
+) -> PictureArray:
     """Draw the picture; it holds no patient's data.
 
     Args:
@@ -52,7 +54,7 @@ def lesion_picture(scan: DicomScan, result: CaseResult, model: ReportedModel, *,
     return _drawn(panels, _lines(result, model, place))
 
 
-def _cube(scan: DicomScan, center_mm: Point, spacing: float, window: tuple[float, float] | None) -> FloatArray:
+def _cube(scan: DicomScan, center_mm: Point, spacing: float, window: tuple[float, float] | None) -> Float32Array:
     """Values about the lesion's centre, shape (R, A, S); outside the image black."""
     grid = lesion_grid(
         scan.path, scan.shape, scan.affine, center_mm=center_mm, size=(_NODES,) * 3, spacing=(spacing,) * 3
@@ -61,14 +63,14 @@ def _cube(scan: DicomScan, center_mm: Point, spacing: float, window: tuple[float
     return grid.pad(values, float(values.min()) if window is None else window[0])
 
 
-def _planes(cube: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _planes(cube: Float32Array) -> tuple[Float32Array, Float32Array, Float32Array]:
     """Axial, coronal and sagittal, shape (rows, columns), turned as in a viewer."""
     middle = _NODES // 2
     seen = cube[::-1, ::-1, ::-1]  # from the patient's right, front and head
     return seen[:, :, middle].T, seen[:, middle, :].T, seen[middle, :, :].T
 
 
-def _shade(plane: FloatArray, window: tuple[float, float] | None, cube: FloatArray) -> Image.Image:
+def _shade(plane: Float32Array, window: tuple[float, float] | None, cube: Float32Array) -> Image.Image:
     black, white = window or tuple(np.percentile(cube, _SHADE))
     shares = np.clip((plane - black) / max(white - black, 1e-6), 0, 1)
     image = Image.fromarray(np.round(shares * _WHITE).astype(np.uint8))
@@ -88,7 +90,7 @@ def _lines(result: CaseResult, model: ReportedModel, place: str) -> list[str]:
     ]
 
 
-def _drawn(panels: Sequence[Image.Image], lines: Sequence[str]) -> Pixels:
+def _drawn(panels: Sequence[Image.Image], lines: Sequence[str]) -> PictureArray:
     width = len(panels) * (_PANEL + _GAP) + _GAP
     height = _PANEL + 2 * _GAP + _LINE * len(lines) + _GAP
     canvas = Image.new("L", (width, height + height % 2), _BLACK)

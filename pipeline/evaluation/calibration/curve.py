@@ -7,17 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import CubicSpline
+from scipy.optimize import minimize
 
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import (
     FloatArray,
+    IntArray,
     as_groups,
     as_labels,
     as_probabilities,
     require_both_classes,
 )
 from pipeline.evaluation.calibration.calibrator import sigmoid
-from pipeline.evaluation.calibration.logistic import fit_logistic
 from pipeline.evaluation.intervals.bootstrap import PERCENTILES
 from pipeline.evaluation.intervals.interval import Band, Interval
 from pipeline.evaluation.metrics import log_odds
@@ -96,9 +97,9 @@ def fit_calibration_curve(
         raise UndefinedMetricError(f"calibration curve: {count} patients; expected at least 3")
     knots = _choose_knots(odds, int(min(truth.sum(), truth.size - truth.sum())))
     design = _basis(odds, knots)  # (n, k)
-    coefficients = fit_logistic(design, truth, what="calibration curve", start=knots, ridge=_RIDGE)
+    coefficients = _fit_near_diagonal(design, truth, knots)
     fitted = sigmoid(design @ coefficients)
-    information = (design * (fitted * (1.0 - fitted))[:, None]).T @ design + _RIDGE * np.eye(knots.size)
+    information = _information(design, fitted)
     parts = design * (truth - fitted)[:, None]
     scores = np.column_stack([np.bincount(groups, weights=column, minlength=count) for column in parts.T])  # (p, k)
     moves = np.linalg.solve(information, (scores - scores.mean(axis=0)).T).T  # (p, k)
@@ -133,6 +134,33 @@ def calibration_distances(curve: CalibrationCurve, probabilities: npt.ArrayLike)
         upper = float(np.quantile(of_resamples, upper_tail))
         intervals[name] = Interval(estimate, max(lower, 0.0), max(upper, estimate), method=_METHOD)
     return intervals
+
+
+def _fit_near_diagonal(design: FloatArray, labels: IntArray, knots: FloatArray) -> FloatArray:
+    """Coefficients (k,) of a logistic regression on the splines, with a ridge that pulls them to the diagonal.
+
+    On the diagonal the coefficients are the knots. scikit-learn's ridge pulls to zero and it takes no offset, so the
+    penalised negative log likelihood, which is strictly convex, is minimised here.
+    """
+    signs = 2.0 * labels - 1.0
+
+    def loss(beta: FloatArray) -> float:
+        away = beta - knots
+        return float(np.logaddexp(0.0, -signs * (design @ beta)).sum() + 0.5 * _RIDGE * (away @ away))
+
+    def gradient(beta: FloatArray) -> FloatArray:
+        return np.asarray(_RIDGE * (beta - knots) - design.T @ (labels - sigmoid(design @ beta)))
+
+    def hessian(beta: FloatArray) -> FloatArray:
+        return _information(design, sigmoid(design @ beta))
+
+    options = {"gtol": 1e-7}
+    return np.asarray(minimize(loss, knots, jac=gradient, hess=hessian, method="trust-exact", options=options).x)
+
+
+def _information(design: FloatArray, fitted: FloatArray) -> FloatArray:
+    """Second derivatives of the penalised negative log likelihood, shape (k, k)."""
+    return (design * (fitted * (1.0 - fitted))[:, None]).T @ design + _RIDGE * np.eye(design.shape[1])
 
 
 def _over_cases(distances: FloatArray, share: float | None) -> FloatArray:

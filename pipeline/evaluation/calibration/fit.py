@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pipeline.errors import CalibrationError
 from pipeline.evaluation.arrays import FloatArray, IntArray, as_labels, as_scores, require_both_classes
 from pipeline.evaluation.calibration.calibrator import TEMPERATURE_LIMITS, Calibrator, Method
+from pipeline.evaluation.calibration.logistic import fit_line, separated
 
 _ISOTONIC_GRID = 8  # steps to a standard deviation of the logits
 
@@ -104,33 +105,25 @@ def fit_platt(logits: npt.ArrayLike, labels: npt.ArrayLike, *, prior_offset: flo
 
     Source: Platt, 1999; scikit-learn's ``LogisticRegression``.
     """
-    from sklearn.linear_model import LogisticRegression
-
     shifted, targets = checked_logits(logits, labels, prior_offset, "Platt")
     if separated(shifted, targets):
         raise CalibrationError(
             f"Platt: the logits separate all {targets.size} cases perfectly, so no finite slope fits; "
             "add calibration cases, or set calibration.method to 'isotonic'"
         )
-    # Logits may be in the thousands; the solver sees them on a scale of one.
-    center, scale = float(shifted.mean()), float(shifted.std())
-    if scale == 0.0:
+    if not np.ptp(shifted) > 0.0:
         raise CalibrationError(
             f"Platt: all {targets.size} logits are equal, so no slope fits; "
             "the network has learned nothing: look at its training"
         )
-    model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10, max_iter=1000)
-    model.fit(((shifted - center) / scale)[:, None], targets)
-    slope = float(model.coef_[0, 0]) / scale
-    if slope <= 0.0:
+    line = fit_line(shifted, targets)
+    if line.slope <= 0.0:
         raise CalibrationError(
-            f"Platt: slope {slope:.3g} on {targets.size} cases is not positive: "
+            f"Platt: slope {line.slope:.3g} on {targets.size} cases is not positive: "
             "the network ranks malignant below benign; look at labels and training"
         )
-    intercept = float(model.intercept_[0]) - slope * center
-    return Calibrator(
-        method="platt", parameters={"slope": slope, "intercept": intercept}, prior_offset=float(prior_offset)
-    )
+    parameters = {"slope": line.slope, "intercept": line.intercept}
+    return Calibrator(method="platt", parameters=parameters, prior_offset=float(prior_offset))
 
 
 def fit_isotonic(logits: npt.ArrayLike, labels: npt.ArrayLike, *, prior_offset: float = 0.0) -> Calibrator:
@@ -170,12 +163,6 @@ def fit_isotonic(logits: npt.ArrayLike, labels: npt.ArrayLike, *, prior_offset: 
     return Calibrator(
         method="isotonic", parameters={"logits": knots, "probabilities": values}, prior_offset=float(prior_offset)
     )
-
-
-def separated(scores: FloatArray, labels: IntArray) -> bool:
-    """Whether one threshold parts the classes, in either direction; then no finite logistic slope exists."""
-    positive, negative = scores[labels == 1], scores[labels == 0]
-    return bool(negative.max() <= positive.min() or positive.max() <= negative.min())
 
 
 def checked_logits(

@@ -1,4 +1,4 @@
-"""Logistic recalibration: how labels depend on the log odds of the probabilities, by maximum likelihood."""
+"""Logistic regression of labels on one column by maximum likelihood: for Platt's calibrator and for recalibration."""
 
 from __future__ import annotations
 
@@ -9,10 +9,6 @@ import numpy as np
 from pipeline.errors import UndefinedMetricError
 from pipeline.evaluation.arrays import FloatArray, IntArray, require_both_classes
 from pipeline.evaluation.calibration.calibrator import sigmoid
-from pipeline.evaluation.calibration.fit import separated
-
-_STEPS = 100
-_CLOSE = 1e-10
 
 
 @dataclass(frozen=True)
@@ -21,6 +17,31 @@ class Recalibration:
 
     intercept: float
     slope: float
+
+
+def fit_line(scores: FloatArray, labels: IntArray) -> Recalibration:
+    """Unpenalised logistic regression of the labels on the scores.
+
+    Args:
+        scores: logits or log odds, finite and not all equal, shape (n,).
+        labels: 0 or 1, of both classes and not `separated` by the scores, shape (n,).
+
+    Source: scikit-learn's ``LogisticRegression``.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    # Scores may be in the thousands; the solver sees them centred and on a scale of one.
+    center, scale = float(scores.mean()), float(scores.std())
+    model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-14, max_iter=1000)
+    model.fit(((scores - center) / scale)[:, None], labels)
+    slope = float(model.coef_[0, 0]) / scale
+    return Recalibration(intercept=float(model.intercept_[0]) - slope * center, slope=slope)
+
+
+def separated(scores: FloatArray, labels: IntArray) -> bool:
+    """Whether one threshold parts the classes, in either direction; then no finite logistic slope exists."""
+    positive, negative = scores[labels == 1], scores[labels == 0]
+    return bool(negative.max() <= positive.min() or positive.max() <= negative.min())
 
 
 def fit_recalibration(odds: FloatArray, labels: IntArray, *, fixed_slope: bool) -> Recalibration:
@@ -43,59 +64,7 @@ def fit_recalibration(odds: FloatArray, labels: IntArray, *, fixed_slope: bool) 
         raise UndefinedMetricError(
             f"calibration slope: the probabilities separate all {odds.size} cases perfectly, so it is infinite"
         )
-    # Log odds may span hundreds; Newton sees them centred and on a scale of one.
-    center, scale = float(odds.mean()), float(odds.std())
-    design = np.column_stack([np.ones(odds.size), (odds - center) / scale])  # (n, 2)
-    beta = fit_logistic(design, labels, what="calibration slope")
-    slope = float(beta[1]) / scale
-    return Recalibration(intercept=float(beta[0]) - slope * center, slope=slope)
-
-
-def fit_logistic(
-    design: FloatArray, labels: IntArray, *, what: str, start: FloatArray | None = None, ridge: float = 0.0
-) -> FloatArray:
-    """Coefficients of a logistic regression, by Newton's method with steps halved where needed.
-
-    Args:
-        design: columns of about one scale, with an intercept among what they span, shape (n, k).
-        labels: 0 or 1, shape (n,).
-        what: is being fitted, for messages.
-        start: coefficients to start from, shape (k,); default 0.
-        ridge: half of this times the squared distance from ``start`` is added to the negative log likelihood.
-
-    Returns:
-        Shape (k,).
-
-    Raises:
-        UndefinedMetricError: when the fit does not settle, as the classes are almost separated.
-    """
-    origin = np.zeros(design.shape[1]) if start is None else start.astype(np.float64)
-    signs = 2.0 * labels - 1.0
-
-    def loss_at(beta: FloatArray) -> float:
-        away = beta - origin
-        return float(np.logaddexp(0.0, -signs * (design @ beta)).sum() + 0.5 * ridge * (away @ away))
-
-    beta, loss = origin, loss_at(origin)
-    for _ in range(_STEPS):
-        fitted = sigmoid(design @ beta)
-        gradient = design.T @ (labels - fitted) - ridge * (beta - origin)
-        information = (design * (fitted * (1.0 - fitted))[:, None]).T @ design + ridge * np.eye(beta.size)
-        try:
-            step = np.linalg.solve(information, gradient)
-        except np.linalg.LinAlgError:
-            break
-        size = 1.0
-        new = loss_at(beta + step)
-        while new > loss + 1e-9 and size > 1e-6:
-            size /= 2.0
-            new = loss_at(beta + size * step)
-        beta, loss = beta + size * step, new
-        if float(np.abs(step).max()) * size < _CLOSE:
-            return beta
-    raise UndefinedMetricError(
-        f"{what}: the fit on {labels.size} cases did not settle: the classes are almost separated; add cases"
-    )
+    return fit_line(odds, labels)
 
 
 def _intercept(odds: FloatArray, labels: IntArray) -> float:

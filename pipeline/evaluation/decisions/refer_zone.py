@@ -46,11 +46,6 @@ class ReferZone:
     attainable_positive: tuple[float, float]
     attainable_negative: tuple[float, float]
 
-    def refers(self, probabilities: npt.ArrayLike) -> BoolArray:
-        """Whether each case is left to a human, the shape of ``probabilities``."""
-        values = np.asarray(probabilities, dtype=np.float64)
-        return np.asarray((values >= self.malignant_from) == (values <= self.benign_to))
-
     def describe(self) -> str:
         """One line: the zone, what it promises, what it rests on."""
         low, high = sorted((self.malignant_from, self.benign_to))

@@ -47,10 +47,6 @@ class FrocCurve:
         """Competition performance metric: mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives a scan."""
         return float(self.at(RATES).mean())
 
-    def threshold_at(self, rate: float) -> float:
-        """The lowest threshold that keeps to so many false positives a scan; infinite where none does."""
-        return float(self.thresholds[np.flatnonzero(self.false_positives <= rate)[-1]])
-
 
 def froc(scans: Sequence[SearchedScan] | Matches, *, among: BoolArray | None = None) -> FrocCurve:
     """The FROC curve of all scans together.

@@ -22,7 +22,7 @@ MISSING, OTHERS = "missing", "other values"
 
 
 @dataclass(frozen=True)
-class Row:
+class CharacteristicsRow:
     """One line of the table.
 
     Attributes:
@@ -46,7 +46,7 @@ class Characteristics:
     """
 
     groups: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[CharacteristicsRow, ...]
 
 
 def characteristics(table: pd.DataFrame, columns: Sequence[str]) -> Characteristics:
@@ -61,9 +61,11 @@ def characteristics(table: pd.DataFrame, columns: Sequence[str]) -> Characterist
     splits = list(dict.fromkeys(table["split"]))
     parts = [table[table["split"] == split] for split in splits]
     rows = [
-        Row("patients", "", tuple(str(part["patient_id"].nunique()) for part in parts)),
-        Row("cases", "", tuple(str(len(part)) for part in parts)),
-        Row("malignant", "cases", tuple(_share(int((part["label"] == 1).sum()), len(part)) for part in parts)),
+        CharacteristicsRow("patients", "", tuple(str(part["patient_id"].nunique()) for part in parts)),
+        CharacteristicsRow("cases", "", tuple(str(len(part)) for part in parts)),
+        CharacteristicsRow(
+            "malignant", "cases", tuple(_share(int((part["label"] == 1).sum()), len(part)) for part in parts)
+        ),
     ]
     for name in dict.fromkeys(columns):
         if name in table.columns and name not in ("patient_id", "label", "split"):
@@ -71,7 +73,7 @@ def characteristics(table: pd.DataFrame, columns: Sequence[str]) -> Characterist
     return Characteristics(tuple(splits), tuple(rows))
 
 
-def _of_column(name: str, table: pd.DataFrame, splits: Sequence[str]) -> list[Row]:
+def _of_column(name: str, table: pd.DataFrame, splits: Sequence[str]) -> list[CharacteristicsRow]:
     values = table[["patient_id", "split", name]]
     unit = "cases"
     if values.groupby("patient_id")[name].nunique(dropna=False).max() == 1:
@@ -82,16 +84,16 @@ def _of_column(name: str, table: pd.DataFrame, splits: Sequence[str]) -> list[Ro
     parts = [(values["split"] == split).to_numpy() for split in splits]
     if numeric:
         described = [_quartiles(numbers[part], values["patient_id"][part]) for part in parts]
-        rows = [Row(name, "median (quartiles)", tuple(described))]
+        rows = [CharacteristicsRow(name, "median (quartiles)", tuple(described))]
         return rows + _missing_row(name, unit, values, parts, missing.to_numpy())
     words = values[name].astype(str).where(~missing, MISSING)
     kinds = _kinds(words, values["patient_id"])
     if len(set(kinds)) > _MOST_VALUES:
-        return [Row(name, "different values", tuple(str(words[part].nunique()) for part in parts))]
+        return [CharacteristicsRow(name, "different values", tuple(str(words[part].nunique()) for part in parts))]
     levels = sorted(set(kinds), key=lambda level: (level == MISSING, level == OTHERS, level))
     columns = [_cells(kinds[part], values["patient_id"][part], levels) for part in parts]
     return [
-        Row(name, f"{level} ({unit})", tuple(column[number] for column in columns))
+        CharacteristicsRow(name, f"{level} ({unit})", tuple(column[number] for column in columns))
         for number, level in enumerate(levels)
     ]
 
@@ -117,7 +119,7 @@ def _cells(kinds: pd.Series, patients: pd.Series, levels: Sequence[str]) -> list
 
 def _missing_row(
     name: str, unit: str, values: pd.DataFrame, parts: Sequence[BoolArray], missing: BoolArray
-) -> list[Row]:
+) -> list[CharacteristicsRow]:
     """How many have no number; none where all have."""
     if not missing.any():
         return []
@@ -126,7 +128,7 @@ def _missing_row(
         people = values["patient_id"][part & missing].nunique()
         count = int((part & missing).sum())
         cells.append(HIDDEN_COUNT if 0 < people < _FEWEST else _share(count, int(part.sum())))
-    return [Row(name, f"{MISSING} ({unit})", tuple(cells))]
+    return [CharacteristicsRow(name, f"{MISSING} ({unit})", tuple(cells))]
 
 
 def _quartiles(numbers: pd.Series, patients: pd.Series) -> str:

@@ -36,7 +36,7 @@ from pipeline.imaging.dicom.header import DicomFile
 from pipeline.imaging.dicom.pixels import Slice, Stored, read_frame
 from pipeline.imaging.dicom.select import UNREADABLE, frame_number, read_headers, select_images
 from pipeline.imaging.dicom.series import arrange
-from pipeline.imaging.image import Affine, Box, FloatArray, Warning, part_digest
+from pipeline.imaging.image import Affine, Box, Float32Array, Warning, part_digest
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".dic", ".ima", ".dc3")
 _MOST_ZEROS = 0.25  # share of a frame by which its zero end may exceed that of slices around it
@@ -69,7 +69,7 @@ class DicomScan:
         """The slices in order along the normal, each with its file and frame."""
         return self._slices
 
-    def read(self, box: Box) -> FloatArray:
+    def read(self, box: Box) -> Float32Array:
         """Rescaled values of a box, float32, shape as the box; only slices in it are decoded.
 
         Raises:

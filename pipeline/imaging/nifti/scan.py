@@ -19,7 +19,7 @@ import numpy as np
 from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import check_size
-from pipeline.imaging.image import Affine, Box, FloatArray, Warning
+from pipeline.imaging.image import Affine, Box, Float32Array, Warning
 from pipeline.imaging.nifti.geometry import geometry
 from pipeline.imaging.streams import DEFLATE_LIMIT, Stream
 from pipeline.imaging.volumes.voxels import Layout, Planes
@@ -96,7 +96,7 @@ class NiftiScan:
             raise RuntimeError("the digest is known once read() has returned")
         return self._digest
 
-    def read(self, box: Box) -> FloatArray:
+    def read(self, box: Box) -> Float32Array:
         """Voxels of a box of the stored grid, scaled, float32, Fortran-ordered.
 
         The whole file is read, so that length and gzip checksum are verified; only the box is converted and kept.

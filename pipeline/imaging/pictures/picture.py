@@ -21,7 +21,7 @@ from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.files import sha256_bytes
 from pipeline.imaging.checks import check_size, open_regular
-from pipeline.imaging.image import Affine, Box, FloatArray, Warning, part_digest
+from pipeline.imaging.image import Affine, Box, Float32Array, Warning, part_digest
 from pipeline.imaging.pictures.decode import Decoder, open_decoder
 
 _RATIO_FROM = 16 << 20  # bytes from which the ratio is judged
@@ -43,7 +43,7 @@ class Picture:
     has_millimetres: ClassVar[bool] = False
     body_part: ClassVar[None] = None
 
-    def read(self, box: Box) -> FloatArray:
+    def read(self, box: Box) -> Float32Array:
         """Grey values of a box, float32.
 
         Raises:

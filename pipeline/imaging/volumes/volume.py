@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import check_affine, check_size, file_kind
-from pipeline.imaging.image import Affine, Box, FloatArray, Warning
+from pipeline.imaging.image import Affine, Box, Float32Array, Warning
 from pipeline.imaging.streams import DEFLATE_LIMIT, Packing, Stream
 from pipeline.imaging.volumes.voxels import Layout, Planes
 
@@ -74,7 +74,7 @@ class Volume:
             raise RuntimeError("the digest is known once read() has returned")
         return self._digest
 
-    def read(self, box: Box) -> FloatArray:
+    def read(self, box: Box) -> Float32Array:
         """Voxels of a box of the stored grid, scaled, float32.
 
         All files are read, so that lengths and checksums are verified; only the box is converted and kept.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import CaseError, Code
-from pipeline.imaging.image import Box, FloatArray
+from pipeline.imaging.image import Box, Float32Array
 
 _GROUP_BYTES = 4 << 20  # planes are converted in groups of about this size
 
@@ -54,7 +54,7 @@ class Planes:
         lengths = [len(range(*part.indices(length))) for part, length in zip(box, layout.shape, strict=True)]
         try:
             self._buffer = np.empty(self._count * layout.plane_bytes, np.uint8)
-            self.voxels: FloatArray = np.empty(lengths, np.float32, order="F")
+            self.voxels: Float32Array = np.empty(lengths, np.float32, order="F")
         except MemoryError:
             raise CaseError(
                 Code.E_TOO_LARGE, path, f"no memory for {math.prod(lengths)} voxels; lower limits.max_voxels"

@@ -18,7 +18,7 @@ from pipeline.scoring.engines.workers import Job, Message, WorkerSetup
 from pipeline.scoring.golden import golden_drift  # noqa: F401  # what a setup needs: once here likewise
 
 
-def serve(connection: Connection, setup: WorkerSetup[Any]) -> None:
+def run_worker(connection: Connection, setup: WorkerSetup[Any]) -> None:
     """Run one worker until it is told None or its pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that collects the rows
     torch.set_num_threads(setup.threads)

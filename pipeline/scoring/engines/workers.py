@@ -185,9 +185,9 @@ class Message:
 
 def _serve(connection: Connection, setup: WorkerSetup[Any]) -> None:
     """Run a worker; what it imports is no part of the process that starts it."""
-    from pipeline.scoring.engines.worker_process import serve
+    from pipeline.scoring.engines.worker_process import run_worker
 
-    serve(connection, setup)
+    run_worker(connection, setup)
 
 
 @dataclass(eq=False)

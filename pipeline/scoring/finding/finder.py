@@ -16,7 +16,6 @@ from pipeline.cases.case import Case
 from pipeline.cases.remote import local_copy
 from pipeline.config.detection import DetectionGrid
 from pipeline.errors import CaseError, Code, UnfinishedError
-from pipeline.evaluation.calibration.calibrator import sigmoid
 from pipeline.imaging.checks import within_root
 from pipeline.imaging.decoded import DecodedScan, decode
 from pipeline.imaging.image import Affine, ScanFacts, Warning, carrying, scan_facts
@@ -181,12 +180,6 @@ class Finder:
             if _lies_in(scan.scan, (x, y, z))
         ]
         return Found(tuple(candidates), scan.facts, scan.warnings, scan.measures)
-
-    def heat_map(self, scan: SearchableScan) -> tuple[NDArray[np.float64], Affine]:
-        """Uncalibrated probability of class ``nodule`` in each cell (r, a, s), and the cells' affine to RAS+ mm."""
-        affine = scan.affine.copy()
-        affine[:3, :3] *= STRIDE
-        return sigmoid(self.heat_logits(scan.voxels)[0]), affine
 
     def heat_logits(self, voxels: ByteArray) -> NDArray[np.float64]:
         """Logits (C, r, a, s) of every class in each cell of a scan on the detector's grid."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.imaging.image import FloatArray
+from pipeline.imaging.image import Float32Array
 from pipeline.models.detector import STRIDE
 from pipeline.training.detection.scans import MarkedLesion
 
@@ -28,10 +28,10 @@ class PatchTargets:
         weight: (1, n, n, n), of offset and diameter; 0 outside lesions.
     """
 
-    heat: FloatArray
-    offset: FloatArray
-    log_diameter: FloatArray
-    weight: FloatArray
+    heat: Float32Array
+    offset: Float32Array
+    log_diameter: Float32Array
+    weight: Float32Array
 
 
 def patch_targets(lesions: Sequence[MarkedLesion], *, side: int, classes: int, spacing_mm: float) -> PatchTargets:

@@ -22,7 +22,7 @@ from pipeline.tracking import looks, promotion
 from pipeline.tracking.registry import CHAMPION, RegisteredVersion
 from pipeline.tracking.runs import TrackedRun
 from pipeline.tracking.store import experiment_id, open_store
-from pipeline.workflow.judging.candidates import Candidate, contender, load_candidate
+from pipeline.workflow.judging.comparison import LoadedVersion, contender, load_version
 from pipeline.workflow.judging.labelled_cases import (
     Scored,
     doubted_patients,
@@ -50,15 +50,15 @@ class Matchup:
         counts: of the cases.
     """
 
-    challenger: Candidate
-    champion: Candidate
-    anchor: Candidate | str
+    challenger: LoadedVersion
+    champion: LoadedVersion
+    anchor: LoadedVersion | str
     manifest: Manifest
     unseen: tuple[Case, ...]
     counts: LockedCases
 
     @property
-    def models(self) -> tuple[Candidate, ...]:
+    def models(self) -> tuple[LoadedVersion, ...]:
         """Challenger, champion, and the anchor where it is a third."""
         return _distinct(self.challenger, self.champion, self.anchor)
 
@@ -91,7 +91,7 @@ def match_up(model_name: str, manifest: Manifest, config: Tracking) -> Matchup:
     holder = promotion.find_version(store, f"models:/{version.name}@{CHAMPION}")
     if holder.version == version.version:
         raise UsageError(f"{version}: is the champion already; name another version, as models:/{version.name}/VERSION")
-    challenger, champion = (load_candidate(candidate, config) for candidate in (version, holder))
+    challenger, champion = (load_version(candidate, config) for candidate in (version, holder))
     anchor = _anchor(promotion.find_anchor(store, version.name), (challenger, champion), config)
     models = _distinct(challenger, champion, anchor)
     cases = labelled_cases(manifest)
@@ -112,7 +112,7 @@ def match_up(model_name: str, manifest: Manifest, config: Tracking) -> Matchup:
     return Matchup(challenger, champion, anchor, manifest, unseen, counts)
 
 
-def _anchor(anchor: RegisteredVersion | str, others: Sequence[Candidate], config: Tracking) -> Candidate | str:
+def _anchor(anchor: RegisteredVersion | str, others: Sequence[LoadedVersion], config: Tracking) -> LoadedVersion | str:
     """The anchor, loaded where it is a model of its own; or why there is none."""
     if isinstance(anchor, str):
         return anchor
@@ -120,12 +120,14 @@ def _anchor(anchor: RegisteredVersion | str, others: Sequence[Candidate], config
     if same:
         return same[0]
     try:
-        return load_candidate(anchor, config)
+        return load_version(anchor, config)
     except ModelError as error:
         return f"{anchor}, the anchor, cannot be loaded ({error})"
 
 
-def _distinct(challenger: Candidate, champion: Candidate, anchor: Candidate | str) -> tuple[Candidate, ...]:
+def _distinct(
+    challenger: LoadedVersion, champion: LoadedVersion, anchor: LoadedVersion | str
+) -> tuple[LoadedVersion, ...]:
     if isinstance(anchor, str) or anchor in (challenger, champion):
         return challenger, champion
     return challenger, champion, anchor
@@ -188,7 +190,7 @@ def hold_contest(matchup: Matchup, run: TrackedRun, config: Tracking, policy: Ga
 
 
 def _anchored(
-    models: Sequence[Candidate], answers: Sequence[Sequence[Scored]], both: Sequence[int], challenger: Contender
+    models: Sequence[LoadedVersion], answers: Sequence[Sequence[Scored]], both: Sequence[int], challenger: Contender
 ) -> Anchored:
     """Challenger and anchor on those of the compared cases that the anchor can score."""
     usable = np.array([answers[2][row].usable for row in both])
@@ -197,7 +199,7 @@ def _anchored(
     return Anchored(pair, lost=len(both) - len(scored), cases=len(both))
 
 
-def _parity(candidate: Candidate, scored: Sequence[Scored], root: Path) -> Parity:
+def _parity(candidate: LoadedVersion, scored: Sequence[Scored], root: Path) -> Parity:
     """The command's probabilities beside the registered MLflow model's, on a few cases over the whole range."""
     ordered = sorted(scored, key=lambda scored_case: scored_case.row.probability or 0.0)
     places = np.unique(np.linspace(0, len(ordered) - 1, _PARITY_CASES).astype(int))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.cases.covariates import measure_name
+from pipeline.cases.covariates import fit_envelope_of_cases
 from pipeline.config.body_parts import usual_body_parts
 from pipeline.config.experiment import Config
 from pipeline.config.inputs import SPLITS
@@ -16,7 +16,7 @@ from pipeline.evaluation.refused import RefusedCases
 from pipeline.evaluation.report.characteristics import Characteristics, characteristics
 from pipeline.evaluation.report.page import ReportPicture
 from pipeline.files import write_csv
-from pipeline.imaging.envelope import Envelope, fit_envelope
+from pipeline.imaging.envelope import Envelope
 from pipeline.scoring.drift import (
     PROBABILITY,
     DriftReference,
@@ -31,7 +31,7 @@ from pipeline.tracking.runs import TrackedRun
 from pipeline.training.fit import Fitted
 from pipeline.training.initial_weights import InitialWeights
 from pipeline.workflow.cohort import Cohort, Usable, extra_frame
-from pipeline.workflow.judging.candidates import ChampionBeside, champion_beside
+from pipeline.workflow.judging.comparison import ChampionBeside, champion_beside
 from pipeline.workflow.judging.judge import Judgement
 from pipeline.workflow.learning.experiment import Experiment
 from pipeline.workflow.learning.provenance import provenance
@@ -257,10 +257,8 @@ def _save(
 
 def _envelope(config: Config, training: Sequence[Usable]) -> Envelope:
     """What the training cases allow; their body part is the configuration's, else what their headers name."""
-    envelope = fit_envelope(
-        [case.input.measures for case in training],
-        modality=config.data.modality,
-        covariates={measure_name(name): scale for name, scale in config.data.covariates.items()},
+    envelope = fit_envelope_of_cases(
+        [case.input.measures for case in training], modality=config.data.modality, scales=config.data.covariates
     )
     named = (config.data.body_part,) if config.data.body_part else (case.input.scan.body_part for case in training)
     body_parts = usual_body_parts(named)

@@ -16,7 +16,7 @@ from pipeline.tracking.registry import RegisteredVersion, log_model, package_ver
 from pipeline.tracking.runs import TrackedRun
 from pipeline.tracking.store import experiment_id
 from pipeline.tracking.views import HEADLINE, PREFIX, prepare_experiment
-from pipeline.workflow.judging.candidates import ChampionBeside
+from pipeline.workflow.judging.comparison import ChampionBeside
 from pipeline.workflow.judging.labelled_cases import example_record
 from pipeline.workflow.learning.provenance import git_commit, public_config
 from pipeline.workflow.reporting.training_summary import note

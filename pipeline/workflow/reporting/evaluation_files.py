@@ -24,7 +24,7 @@ from pipeline.evaluation.report.page import ComparisonModel, ReportData, render_
 from pipeline.evaluation.results import Evaluation
 from pipeline.evaluation.usual_columns import RATING_SCALE, SUBGROUP_COLUMNS
 from pipeline.files import write_csv, write_json, write_text
-from pipeline.workflow.judging.candidates import ChampionBeside
+from pipeline.workflow.judging.comparison import ChampionBeside
 from pipeline.workflow.reporting.guidelines import answered_items
 from pipeline.workflow.reporting.report_sources import ReportSources
 

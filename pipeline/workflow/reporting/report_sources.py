@@ -11,7 +11,7 @@ from pipeline.evaluation.refused import RefusedCases, WithRefused, with_refused
 from pipeline.evaluation.report.learning_curve import Epochs
 from pipeline.evaluation.report.page import ReportData
 from pipeline.scoring.model_description import LabelMeaning, ModelDescription
-from pipeline.workflow.judging.candidates import ChampionBeside
+from pipeline.workflow.judging.comparison import ChampionBeside
 from pipeline.workflow.judging.regressions import Comparison
 
 

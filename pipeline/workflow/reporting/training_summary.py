@@ -14,7 +14,7 @@ from pipeline.evaluation.refused import WithRefused, with_refused
 from pipeline.evaluation.report.page import STATISTIC_NAMES
 from pipeline.evaluation.results import Evaluation
 from pipeline.tracking.registry import RegisteredVersion
-from pipeline.workflow.judging.candidates import ChampionBeside
+from pipeline.workflow.judging.comparison import ChampionBeside
 from pipeline.workflow.reporting.findings_text import findings_lines, findings_markdown
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@ import pytest
 from scipy.ndimage import gaussian_filter, zoom
 
 from pipeline.cases.audit.similar import similar_pairs
-from pipeline.cases.audit.views import SIZE, views_of
+from pipeline.cases.audit.views import VIEW_PIXELS, views_of
 
 
 def pictures(count, *, size=96, seed=0):
@@ -77,7 +77,7 @@ def test_views_are_the_means_of_what_lies_under_their_pixels():
     means = image[..., 0].reshape(32, 2, 32, 3).mean(axis=(1, 3))
     expected = (means - means.mean()) / means.std()
     np.testing.assert_allclose(views_of(image), expected[None], atol=1e-5)
-    assert views_of(image).shape == (1, SIZE, SIZE)
+    assert views_of(image).shape == (1, VIEW_PIXELS, VIEW_PIXELS)
 
 
 def test_the_padding_of_a_ct_makes_no_difference():

@@ -27,8 +27,6 @@ def test_luna16_rule_on_a_table_worked_out_by_hand():
     assert curve.sensitivity == pytest.approx([0, 0, 1 / 3, 1 / 3, 2 / 3, 2 / 3, 2 / 3])
     assert curve.at(RATES) == pytest.approx([0, 1 / 3, 2 / 3, 2 / 3, 2 / 3, 2 / 3, 2 / 3])
     assert curve.cpm == pytest.approx(11 / 21)
-    assert curve.threshold_at(0.5) == 0.5
-    assert curve.threshold_at(0.2) == np.inf
 
 
 def test_hit_and_false_positive_of_equal_probability_are_called_together():

@@ -17,7 +17,7 @@ from pipeline.cases.lesions.lesion import Annotations, ReadingOptions, VoxelGrid
 from pipeline.cases.lesions.segments import Segmented, segment_lesions
 from pipeline.cases.lesions.shape import label_sets, slice_axis
 from pipeline.errors import CaseError, Code
-from pipeline.imaging.image import FloatArray
+from pipeline.imaging.image import Float32Array
 from pipeline.imaging.read import open_scan
 
 _LARGEST_LABEL: Final = 65_535
@@ -50,14 +50,14 @@ def read_mask(path: Path, options: ReadingOptions | None = None) -> Annotations:
     return segment_lesions(sets, source, options)
 
 
-def _thresholded(path: Path, voxels: FloatArray, threshold: float) -> FloatArray:
+def _thresholded(path: Path, voxels: Float32Array, threshold: float) -> Float32Array:
     if voxels.min() >= threshold:
         reason = f"every voxel is at or above --threshold {threshold:g} (lowest: {voxels.min():g}); give a higher one"
         raise CaseError(Code.E_RANGE, path, reason)
     return (voxels >= threshold).astype(np.float32)
 
 
-def _refuse_scan(path: Path, voxels: FloatArray) -> None:
+def _refuse_scan(path: Path, voxels: Float32Array) -> None:
     lowest, highest = float(voxels.min()), float(voxels.max())
     if lowest < 0 or highest > _LARGEST_LABEL:
         reason = f"holds values from {lowest:g} to {highest:g}, as a scan does; a mask holds labels from 0"
@@ -67,7 +67,7 @@ def _refuse_scan(path: Path, voxels: FloatArray) -> None:
         raise CaseError(Code.E_RANGE, path, reason)
 
 
-def _marked_part(voxels: FloatArray) -> tuple[FloatArray, tuple[int, ...]]:
+def _marked_part(voxels: Float32Array) -> tuple[Float32Array, tuple[int, ...]]:
     """The box around everything that is not 0, and its first voxel: lesions are small, and masks as large as scans."""
     box = next(iter(ndimage.find_objects((voxels != 0).view(np.uint8))), None)
     if box is None:
@@ -75,7 +75,7 @@ def _marked_part(voxels: FloatArray) -> tuple[FloatArray, tuple[int, ...]]:
     return voxels[box], tuple(edge.start for edge in box)
 
 
-def _whole_numbers(path: Path, voxels: FloatArray) -> NDArray[np.int32]:
+def _whole_numbers(path: Path, voxels: Float32Array) -> NDArray[np.int32]:
     labels = np.rint(voxels).astype(np.int32)
     if not np.array_equal(labels, voxels):
         fraction = float(voxels[labels != voxels].flat[0])

@@ -27,7 +27,7 @@ from pipeline.workflow.judging.labelled_cases import Scored, predictions_from, s
 
 
 @dataclass(frozen=True, eq=False)
-class Candidate:
+class LoadedVersion:
     """A registered version with its model directory loaded."""
 
     version: RegisteredVersion
@@ -49,13 +49,13 @@ def standing_of(description: ModelDescription, name: str) -> Standing:
     )
 
 
-def load_candidate(version: RegisteredVersion, config: Tracking) -> Candidate:
+def load_version(version: RegisteredVersion, config: Tracking) -> LoadedVersion:
     """Fetch a version's model directory and load it.
 
     Raises:
         ModelError: when it cannot be had or used.
     """
-    return Candidate(version, load_model(model_folder(version.uri, config)))
+    return LoadedVersion(version, load_model(model_folder(version.uri, config)))
 
 
 def contender(
@@ -164,7 +164,7 @@ def champion_beside(
     )
 
 
-def _champion_of(registered: str | None, description: ModelDescription, tracking: Tracking) -> Candidate | str:
+def _champion_of(registered: str | None, description: ModelDescription, tracking: Tracking) -> LoadedVersion | str:
     """The champion of a registered model, where it answers the same question as a judged model; or why it is not."""
     if registered is None:
         return "no registered model is named"
@@ -175,7 +175,7 @@ def _champion_of(registered: str | None, description: ModelDescription, tracking
     except PipelineError as error:  # a store that is away must not cost the report
         return str(error)
     try:
-        champion = load_candidate(version, tracking)
+        champion = load_version(version, tracking)
     except PipelineError as error:
         return str(error)
     if champion.model.description.digests.model == description.digests.model:
