@@ -9,6 +9,8 @@ DEMO := demo
 CONFIG ?= configs/demo.yaml
 MODEL ?= models:/malignancy-demo@champion
 OUT ?= scores
+# One process a usable core (tests/conftest.py); PARALLEL= runs the tests one after the other.
+PARALLEL := -n auto --dist loadgroup --no-loadscope-reorder
 DETECTOR := models:/malignancy-detector@champion
 CLASSIFIER := models:/malignancy-demo-find@champion
 
@@ -77,10 +79,10 @@ docs: setup-dev ## The documentation site, into docs/_build/html
 	@echo "look at docs/_build/html/index.html"
 
 check: lint types ## All that CI runs: lint, types, import rules, quick and slow tests
-	$(BIN)/pytest -q -m "not campaign"
+	$(BIN)/pytest -q $(PARALLEL) -m "not campaign"
 
 test: setup-dev ## The quick tests, under five minutes
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q $(PARALLEL)
 
 lint: setup-dev ## ruff and the import rules
 	$(BIN)/ruff check .

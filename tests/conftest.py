@@ -1,12 +1,51 @@
-"""Fixtures that several rooms' tests share. Nothing is downloaded."""
+"""Fixtures that several rooms' tests share, and how the tests are spread over processes. Nothing is downloaded."""
 
 from __future__ import annotations
 
 import functools
+import os
 
+# A process of several that run tests side by side: OpenMP reads both when NumPy's or torch's libraries are loaded,
+# here and in the processes that tests start.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import psutil
 import pytest
 from cohorts import write_cohort
 from shared_data import shared
+
+from pipeline.machine import usable_cores
+
+MEMORY_OF_A_WORKER = 3 * 2**30  # bytes; with the processes that its tests start
+
+
+@pytest.hookimpl(optionalhook=True)  # plain pytest knows no such hook where pytest-xdist is not installed
+def pytest_xdist_auto_num_workers() -> int:
+    """Processes for ``pytest -n auto``: one a usable core, fewer where memory is short."""
+    asked = os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS")
+    if asked:
+        return int(asked)
+    return max(1, min(usable_cores(), psutil.virtual_memory().available // MEMORY_OF_A_WORKER))
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist writes the groups into the tests' names
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """For ``--dist loadgroup``: a file's tests share a process and so its fixtures; files with slow tests come first.
+
+    Tests marked ``xdist_group`` keep their own group: parts of a file that share nothing costly, or tests of
+    several files that must not run at the same time.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    groups = {}
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        groups[item] = item.get_closest_marker("xdist_group").args[0]
+    slow = {groups[item] for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: groups[item] not in slow)
 
 
 @pytest.fixture(scope="session")
