@@ -116,7 +116,7 @@ def collapsed(tests: Sequence[SubgroupTest], *, alpha: float) -> list[SubgroupTe
 def _tests(
     challenger: Contender, champion: Contender, columns: Sequence[str], policy: GatePolicy
 ) -> Iterator[SubgroupTest]:
-    asked: dict[str, tuple[float, Callable[[Contender, Contender], PairedDifference]]] = {
+    statistics: dict[str, tuple[float, Callable[[Contender, Contender], PairedDifference]]] = {
         "AUROC": (policy.subgroup_auroc_drop, auroc_difference),
         "sensitivity": (policy.subgroup_sensitivity_drop, sensitivity_difference),
     }
@@ -125,7 +125,7 @@ def _tests(
         for value, members in partition(values, edges=usual_edges(values)).items():
             of_challenger, of_champion = (contender.part(members) for contender in (challenger, champion))
             few = too_few_patients(of_challenger.predictions) is not None
-            for statistic, (drop, difference) in asked.items():
+            for statistic, (drop, difference) in statistics.items():
                 fall = None if few else _defined(difference, of_challenger, of_champion)
                 yield SubgroupTest(column, value, statistic, members, drop, fall)
 

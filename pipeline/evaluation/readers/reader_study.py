@@ -111,14 +111,14 @@ def panel_mean(values: npt.ArrayLike, covariance: npt.ArrayLike) -> PanelMean:
     own = float(np.diag(over_cases).mean())
     shared = max(float((over_cases.sum() - np.trace(over_cases)) / (readers * (readers - 1))), 0.0)
     between = float(figures.var(ddof=1))
-    whole = between + readers * shared
+    both_sources = between + readers * shared
     of_these = own + (readers - 1) * shared
-    if min(whole, of_these) <= _NO_VARIANCE:
+    if min(both_sources, of_these) <= _NO_VARIANCE:
         raise UndefinedMetricError("reader study: readers and cases show no spread to measure; give more cases")
-    freedom = whole**2 / (between**2 / (readers - 1)) if between > 0.0 else np.inf
+    freedom = both_sources**2 / (between**2 / (readers - 1)) if between > 0.0 else np.inf
     mean = float(figures.mean())
     far = t_quantile(freedom) if np.isfinite(freedom) else normal_quantile()
-    reach = far * float(np.sqrt(whole / readers))
+    reach = far * float(np.sqrt(both_sources / readers))
     fixed = normal_quantile() * float(np.sqrt(of_these / readers))
     these_cases = t_quantile(readers - 1) * float(np.sqrt(between / readers))
     return PanelMean(

@@ -138,5 +138,5 @@ def _quartiles(numbers: pd.Series, patients: pd.Series) -> str:
     return f"{median:.3g} ({low:.3g} to {high:.3g})"
 
 
-def _share(count: int, whole: int) -> str:
-    return f"{count} ({100 * count / whole:.0f} %)" if whole else "0"
+def _share(count: int, total: int) -> str:
+    return f"{count} ({100 * count / total:.0f} %)" if total else "0"
