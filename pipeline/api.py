@@ -152,7 +152,9 @@ def check(
     """
     from pipeline.jobs.check import check as job
 
-    return job(Path(source), model_name=None if model is None else _name(model), lesions=[Path(one) for one in lesions])
+    return job(
+        Path(source), model_name=None if model is None else _name(model), lesions=[Path(path) for path in lesions]
+    )
 
 
 def audit(*inputs: str | Path) -> AuditResult:
@@ -198,7 +200,7 @@ def score(
     from pipeline.jobs.score import score as job
 
     several = not isinstance(model, str | Path | LoadedModel)
-    names = [_name(one) for one in model] if several else [_name(model)]  # type: ignore[union-attr,arg-type]
+    names = [_name(source) for source in model] if several else [_name(model)]  # type: ignore[union-attr,arg-type]
     return job(",".join(names), str(source), Path(out), ScoreOptions(**options))
 
 

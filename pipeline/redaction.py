@@ -26,7 +26,7 @@ def redact(text: str) -> str:
 def map_texts(value: Any, change: Callable[[str], str]) -> Any:
     """Plain JSON values with every text in them changed; names stay."""
     if isinstance(value, dict):
-        return {name: map_texts(each, change) for name, each in value.items()}
+        return {name: map_texts(item, change) for name, item in value.items()}
     if isinstance(value, list):
-        return [map_texts(each, change) for each in value]
+        return [map_texts(item, change) for item in value]
     return change(value) if isinstance(value, str) else value

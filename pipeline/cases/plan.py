@@ -120,16 +120,16 @@ def describe_plan(cases: Sequence[Case], split_of: Mapping[str, str], plan: Plan
         split_of: split by case id, as drawn; with folds, the fold.
         plan: settled.
     """
-    whole = CaseCount.of(cases)
+    total = CaseCount.of(cases)
     networks = "one network" if plan.members == 1 else f"{plan.members} networks, each leaving out another part"
     if plan.folds:
-        return [f"{whole}; {plan.folds} folds by patient, {networks} a fold; every case is judged out of its fold"]
+        return [f"{total}; {plan.folds} folds by patient, {networks} a fold; every case is judged out of its fold"]
     counts = {
         name: CaseCount.of([case for case in cases if split_of[case.case_id] == name])
         for name in SPLITS
         if name in split_of.values()
     }
-    lines = [f"{whole}; {networks}; " + "; ".join(f"{name} {count}" for name, count in counts.items())]
+    lines = [f"{total}; {networks}; " + "; ".join(f"{name} {count}" for name, count in counts.items())]
     if plan.members == 1 and counts["calibration"].rarer < _FEW:
         lines.append(
             f"calibration: {counts['calibration'].rarer} cases of the rarer class are few to fit a calibrator and a "
@@ -139,7 +139,7 @@ def describe_plan(cases: Sequence[Case], split_of: Mapping[str, str], plan: Plan
         lines.append(
             f"test: {counts['test'].rarer} cases of the rarer class give an AUROC of {_TYPICAL_AUROC:g} to "
             f"±{auroc_half_width(_TYPICAL_AUROC, counts['test'].malignant, counts['test'].benign):.2f} (95 %); "
-            f"--folds {FOLDS} judges all {whole.malignant + whole.benign}"
+            f"--folds {FOLDS} judges all {total.malignant + total.benign}"
         )
     return lines
 

@@ -75,13 +75,13 @@ def find_remote_cases(url: str) -> Case | Callable[[SkippedCount], Iterator[Case
     system, path = _system(url)
     try:
         with _reaching(url):
-            whole, part = split_part(path, system.exists)
+            base, part = split_part(path, system.exists)
             kind = "file" if part is not None else _kind(system, path)
     except PermissionError:
         raise UsageError(f"{url}: may not be read with these credentials; check them") from None
     if kind == "file":
         name = redact(posixpath.basename(path))
-        return Case(case_id=name, image=redact(url), path=Path(posixpath.basename(whole)), url=url)
+        return Case(case_id=name, image=redact(url), path=Path(posixpath.basename(base)), url=url)
     if kind is None:
         raise UsageError(f"{url}: no such manifest, folder or scan; check the URL and the credentials")
     return partial(_list_cases, system, path, url.rstrip("/"))

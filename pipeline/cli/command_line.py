@@ -23,8 +23,8 @@ _INTERRUPTED = "interrupted; what was finished before is kept"
 _CommandLineError: Any = typer.BadParameter.__mro__[1]
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"malignancy-pipeline {__version__}")
         raise typer.Exit
 

@@ -46,15 +46,15 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path}: task: {DETECTION!r} trains a detector; only malignancy train takes that")
     config = _validated(path, tree, Config)
     named = {override.partition("=")[0] for override in overrides}
-    found: dict[str, Any] = {}
+    mapping: dict[str, Any] = {}
     for key in _TABLES:
         table = getattr(config.data, key)
         if table is not None:
-            found[key] = _locate(path, table, current_first=f"data.{key}" in named)
+            mapping[key] = _locate(path, table, current_first=f"data.{key}" in named)
     if config.data.lesions:
         here = "data.lesions" in named
-        found["lesions"] = tuple(_locate(path, source, current_first=here) for source in config.data.lesions)
-    update: dict[str, Any] = {"data": config.data.model_copy(update=found)}
+        mapping["lesions"] = tuple(_locate(path, source, current_first=here) for source in config.data.lesions)
+    update: dict[str, Any] = {"data": config.data.model_copy(update=mapping)}
     if weights := config.network.weights:
         file = _locate(path, weights, current_first="network.weights" in named)
         update["network"] = config.network.model_copy(update={"weights": file})

@@ -43,11 +43,11 @@ class FineGrid:
 
     def box(self, low: Sequence[float], high: Sequence[float]) -> Box:
         """The index box whose voxel centres lie between two corners."""
-        found = [
+        crossed = [
             slice(int(np.searchsorted(axis, a)), int(np.searchsorted(axis, b, side="right")))
             for axis, a, b in zip((self.x, self.y, self.z), low, high, strict=True)
         ]
-        return found[0], found[1], found[2]
+        return crossed[0], crossed[1], crossed[2]
 
     def cut(self, box: Box) -> FineGrid:
         """The grid of a box of the fine planes."""
@@ -140,10 +140,10 @@ def balls(fill: Float32Array, centres: Float32Array, radii: Float32Array, larges
         indices.append(index)
         squares.append((values[0] + index * step - centres[:, axis, None]) ** 2)
     inside = [np.all((i >= 0) & (i < len(values)), axis=1) for i, values in zip(indices, axes, strict=True)]
-    kept = inside[0] & inside[1] & inside[2]
-    (x, y, z), (i, j, k) = ([a[kept] for a in arrays] for arrays in (squares, indices))
+    is_inside = inside[0] & inside[1] & inside[2]
+    (x, y, z), (i, j, k) = ([a[is_inside] for a in arrays] for arrays in (squares, indices))
     distance = np.sqrt(x[:, :, None, None] + y[:, None, :, None] + z[:, None, None, :])
-    level = np.clip((radii[kept][:, None, None, None] - distance) / np.float32(0.8) + np.float32(0.5), 0, 1)
+    level = np.clip((radii[is_inside][:, None, None, None] - distance) / np.float32(0.8) + np.float32(0.5), 0, 1)
     place = (i[:, :, None, None] * len(grid.y) + j[:, None, :, None]) * len(grid.z) + k[:, None, None, :]
     touched = level > 0
     np.maximum.at(fill.reshape(-1), place[touched], level[touched])

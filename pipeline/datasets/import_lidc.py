@@ -95,34 +95,34 @@ def _rows(root: Path, base: Path) -> list[dict[str, object]]:
     for nodule in load_nodules():
         nodules[nodule.series_instance_uid].append(nodule)
     rows: list[dict[str, object]] = []
-    for found in find_scans(root):
-        series, plane = place_series(found, nodules)
+    for candidate in find_scans(root):
+        series, plane = place_series(candidate, nodules)
         if plane is not None:
-            rows += [_row(nodule, plane, found.image(base)) for nodule in nodules[series]]
+            rows += [_row(nodule, plane, candidate.image(base)) for nodule in nodules[series]]
     return sorted(rows, key=lambda row: str(row["case_id"]))
 
 
-def place_series(found: FoundScan, known: Collection[str]) -> tuple[str, AxialPlane | None]:
+def place_series(candidate: FoundScan, known: Collection[str]) -> tuple[str, AxialPlane | None]:
     """Series UID, and its plane when it is one of the known series. Whether it is sound, its reader will say."""
-    if not found.files:
+    if not candidate.files:
         return "", None
     headers = []
-    for path in found.files:
+    for path in candidate.files:
         try:
             headers.append(read_header(path, limits=Limits()))
         except CaseError:
             continue  # the case stays in the manifest, and is rejected with its code when it is read
         if headers[0].series not in known:
             return "", None
-    return (headers[0].series, _plane(found, headers)) if headers else ("", None)
+    return (headers[0].series, _plane(candidate, headers)) if headers else ("", None)
 
 
-def _plane(found: FoundScan, headers: Sequence[DicomFile]) -> AxialPlane:
+def _plane(candidate: FoundScan, headers: Sequence[DicomFile]) -> AxialPlane:
     frames = [header.frames[0] for header in headers]
     first = frames[0]
     usable = first.position is not None and first.pixel_spacing is not None and first.orientation is not None
     if not usable or not np.allclose(first.orientation or (), _AXIAL, atol=1e-3):
-        raise UsageError(f"{found.path}: not the axial CT that the annotations were made on; download it again")
+        raise UsageError(f"{candidate.path}: not the axial CT that the annotations were made on; download it again")
     assert first.position is not None
     assert first.pixel_spacing is not None
     heights = [frame.position[2] for frame in frames if frame.position is not None]

@@ -62,12 +62,12 @@ def import_lidc_scans(dicom_root: Path, out: Path, *, least_readers: int = LEAST
     scan_rows: list[dict[str, object]] = []
     lesion_rows: list[dict[str, object]] = []
     left_out = 0
-    for found in find_scans(dicom_root.resolve()):
-        series, plane = place_series(found, scans)
+    for candidate in find_scans(dicom_root.resolve()):
+        series, plane = place_series(candidate, scans)
         if plane is None:
             continue
         scan_id, scan = scans[series]
-        image = found.image(folder)
+        image = candidate.image(folder)
         rows = [
             _row(nodule, plane, scan_id, image, least_readers) for nodule in nodules[series] if _near(nodule, plane)
         ]
@@ -113,13 +113,13 @@ def _row(nodule: LidcNodule, plane: AxialPlane, scan_id: str, image: str, least_
 
 
 def _scan_row(scan: LidcScan, scan_id: str, image: str, lesions: Sequence[dict[str, object]]) -> dict[str, object]:
-    kept = [row["label"] for row in lesions if row["ignore"] == 0]
+    counted = [row["label"] for row in lesions if row["ignore"] == 0]
     return {
         "case_id": scan_id,
         "image": image,
         "patient_id": scan.patient_id,
-        "label": scan_label(kept, [row["label"] for row in lesions if row["ignore"] == 1]),
-        "lesions": len(kept),
+        "label": scan_label(counted, [row["label"] for row in lesions if row["ignore"] == 1]),
+        "lesions": len(counted),
         "slice_thickness_mm": f"{scan.slice_thickness_mm:g}",
         "slice_spacing_mm": f"{scan.slice_spacing_mm:g}",
         "pixel_spacing_mm": f"{scan.pixel_spacing_mm:g}",

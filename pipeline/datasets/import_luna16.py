@@ -110,9 +110,9 @@ def import_luna16(root: Path, out: Path) -> ImportedScans:
             _lesion_row(row, number, mark, _opinions(mark, places)) | {"fold": fold, "scan_id": series}
             for number, mark in enumerate(marks[series], 1)
         ]
-        kept = [lesion["label"] for lesion in lesions if lesion["ignore"] == 0]
-        label = scan_label(kept, [lesion["label"] for lesion in lesions if lesion["ignore"] == 1])
-        scan_rows.append(row | {"label": label, "lesions": len(kept), "fold": fold})
+        counted = [lesion["label"] for lesion in lesions if lesion["ignore"] == 0]
+        label = scan_label(counted, [lesion["label"] for lesion in lesions if lesion["ignore"] == 1])
+        scan_rows.append(row | {"label": label, "lesions": len(counted), "fold": fold})
         lesion_rows += lesions
     write_scan_tables(folder, scan_rows, lesion_rows, _COLUMNS)
     ignored = sum(row["ignore"] == 1 for row in lesion_rows)
@@ -122,18 +122,18 @@ def import_luna16(root: Path, out: Path) -> ImportedScans:
 
 def _scans(root: Path) -> dict[str, tuple[Path, int]]:
     """By series the header's path and the fold."""
-    found: dict[str, tuple[Path, int]] = {}
+    headers: dict[str, tuple[Path, int]] = {}
     for subset in sorted(root.iterdir()):
         name = _SUBSET.fullmatch(subset.name.lower())
         if name is None:
             continue
         for path in sorted(subset.rglob("*.mhd")):
-            if path.stem in found:
-                raise UsageError(f"{path}: the same series as {found[path.stem][0]}; remove one of them")
-            found[path.stem] = (path, int(name[1]))
-    if not found:
+            if path.stem in headers:
+                raise UsageError(f"{path}: the same series as {headers[path.stem][0]}; remove one of them")
+            headers[path.stem] = (path, int(name[1]))
+    if not headers:
         raise UsageError(f"{root}: holds no subset0 to subset9 with .mhd files; name the folder of the download")
-    return found
+    return headers
 
 
 def _table(root: Path, name: str) -> Path | None:

@@ -116,12 +116,12 @@ def _known_shape(images: Array) -> bool:
 
 
 def _check_classes(file: Path, labels: Mapping[str, NDArray[np.int64]]) -> None:
-    found = sorted({int(value) for values in labels.values() for value in values})
-    if not set(found) <= {0, 1}:
+    values_present = sorted({int(value) for values in labels.values() for value in values})
+    if not set(values_present) <= {0, 1}:
         reason = "only binary sets can be imported; join the classes into two first"
-        raise UsageError(f"{file}: has the labels {found[:12]} ({len(found)} classes); {reason}")
-    if len(found) < 2:
-        raise UsageError(f"{file}: every label is {found}; expected both 0 and 1")
+        raise UsageError(f"{file}: has the labels {values_present[:12]} ({len(values_present)} classes); {reason}")
+    if len(values_present) < 2:
+        raise UsageError(f"{file}: every label is {values_present}; expected both 0 and 1")
 
 
 def _write_cases(

@@ -179,7 +179,7 @@ def paint_lesion(
     matrices = tuple(interpolation(s, t) for s, t in zip(axes, (local.x, local.y, local.z), strict=True))
     depth = resample(depth, (matrices[0], matrices[1], matrices[2]))
     deepest = float(depth.max())
-    here = hu[box]
+    region = hu[box]
     grain = smooth_field(local, 2.5, rng)
 
     width = {5: 0.6, 4: 1.0, 3: 1.5, 2: 2.1, 1: 2.8}[painted.margin] * rng.uniform(0.85, 1.15)
@@ -190,9 +190,9 @@ def paint_lesion(
     edge = ramp(depth - np.float32(inset), width)
     density = _density(depth, deepest, painted, rng)
     density += grain * np.float32(rng.uniform(15, 35) if painted.texture > PART_SOLID else rng.uniform(30, 55))
-    here += edge * np.maximum(density - here, 0)
+    region += edge * np.maximum(density - region, 0)
     if painted.calcification != CALCIFICATION_ABSENT:
-        here[...] = np.maximum(here, _calcification(depth, deepest, painted.calcification, here, local, rng))
+        region[...] = np.maximum(region, _calcification(depth, deepest, painted.calcification, region, local, rng))
 
 
 def ramp(depth: Float32Array, width: float) -> Float32Array:

@@ -1,4 +1,4 @@
-"""Checked arrays: what every statistic of this room asks of its labels, scores and patients."""
+"""Input checks that every statistic makes of its labels, scores and patient ids."""
 
 from __future__ import annotations
 

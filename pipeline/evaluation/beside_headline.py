@@ -24,7 +24,7 @@ from pipeline.evaluation.usual_columns import RATING_SCALE, SUBGROUP_COLUMNS, us
 
 @dataclass(frozen=True)
 class Details:
-    """Beside the headline; what could not be computed is in ``missing`` with its reason.
+    """Results beside the headline; those that could not be computed are in ``missing`` with the reason.
 
     Attributes:
         subgroups: in order of column.
@@ -71,7 +71,7 @@ def evaluate_details(
     readers: ReaderColumns | None = None,
     resamples: int = 1000,
 ) -> Details:
-    """Compute what the predictions allow.
+    """Compute every result that the predictions allow.
 
     Args:
         judged: one row a case, with probabilities; unlabelled rows count by label certainty alone.

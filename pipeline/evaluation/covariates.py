@@ -1,7 +1,7 @@
 """Covariates of a case, as a lesion's diameter: a linear term added to the network's logit.
 
-The term is fitted where the calibrator is, on cases that the network has not seen, so that it weighs the image as what
-it is worth on new cases. What comes out is a logit again, which is calibrated and judged as a network's own.
+Like the calibrator, the term is fitted on cases that the network has not seen, so that the image gets the weight that
+it deserves on new cases. The sum is a logit again, which is calibrated and judged like a network's own.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def fit_covariate_term(
     """Fit a logistic regression of each finding on the logit and the columns, and express it beside the logit.
 
     All are standardised and the penalty is light (C = 1). With slope ``b`` of the logit and ``c`` of a column, a
-    column's weight is ``c / b``; slope and intercept are left to the calibrator. ``b`` is at least 0.1: a network that
-    says nothing beside the columns leaves the ranking to them, and its logit keeps its direction.
+    column's weight is ``c / b``; slope and intercept are left to the calibrator. ``b`` is at least 0.1, so that where
+    the network adds nothing to the columns they decide the ranking and the logit keeps its sign.
 
     Args:
         logits: (N, F) of calibration cases, by networks that have not seen them.
@@ -109,7 +109,7 @@ def fit_covariate_term(
 
 
 def require_covariates_vary(values: FloatArray, scales: Mapping[str, Scale]) -> None:
-    """Refuse a column that is the same in all calibration cases; before anything is trained.
+    """Check, before anything is trained, that each column varies over the calibration cases.
 
     Args:
         values: (N, K) of the calibration cases, in the columns' own units.

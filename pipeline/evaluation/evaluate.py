@@ -1,4 +1,4 @@
-"""Judge a set of predictions: every statistic with its interval. Nothing is fitted to the cases that are judged."""
+"""Evaluate a set of predictions: every statistic with its interval. Nothing is fitted to the evaluated cases."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def evaluate(
     seed: int = 0,
     null_draws: int = 1000,
 ) -> Evaluation:
-    """Judge the labelled rows, one a case. The probability column is what is judged.
+    """Evaluate the probabilities of the labelled rows, one a case.
 
     Args:
         predictions: of one finding, with one row a case (choose a seed with ``where``); unlabelled rows are
@@ -181,7 +181,7 @@ def _uncalibrated_statistics(
 
 
 def _shares(malignant: BoolArray, positive: BoolArray) -> dict[str, tuple[BoolArray, BoolArray, str]]:
-    """Of each share: which cases are right, among which they are counted, and what it means that there are none."""
+    """For each share: the cases that are right, the cases it is a share of, and the message when those are none."""
     return {
         "sensitivity": (positive, malignant, "there is no malignant case"),
         "specificity": (~positive, ~malignant, "there is no benign case"),
@@ -215,7 +215,7 @@ def _cautions(
 
 
 def attempt(compute: Callable[[], _T]) -> tuple[_T | None, str | None]:
-    """What ``compute`` returns, or the reason why it is undefined."""
+    """Return the result of ``compute`` and None, or None and the reason why it is undefined."""
     try:
         return compute(), None
     except UndefinedMetricError as error:
@@ -223,7 +223,7 @@ def attempt(compute: Callable[[], _T]) -> tuple[_T | None, str | None]:
 
 
 def settle(statistics: Mapping[str, Callable[[], Interval]]) -> tuple[dict[str, Interval], dict[str, str]]:
-    """The statistics that are defined by name, and why the others are not."""
+    """Compute the statistics: the intervals of those that are defined, and the reasons why the others are not."""
     intervals, undefined = {}, {}
     for name, compute in statistics.items():
         interval, reason = attempt(compute)

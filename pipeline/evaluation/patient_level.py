@@ -8,8 +8,8 @@ from pipeline.evaluation.predictions import FOLD_COLUMNS, Predictions
 def by_patient(predictions: Predictions) -> Predictions:
     """One row a patient: the largest logit, probability and label over their labelled cases.
 
-    The largest of several calibrated probabilities is not itself calibrated: it is too high the more cases a patient
-    has. Rank and decisions are what to judge it by.
+    The largest of several calibrated probabilities is not itself calibrated: the more cases a patient has, the more it
+    is too high. Evaluate its ranking and its decisions only.
 
     Args:
         predictions: of one finding, one row a case, with probabilities.

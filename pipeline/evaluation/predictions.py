@@ -158,7 +158,7 @@ class Predictions:
 
     @property
     def out_of_fold(self) -> bool:
-        """Whether several networks said this, each of cases of the fold that it was not trained on."""
+        """Whether the predictions are of several networks, each of the fold that it was not trained on."""
         return bool(self.frame["fold"].nunique() > 1)
 
     @property
@@ -240,14 +240,14 @@ def _column(values: pd.Series, name: str, source: str) -> pd.Series:
         raise UsageError(f"{source}: {name}: {error}; expected numbers; write the file again") from None
     if name in ("logit", "probability"):
         return numbers.astype("float64")
-    whole = numbers.dropna()
-    if not (whole == whole.round()).all():
+    filled = numbers.dropna()
+    if not (filled == filled.round()).all():
         raise UsageError(
-            f"{source}: {name}: {whole[whole != whole.round()].iloc[0]} is not a whole number; write the file again"
+            f"{source}: {name}: {filled[filled != filled.round()].iloc[0]} is not a whole number; write the file again"
         )
     if name != "label":
         return numbers.astype("Int64")
-    neither = whole[~whole.isin([0.0, 1.0])]
+    neither = filled[~filled.isin([0.0, 1.0])]
     if len(neither):
         raise UsageError(
             f"{source}: label: {neither.iloc[0]:g} is neither 0 (benign) nor 1 (malignant); "

@@ -1,8 +1,8 @@
 """Sensitivity and specificity over all labelled cases, including those that could not be read.
 
 A refused case has no probability, so the headline leaves it out, which favours a model that refuses hard cases. Two
-extremes are therefore reported beside it: every refused case is a mistake (a malignant one is missed, a benign one is a
-false alarm), or every one goes to a person, as a positive case does.
+extremes are therefore reported beside it: every refused case counts as a mistake (a missed malignant or a falsely
+positive benign case), or every one counts as positive, because a person reads it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NOT_KNOWN = "predictions hold the cases that were scored; how many were refused 
 
 @dataclass(frozen=True)
 class RefusedCases:
-    """Labelled cases that would have been judged, had they been read.
+    """Labelled cases that could not be read.
 
     Attributes:
         labels: 0 or 1, one a case.
@@ -80,7 +80,7 @@ class WithRefused:
 
 
 def with_refused(judged: Predictions, refused: RefusedCases | None, *, threshold: float) -> WithRefused | str:
-    """Count the refused cases in, with intervals by patient over all cases; or say why that is not possible.
+    """Sensitivity and specificity with the refused cases, with intervals by patient over all cases.
 
     Args:
         judged: one row a case; unlabelled rows are left out.

@@ -30,7 +30,7 @@ class SeedSpread:
         statistic: its name.
         seeds: how many.
         mean: over seeds.
-        standard_deviation: over seeds (n - 1): how much the luck of one training moves the number.
+        standard_deviation: over seeds (n - 1), the variation between trainings that differ in their seed alone.
         lowest: of the seeds.
         highest: of the seeds.
     """

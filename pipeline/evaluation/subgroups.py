@@ -19,7 +19,7 @@ from pipeline.evaluation.results import Evaluation
 
 _NULL_DRAWS = 200  # of a subgroup: twenty of them in a large study would take longer than everything else
 CLASSES = ("malignant", "benign")
-FEWEST_PATIENTS = 10  # of a class, below which a subgroup is too small to say
+FEWEST_PATIENTS = 10  # of a class; a smaller subgroup is not evaluated
 # What needs patients of one class alone, or of either; everything else needs both.
 _OF_ONE_CLASS = {"sensitivity": "malignant", "specificity": "benign"}
 _OF_ANY_CLASS = ("observed_expected",)
@@ -134,7 +134,7 @@ def judge_subgroup(
 
 
 def _sayable(judged: Evaluation, patients: Mapping[str, int], too_few: str) -> Evaluation:
-    """The evaluation without the statistics that so many patients of each class cannot give."""
+    """The evaluation without the statistics for which a class has too few patients."""
     shown = {
         name: interval
         for name, interval in judged.intervals.items()

@@ -75,9 +75,9 @@ class Grid:
 
     def pad(self, values: Float32Array, constant: float) -> Float32Array:
         """The whole grid, with a constant at the nodes outside the image; C-contiguous (R, A, S)."""
-        whole: Float32Array = np.full([axis.size for axis in self.inside], constant, np.float32)
-        whole[np.ix_(*self.inside)] = values
-        return whole
+        padded: Float32Array = np.full([axis.size for axis in self.inside], constant, np.float32)
+        padded[np.ix_(*self.inside)] = values
+        return padded
 
     def distances_mm(self, spacing: Sequence[float]) -> Float32Array:
         """Of the nodes inside the image from the lesion's node, shape as ``resample`` gives them."""

@@ -59,9 +59,9 @@ class TiltedGrid:
 
     def pad(self, values: Float32Array, constant: float) -> Float32Array:
         """The whole grid, with a constant at the nodes outside the image; C-contiguous (R, A, S)."""
-        whole: Float32Array = np.full(self.inside.shape, constant, np.float32)
-        whole[self.inside] = values
-        return whole
+        padded: Float32Array = np.full(self.inside.shape, constant, np.float32)
+        padded[self.inside] = values
+        return padded
 
     def distances_mm(self, spacing: Sequence[float]) -> Float32Array:
         """Of the nodes inside the image from the lesion's node, in the order of ``resample``."""

@@ -92,7 +92,7 @@ def audit(inputs: Sequence[str], *, json_file: Path | None = None) -> AuditResul
     sources = [name for name in inputs if not _is_model(name)]
     if not sources:
         raise UsageError("audit: name a manifest, a folder of scans or a configuration; a model alone has no cases")
-    listed = [each for name in sources for each in _listed(name, several=len(sources) > 1)]
+    listed = [image for name in sources for image in _listed(name, several=len(sources) > 1)]
     cases = tuple(with_progress(fingerprints(listed), "cases read", total=len(listed)))
     matches = find_matches(cases)
     for description in models:

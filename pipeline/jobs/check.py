@@ -92,7 +92,7 @@ def check(
     try:
         faults = read_manifest(source).faults if source.suffix.lower() in TABLE_SUFFIXES else ()
         inputs = read_inputs(source)
-        found: list[str] = []
+        lines: list[str] = []
         if lesions:
             from pipeline.cases.lesions.locate import locate, located_inputs, require_lesion_model
             from pipeline.cases.lesions.report import report_lines
@@ -101,7 +101,7 @@ def check(
                 model = read_description(model_folder(model_name, Tracking()))
                 require_lesion_model(model.name, model.preprocessing.region)
             located = locate(inputs, lesions)
-            inputs, found = located_inputs(inputs, located), list(report_lines(located))
+            inputs, lines = located_inputs(inputs, located), list(report_lines(located))
     except TableError as error:
         result = CheckResult((), (error,), (), {}, {})
     else:
@@ -113,7 +113,7 @@ def check(
         if trap is not None:
             faults = (*faults, TableError(Code.E_ROI_OUTSIDE, source, trap))
         result = _result_of(inputs, findings, faults, labelled=source.suffix.lower() in TABLE_SUFFIXES)
-        result = replace(result, notes=(*result.notes, *found))
+        result = replace(result, notes=(*result.notes, *lines))
     if json_file is not None:
         write_json(json_file, _json(result))
     return result
@@ -122,8 +122,8 @@ def check(
 def _inspect(inputs: Inputs, model_name: str | None) -> Iterable[Finding]:
     if model_name is None:
         with ThreadPoolExecutor(usable_cores()) as pool:
-            found = pool.map(lambda case: inspect_case(case, root=inputs.root, limits=Limits()), inputs.cases())
-            yield from with_progress(found, "scans checked", total=inputs.total)
+            findings = pool.map(lambda case: inspect_case(case, root=inputs.root, limits=Limits()), inputs.cases())
+            yield from with_progress(findings, "scans checked", total=inputs.total)
         return
     from pipeline.cases.prepare import prepare_cases  # torch and MONAI, which files alone do not need
 
@@ -167,8 +167,8 @@ def _row(finding: Finding) -> dict[str, Any]:
         "image": finding.case.image,
         "status": finding.status,
         "code": str(finding.error.code) if finding.error else str(finding.warnings[0].code) if finding.warnings else "",
-        "reason": finding.error.reason if finding.error else "; ".join(each.detail for each in finding.warnings),
-        "warnings": [str(each.code) for each in finding.warnings],
+        "reason": finding.error.reason if finding.error else "; ".join(warning.detail for warning in finding.warnings),
+        "warnings": [str(warning.code) for warning in finding.warnings],
         "shape": scan and scan.shape,
         "spacing_mm": scan and scan.spacing_mm,
         "orientation": scan and scan.orientation,

@@ -178,7 +178,7 @@ def _judged(
     ratings = [RATING_SCALE.column] if RATING_SCALE.column in manifest.columns else []
     readers = reader_columns(manifest, description)
     ratings += [name for name in (readers.names if readers else ()) if name not in (*subgroups, *ratings)]
-    scored = [Scored(*each) for each in judged]
+    scored = [Scored(*pair) for pair in judged]
     predictions = predictions_from([*scored, *doubtful], [*subgroups, *ratings])
     every = predictions
     if len(model.findings) > 1:

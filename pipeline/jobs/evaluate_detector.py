@@ -197,8 +197,8 @@ def _sources(
     detector: LoadedDetector, classifier: Model | None, table: ScanTable, chosen: ChosenScans, judged: JudgedScans
 ) -> DetectionSources:
     description, named = detector.description, any(case.split for case in table.scans.cases)
-    given, left_out = len(table.scans.cases), sum(chosen.left_out.values())
-    flow = {"given": given, "of other splits": given - len(chosen.judged) - left_out, **chosen.left_out}
+    given_count, left_out = len(table.scans.cases), sum(chosen.left_out.values())
+    flow = {"given": given_count, "of other splits": given_count - len(chosen.judged) - left_out, **chosen.left_out}
     codes = Counter(str(error.code) for _, error in judged.searches.rejected)
     flow |= {f"rejected, {code}": count for code, count in codes.items()}
     flow["judged"] = len(judged.searches.scans)

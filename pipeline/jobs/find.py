@@ -194,7 +194,7 @@ def _verified(detector_name: str, classifiers: str | None) -> _Models:
     folder = model_folder(detector_name, Tracking()).absolute()
     detector = verify_detector(folder)
     folders = model_folders(classifiers) if classifiers else ()
-    classifier = Ensemble.of([verify_model(each) for each in folders]) if folders else None
+    classifier = Ensemble.of([verify_model(folder) for folder in folders]) if folders else None
     if classifier is not None:
         require_fit(detector, classifier)
     return _Models(folder, detector, folders, classifier)

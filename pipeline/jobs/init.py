@@ -104,8 +104,8 @@ def init(folder: Path, options: InitOptions) -> InitResult:
 
 def _require_usable(options: InitOptions) -> None:
     """Refuse what the files could not hold, before every scan is opened."""
-    given = {"--label-source": (SourceText, options.label_source), "--name": (Name, options.name)}
-    for option, (kind, value) in given.items():
+    options_given = {"--label-source": (SourceText, options.label_source), "--name": (Name, options.name)}
+    for option, (kind, value) in options_given.items():
         try:
             if value is not None:
                 TypeAdapter[str](kind).validate_python(value)

@@ -224,8 +224,8 @@ def _summary_lines(outlook: Outlook) -> Iterable[str]:
         table.add_row(_NAMES[name], *row, f"{outlook.needed[name]:,}")
     yield table_text(table, width=120)
     for share, gaps in outlook.gaps.items():
-        found = ", ".join(f"{_NAMES[name].split(' at ')[0]} {min(gap, 1.0):.2f}" for name, gap in gaps.items())
-        yield f"smallest gap between {100 * share:.0f} % of the patients and the others (80 % power, 5 %): {found}"
+        detectable = ", ".join(f"{_NAMES[name].split(' at ')[0]} {min(gap, 1.0):.2f}" for name, gap in gaps.items())
+        yield f"smallest gap between {100 * share:.0f} % of the patients and the others (80 % power, 5 %): {detectable}"
     published = ", ".join(f"{_NAMES[name]} {cases:,}" for name, cases in outlook.published.items())
     yield f"independent cases by Riley et al. (2021), for an external validation: {published}"
     slopes = "the logit" if outlook.parameters == 1 else f"the logit and {outlook.parameters - 1} covariates"

@@ -86,7 +86,7 @@ def promote(model_name: str, manifest_path: Path, options: PromoteOptions) -> Ga
         _print(conditions)  # before anything is scored
         contest = None
         # Who forces a look that may not decide wants to see what it says; what else fails makes it meaningless.
-        if all(each.holds or (options.force and each.name == POWER_NAME) for each in conditions):
+        if all(condition.holds or (options.force and condition.name == POWER_NAME) for condition in conditions):
             contest = hold_contest(matchup, run, config, policy)
             _print(contest.conditions)
             conditions = (*conditions, *contest.conditions)
@@ -182,11 +182,15 @@ def _record(
         judged = {"challenger": contest.challenger, "champion": contest.champion}
         if contest.anchored is not None and contest.anchored.pair is not None:
             judged["anchor"] = contest.anchored.pair[1]
-        found = {name: each.evaluation.to_json() for name, each in judged.items()}
-        restated = {name: each.calibration for name, each in judged.items() if each.calibration is not None}
-        found |= {f"{name}_at_prevalence": each.to_json() for name, each in restated.items()}
-        run.json(found, "evaluation.json")
-        mine, other = (each.evaluation.intervals.get("auroc") for each in (contest.challenger, contest.champion))
+        evaluations = {name: contender.evaluation.to_json() for name, contender in judged.items()}
+        restated = {
+            name: contender.calibration for name, contender in judged.items() if contender.calibration is not None
+        }
+        evaluations |= {f"{name}_at_prevalence": evaluation.to_json() for name, evaluation in restated.items()}
+        run.json(evaluations, "evaluation.json")
+        mine, other = (
+            contender.evaluation.intervals.get("auroc") for contender in (contest.challenger, contest.champion)
+        )
         facts["AUROC"] = f"challenger {mine or 'undefined'}, champion {other or 'undefined'}"
     run.text(decision_text(decision, facts=facts), "decision.md")
     text = decision_text(decision, facts=facts, most=_PAGE)
@@ -211,17 +215,19 @@ def _record(
 
 
 def _print(conditions: Sequence[Condition]) -> None:
-    for each in conditions:
-        print(f"{'holds ' if each.holds else 'FAILED'}  {each.name}: {each.finding}", flush=True)
+    for condition in conditions:
+        print(f"{'holds ' if condition.holds else 'FAILED'}  {condition.name}: {condition.finding}", flush=True)
 
 
 def _metrics(contest: Contest) -> dict[str, float]:
-    found = headline(contest.challenger.evaluation, "challenger_") | headline(contest.champion.evaluation, "champion_")
+    metrics = headline(contest.challenger.evaluation, "challenger_") | headline(
+        contest.champion.evaluation, "champion_"
+    )
     try:
         gain = conditions.auroc_gain(contest.challenger, contest.champion)
     except UndefinedMetricError:
-        return found
-    return found | {"auroc_gain": gain.estimate, "auroc_gain_lower": gain.lower, "auroc_gain_upper": gain.upper}
+        return metrics
+    return metrics | {"auroc_gain": gain.estimate, "auroc_gain_lower": gain.lower, "auroc_gain_upper": gain.upper}
 
 
 def _now() -> str:

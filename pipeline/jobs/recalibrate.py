@@ -91,7 +91,7 @@ def recalibrate(model_name: str, manifest_path: Path, *, prevalence: float | Non
     first, *others = model.findings
     require_findings(manifest, (first, *(name for name in others if name in manifest.columns)))
     scored = _score_unseen(model, manifest)
-    usable = [each for each in scored if each.usable]
+    usable = [answer for answer in scored if answer.usable]
     _require_enough(usable, manifest)
     refits = refit_findings(model, predictions_from(usable, (), model.findings), prevalence=prevalence)
     origin = find_version(open_store(config), model_name) if model_name.startswith("models:/") else None
@@ -124,9 +124,9 @@ def _score_unseen(model: Model, manifest: Manifest) -> list[Scored]:
     doubt = known or doubted_patients(model.description, cases)
     if doubt:
         raise UsageError(f"{manifest.path}: {doubt}")
-    for each in scored:
-        if not each.usable:
-            print(one_line(f"rejected {each.case.case_id}: {each.row.code}: {each.row.reason}"), file=sys.stderr)
+    for answer in scored:
+        if not answer.usable:
+            print(one_line(f"rejected {answer.case.case_id}: {answer.row.code}: {answer.row.reason}"), file=sys.stderr)
     return scored
 
 
@@ -149,11 +149,11 @@ def _record(
     origin: RegisteredVersion | None,
 ) -> RegisteredVersion | None:
     """Save, log and register the new model."""
-    cases = [each.case for each in usable]
+    cases = [answer.case for answer in usable]
     digest = cases_digest(cases)
     first = refits[model.findings[0]]
     run.metrics({"intercept_shift": first.shift, "calibration_cases": len(cases), "prevalence": first.prevalence})
-    run.metrics({f"intercept_shift_{name}": each.shift for name, each in refits.items() if each is not first})
+    run.metrics({f"intercept_shift_{name}": refit.shift for name, refit in refits.items() if refit is not first})
     table = pd.DataFrame([(case.case_id, case.label) for case in cases], columns=["case_id", "label"])
     run.dataset(table, name=manifest.path.name, digest=digest, source=manifest.path.name, context="recalibration")
     with tempfile.TemporaryDirectory() as folder:
@@ -213,9 +213,9 @@ def _save(
             patients=old.patients.joined(
                 PatientHashes.of(
                     old.patients.salt,
-                    {"train": (), "validation": (), "calibration": [str(each.case.patient_id) for each in usable]},
-                    case_ids=[each.case.case_id for each in usable],
-                    images=[str(each.row.image_sha256) for each in usable],
+                    {"train": (), "validation": (), "calibration": [str(answer.case.patient_id) for answer in usable]},
+                    case_ids=[answer.case.case_id for answer in usable],
+                    images=[str(answer.row.image_sha256) for answer in usable],
                 )
             ),
             provenance={**public_values(old.provenance), "recalibration": _provenance(model, refits, manifest, run)},
@@ -232,23 +232,23 @@ def _drift_reference(old: ModelDescription, refits: Mapping[str, Refit], usable:
 
     A refit adds its shift to every case's log odds, so the new probability of a case is had from its row.
     """
-    kept = dict(old.drift_reference)
+    references = dict(old.drift_reference)
     for place, name in enumerate(old.findings):
         if name not in refits:
             continue
         column = PROBABILITY if place == 0 else f"{PROBABILITY}_{name}"
         for stored in (column, column + GIVEN_MEASURES):
-            kept.pop(stored, None)
-        scores = [each.row.findings[place] if each.row.findings else each.row for each in usable]
-        before = np.array([each.probability for each in scores], dtype=np.float64)
-        found = fit_probability_references(
+            references.pop(stored, None)
+        scores = [answer.row.findings[place] if answer.row.findings else answer.row for answer in usable]
+        before = np.array([score.probability for score in scores], dtype=np.float64)
+        fitted = fit_probability_references(
             column,
             sigmoid(log_odds(before) + refits[name].shift).tolist(),
-            [each.row.measures for each in usable],
-            [str(each.case.patient_id) for each in usable],
+            [answer.row.measures for answer in usable],
+            [str(answer.case.patient_id) for answer in usable],
         )
-        kept |= references_to_json(found)
-    return kept
+        references |= references_to_json(fitted)
+    return references
 
 
 def _label(old: ModelDescription, manifest: Manifest) -> LabelMeaning:
@@ -266,7 +266,7 @@ def _provenance(model: Model, refits: Mapping[str, Refit], manifest: Manifest, r
         "from_model_digest": model.description.digests.model,
         "from_recalibration": model.description.provenance.get("recalibration"),
         "intercept_shift": refits[model.findings[0]].shift,
-        "intercept_shift_by_finding": {name: each.shift for name, each in refits.items()},
+        "intercept_shift_by_finding": {name: refit.shift for name, refit in refits.items()},
         "manifest_sha256": manifest.digest,
         "git_commit": git_commit(),
         "packages": package_versions(),
@@ -275,7 +275,7 @@ def _provenance(model: Model, refits: Mapping[str, Refit], manifest: Manifest, r
 
 
 def _text(model: Model, refits: Mapping[str, Refit], scored: Sequence[Scored]) -> str:
-    usable = [each.case for each in scored if each.usable]
+    usable = [answer.case for answer in scored if answer.usable]
     malignant, patients = sum(case.label == 1 for case in usable), len({case.patient_id for case in usable})
     lines = [f"{model.label}, recalibrated on {len(usable)} local cases of {patients} patients, {malignant} malignant"]
     for name in model.findings:

@@ -97,7 +97,9 @@ def unwrapped(network: nn.Module) -> nn.Module:
 
 def last_linear(network: nn.Module) -> tuple[str, nn.Linear]:
     """The layer that gives the logits, and its name."""
-    return next((name, each) for name, each in reversed(list(network.named_modules())) if isinstance(each, nn.Linear))
+    return next(
+        (name, module) for name, module in reversed(list(network.named_modules())) if isinstance(module, nn.Linear)
+    )
 
 
 class SymmetryMean(nn.Module):
@@ -123,8 +125,8 @@ class SymmetryMean(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, 1, R, A[, S]) → (B, outputs)."""
         if self.training:
-            found: Tensor = self.network(images)
-            return found
+            logits: Tensor = self.network(images)
+            return logits
         turned = [torch.rot90(images, turn, (2, 3)) if turn else images for turn in self._turns]
         return torch.stack(
             [self.network(image.flip(flip) if flip else image) for image in turned for flip in self.flips]

@@ -62,14 +62,14 @@ def find_peaks(output: DetectorOutput, rules: CandidateRules, *, spacing_mm: flo
 
 def _separated(peaks: Peaks, rules: CandidateRules, *, spacing_mm: float) -> Peaks:
     """Without those that are close to a stronger one, and no more than ``rules.most``."""
-    kept: list[int] = []
+    chosen: list[int] = []
     for index, place in enumerate(peaks.voxels):
-        distances = np.linalg.norm(peaks.voxels[kept] - place, axis=1) * spacing_mm
-        if (distances >= np.maximum(rules.separation_mm, peaks.diameters_mm[kept] / 2)).all():
-            kept.append(index)
-        if len(kept) == rules.most:
+        distances = np.linalg.norm(peaks.voxels[chosen] - place, axis=1) * spacing_mm
+        if (distances >= np.maximum(rules.separation_mm, peaks.diameters_mm[chosen] / 2)).all():
+            chosen.append(index)
+        if len(chosen) == rules.most:
             break
-    return Peaks(peaks.voxels[kept], peaks.logits[kept], peaks.diameters_mm[kept])
+    return Peaks(peaks.voxels[chosen], peaks.logits[chosen], peaks.diameters_mm[chosen])
 
 
 def _array(values: Tensor) -> NDArray[np.float64]:

@@ -53,16 +53,16 @@ class WeightMap:
         """What a person reads: names with their numbers as ``N``, so that a network of 400 tensors is a few lines."""
         renamed = {ours: theirs for ours, theirs in self.loaded.items() if ours != theirs}
         counts = f"{len(self.loaded)} tensors loaded ({self.style}), {len(renamed)} of them renamed"
-        found = [f"weights: {counts}; {len(self.skipped)} skipped; {len(self.missing)} random, not in the file"]
+        lines = [f"weights: {counts}; {len(self.skipped)} skipped; {len(self.missing)} random, not in the file"]
         pairs = Counter((_numberless(_layer(theirs)), _numberless(_layer(ours))) for ours, theirs in renamed.items())
-        found += [f"  renamed: {theirs} -> {ours} ({count})" for (theirs, ours), count in pairs.items()]
+        lines += [f"  renamed: {theirs} -> {ours} ({count})" for (theirs, ours), count in pairs.items()]
         if self.summed:
-            found.append(f"  adapted: {self.summed}: its input channels summed to one")
+            lines.append(f"  adapted: {self.summed}: its input channels summed to one")
         reasons = Counter((_numberless(_layer(name)), why) for name, why in self.skipped.items())
-        found += [f"  skipped: {name} ({count}): {why}" for (name, why), count in reasons.items()]
+        lines += [f"  skipped: {name} ({count}): {why}" for (name, why), count in reasons.items()]
         random = Counter(_numberless(_layer(name)) for name in self.missing)
-        found += [f"  not in the file, random: {name} ({count})" for name, count in random.items()]
-        return found
+        lines += [f"  not in the file, random: {name} ({count})" for name, count in random.items()]
+        return lines
 
 
 def load_pretrained(network: nn.Module, config: Network, *, dimensions: int) -> WeightMap:
@@ -82,15 +82,15 @@ def load_pretrained(network: nn.Module, config: Network, *, dimensions: int) -> 
     if config.weights is None:
         raise ValueError("the configuration names no weights")
     core = unwrapped(network)
-    found, tensors = match_weights(read_weights(config.weights), core, config)
-    _require_fit(found, core, config, dimensions)
+    weight_map, tensors = match_weights(read_weights(config.weights), core, config)
+    _require_fit(weight_map, core, config, dimensions)
     if broken := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
         raise ConfigError(f"network.weights: {config.weights}: {broken[0]!r} is not finite; copy the file again")
     stem = _first_convolution(core)
     if (file_stem := tensors.get(f"{stem}.weight")) is not None:
         tensors |= _adapted(core, stem, file_stem, config, tensors)
     core.load_state_dict(tensors, strict=False)
-    return found
+    return weight_map
 
 
 def match_weights(file: Mapping[str, Tensor], core: nn.Module, config: Network) -> tuple[WeightMap, dict[str, Tensor]]:
@@ -164,13 +164,13 @@ def _first_convolution(core: nn.Module) -> str:
     return names[0]
 
 
-def _require_fit(found: WeightMap, core: nn.Module, config: Network, dimensions: int) -> None:
+def _require_fit(weight_map: WeightMap, core: nn.Module, config: Network, dimensions: int) -> None:
     head = last_linear(core)[0] + "."
     sizes = {name: value.numel() for name, value in core.named_parameters() if not name.startswith(head)}
-    share = sum(size for name, size in sizes.items() if name in found.loaded) / sum(sizes.values())
+    share = sum(size for name, size in sizes.items() if name in weight_map.loaded) / sum(sizes.values())
     if share < _LEAST_LOADED:
-        shapes = [f"{name} is {why}" for name, why in found.skipped.items() if "the network has" in why]
-        example = shapes[0] if shapes else f"it holds {next(iter(found.skipped), 'nothing')!r}"
+        shapes = [f"{name} is {why}" for name, why in weight_map.skipped.items() if "the network has" in why]
+        example = shapes[0] if shapes else f"it holds {next(iter(weight_map.skipped), 'nothing')!r}"
         raise ConfigError(
             f"network.weights: {config.weights}: fits {share:.0%} of the weights of {config.name!r} in {dimensions}D "
             f"({example}); name the file's own network and preprocessing.dimensions, or another file"

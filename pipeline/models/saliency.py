@@ -59,8 +59,10 @@ def saliency_planes(networks: Sequence[nn.Module], image: NDArray[np.float32], *
         Of a 2D input one map (R, A). Of a 3D input three, through the middle: (R, A), (R, S) and (A, S). Float32, not
         negative; the largest value over all maps is 1, or 0 where no feature moved the logit that way.
     """
-    found = [_planes(copy.deepcopy(network).eval(), torch.from_numpy(image)[None], towards) for network in networks]
-    heat = [np.mean([planes[number] for planes in found], axis=0) for number in range(len(found[0]))]
+    of_networks = [
+        _planes(copy.deepcopy(network).eval(), torch.from_numpy(image)[None], towards) for network in networks
+    ]
+    heat = [np.mean([planes[number] for planes in of_networks], axis=0) for number in range(len(of_networks[0]))]
     highest = max(float(plane.max()) for plane in heat)
     return tuple((plane / highest if highest > 0 else plane).astype(np.float32) for plane in heat)
 
@@ -95,11 +97,11 @@ def _of_one_view(
     if isinstance(network, PlanesCNN):
         # (3, 1, n, n): the planes across R, A and S, in that order
         maps = functional.interpolate(coarse, size=image.shape[3:], mode="bilinear", align_corners=False)
-        found = []
+        planes = []
         for number, axes in ((2, (0, 1)), (1, (0, 2)), (0, (1, 2))):
             back = [place for place, axis in enumerate(axes) if axis in turned]
-            found.append(maps[number, 0].flip(back).numpy())
-        return found
+            planes.append(maps[number, 0].flip(back).numpy())
+        return planes
     if isinstance(network, CNNLSTM):
         coarse = coarse.permute(1, 2, 3, 0)[None]  # (S, 1, n, n) -> (1, 1, n, n, S): slices lie along the last axis
     mode = "bilinear" if coarse.ndim == 4 else "trilinear"
@@ -121,9 +123,9 @@ class _GradCAM(GradCAM):  # type: ignore[misc]  # MONAI's classes are not typed
     ) -> Tensor:
         """Evidence (B, 1, n, n[, n]) at the layer's resolution."""
         _, features, gradients = self.nn_module(x, class_idx=class_idx, retain_graph=retain_graph, **kwargs)
-        found, gradient = features[layer_idx], gradients[layer_idx]
+        feature, gradient = features[layer_idx], gradients[layer_idx]
         weights = gradient.mean(dim=tuple(range(2, gradient.ndim)), keepdim=True)
-        return functional.relu(self.sign * (weights * found).sum(1, keepdim=True))
+        return functional.relu(self.sign * (weights * feature).sum(1, keepdim=True))
 
 
 def _gradcam(network: nn.Module, image: Tensor, towards: int) -> _GradCAM:

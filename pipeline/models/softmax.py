@@ -22,5 +22,5 @@ class SoftmaxLinear(nn.Linear):
     def forward(self, features: Tensor) -> Tensor:
         """(B, in_features) → (B, outputs)."""
         logits = super().forward(features).view(-1, self.out_features // 2, 2)  # (B, outputs, benign and malignant)
-        found: Tensor = logits[..., 1] - logits[..., 0]
-        return found
+        difference: Tensor = logits[..., 1] - logits[..., 0]
+        return difference

@@ -40,10 +40,10 @@ def stages(network: nn.Module) -> list[list[str]]:
     """
     core = unwrapped(network)
     prefix = next((name for name, module in network.named_modules() if module is core), "")
-    found: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     for name, _ in core.named_parameters():
-        found.setdefault(_stage_of(name), []).append(f"{prefix}.{name}" if prefix else name)
-    return list(found.values())
+        names.setdefault(_stage_of(name), []).append(f"{prefix}.{name}" if prefix else name)
+    return list(names.values())
 
 
 def _stage_of(name: str) -> str:

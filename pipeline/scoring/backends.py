@@ -59,8 +59,8 @@ def build_predict(network: nn.Module, backend: Backend, *, shape: tuple[int, ...
         batch = batch.to(device=device, non_blocking=True)
         with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=backend == "bf16"):
             logits = network(batch)
-        found: NDArray[np.float64] = logits.double().cpu().numpy()
-        return found
+        result: NDArray[np.float64] = logits.double().cpu().numpy()
+        return result
 
     return PartsThatFit(predict)
 

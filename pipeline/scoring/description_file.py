@@ -64,11 +64,11 @@ def is_detector(folder: Path) -> bool:
     return isinstance(values, dict) and values.get("task") == DETECTION
 
 
-def _require_task(path: Path, found: object, expected: str | None) -> None:
-    if found == expected:
+def _require_task(path: Path, task: object, expected: str | None) -> None:
+    if task == expected:
         return
-    if found == DETECTION:
+    if task == DETECTION:
         raise ModelError(f"{path}: is a detector of lesions in whole scans, expected a classifier; use malignancy find")
-    if found is None:
+    if task is None:
         raise ModelError(f"{path}: is a classifier, expected a detector; train one with task: detection")
-    raise ModelError(f"{path}: task {found!r}, which this program does not know; use the release that wrote it")
+    raise ModelError(f"{path}: task {task!r}, which this program does not know; use the release that wrote it")

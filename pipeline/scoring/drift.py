@@ -53,15 +53,15 @@ def fit_references(values: Mapping[str, Sequence[float]], patients: Sequence[str
         values: by name, one a case.
         patients: of each case.
     """
-    found = {}
+    references = {}
     for name, numbers in values.items():
         column, known = np.asarray(numbers, dtype=np.float64), np.asarray(patients)
         known, column = known[np.isfinite(column)], column[np.isfinite(column)]
         if np.unique(known).size >= LEAST_PATIENTS:
             edges = _edges(column)
             sample = BinShares.of(_places(edges, column), known, count=edges.size + 1)
-            found[name] = DriftReference(tuple(edges.tolist()), tuple(sample.shares.tolist()), sample)
-    return found
+            references[name] = DriftReference(tuple(edges.tolist()), tuple(sample.shares.tolist()), sample)
+    return references
 
 
 def _edges(column: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -85,11 +85,11 @@ def fit_probability_references(
         measures: of each case.
         patients: of each case.
     """
-    found = fit_references({name: probabilities}, patients)
+    references = fit_references({name: probabilities}, patients)
     if fit := fit_expected(probabilities, measures, patients):
         left = fit_references({name + GIVEN_MEASURES: fit[1].tolist()}, patients)
-        found |= {key: replace(each, expected=fit[0]) for key, each in left.items()}
-    return found
+        references |= {key: replace(reference, expected=fit[0]) for key, reference in left.items()}
+    return references
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def _shift(reference: DriftReference, places: NDArray[np.uint8], patients: NDArr
 
 def references_to_json(references: Mapping[str, DriftReference]) -> dict[str, Any]:
     """Plain JSON values, for ``model.json``: shares and their covariance, and nothing of a single case."""
-    return {name: _to_json(each) for name, each in sorted(references.items())}
+    return {name: _to_json(reference) for name, reference in sorted(references.items())}
 
 
 def _to_json(reference: DriftReference) -> Any:
@@ -222,7 +222,7 @@ def _to_json(reference: DriftReference) -> Any:
         "shares": list(reference.shares),
         "cases": sample.cases,
         "patients": sample.patients,
-        "covariance": [[float(f"{each:.6g}") for each in row] for row in sample.covariance.tolist()],
+        "covariance": [[float(f"{number:.6g}") for number in row] for row in sample.covariance.tolist()],
     }
     return value if reference.expected is None else value | {"expected": reference.expected.to_json()}
 
@@ -240,7 +240,7 @@ def references_from_json(
     Raises:
         ValueError, TypeError, KeyError, AttributeError: for anything else.
     """
-    return {name: _from_json(each, (patients or {}).get(name, 0)) for name, each in value.items()}
+    return {name: _from_json(item, (patients or {}).get(name, 0)) for name, item in value.items()}
 
 
 def _from_json(value: Any, patients: int) -> DriftReference:

@@ -38,7 +38,9 @@ class Ensemble:
         """
         require_one_input(descriptions)
         members = [(model, member) for model in descriptions for member in model.members]
-        calibrators = [[Calibrator.from_json(dict(each)) for each in member.calibrators] for _, member in members]
+        calibrators = [
+            [Calibrator.from_json(dict(parameters)) for parameters in member.calibrators] for _, member in members
+        ]
         thresholds = [
             [OperatingPoint.from_json(dict(point)).threshold for point in model.operating_points]
             for model, _ in members
@@ -98,8 +100,8 @@ def require_one_input(models: Sequence[ModelDescription]) -> None:
             "label source": (first.label.source, other.label.source),
             "intensities": (first.label.intensities, other.label.intensities),
         }
-        for name, (one, two) in pairs.items():
-            if one != two:
+        for name, (mine, theirs) in pairs.items():
+            if mine != theirs:
                 raise UsageError(
                     f"{first.name} and {other.name} differ in {name}, so they make no ensemble; score with each alone"
                 )

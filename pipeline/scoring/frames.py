@@ -76,19 +76,19 @@ def _case_of_path(record: Mapping[str, str], *, row: int, root: Path) -> Case:
 
 def _case_of_bytes(record: Mapping[str, str], *, row: int, root: Path) -> Case:
     """A case whose file is written under a number; its row says the name that the record gives."""
-    given = record.get("image", "")
+    image = record.get("image", "")
     fault = None
     try:
         data = base64.b64decode(record[BYTES_COLUMN], validate=True)
     except ValueError:
         data = b""
         fault = CaseError(Code.E_FORMAT, f"row {row}", f"{BYTES_COLUMN} is not base64; encode the file's bytes")
-    stored = (stored_name(given, row) if given else None) or f"{row:06d}{suffix_of(data)}"
+    stored = (stored_name(image, row) if image else None) or f"{row:06d}{suffix_of(data)}"
     (root / stored).write_bytes(data)
     columns = {name: text for name, text in record.items() if name != BYTES_COLUMN}
-    case_id = record.get("case_id") or given or f"row {row}"
+    case_id = record.get("case_id") or image or f"row {row}"
     case = case_from_record({**columns, "case_id": case_id, "image": stored}, row=row, root=root)
-    return replace(case, image=given or stored, fault=fault or case.fault)
+    return replace(case, image=image or stored, fault=fault or case.fault)
 
 
 def score_paths(scorer: Scorer, sources: Sequence[str | Path]) -> pd.DataFrame:

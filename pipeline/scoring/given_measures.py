@@ -56,9 +56,9 @@ class Expected:
             probabilities: of the finding, shape (n,); NaN where there is none.
             measures: by name, shape (n,) each.
         """
-        given = np.asarray(probabilities, dtype=np.float64)
-        left = np.full(given.shape, np.nan)  # a case that was refused has no probability
-        left[~np.isnan(given)] = log_odds(given[~np.isnan(given)]) - self.intercept
+        values = np.asarray(probabilities, dtype=np.float64)
+        left = np.full(values.shape, np.nan)  # a case that was refused has no probability
+        left[~np.isnan(values)] = log_odds(values[~np.isnan(values)]) - self.intercept
         for name, term in self.terms.items():
             values = np.asarray(measures[name], dtype=np.float64) if name in measures else np.full(left.shape, np.nan)
             left = left - term.weight * _standardised(values, term.center, term.scale)
@@ -76,9 +76,9 @@ class Expected:
             ValueError, TypeError, KeyError: for anything else.
         """
         terms = {
-            str(name): Term(**{key: float(part) for key, part in each.items()}) for name, each in value["terms"].items()
+            str(name): Term(**{key: float(part) for key, part in term.items()}) for name, term in value["terms"].items()
         }
-        if not all(np.isfinite(list(asdict(each).values())).all() and each.scale > 0 for each in terms.values()):
+        if not all(np.isfinite(list(asdict(term).values())).all() and term.scale > 0 for term in terms.values()):
             raise ValueError("a term of the regression on the measures is not finite")
         return cls(float(value["intercept"]), terms)
 

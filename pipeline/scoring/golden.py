@@ -42,8 +42,8 @@ def add_golden(model: Path) -> None:
         for number, (name, radius) in enumerate(zip(names, _RADII_MM, strict=True)):
             image = phantom(preprocessing, modality, radius_mm=radius, rng=np.random.default_rng(number))
             nib.save(image, folder / name)
-        found = scorer.member_probabilities(_inputs(folder, names, preprocessing, modality))
-        content = {"scans": names, "member_probabilities": found.tolist()}
+        probabilities = scorer.member_probabilities(_inputs(folder, names, preprocessing, modality))
+        content = {"scans": names, "member_probabilities": probabilities.tolist()}
         write_json(folder / "golden.json", content, private=False)
 
 
@@ -63,8 +63,8 @@ def golden_drift(scorer: Scorer, models: Sequence[Path]) -> float:
         if (model / GOLDEN_FOLDER).is_dir():
             names, expected = _read(model / GOLDEN_FOLDER, of_each=count * len(description.findings))
             inputs = _inputs(model / GOLDEN_FOLDER, names, description.preprocessing, description.modality)
-            found = scorer.member_probabilities(inputs)[:, member : member + count]
-            drift = float(np.maximum(drift, np.abs(found.ravel() - expected.ravel()).max()))
+            probabilities = scorer.member_probabilities(inputs)[:, member : member + count]
+            drift = float(np.maximum(drift, np.abs(probabilities.ravel() - expected.ravel()).max()))
         member += count
     return drift
 
@@ -91,7 +91,7 @@ def _inputs(folder: Path, names: Sequence[str], config: Preprocessing, modality:
     center = (0.0, 0.0, 0.0) if config.region == "lesion" else None
     config = config.model_copy(update={"limits": Limits()})  # phantoms are small, whatever the model allows patients
     try:
-        found = [preprocess(ScanRequest(folder / name, center), config, modality=modality) for name in names]
+        inputs = [preprocess(ScanRequest(folder / name, center), config, modality=modality) for name in names]
     except CaseError as error:
         raise ModelError(f"{error}; the golden scans are damaged; copy the model directory again") from None
-    return np.stack([each.voxels for each in found])
+    return np.stack([model_input.voxels for model_input in inputs])

@@ -72,12 +72,14 @@ def _require_own(handle: int, path: Path) -> None:
 
 def _record(handle: int) -> dict[str, Any] | None:
     try:
-        found = parse_json(os.pread(handle, _MOST_BYTES, 0))
+        record = parse_json(os.pread(handle, _MOST_BYTES, 0))
     except ValueError:
         return None
-    return found if isinstance(found, dict) and set(found) == {"host", "pid", "since"} else None
+    return record if isinstance(record, dict) and set(record) == {"host", "pid", "since"} else None
 
 
 def _holder(handle: int) -> str:
-    found = _record(handle)
-    return "another process" if found is None else f"process {found['pid']} on {found['host']} since {found['since']}"
+    record = _record(handle)
+    return (
+        "another process" if record is None else f"process {record['pid']} on {record['host']} since {record['since']}"
+    )

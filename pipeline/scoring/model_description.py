@@ -92,7 +92,7 @@ class PatientHashes(Section):
 
     def seen_patients(self, patients: Iterable[str], *, splits: Sequence[str] = FITTED_ON) -> set[str]:
         """Those that the model has seen in one of the splits, in whatever spelling of their ids."""
-        hashes = {each for split in splits for each in getattr(self, split)}
+        hashes = {patient for split in splits for patient in getattr(self, split)}
         # The earliest models hold hashes of the ids as they were spelt.
         return {
             patient
@@ -112,7 +112,7 @@ class PatientHashes(Section):
 
 
 def _hashes(salt: str, ids: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted({hash_id(salt, each) for each in ids}))
+    return tuple(sorted({hash_id(salt, identifier) for identifier in ids}))
 
 
 def hash_id(salt: str, text: str) -> str:
@@ -225,11 +225,11 @@ def input_contract(preprocessing: Preprocessing, modality: str, *, covariates: I
         if preprocessing.spacing_mm is None
         else f"{' x '.join(f'{mm:g}' for mm in preprocessing.spacing_mm)} mm"
     )
-    what = "lesion centre needed" if preprocessing.region == "lesion" else "whole image"
+    region = "lesion centre needed" if preprocessing.region == "lesion" else "whole image"
     if preprocessing.zoom:
         spacing += f" for {preprocessing.zoom.column} {preprocessing.zoom.reference_mm:g}, finer for smaller"
     columns = "".join(f", column {name} needed" for name in covariates)
-    return f"{modality} {preprocessing.dimensions}D, {what}{columns}, {size} voxels, {spacing}"
+    return f"{modality} {preprocessing.dimensions}D, {region}{columns}, {size} voxels, {spacing}"
 
 
 def model_digest(description: Mapping[str, Any]) -> str:

@@ -122,7 +122,7 @@ def load_model(folder: Path) -> Model:
     return Model(
         description=description,
         members=members,
-        operating_points=tuple(OperatingPoint.from_json(dict(each)) for each in description.operating_points),
+        operating_points=tuple(OperatingPoint.from_json(dict(point)) for point in description.operating_points),
         envelope=envelope,
         refer_zone=None if description.refer_zone is None else ReferZone.from_json(description.refer_zone),
     )
@@ -135,5 +135,5 @@ def _network(description: ModelDescription) -> nn.Module:
 def _load_member(folder: Path, member: MemberDescription, description: ModelDescription, expected: int) -> Member:
     file = WeightsFile(folder / Path(member.weights).name, member.weights_sha256)
     network = load_network(file, folder / JSON_NAME, lambda: _network(description), expected_bytes=expected)
-    calibrators = tuple(Calibrator.from_json(dict(each)) for each in member.calibrators)
+    calibrators = tuple(Calibrator.from_json(dict(parameters)) for parameters in member.calibrators)
     return Member(network=network, calibrators=calibrators, covariates=CovariateTerm(member.covariates))

@@ -128,7 +128,7 @@ def why_unscored(error: Exception) -> dict[str, Any]:
 
 _TYPES = {"probability": pa.float64(), "threshold": pa.float64(), "logit": pa.float64(), "seconds": pa.float64()}
 _COLUMNS = tuple(
-    each.name for each in fields(ScoreRow) if each.name not in ("members", "findings", "measures", "signature")
+    column.name for column in fields(ScoreRow) if column.name not in ("members", "findings", "measures", "signature")
 )
 
 

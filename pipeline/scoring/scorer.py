@@ -72,7 +72,7 @@ class Scorer:
         self._members = [member for model in models for member in model.members]
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         shape = (1, *self._preprocessing.size)
-        self._predict = [build_predict(each.network, backend, shape=shape, device=device) for each in self._members]
+        self._predict = [build_predict(member.network, backend, shape=shape, device=device) for member in self._members]
         points = [[point.threshold for point in model.operating_points] for model in models for _ in model.members]
         self._thresholds = mean_thresholds([member.calibrators for member in self._members], points)
         self.threshold = self._thresholds[0]
@@ -104,7 +104,7 @@ class Scorer:
     def _outcome(self, case: Case, scan: Scan | None) -> PreparationResult:
         first, *others = self._models
         modality = first.description.modality
-        found = prepare_case(
+        outcome = prepare_case(
             case,
             self._preprocessing,
             modality=modality,
@@ -114,16 +114,16 @@ class Scorer:
             scan=scan,
         )
         for other in others:
-            if isinstance(found, ModelInput) and other.envelope is not None:
-                near = other.envelope.judge(found.measures, path=case.path)
-                found = replace(found, warnings=tuple(dict.fromkeys((*found.warnings, *near))))
-        return found
+            if isinstance(outcome, ModelInput) and other.envelope is not None:
+                near = other.envelope.judge(outcome.measures, path=case.path)
+                outcome = replace(outcome, warnings=tuple(dict.fromkeys((*outcome.warnings, *near))))
+        return outcome
 
     def score(self, batch: Sequence[Prepared]) -> list[ScoreRow]:
         """One row for each prepared case, in order; the usable ones go through the network together."""
         usable = [item.outcome for item in batch if isinstance(item.outcome, ModelInput)]
-        values = np.array([covariates_of(found.measures, list(self._covariates)) for found in usable])
-        images = [found.voxels for found in usable]
+        values = np.array([covariates_of(model_input.measures, list(self._covariates)) for model_input in usable])
+        images = [model_input.voxels for model_input in usable]
         scores = zip(*self._scores(np.stack(images), values), strict=True) if usable else iter(())
         return [
             self._row(item, *next(scores)) if isinstance(item.outcome, ModelInput) else self._rejection(item)
@@ -151,8 +151,8 @@ class Scorer:
         logits = np.stack([predict(images) for predict in self._predict])  # (M, B, F)
         if covariates is not None:
             logits += np.stack([member.covariates.logits(covariates) for member in self._members])
-        each = np.stack([calibrated(member, rows) for member, rows in zip(self._members, logits, strict=True)])
-        return logits.mean(axis=0), combine(self._members, logits), each.swapaxes(0, 1)
+        of_members = np.stack([calibrated(member, rows) for member, rows in zip(self._members, logits, strict=True)])
+        return logits.mean(axis=0), combine(self._members, logits), of_members.swapaxes(0, 1)
 
     def _row(
         self,
@@ -164,7 +164,7 @@ class Scorer:
         assert isinstance(item.outcome, ModelInput)
         codes = [warning.code for warning in item.outcome.warnings]
         zones = [self._refer_zone, *[None] * (len(self._thresholds) - 1)]  # the zone is the first finding's
-        found = [
+        findings = [
             FindingScore(float(logit), float(probability), self._decide(float(probability), threshold, zone))
             for logit, probability, threshold, zone in zip(logits, probabilities, self._thresholds, zones, strict=True)
         ]
@@ -174,13 +174,13 @@ class Scorer:
             code=first_code(codes),
             reason="; ".join(warning.detail for warning in item.outcome.warnings),
             warnings=";".join(codes),
-            probability=found[0].probability,
-            decision=found[0].decision,
+            probability=findings[0].probability,
+            decision=findings[0].decision,
             threshold=self.threshold,
-            logit=found[0].logit,
+            logit=findings[0].logit,
             image_sha256=item.outcome.scan.digest,
             members=tuple(members[:, 0].tolist()) if self.member_columns else (),
-            findings=tuple(found) if self.finding_columns else (),
+            findings=tuple(findings) if self.finding_columns else (),
             measures=item.outcome.measures,
             signature=item.signature,
             **asdict(self.identity),

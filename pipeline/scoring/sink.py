@@ -157,13 +157,13 @@ class Sink(Generic[SinkRowT]):
         return committed
 
     def _read_finished(self) -> dict[str, Finished]:
-        found: dict[str, Finished] = {}
+        finished: dict[str, Finished] = {}
         for part in self._committed:
             columns = (column.to_pylist() for column in _read_part(part, _OF_FINISHED).columns)
             for case_id, image, patient_id, signature, status, code in zip(*columns, strict=True):
                 kept, scored = status != "failed" and code != Code.E_TIMEOUT, status in ("scored", "flagged")
-                found[case_id] = Finished(image, patient_id, signature, kept=kept, scored=scored)
-        return found
+                finished[case_id] = Finished(image, patient_id, signature, kept=kept, scored=scored)
+        return finished
 
     def append(self, row: SinkRowT) -> None:
         """Take a row; it is committed with the next part, a few seconds later at most."""
@@ -255,10 +255,10 @@ def _is_part(path: Path, columns: pa.Schema) -> bool:
     """Whether a file holds rows that this program wrote, by its columns."""
     try:
         with open_file(path) as handle:
-            found = pq.read_schema(handle)
+            stored = pq.read_schema(handle)
     except (OSError, pa.ArrowException):
         return False
-    return all(name in found.names and found.field(name).type == columns.field(name).type for name in columns.names)
+    return all(name in stored.names and stored.field(name).type == columns.field(name).type for name in columns.names)
 
 
 def _read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -274,12 +274,12 @@ def _damaged(path: Path) -> ModelError:
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
-        found = read_json(path)
+        header = read_json(path)
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        header = None
+    if not isinstance(header, dict):
         raise _damaged(path)
-    return found
+    return header
 
 
 def _words(value: Any) -> str:

@@ -131,8 +131,8 @@ def measure_shift(reference: BinShares, sample: BinShares) -> DistributionShift:
     if free == 0:  # every case of both lies in one bin
         return DistributionShift(index, index, 0.0, (1.0, float(fewest - 1)), 1.0, sample.cases, sample.patients)
     weight = 1.0 / np.sqrt(pooled[filled])
-    scaled = [each.covariance[np.ix_(filled, filled)] * np.outer(weight, weight) for each in (reference, sample)]
-    traces = [float(np.trace(each)) for each in scaled]
+    scaled = [part.covariance[np.ix_(filled, filled)] * np.outer(weight, weight) for part in (reference, sample)]
+    traces = [float(np.trace(matrix)) for matrix in scaled]
     together, square = sum(traces), float(np.sum((scaled[0] + scaled[1]) ** 2))
     if together < free * sum(parts):
         # No spread between patients is seen, as where all of each sample are alike: that of independent cases then.
@@ -141,7 +141,7 @@ def measure_shift(reference: BinShares, sample: BinShares) -> DistributionShift:
     distance = float(np.sum((sample.shares - reference.shares)[filled] ** 2 / pooled[filled]))
     above = together**2 / square
     sizes = (reference.patients, sample.patients)
-    below = together**2 / sum(each**2 / (size - 1) for each, size in zip(traces, sizes, strict=True))
+    below = together**2 / sum(trace**2 / (size - 1) for trace, size in zip(traces, sizes, strict=True))
     statistic = distance / together
     return DistributionShift(
         index=index,

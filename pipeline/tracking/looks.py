@@ -84,7 +84,7 @@ def earlier_looks(
         images: SHA-256 of their images, as far as they are known: a patient under another id is known by them.
         besides: id of the run that asks, which is not counted.
     """
-    asked, digests = set(patients), set(images)
+    wanted_patients, digests = set(patients), set(images)
     count, unknown, shared = 0, 0, set[str]()
     for run in _look_runs(store, experiment):
         if run.info.run_id == besides or _name_of(run) != name:
@@ -93,7 +93,7 @@ def earlier_looks(
         if looked is None:  # taking the record away must not make the look undone
             count, unknown = count + 1, unknown + 1
             continue
-        known = looked.shared(asked)
+        known = looked.shared(wanted_patients)
         shared |= known
         count += bool(known or looked.shared(digests))
     return EarlierLooks(count, unknown, frozenset(shared))

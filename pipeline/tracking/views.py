@@ -130,8 +130,8 @@ def _comparisons(store: Store) -> list[View]:
 
 def _comparison(store: Store, name: str, runs: Sequence[str], experiments: Sequence[str]) -> str:
     if len(experiments) > 1:  # a page of an experiment shows its own runs alone
-        asked = urllib.parse.urlencode({"runs": json.dumps(runs), "experiments": json.dumps(experiments)})
-        return f"/#/compare-runs?{asked}&{_MODEL_TRAINING}"
+        query = urllib.parse.urlencode({"runs": json.dumps(runs), "experiments": json.dumps(experiments)})
+        return f"/#/compare-runs?{query}&{_MODEL_TRAINING}"
     key = f"champion-of-{name}"
     chosen = ", ".join(f"'{run}'" for run in runs)
     _keep(store, experiments[0], f"{_SHARED}{key}", _state(_TEST_COLUMNS, f"attributes.run_id IN ({chosen})"))

@@ -170,8 +170,8 @@ class EpochBatches(Sampler[list[int]]):
         self._epoch = epoch
 
     def __len__(self) -> int:
-        whole, rest = divmod(self._size, self._batch_size)
-        return whole + int(rest >= 2 * self._processes.count)
+        full, rest = divmod(self._size, self._batch_size)
+        return full + int(rest >= 2 * self._processes.count)
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(
@@ -248,9 +248,9 @@ class CasesDataModule(pl.LightningDataModule):
         """Each process's part of the cases, none of them twice; all processes have as many batches."""
         if self._validation is None:
             return ()
-        here, cases = processes(), len(self._validation)
-        batches = max(min(math.ceil(cases / self._settings.batch_size), cases // here.count), 1)
-        parts = np.array_split(np.arange(cases), batches * here.count)[here.rank :: here.count]
+        group, cases = processes(), len(self._validation)
+        batches = max(min(math.ceil(cases / self._settings.batch_size), cases // group.count), 1)
+        parts = np.array_split(np.arange(cases), batches * group.count)[group.rank :: group.count]
         return self._loader(self._validation, [part.tolist() for part in parts])
 
     def being_read(self) -> list[str]:

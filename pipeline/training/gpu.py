@@ -53,12 +53,12 @@ def compiled(network: nn.Module, how: Compile, *, batch_size: int) -> Callable[[
         return outputs
 
     backend = {"cuda_graphs": "cudagraphs", "inductor": "inductor"}[how]
-    whole = torch.compile(forward, backend=backend, dynamic=False)
+    compiled_forward = torch.compile(forward, backend=backend, dynamic=False)
 
     def run(images: Tensor) -> Tensor:
         if len(images) != batch_size:
             return forward(images)
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        return whole(images)
+        return compiled_forward(images)
 
     return run

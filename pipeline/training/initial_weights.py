@@ -64,18 +64,18 @@ def start_from_weights(network: nn.Module, config: Config) -> WeightMap | None:
     settings = config.network
     if settings.weights is None:
         return None
-    found = load_pretrained(network, settings, dimensions=config.preprocessing.dimensions)
+    weight_map = load_pretrained(network, settings, dimensions=config.preprocessing.dimensions)
     only_head = config.training.mode == "frozen_features"
     frozen = freeze_stages(network, "features" if only_head else settings.freeze)
     prefix = next(name for name, module in network.named_modules() if module is unwrapped(network))
     layers = {name.removeprefix(f"{prefix}.").rpartition(".")[0] for name in frozen}
-    random = [name for name in found.missing if name.rpartition(".")[0] in layers]
+    random = [name for name in weight_map.missing if name.rpartition(".")[0] in layers]
     if random:
         raise ConfigError(
             f"network.weights: {settings.weights}: has no {random[0]!r} ({len(random)} such tensors), which would stay "
             "random for ever, being frozen; give a whole file, or freeze fewer stages"
         )
-    return found
+    return weight_map
 
 
 def initial_weights(config: Config) -> InitialWeights | None:

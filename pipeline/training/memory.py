@@ -31,19 +31,21 @@ def out_of_memory(network: nn.Module, cases: CaseTensors, config: Config) -> Unf
         config: the experiment.
     """
     settings = config.training
-    said = f"training.batch_size: {settings.batch_size} cases do not fit the device's memory"
-    kept = "the checkpoint of the last whole epoch is kept: if another program holds the memory, continue with --resume"
+    reason = f"training.batch_size: {settings.batch_size} cases do not fit the device's memory"
+    remedy = (
+        "the checkpoint of the last whole epoch is kept: if another program holds the memory, continue with --resume"
+    )
     if processes().count > 1:  # the others wait for batch statistics, not for trials
-        return UnfinishedError(f"{said}; start anew with fewer, or {kept}")
+        return UnfinishedError(f"{reason}; start anew with fewer, or {remedy}")
     fits = largest_fitting(lambda size: _try_step(network, cases, config, size), below=settings.batch_size)
     if fits is None:
         return UnfinishedError(
-            f"{said}, nor do {_SMALLEST}; choose a smaller network or preprocessing.size, or precision auto; {kept}"
+            f"{reason}, nor do {_SMALLEST}; choose a smaller network or preprocessing.size, or precision auto; {remedy}"
         )
     batches = math.ceil(settings.batch_size * settings.accumulate_batches / fits)
     return UnfinishedError(
-        f"{said}, {fits} do: start anew with training.batch_size={fits} training.accumulate_batches={batches} (as many "
-        f"cases a step); {kept}"
+        f"{reason}, {fits} do: start anew with training.batch_size={fits} training.accumulate_batches={batches} "
+        f"(as many cases a step); {remedy}"
     )
 
 

@@ -117,7 +117,7 @@ class Classifier(ClippedByNorm):
 
     def on_validation_epoch_end(self) -> None:
         """Unweighted log loss of all known labels, and mean AUROC over findings, of the validation split."""
-        everyone = [each for part in processes().gather(self._validation) for each in part]
+        everyone = [output for part in processes().gather(self._validation) for output in part]
         logits, labels = (torch.cat(parts) for parts in zip(*everyone, strict=True))
         self._validation = []
         if not bool(torch.isfinite(logits).all()):

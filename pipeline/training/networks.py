@@ -166,9 +166,9 @@ def _telling(tasks: Sequence[NetworkTask], paths: Sequence[Path], what: str) -> 
                 over = ended.wait(1.0)
                 for number, path in enumerate(paths):
                     text = path.read_bytes()[read[number] :] if path.exists() else b""
-                    whole = text[: text.rfind(b"\n") + 1]
-                    read[number] += len(whole)
-                    for line in map(json.loads, whole.splitlines()):
+                    lines = text[: text.rfind(b"\n") + 1]
+                    read[number] += len(lines)
+                    for line in map(json.loads, lines.splitlines()):
                         tasks[number].tracker.metrics(line["values"], step=line["step"])
                         loss = line["values"].get("train_loss")
                         report.advance("" if loss is None else f"loss {loss:.3f}")

@@ -34,8 +34,8 @@ class Processes:
 
     def share(self, places: Sequence[int]) -> list[int]:
         """This process's part of a batch; the parts have equal sizes, so up to ``count - 1`` places are left out."""
-        whole = len(places) - len(places) % self.count
-        return list(places[self.rank : whole : self.count])
+        divisible = len(places) - len(places) % self.count
+        return list(places[self.rank : divisible : self.count])
 
     def from_first(self, value: _Value) -> _Value:
         """The value that the first process gives; all of them must ask."""
@@ -116,20 +116,20 @@ def join(config: Training) -> Processes:
     Raises:
         UsageError: when there are not as many as configured, or the batch cannot be divided among them.
     """
-    found, wanted = processes(), config.devices * config.num_nodes
-    if found.count != wanted:
+    group, wanted = processes(), config.devices * config.num_nodes
+    if group.count != wanted:
         raise UsageError(
-            f"training.devices x training.num_nodes is {wanted}, and {found.count} processes were started; use: "
+            f"training.devices x training.num_nodes is {wanted}, and {group.count} processes were started; use: "
             f"torchrun --nnodes {config.num_nodes} --nproc-per-node {config.devices} -m pipeline train ..."
         )
-    if config.batch_size % found.count:
+    if config.batch_size % group.count:
         raise UsageError(
-            f"training.batch_size: {config.batch_size} cases cannot be divided among {found.count} processes; "
+            f"training.batch_size: {config.batch_size} cases cannot be divided among {group.count} processes; "
             "it counts the cases of all of them: choose a multiple"
         )
-    if found.count > 1 and not distributed.is_initialized():
+    if group.count > 1 and not distributed.is_initialized():
         distributed.init_process_group("cpu:gloo,cuda:nccl" if uses_gpu(config) else "gloo", timeout=_PATIENCE)
-    return found
+    return group
 
 
 def uses_gpu(config: Training) -> bool:

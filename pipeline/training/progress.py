@@ -86,9 +86,9 @@ class History(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remember what was logged."""
-        kept = ("train_loss", "validation_log_loss", "validation_auroc")
+        names = ("train_loss", "validation_log_loss", "validation_auroc")
         self.epochs.append(
-            {name: float(trainer.callback_metrics[name]) for name in kept if name in trainer.callback_metrics}
+            {name: float(trainer.callback_metrics[name]) for name in names if name in trainer.callback_metrics}
         )
 
     def state_dict(self) -> dict[str, Any]:

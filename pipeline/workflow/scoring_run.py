@@ -156,9 +156,9 @@ def collect(
         UnfinishedError: when it stops.
     """
     statuses: Counter[str] = Counter()
-    kept = sum(done.kept for done in sink.finished.values())
+    earlier = sum(done.kept for done in sink.finished.values())
     try:
-        with ProgressReport(what, total=inputs.total, done=kept) as report:
+        with ProgressReport(what, total=inputs.total, done=earlier) as report:
             for row in rows:
                 sink.append(row)
                 statuses[row.status] += 1

@@ -177,9 +177,9 @@ def _names_patients(case: str, join: Join) -> bool:
 def _named(table: Table, words: Collection[str], *, taken: set[str]) -> str | None:
     """The first column whose name is, or holds, one of the words; whole names first."""
     free = [name for name in table.header if name not in taken]
-    whole = [name for name in free if "".join(parts(name)) in words]
+    candidates = [name for name in free if "".join(parts(name)) in words]
     holding = [name for name in free if set(parts(name)) & set(words)]
-    return next(iter([*whole, *holding]), None)
+    return next(iter([*candidates, *holding]), None)
 
 
 def _diameter_column(table: Table, *, taken: set[str]) -> str | None:

@@ -106,8 +106,8 @@ def only_lesions(located: Sequence[LocatedRow]) -> Chosen:
         for first, *others in of_scan.values():
             labels = {entry.row.label for entry in (first, *others)} - {None}
             torn += [first.row.scan.image] if len(labels) > 1 else []
-            whole = replace(first.row, center_mm=None, label=labels.pop() if len(labels) == 1 else None)
-            rows.append(replace(first, row=whole, lesion="", diameter_mm=first.diameter_mm if not others else None))
+            row = replace(first.row, center_mm=None, label=labels.pop() if len(labels) == 1 else None)
+            rows.append(replace(first, row=row, lesion="", diameter_mm=first.diameter_mm if not others else None))
         lines = []
         if with_lesion and not flat:
             lines.append(

@@ -108,8 +108,10 @@ def write_whole_scans(out: Path, *, scans: int, seed: int = 0) -> Path:
     with atomic_folder(out, private=False) as folder:
         (folder / "scans").mkdir()
         rendered = _write_images(folder, chosen, seed)
-        lesions = [row for whole in chosen for row in lesion_rows(whole, rendered[whole.scan_id]["nodules"])]
-        scan_rows = [scan_row(whole, rendered[whole.scan_id]["side"]) for whole in chosen]
+        lesions = [
+            row for demo_scan in chosen for row in lesion_rows(demo_scan, rendered[demo_scan.scan_id]["nodules"])
+        ]
+        scan_rows = [scan_row(demo_scan, rendered[demo_scan.scan_id]["side"]) for demo_scan in chosen]
         write_rows(folder / SCANS, scan_rows)
         tested = [row for row in scan_rows if row["split"] == "test"]
         write_rows(folder / "test_scans.csv", tested, list(scan_rows[0]))
@@ -129,7 +131,7 @@ def choose_demo_scans(scans: int, *, seed: int) -> list[DemoScan]:
     order = list(_ordered(seed))
     if not 2 <= scans <= len(order):
         raise UsageError(f"whole scans: {scans} is not between 2 and {len(order)}, the scans there are")
-    return sorted(order[:scans], key=lambda whole: whole.scan_id)
+    return sorted(order[:scans], key=lambda demo_scan: demo_scan.scan_id)
 
 
 def _ordered(seed: int) -> Iterator[DemoScan]:
@@ -147,10 +149,10 @@ def _ordered(seed: int) -> Iterator[DemoScan]:
     with_nodules = iter([wholes[n] for n in drawn if wholes[n].cases])
     without = iter([wholes[n] for n in drawn if not wholes[n].cases])
     for number in range(1, len(wholes) + 1):
-        whole = next(with_nodules if number % EMPTY_EVERY else without, None)
-        if whole is None:
+        demo_scan = next(with_nodules if number % EMPTY_EVERY else without, None)
+        if demo_scan is None:
             return
-        yield whole
+        yield demo_scan
 
 
 def _write_images(folder: Path, chosen: Sequence[DemoScan], seed: int) -> dict[str, Any]:
@@ -179,13 +181,13 @@ def _write_share(folder: Path, chosen: Sequence[DemoScan], seed: int) -> dict[st
     rendered = {}
     # One thread of BLAS each: every core has a worker of its own.
     with threadpool_limits(limits=1):
-        for whole in chosen:
-            image, scan, middle = render_whole_scan(whole, seed)
-            _write_image(folder / whole.image, image)
+        for demo_scan in chosen:
+            image, scan, middle = render_whole_scan(demo_scan, seed)
+            _write_image(folder / demo_scan.image, image)
             nodules = [
                 {"centre": (nodule.centre_mm + middle).tolist(), "place": str(nodule.place)} for nodule in scan.nodules
             ]
-            rendered[whole.scan_id] = {"side": scan.side, "nodules": nodules}
+            rendered[demo_scan.scan_id] = {"side": scan.side, "nodules": nodules}
     return rendered
 
 
@@ -198,19 +200,21 @@ def _write_image(path: Path, image: nib.Nifti1Image) -> None:
         image.to_stream(compressed)
 
 
-def render_whole_scan(whole: DemoScan, seed: int) -> tuple[nib.Nifti1Image, RenderedScan, Vector]:
+def render_whole_scan(demo_scan: DemoScan, seed: int) -> tuple[nib.Nifti1Image, RenderedScan, Vector]:
     """Render one scan as NIfTI in a stored orientation drawn by seed.
 
     Returns:
         The image, what was rendered, and the volume's middle in LPS mm.
     """
-    scan = whole.scan
+    scan = demo_scan.scan
     half = np.array(THORAX_SIZE_MM) / 2
     grid = make_grid(scan.pixel_spacing_mm, scan.slice_spacing_mm, scan.slice_thickness_mm, -half, half)
     scanner = draw_scanner(generator(seed, "scanner", scan.patient_id), contrast=scan.contrast)
-    nodules = [(case.mask, case.painted) for case in whole.cases]
-    rendered = render_scan(nodules, scanner, grid, generator(seed, "whole scan", whole.scan_id), contrast=scan.contrast)
-    placing = generator(seed, "placing", whole.scan_id)
+    nodules = [(case.mask, case.painted) for case in demo_scan.cases]
+    rendered = render_scan(
+        nodules, scanner, grid, generator(seed, "whole scan", demo_scan.scan_id), contrast=scan.contrast
+    )
+    placing = generator(seed, "placing", demo_scan.scan_id)
     # The body's midline lies near the scanner's axis; the table's height is anything.
     middle = np.round(placing.uniform(-1, 1, 3) * (15, 40, 150) + (rendered.side * MIDLINE_MM, -150, -200), 4)
     lps_to_ras = np.diag([-1.0, -1.0, 1.0])
@@ -230,40 +234,40 @@ def patient_split(patient_id: str) -> str:
     return next(name for name, end in SPLIT_ENDS.items() if draw < end)
 
 
-def lesion_rows(whole: DemoScan, nodules: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+def lesion_rows(demo_scan: DemoScan, nodules: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     """Rows of ``lesions.csv``: those of a demonstration manifest, at the simulated places."""
     rows = []
-    for case, nodule in zip(whole.cases, nodules, strict=True):
+    for case, nodule in zip(demo_scan.cases, nodules, strict=True):
         x, y, z = nodule["centre"]
         solid = majority([rating > PART_SOLID for rating in case.others("texture")])
         rows.append(
             manifest_row(case)
             | {
-                "image": whole.image,
-                "split": patient_split(whole.scan.patient_id),
+                "image": demo_scan.image,
+                "split": patient_split(demo_scan.scan.patient_id),
                 "center_x_mm": f"{-x:.4f}",
                 "center_y_mm": f"{-y:.4f}",
                 "center_z_mm": f"{z:.4f}",
                 "solid": solid,
                 "ignore": "0",
-                "scan_id": whole.scan_id,
+                "scan_id": demo_scan.scan_id,
                 "simulated_place": nodule["place"],
             }
         )
     return rows
 
 
-def scan_row(whole: DemoScan, side: int) -> dict[str, str]:
+def scan_row(demo_scan: DemoScan, side: int) -> dict[str, str]:
     """Row of ``scans.csv``; the label is 1 with a malignant nodule, blank where one's is unknown and none is 1."""
-    labels = [manifest_row(case)["label"] for case in whole.cases]
-    scan = whole.scan
+    labels = [manifest_row(case)["label"] for case in demo_scan.cases]
+    scan = demo_scan.scan
     return {
-        "case_id": whole.scan_id,
-        "image": whole.image,
+        "case_id": demo_scan.scan_id,
+        "image": demo_scan.image,
         "patient_id": scan.patient_id,
         "split": patient_split(scan.patient_id),
         "label": scan_label(labels),
-        "lesions": str(len(whole.cases)),
+        "lesions": str(len(demo_scan.cases)),
         "simulated_side": "left" if side > 0 else "right",
         "slice_thickness_mm": f"{scan.slice_thickness_mm:g}",
         "slice_spacing_mm": f"{scan.slice_spacing_mm:g}",

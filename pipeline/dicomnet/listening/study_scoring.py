@@ -77,14 +77,14 @@ class StudyScoring:
             UnfinishedError: when nothing can be scored.
         """
         try:
-            found = self._cases(files)
+            series_cases = self._cases(files)
         except Exception as error:  # noqa: BLE001  # a fault of ours costs this study, never the listener
             problem = f"{Code.E_INTERNAL}: {type(error).__name__} inside the program"
             if not self._commit(NewResult(SeriesKey(files.study, min(files.series)), "", 0, problem=problem)):
                 return False
             self._store.mark_evaluated(files)
             return True
-        todo = [series for series in found if self._is_new(SeriesKey(files.study, series.series), series)]
+        todo = [series for series in series_cases if self._is_new(SeriesKey(files.study, series.series), series)]
         if todo:
             self._audit("study complete", study=files.study, series=len(files.series), to_score=len(todo))
         todo = self._searched(todo)
@@ -126,8 +126,8 @@ class StudyScoring:
         unmarked = [series for series in todo if series.detector]
         if self._choices.find is None or not unmarked:
             return list(todo)
-        found = self._choices.find.search([series.cases[0] for series in unmarked])
-        cases = {series.series: tuple(lesions) for series, lesions in zip(unmarked, found, strict=True)}
+        searched = self._choices.find.search([series.cases[0] for series in unmarked])
+        cases = {series.series: tuple(lesions) for series, lesions in zip(unmarked, searched, strict=True)}
         return [replace(series, cases=cases.get(series.series, series.cases)) for series in todo]
 
     def _rows(self, todo: Sequence[SeriesCases]) -> list[ScoreRow]:

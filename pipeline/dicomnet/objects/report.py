@@ -124,7 +124,7 @@ def _group(
 ) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations | sr.MeasurementsAndQualitativeEvaluations:
     is_lesion = result.center_mm is not None and model.region_mm is not None
     point = _point(result, series) if is_lesion else None
-    what: dict[str, Any] = {
+    references: dict[str, Any] = {
         "tracking_identifier": sr.TrackingIdentifier(tracking_uid(result, series), result.case_id),
         "algorithm_id": _algorithm(model),
         "finding_type": codes.SCT.Lesion if is_lesion else None,
@@ -139,9 +139,9 @@ def _group(
     }
     group: sr.PlanarROIMeasurementsAndQualitativeEvaluations | sr.MeasurementsAndQualitativeEvaluations
     if point is not None:
-        group = sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=point, **what)
+        group = sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=point, **references)
     else:
-        group = sr.MeasurementsAndQualitativeEvaluations(**what)
+        group = sr.MeasurementsAndQualitativeEvaluations(**references)
     group[0].ContentSequence.extend(_texts(result, model))
     if missing_picture is not None:
         group[0].ContentSequence.append(_text(concepts.WARNING, f"no picture: {missing_picture}"))
@@ -201,8 +201,8 @@ def _frames(image: SourceImage) -> list[int] | None:
 
 
 def _texts(result: CaseResult, model: ReportedModel) -> Iterator[sr.TextContentItem]:
-    if found := result.found_in_words():
-        yield _text(concepts.FOUND, found)
+    if description := result.found_in_words():
+        yield _text(concepts.FOUND, description)
     if result.is_scored:
         for place, finding in enumerate(result.findings):
             yield _text(concepts.OPERATING_POINT, f"{finding.name}: {model.describe_operating_point(place)}")

@@ -1,4 +1,4 @@
-"""The map from logit to probability as plain numbers. It can be applied, saved and read, and never fits."""
+"""The map from logit to probability, as plain numbers that can be applied, saved and read; `fit` makes them."""
 
 from __future__ import annotations
 

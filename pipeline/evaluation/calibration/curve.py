@@ -28,7 +28,7 @@ _KNOTS = {3: (0.10, 0.50, 0.90), 4: (0.05, 0.35, 0.65, 0.95), 5: (0.05, 0.275, 0
 _FOUR_KNOTS_FROM, _FIVE_KNOTS_FROM = 50, 200  # cases of the rarer class
 CURVE_STATISTICS = ("ici", "e50", "e90")
 _RIDGE = 0.25  # a prior around perfect calibration, with a standard deviation of 2 in log odds at each knot
-_POSITIONS = 1000  # cases, evenly spaced in order of probability, that stand for more
+_POSITIONS = 1000  # with more cases, so many of them, evenly spaced in order of probability, are used
 _METHOD = "patient bootstrap of the curve"
 
 
@@ -47,7 +47,7 @@ class CalibrationCurve:
     resampled: FloatArray
 
     def at(self, probabilities: FloatArray) -> FloatArray:
-        """Observed share that the curve says for predicted probabilities, shape (n,)."""
+        """Observed share that the curve gives for predicted probabilities, shape (n,)."""
         return sigmoid(_basis(log_odds(probabilities), self.knots) @ self.coefficients)
 
     def resampled_at(self, probabilities: FloatArray) -> FloatArray:
@@ -111,13 +111,13 @@ def calibration_distances(curve: CalibrationCurve, probabilities: npt.ArrayLike)
     """Mean (ICI), median (E50) and 90th percentile (E90) over cases of the distance between curve and diagonal.
 
     All three are above 0 for a perfect model too, and higher still on resamples. The upper limit is the resamples'
-    percentile, which is on the safe side. The lower one is the estimate less what noise alone makes of such a
-    distance, the percentile of that between a resample's curve and the fitted one: for the ICI the triangle inequality
-    makes that a limit, however the true curve runs, and for all three it stays at 0 for a perfect model.
+    percentile, which is conservative. The lower limit is the estimate less the distance due to noise alone, the
+    percentile of the distance between a resample's curve and the fitted one: for the ICI this is a limit whatever the
+    true curve, by the triangle inequality, and for all three it stays at 0 for a perfect model.
 
     Args:
         curve: fitted on these cases.
-        probabilities: in [0, 1], shape (n,); which cases there are is taken as given.
+        probabilities: in [0, 1], shape (n,); the interval takes the set of cases as fixed.
 
     Source: Austin & Steyerberg, 2019.
     """
@@ -164,7 +164,7 @@ def _information(design: FloatArray, fitted: FloatArray) -> FloatArray:
 
 
 def _over_cases(distances: FloatArray, share: float | None) -> FloatArray:
-    """Mean of each row, or the quantile that ``share`` says."""
+    """Mean of each row, or its quantile ``share``."""
     return np.asarray(distances.mean(axis=1) if share is None else np.quantile(distances, share, axis=1))
 
 

@@ -3,9 +3,9 @@
 A model of several networks scores with the mean of their logits. Its calibrator, thresholds and refer zone are fitted
 on cases that the networks have not seen, and most of these were left out by one network alone. Part of a network's
 logit is its own error, of which the mean has less: fitted on single networks' logits, the mean's probabilities would be
-underconfident, and its threshold too low. Where two networks have left out the same case, the difference of what they
-say tells how large that error is, and the logits of single networks are drawn towards the mean of their class, to where
-the mean of all networks would lie.
+underconfident, and its threshold too low. Where two networks have left out the same case, the difference of their
+logits shows how large that error is, and the logits of single networks are moved towards the mean of their class, to
+where the mean of all networks would lie.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from pipeline.evaluation.calibration.calibrator import sigmoid
 from pipeline.evaluation.calibration.logistic import Recalibration, fit_recalibration
 
 LEAST_PAIRS = 8
-_STEEPEST = 3.0  # the mean's slope over a single network's, at most: few pairs may say anything
+_STEEPEST = 3.0  # the mean's slope over a single network's, at most: with few pairs the estimate may be anything
 
 
 @dataclass(frozen=True, eq=False)
 class MeanLogits:
-    """Logits of single networks, drawn to where the mean of several would lie.
+    """Logits of single networks, moved to where the mean of several would lie.
 
     Attributes:
         logits: shape (n,).
@@ -61,7 +61,7 @@ class MeanLogits:
 
 
 def as_mean_of(networks: int, logits: FloatArray, labels: IntArray, pairs: FloatArray) -> MeanLogits:
-    """Draw logits of single networks towards the mean of their class, to where the mean of several would lie.
+    """Move logits of single networks towards the mean of their class, to where the mean of several would lie.
 
     The slope of a calibrator of the mean follows from the pairs without their labels: the probability that a single
     network's calibrator gives a case is right on average over all cases with the same logit, so the calibrator of the
@@ -73,7 +73,7 @@ def as_mean_of(networks: int, logits: FloatArray, labels: IntArray, pairs: Float
         networks: of which the model's logit is the mean.
         logits: each case by a network that had left it out, shape (n,).
         labels: 0 or 1, shape (n,).
-        pairs: what two networks that had left out the same case say of it, shape (m, 2).
+        pairs: logits of the same case by two networks that had left it out, shape (m, 2).
 
     Returns:
         The logits unchanged, with the reason, where the factor cannot be estimated: fewer than 8 pairs, one class,

@@ -5,11 +5,11 @@ A training must not fail because of its calibration cases. A method that cannot 
 1. the method asked for (temperature, Platt or isotonic);
 2. Platt with a prior on its slope, from 5 cases of each class: log slope ~ Normal(0, 1), so that a slope of 1, which
    leaves the network's logits as they are, is the likeliest, and 0.14 to 7.1 has 95 % of the prior;
-3. an intercept alone, from 2 cases of each class: the probabilities are right on average, and their spread is the
-   network's own;
+3. an intercept alone, from 2 cases of each class: the probabilities are right on average and keep the network's
+   spread;
 4. no calibration: the bare sigmoid, which no model should be registered with.
 
-`CalibrationFit` records what was asked for, what was fitted and why, so that every report can say it.
+`CalibrationFit` records the method asked for, the method fitted and why, for every report.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class CalibrationFit:
 def fit_with_fallback(
     method: Method, logits: npt.ArrayLike, labels: npt.ArrayLike, *, prior_offset: float = 0.0
 ) -> CalibrationFit:
-    """Fit the method asked for, or the next one of the ladder that the calibration cases can bear.
+    """Fit the method asked for, or the next one in the list that enough calibration cases are there for.
 
     Args:
         method: ``temperature``, ``platt``, ``isotonic`` or ``none``.
@@ -80,7 +80,7 @@ def fit_with_fallback(
         prior_offset: log odds that class balancing added in training; taken off the logits first.
 
     Raises:
-        CalibrationError: for an unknown method, or labels that are not 0 and 1. Nothing else stops it.
+        CalibrationError: for an unknown method, or labels that are not 0 and 1; for no other reason.
 
     Example:
         >>> fit = fit_with_fallback("temperature", [-3, -2, -1, -1, -2, 1, 2, 3, 2, 1], [0] * 5 + [1] * 5)

@@ -148,8 +148,8 @@ def fit_isotonic(logits: npt.ArrayLike, labels: npt.ArrayLike, *, prior_offset: 
     model = IsotonicRegression(
         y_min=1.0 / (count + 2), y_max=(count + 1.0) / (count + 2), increasing=True, out_of_bounds="clip"
     )
-    # Two cases a hair apart would make a step so steep that the last bits of a logit, which batch size and threads
-    # change, moved the probability by more than 1e-6. Between the points of a grid the line stays shallow.
+    # Two nearly equal logits would make a step so steep that the last bits of a logit, which batch size and threads
+    # change, would move the probability by more than 1e-6. Between the points of a grid the line is less steep.
     grid = float(shifted.std()) / _ISOTONIC_GRID
     model.fit(np.round(shifted / grid) * grid if grid else shifted, targets)
     knots, values = (

@@ -13,7 +13,7 @@ from pipeline.errors import CalibrationError
 from pipeline.evaluation.arrays import as_labels, require_both_classes
 from pipeline.evaluation.calibration.calibrator import Calibrator, logit, sigmoid
 
-_FURTHEST = 30.0  # log odds; a model that must move further than this has not answered the question at all
+_FURTHEST = 30.0  # log odds; a model that needs a larger shift predicts something else
 
 
 def shift_intercept(calibrator: Calibrator, shift: float) -> Calibrator:

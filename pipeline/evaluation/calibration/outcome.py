@@ -150,10 +150,10 @@ def calibration_outcome(
 ) -> CalibrationOutcome:
     """Compare the intervals of slope, intercept and ICI with their margins.
 
-    This is a test of equivalence: a small study shows nothing and refutes nothing, and a large one passes a fault that
-    does not matter. To be shown, all quantities must agree, which needs no correction: with intervals of 95 % a fault
-    at its margin is shown in at most 2.5 % of studies. To be refuted, one of them is enough; so for that the intervals
-    are widened, each to a level that makes it 2.5 % for all together (Bonferroni).
+    This is a test of equivalence: a small study neither shows nor refutes calibration, and a large one accepts a fault
+    within the margins. Calibration is shown when all quantities lie within their margins, which needs no correction:
+    with intervals of 95 % a fault at its margin is accepted in at most 2.5 % of studies. It is refuted by one quantity
+    alone, so for that the intervals are widened, each to a level that makes it 2.5 % for all together (Bonferroni).
 
     Args:
         intervals: by name; an absent one is undefined.
@@ -218,8 +218,9 @@ _SENSES: Mapping[str, tuple[str, str]] = {
 def _times_as_many(margin: EquivalenceMargin, interval: Interval, counts: SampleSize) -> float:
     """Factor by which the patients must be multiplied for this quantity, whose spread falls with their square root.
 
-    So many that perfect calibration would be shown with ``_CHANCE``. Where there are as many already, the
-    truth lies near a margin: then so many that an interval around the estimate would no longer reach it.
+    It is the number with which perfect calibration would be shown with probability ``_CHANCE``. Where there are as many
+    already, the truth lies near a margin; then it is the number with which an interval around the estimate would no
+    longer reach that margin.
     """
     reach = (interval.upper - interval.lower) / 2.0
     if margin.lower == margin.ideal:  # one-sided: a perfect model's upper limit shrinks with the width

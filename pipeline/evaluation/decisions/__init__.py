@@ -1,1 +1,1 @@
-"""Thresholds, the refer zone, net benefit, and what another prevalence makes of them."""
+"""Thresholds, the refer zone and net benefit, also restated for another prevalence."""

@@ -126,7 +126,7 @@ def decision_curve(
         patients: patient id of each case, shape (n,), for limits at each threshold by itself: normal, with the
             variance between patients and Student's t. None gives none.
         thresholds: in (0, 1), shape (t,).
-        prevalence: as ``net_benefit``; a prevalence that is given is taken as known, that of the cases as estimated.
+        prevalence: as ``net_benefit``; limits take a given prevalence as known, that of the cases as estimated.
 
     Raises:
         UndefinedMetricError: as ``net_benefit``; with patients also where there are fewer than two.
@@ -164,7 +164,7 @@ def _share(truth: IntArray, prevalence: float | None) -> float:
 def _variances(
     truth: IntArray, values: FloatArray, groups: IntArray, edges: FloatArray, prevalence: float | None
 ) -> FloatArray:
-    """Variance of the net benefit at each threshold, shape (t,), from what each patient moves it by."""
+    """Variance of the net benefit at each threshold, shape (t,), from each patient's contribution."""
     count, sizes = int(groups.max()) + 1, np.bincount(truth, minlength=2)
     variances = np.empty(edges.size)
     for place, edge in enumerate(edges):

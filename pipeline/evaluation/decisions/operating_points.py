@@ -154,8 +154,9 @@ def choose_operating_point(
     less). ``cost`` needs no search: where probabilities are calibrated, calling a case positive pays from
     1 / (1 + cost_ratio) on.
 
-    What the calibration split reaches, the true sensitivity misses in most studies. With ``confidence``
-    the threshold is lower (for specificity higher): the one-sided tolerance bound, by order statistics and without
+    A threshold that just reaches the target on the calibration split misses it on new cases in about half of all
+    studies. With ``confidence`` the threshold is lower (for specificity higher): the one-sided tolerance bound, by
+    order statistics and without
     assumptions on how probabilities are distributed, so that the true value is at least ``target`` with that
     probability. Cases are taken as independent; with several a patient the probability is smaller than asked for.
 
@@ -168,7 +169,7 @@ def choose_operating_point(
         confidence: in (0, 1); for ``sensitivity`` and ``specificity`` only.
 
     Raises:
-        CalibrationError: with one class only, an unknown rule, a target or ratio that cannot be meant, or too few
+        CalibrationError: with one class only, an unknown rule, a target or ratio out of its range, or too few
             cases of the class for the tolerance bound.
         UndefinedMetricError: with a probability that is not in [0, 1].
 
@@ -272,6 +273,6 @@ def _threshold(
             "a benign case has probability 1; lower the target"
         )
     if rule == "youden":
-        # In whole numbers: found/P + spared/N compared without rounding.
+        # Sensitivity + specificity in whole numbers, so that equals are compared without rounding.
         return float(candidates[np.argmax(detected * benign.size + cleared * malignant.size)])
     raise CalibrationError(f"operating point: rule: {rule!r} is not one of {', '.join(get_args(Rule))}")

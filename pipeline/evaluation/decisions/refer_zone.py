@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pipeline.errors import CalibrationError
 from pipeline.evaluation.arrays import BoolArray, FloatArray, as_labels, as_probabilities
 
-if TYPE_CHECKING:  # zones are read wherever a model is scored with: judging them alone needs pandas and SciPy
+if TYPE_CHECKING:  # scoring reads zones too, and only evaluating them needs pandas and SciPy
     from pipeline.evaluation.intervals.interval import Interval
     from pipeline.evaluation.predictions import Predictions
 
@@ -26,7 +26,7 @@ class ReferZone:
 
     A case is malignant-like at or above ``malignant_from`` and benign-like at or below ``benign_to``; where it is both,
     or neither, it is referred. A malignant case is malignant-like with probability ``coverage`` at least, a benign one
-    benign-like likewise, if new cases come as the calibration cases did.
+    benign-like likewise, if new cases come from the same distribution as the calibration cases.
 
     Attributes:
         coverage: asked for, in (0, 1).
@@ -76,8 +76,8 @@ def decide(
 ) -> npt.NDArray[np.str_]:
     """The ``decision`` of a score row, for each case, in score rows and reports alike.
 
-    The threshold alone decides where there is no zone. Where there is one, a case is decided only where the zone says
-    the same as the threshold: neither may say what the other does not.
+    Without a zone the threshold decides. With one, a case is decided where zone and threshold agree, and referred
+    otherwise.
 
     Args:
         probabilities: calibrated, any shape.
@@ -111,7 +111,7 @@ def fit_refer_zone(labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, cover
         coverage: share of each class that its side must hold, in (0, 1).
 
     Raises:
-        CalibrationError: with fewer than 100 cases of a class, or a coverage that cannot be meant or attained.
+        CalibrationError: with fewer than 100 cases of a class, or a coverage out of its range or not attainable.
 
     Source: Vovk, 2012 (Mondrian conformal prediction; the coverage's beta distribution).
     """
@@ -137,7 +137,7 @@ def fit_refer_zone(labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, cover
 
 
 def _rank(cases: int, coverage: float) -> int:
-    """Which smallest score is the quantile: one more case is promised to lie at or below it."""
+    """Rank, from the smallest score, of the quantile that a new case lies at or below with this coverage."""
     rank = int(np.ceil((cases + 1) * coverage - 1e-9))
     if rank > cases:
         raise CalibrationError(

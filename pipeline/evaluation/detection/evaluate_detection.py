@@ -35,8 +35,8 @@ class LesionGroup:
         value: that the lesions share, as ``6 to 8`` or ``solid``.
         n_lesions: lesions in it.
         n_patients: patients they come from.
-        intervals: ``sensitivity_at_…`` and ``cpm``; empty where there are too few patients to say.
-        too_few: why nothing can be said, in words; None where it can.
+        intervals: ``sensitivity_at_…`` and ``cpm``; empty where there are too few patients.
+        too_few: why there are no intervals, in words; None where there are some.
     """
 
     name: str

@@ -20,7 +20,7 @@ def localisation_intervals(
 
     ``localisation_median_mm`` and ``localisation_p90_mm``: distance of the hit from the lesion's centre.
     ``diameter_error_median_mm``: absolute error of the hit's diameter, where the lesion's is known. Missed lesions have
-    none of these: a detector that misses the difficult ones looks better by them.
+    none of these, so a detector that misses the difficult ones has smaller errors.
 
     Args:
         matches: of all scans.

@@ -1,4 +1,4 @@
-"""Judging a column of probabilities that has no threshold: of candidates, and of scans."""
+"""Evaluate probabilities without a threshold: those of candidates and of scans."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pipeline.evaluation.intervals.interval import Interval
 
 @dataclass(frozen=True, eq=False)
 class LabelledProbabilities:
-    """Probabilities with what came true of them.
+    """Probabilities with their labels.
 
     Attributes:
         labels: 0 or 1, shape (n,).
@@ -40,7 +40,7 @@ class LabelledProbabilities:
 
 
 def candidate_labels(matches: Matches) -> LabelledProbabilities:
-    """Whether there was a lesion where the detector said so, one a candidate.
+    """Whether a lesion lies at each candidate.
 
     Hits are 1 and false positives 0. Duplicates and candidates in ignored lesions are left out, as in FROC.
     """

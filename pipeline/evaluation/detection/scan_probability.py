@@ -110,8 +110,8 @@ def fit_scan_probability(
 ) -> ScanProbability:
     """Fit leak and weight by maximum likelihood on scans that neither stage was trained on.
 
-    Half a scan is added to either side of both (the mode under Beta(1.5, 1.5) priors), so that a leak of 0, which would
-    call it impossible that a scan without candidates is malignant, is never fitted.
+    Half a scan is added to either side of both (the mode under Beta(1.5, 1.5) priors), so that the leak is never 0,
+    which would mean that a scan without candidates cannot be malignant.
 
     Args:
         products: of each scan the `candidate_products` of its candidates, none for some.

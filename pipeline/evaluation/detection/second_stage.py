@@ -1,4 +1,4 @@
-"""Whether the classifier says the same at centres that the detector found as at the true ones."""
+"""Compare the classifier at centres that the detector found with the classifier at the true ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.evaluation.intervals.interval import Interval
 
 @dataclass(frozen=True)
 class SecondStage:
-    """The classifier on lesions that were found, at both centres.
+    """Performance of the classifier on lesions that were found, at both centres.
 
     Attributes:
         n_lesions: labelled lesions that were hit and scored at both centres.
@@ -52,7 +52,7 @@ def judge_second_stage(
 ) -> SecondStage:
     """Judge the classifier's probabilities of the same lesions at both centres.
 
-    Lesions that the detector missed are not among them, and this says nothing about them.
+    Lesions that the detector missed are left out.
 
     Args:
         labels: 1 = malignant, 0 = benign, shape (n,).

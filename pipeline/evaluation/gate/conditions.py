@@ -1,8 +1,8 @@
 """The promotion gate: conditions under which a challenger may replace the champion.
 
-It asks twice. ``admission`` needs no label and so costs no look at the locked cases; only when it holds does
-``contest`` compare the two models on the same cases. What cannot be judged does not hold: the burden of proof is the
-challenger's.
+There are two stages. ``admission`` needs no label, so it uses up no look at the locked cases; only when it holds does
+``contest`` compare the two models on the same cases. A condition that cannot be judged does not hold, because the
+burden of proof is the challenger's.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def admission(
     """What must hold before the locked cases are looked at.
 
     Args:
-        challenger: who wants to be champion.
-        champion: who is.
-        cases: who may be judged on.
+        challenger: the model that would become champion.
+        champion: the present one.
+        cases: that the models may be compared on.
         anchor: the fixed model that every challenger is compared with, which may be the champion itself; or, in
             words, why there is none.
         policy: the limits.
@@ -135,7 +135,7 @@ def contest(
         challenger: with labels.
         champion: the same cases in the same order.
         anchored: challenger and anchor; None where the champion is the anchor.
-        answers: what scoring showed besides.
+        answers: results of scoring beside the probabilities.
         policy: the limits.
         at: which look it is.
         columns: subgroup columns of the predictions.
@@ -162,7 +162,7 @@ def contest(
 
 
 def _against_anchor(anchored: Anchored, *, policy: GatePolicy, at: GateLook) -> tuple[Condition, ...]:
-    """The same comparisons, and that the anchor could score the cases that they are about."""
+    """The same comparisons with the anchor, and whether the anchor could score their cases."""
     finding = f"it refuses {anchored.lost} of {anchored.cases} compared cases (limit {100 * policy.lost_share:g} %)"
     holds = anchored.lost <= policy.lost_share * anchored.cases
     if not holds:
@@ -211,8 +211,8 @@ def auroc_gain(challenger: Contender, champion: Contender) -> Interval:
 def _calibration(challenger: CalibrationOutcome, champion: CalibrationOutcome) -> Condition:
     """Whether the challenger is calibrated on these cases, or at least in no more doubt than the champion.
 
-    Where a study is too small to show calibration, asking that it be shown would refuse every model. So it fails when
-    it is refuted, and when it is in doubt and the champion, under the same luck of the sample, is not.
+    A study that is too small to show calibration would refuse every model if it had to be shown. So the condition fails
+    when calibration is refuted, and when it is in doubt while the champion's, on the same cases, is not.
     """
     name = "calibration"
     if challenger.verdict == "shown":

@@ -33,7 +33,7 @@ class Condition:
 
     @property
     def verdict(self) -> str:
-        """``yes`` or ``no``, and which no it is."""
+        """``yes``, or ``no`` with the outcome of a statistical claim."""
         if self.holds:
             return "yes"
         return "no" if self.outcome is None else f"no, {self.outcome}"
@@ -80,7 +80,7 @@ class GateDecision:
 
 
 def decide_promotion(conditions: Sequence[Condition], *, forced_because: str | None = None) -> GateDecision:
-    """The decision on conditions that were judged.
+    """Decide on conditions that were judged.
 
     Raises:
         UsageError: when no condition was judged, or the reason is blank.

@@ -17,7 +17,7 @@ from pipeline.evaluation.gate.decision import Condition
 from pipeline.evaluation.gate.records import Contender, GateLook
 from pipeline.evaluation.intervals.paired_difference import PairedDifference, paired_auroc, paired_proportion, weighted
 
-POWER = 0.8  # with which a number of patients, where one is named, would show that an equal challenger is no worse
+POWER = 0.8  # of the numbers of patients that messages name, to show that an equal challenger is no worse
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Claim:
         name: of the condition.
         margin: by which it may be worse, above 0.
         compared: what is subtracted from what, in words; positive is better for the challenger.
-        patients: those who decide it, counted, in words; a number first.
+        patients: how many patients it rests on, in words; a number first.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Claim:
 
 
 def outcome_of(lower: float, upper: float, margin: float) -> Verdict:
-    """What an interval of a difference says of "not worse by the margin"."""
+    """Whether an interval of a difference shows or refutes "not worse by the margin"."""
     if lower > -margin:
         return "shown"
     return "refuted" if upper < -margin else "not shown"
@@ -134,7 +134,7 @@ def sensitivity_difference(challenger: Contender, reference: Contender) -> Paire
 
 
 def _decision_difference(challenger: Contender, reference: Contender, label: int) -> PairedDifference:
-    """A ranking and probabilities may be right, and the threshold useless: so decisions are compared too."""
+    """Difference in right decisions: ranking and probabilities may be good, and the threshold useless."""
     patients = challenger.predictions.patients[challenger.predictions.labels == label]
     return paired_proportion(_rightly(challenger, label), _rightly(reference, label), patients)
 

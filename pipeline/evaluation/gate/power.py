@@ -1,4 +1,4 @@
-"""Power of the gate with so many patients, computed before it looks at them."""
+"""Power of the gate for a number of patients, computed before it looks at them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Chances:
 
     @property
     def together(self) -> float:
-        """All of them, were they independent; as they go together, rather more."""
+        """Probability of passing all conditions if they were independent; correlated as they are, a lower bound."""
         return (self.auroc * self.sensitivity * self.specificity) ** self.references
 
 
@@ -85,7 +85,7 @@ def _decided_differently(share: float, correlation: float) -> float:
 
 
 def chances(policy: GatePolicy, look: GateLook, *, malignant: float, benign: float, references: int = 1) -> Chances:
-    """With which probability an equal challenger would pass, with so many unseen patients of each class."""
+    """Probability that an equal challenger passes, with so many unseen patients of each class."""
     errors, reaches = _errors(policy, look, malignant, benign)
     margins = np.array([policy.auroc_margin, policy.sensitivity_margin, policy.specificity_margin])
     auroc, sensitivity, specificity = stats.norm.cdf((margins - reaches) / errors)
@@ -109,7 +109,7 @@ def patients_to_pass(
 ) -> tuple[int, int]:
     """Approximate patients of each class for which an equal challenger passes every condition with this probability.
 
-    The class that is short is raised first: by sensitivity for the malignant, by specificity for the benign ones.
+    The class that limits the power is raised first: the malignant by sensitivity, the benign by specificity.
     """
     counts = [float(max(count, policy.patients_a_class)) for count in (malignant, benign)]
     of_each_condition = power ** (1.0 / (3 * references))
@@ -124,13 +124,13 @@ def patients_to_pass(
 def margins_within_reach(
     policy: GatePolicy, look: GateLook, *, malignant: int, benign: int, references: int = 1, power: float = POWER
 ) -> FloatArray:
-    """Margins of AUROC, sensitivity and specificity that an equal challenger would all keep with this probability."""
+    """Margins of AUROC, sensitivity and specificity that an equal challenger passes together with this probability."""
     errors, reaches = _errors(policy, look, malignant, benign)
     return np.asarray(reaches + stats.norm.ppf(power ** (1.0 / (3 * references))) * errors)
 
 
 def power_condition(policy: GatePolicy, look: GateLook, cases: LockedCases, *, references: int) -> Condition:
-    """Whether the power suffices for a look at these patients; an underpowered look would waste them.
+    """Whether the power suffices for a look at these patients, which an underpowered look would waste.
 
     Args:
         policy: margins, assumptions, and the power that is asked for.

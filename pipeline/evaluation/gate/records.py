@@ -142,8 +142,8 @@ class GateLook:
     """Number of this look at these patients, and the share of the error rate that it may spend.
 
     Look number k spends ``total`` times 6 / (pi k)^2. These add up to ``total``, however many looks there are: by the
-    union bound the chance that any of them promotes a model worse by a margin is ``total`` at most, whatever the
-    looks have in common, as long as no challenger was made from what earlier looks showed beyond their refusal.
+    union bound the chance that any of them promotes a model worse by a margin is ``total`` at most, however the looks
+    overlap, as long as challengers are made with no knowledge of earlier looks beyond their refusal.
 
     Attributes:
         number: 1 for the first.
@@ -169,7 +169,7 @@ class GateLook:
 
     @property
     def first(self) -> GateLook:
-        """A look at other patients, at whom nobody has looked."""
+        """A first look, at patients who have not been looked at before."""
         return GateLook(1, self.total)
 
 

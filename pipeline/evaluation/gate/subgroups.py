@@ -19,7 +19,7 @@ from pipeline.evaluation.subgroups import partition, too_few_patients
 from pipeline.evaluation.usual_columns import usual_edges
 
 _NAME = "no subgroup collapse"
-_HALF = 0.5  # of the stated fall: what must be seen of it, beside significance, to be called a collapse
+_HALF = 0.5  # share of the stated fall that must be observed, beside significance, for a collapse
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +62,11 @@ class SubgroupTest:
 
 
 def no_collapse(challenger: Contender, champion: Contender, columns: Sequence[str], *, policy: GatePolicy) -> Condition:
-    """No subgroup in which the challenger falls far, and credibly, behind the champion.
+    """Whether the challenger falls significantly and far behind the champion in a subgroup.
 
-    A collapse is a fall that Holm's procedure over all comparisons finds, and that is at least half the stated one. A
-    subgroup too small to see the stated fall is named; when too many cases of a column lie in such, nothing is shown.
+    A collapse is a fall that is significant by Holm's procedure over all comparisons, and at least half the stated one.
+    A subgroup too small to detect the stated fall is named; when such subgroups hold too many cases of a column, the
+    condition is not shown.
 
     Source: Holm, 1979.
     """
@@ -115,7 +116,7 @@ def collapsed(tests: Sequence[SubgroupTest], *, alpha: float) -> list[SubgroupTe
 def _tests(
     challenger: Contender, champion: Contender, columns: Sequence[str], policy: GatePolicy
 ) -> Iterator[SubgroupTest]:
-    asked: dict[str, tuple[float, Callable[[Contender, Contender], PairedDifference]]] = {
+    statistics: dict[str, tuple[float, Callable[[Contender, Contender], PairedDifference]]] = {
         "AUROC": (policy.subgroup_auroc_drop, auroc_difference),
         "sensitivity": (policy.subgroup_sensitivity_drop, sensitivity_difference),
     }
@@ -124,7 +125,7 @@ def _tests(
         for value, members in partition(values, edges=usual_edges(values)).items():
             of_challenger, of_champion = (contender.part(members) for contender in (challenger, champion))
             few = too_few_patients(of_challenger.predictions) is not None
-            for statistic, (drop, difference) in asked.items():
+            for statistic, (drop, difference) in statistics.items():
                 fall = None if few else _defined(difference, of_challenger, of_champion)
                 yield SubgroupTest(column, value, statistic, members, drop, fall)
 
@@ -139,7 +140,7 @@ def _defined(
 
 
 def _unjudged_shares(tests: Sequence[SubgroupTest], columns: Sequence[str], cases: int) -> dict[str, float]:
-    """Of each column: the share of the cases that lie in a subgroup of which something cannot be judged."""
+    """For each column, the share of the cases whose subgroup is too small for one of the comparisons."""
     none = np.zeros(cases, dtype=np.bool_)
     return {
         column: float(np.any([test.members for test in tests if test.column == column] or [none], axis=0).sum()) / cases

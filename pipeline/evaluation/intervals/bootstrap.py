@@ -26,8 +26,8 @@ from pipeline.evaluation.intervals.clustered import wilson_limits
 from pipeline.evaluation.intervals.interval import Interval, normal_quantile, t_quantile
 
 PERCENTILES = ((1.0 - 0.95) / 2.0, (1.0 + 0.95) / 2.0)  # of the 95 % interval
-# The one place that says what an interval of an out-of-fold figure is about. Bengio and Grandvalet (2004): no unbiased
-# estimate of what training adds exists; Bayle et al. (2020): what is left out vanishes where learning is stable.
+# What an interval of an out-of-fold figure covers, for every report. Bengio and Grandvalet (2004): the variance that
+# training adds has no unbiased estimate; Bayle et al. (2020): the part left out vanishes where learning is stable.
 OUT_OF_FOLD = (
     "intervals of out-of-fold figures are about these networks on other cases like these; how far other training cases "
     "would have moved the networks, and the figures with them, is outside the intervals"
@@ -60,7 +60,7 @@ def bootstrap_share_interval(
     """A share with Wilson's interval, whose effective number of cases has the variance of the patient bootstrap.
 
     For shares that are no plain mean over cases, as sensitivity at a rate of false positives. The percentile interval
-    ends at 1 long before the truth does, and shrinks to a point where every case was right.
+    reaches 1 too early, and shrinks to a point where every case was right.
 
     Args:
         name: of the share, in messages.

@@ -32,9 +32,9 @@ SHOWN_FROM_RARER = 5.0  # patients times the share of the rarer outcome; below, 
 def proportion_interval(right: npt.ArrayLike, patients: npt.ArrayLike, *, level: float = 0.95) -> Interval:
     """Share of cases that are 1, by Wilson's interval with the effective number of cases.
 
-    The effective number is what independent cases would have to be to show the variance seen between patients, made
-    smaller by the squared ratio of Student's t with cases - 1 to that with patients - 1 degrees of freedom, because the
-    variance is estimated from so many patients. Where all cases agree it is the number of patients.
+    The effective number is the number of independent cases that would show the variance seen between patients,
+    multiplied by the squared ratio of Student's t with cases - 1 to that with patients - 1 degrees of freedom, because
+    the variance is estimated from so many patients. Where all cases agree it is the number of patients.
 
     Args:
         right: 0 or 1, shape (n,).

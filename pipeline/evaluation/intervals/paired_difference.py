@@ -77,8 +77,8 @@ def paired_proportion(first: npt.ArrayLike, second: npt.ArrayLike, patients: npt
     """Share of cases that are 1 in ``first`` less that in ``second``.
 
     Two patients of average size are added, half of one in each cell of the two-by-two table of pairs, as Agresti and
-    Min add two pairs: otherwise a few cases on which the two happen to agree would be taken for certainty. The
-    estimate is the plain difference.
+    Min add two pairs: otherwise the interval of a few cases on which the two models happen to agree would have no
+    width. The estimate is the plain difference.
 
     Args:
         first: 0 or 1, shape (n,).

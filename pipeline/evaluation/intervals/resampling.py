@@ -157,5 +157,5 @@ def mean_statistic(values: FloatArray, among: FloatArray | None = None) -> Weigh
     return statistic
 
 
-def _ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
-    return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0.0)
+def _ratio(part: FloatArray, total: FloatArray) -> FloatArray:
+    return np.divide(part, total, out=np.full_like(part, np.nan), where=total > 0.0)

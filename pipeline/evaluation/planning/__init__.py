@@ -1,1 +1,1 @@
-"""What so many patients can show, before anything is trained."""
+"""Expected precision and sample sizes, computed before anything is trained."""

@@ -125,7 +125,7 @@ def effective_cases(sizes: Sequence[int], *, alike: float) -> float:
         alike: correlation of two cases of a patient.
     """
     counts = np.asarray(sizes, dtype=np.float64)
-    mean_size = float((counts**2).sum() / counts.sum())  # size of a patient's group, as a case meets it
+    mean_size = float((counts**2).sum() / counts.sum())  # size of a patient's group, averaged over cases
     return float(counts.sum()) / (1.0 + (mean_size - 1.0) * alike)
 
 
@@ -145,7 +145,7 @@ def expected_intervals(size: JudgedSize, assumed: Assumed) -> dict[str, Interval
     overall = t_quantile(size.patients - 1.0)
     slope = overall * math.sqrt(float(np.linalg.inv(information)[1, 1]) / size.cases)
     intercept = overall / math.sqrt(float(information[0, 0]) * size.cases)
-    # Probabilities move with the outcome, so that observed less expected varies by p (1 - p) of each case alone.
+    # Given calibration, the variance of observed less expected is the sum of p (1 - p) over the cases.
     ratio = math.exp(overall * math.sqrt(float(information[0, 0]) / size.cases) / size.prevalence)
     return {
         "auroc": Interval(area, float(lower), float(upper)),
@@ -166,7 +166,7 @@ def patients_needed(size: JudgedSize, assumed: Assumed, name: str, target: float
     """Number of patients of the same kind for which a statistic's half-width reaches a target.
 
     Raises:
-        UsageError: when ten million would not do.
+        UsageError: when ten million are not enough.
     """
 
     def enough(patients: int) -> bool:

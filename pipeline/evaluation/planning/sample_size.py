@@ -156,7 +156,7 @@ class DevelopmentSize:
 
     @property
     def cases(self) -> int:
-        """What all three take."""
+        """Cases that satisfy all three criteria."""
         return max(self.shrinkage, self.optimism, self.overall_risk)
 
 
@@ -210,12 +210,12 @@ def smallest(enough: Callable[[int], bool], *, above: int, most: int, what: str)
 
     Args:
         enough: whether a number is.
-        above: a number below the answer, which is not asked.
+        above: a number below the answer, for which ``enough`` is not called.
         most: where the search ends.
         what: is being sized, for the message.
 
     Raises:
-        UsageError: when ``most`` would not do.
+        UsageError: when ``most`` is not enough.
     """
     low, high = above, max(2, 2 * above)
     while not enough(high):

@@ -1,1 +1,1 @@
-"""Readers of the same cases: agreement, the ceiling of their labels, and the model beside them."""
+"""Several readers of the same cases: their agreement, the ceiling of their labels, and comparison with the model."""

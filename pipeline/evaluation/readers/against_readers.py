@@ -18,7 +18,7 @@ from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.readers.agreement import Ratings, ReaderColumns, agreement_intervals, read_ratings
 from pipeline.evaluation.readers.label_noise import HalfPanels, ceiling, half_panels, means_of, sides_of
 
-_LABEL_AGREES = 0.99  # share of labels that the readers' mean must give, for the ceiling to be about them
+_LABEL_AGREES = 0.99  # share of labels that must be the readers' mean, for a ceiling to be computed
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def krippendorff_alpha(ratings: FloatArray) -> float:
 def single_rating_reliability(ratings: FloatArray) -> float:
     """Share of a rating's variance that is the case's and not the reader's: ICC(1,1), one-way random effects.
 
-    Readers need not be the same from case to case; what one of them always does counts as error.
+    Readers need not be the same from case to case; a reader's constant bias counts as error.
 
     Args:
         ratings: NaN where a reader did not rate, shape (n, readers).

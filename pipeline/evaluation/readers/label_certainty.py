@@ -1,4 +1,4 @@
-"""Results by label certainty, where readers' ratings exist: what becomes of them if doubtful cases count otherwise."""
+"""Results by label certainty, where readers' ratings exist: with doubtful cases excluded or relabelled."""
 
 from __future__ import annotations
 

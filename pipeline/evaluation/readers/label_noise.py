@@ -3,8 +3,8 @@
 A rating is taken as the case's own value, which the readers would agree on if all of them rated it, plus an error of
 each reader: both normal, errors independent and alike. The label says on which side of the middle the mean of a case's
 readers lies. Even a score that is the case's own value ranks such labels imperfectly, and by how much follows from the
-reliability of one rating alone. What all readers have wrong together is not seen: this is the ceiling against readers'
-labels, not against the truth.
+reliability of one rating alone. An error that all readers share is not part of it: this is the ceiling against
+readers' labels, not against the truth.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class HalfPanels:
 
     Attributes:
         observed: AUROC, mean over random halves.
-        expected: what the model of readers says that it should be.
+        expected: AUROC that the model of readers predicts.
         cases: with at least two readers.
     """
 
@@ -122,7 +122,7 @@ class HalfPanels:
 
 
 def half_panels(ratings: Ratings, reliability: float, *, rng: np.random.Generator) -> HalfPanels:
-    """Judge half of each case's readers against the other half, and what the model of readers makes of it.
+    """Evaluate half of each case's readers against the other half, beside what the model of readers predicts.
 
     The label is the mean of the smaller half; cases in which it is the middle are left out, as for the label itself.
 

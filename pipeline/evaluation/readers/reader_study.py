@@ -1,7 +1,7 @@
-"""A model beside a panel of readers who scored the same cases: multi-reader multi-case analysis.
+"""Comparison of a model with a panel of readers who scored the same cases: multi-reader multi-case analysis.
 
-Obuchowski and Rockette's method with Hillis' degrees of freedom. Where readers are a sample of all readers, how they
-differ from one another is part of the uncertainty; where they are the only ones that count, it is not.
+Obuchowski and Rockette's method with Hillis' degrees of freedom. With readers as a sample of all readers, the
+variance between them is part of the uncertainty; with fixed readers it is not.
 
 Source: Obuchowski & Rockette, 1995; Hillis, 2007 (Statistics in Medicine 26:596) for a single modality, applied to each
 reader's difference from the model, as for stand-alone algorithms in Hillis & Schartz, 2018.
@@ -24,7 +24,7 @@ from pipeline.evaluation.intervals.interval import Interval, normal_quantile, t_
 from pipeline.evaluation.predictions import Predictions
 
 _FEWEST_READERS = 2
-_NO_VARIANCE = 1e-12  # what rounding leaves of a variance that is 0
+_NO_VARIANCE = 1e-12  # a variance below it is 0 but for rounding
 
 
 @dataclass(frozen=True)
@@ -111,14 +111,14 @@ def panel_mean(values: npt.ArrayLike, covariance: npt.ArrayLike) -> PanelMean:
     own = float(np.diag(over_cases).mean())
     shared = max(float((over_cases.sum() - np.trace(over_cases)) / (readers * (readers - 1))), 0.0)
     between = float(figures.var(ddof=1))
-    whole = between + readers * shared
+    both_sources = between + readers * shared
     of_these = own + (readers - 1) * shared
-    if min(whole, of_these) <= _NO_VARIANCE:
+    if min(both_sources, of_these) <= _NO_VARIANCE:
         raise UndefinedMetricError("reader study: readers and cases show no spread to measure; give more cases")
-    freedom = whole**2 / (between**2 / (readers - 1)) if between > 0.0 else np.inf
+    freedom = both_sources**2 / (between**2 / (readers - 1)) if between > 0.0 else np.inf
     mean = float(figures.mean())
     far = t_quantile(freedom) if np.isfinite(freedom) else normal_quantile()
-    reach = far * float(np.sqrt(whole / readers))
+    reach = far * float(np.sqrt(both_sources / readers))
     fixed = normal_quantile() * float(np.sqrt(of_these / readers))
     these_cases = t_quantile(readers - 1) * float(np.sqrt(between / readers))
     return PanelMean(

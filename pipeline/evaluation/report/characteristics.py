@@ -14,10 +14,10 @@ import pandas as pd
 
 from pipeline.evaluation.arrays import BoolArray
 
-HIDDEN_COUNT = "hidden"  # a number that could point at a patient
+HIDDEN_COUNT = "hidden"  # shown in place of a number that could identify a patient
 _FEWEST = 3  # patients of a cell that is shown
 _FOR_QUARTILES = 10  # patients
-_MOST_VALUES = 20  # more values of a column are names, not kinds
+_MOST_VALUES = 20  # a column with more values holds names and is not tabulated
 MISSING, OTHERS = "missing", "other values"
 
 
@@ -106,7 +106,7 @@ def _kinds(words: pd.Series, patients: pd.Series) -> pd.Series:
 
 
 def _cells(kinds: pd.Series, patients: pd.Series, levels: Sequence[str]) -> list[str]:
-    """Counts of one split; what points at one or two patients is hidden, and never a single cell alone."""
+    """Counts of one split; cells of one or two patients are hidden, and never a single cell alone."""
     counts = [int((kinds == level).sum()) for level in levels]
     people = [int(patients[kinds == level].nunique()) for level in levels]
     hidden = {number for number, count in enumerate(people) if 0 < count < _FEWEST}
@@ -138,5 +138,5 @@ def _quartiles(numbers: pd.Series, patients: pd.Series) -> str:
     return f"{median:.3g} ({low:.3g} to {high:.3g})"
 
 
-def _share(count: int, whole: int) -> str:
-    return f"{count} ({100 * count / whole:.0f} %)" if whole else "0"
+def _share(count: int, total: int) -> str:
+    return f"{count} ({100 * count / total:.0f} %)" if total else "0"

@@ -1,4 +1,4 @@
-"""TRIPOD+AI and CLAIM items in a report: answered where a program can, else left to a person.
+"""TRIPOD+AI and CLAIM items in a report: those that can be computed are answered, the others left to the author.
 
 Source: Collins et al., 2024 (BMJ 385:e078378), by number; Tejani et al., 2024 (Radiology: AI 6:e240300), by topic.
 """
@@ -16,7 +16,7 @@ class Item:
     Attributes:
         place: guideline and number, as ``TRIPOD+AI 6b``.
         topic: what it asks, in a few words.
-        answer: what a program can say; None where a person must.
+        answer: the computed answer; None where the author must write it.
     """
 
     place: str
@@ -25,7 +25,7 @@ class Item:
 
 
 # Key (of an answer that may be computed; blank where none can be), place, topic. Every sub-item of TRIPOD+AI's 27 items
-# has a row, in order; CLAIM stands beside the rows whose topics it asks for too.
+# has a row, in order; CLAIM is named in the rows whose topics it asks for too.
 _ITEMS = (
     ("", "TRIPOD+AI 1, CLAIM", "Title: development or evaluation of a prediction model, target population, outcome"),
     ("", "TRIPOD+AI 2, CLAIM", "Abstract, by TRIPOD+AI for Abstracts"),

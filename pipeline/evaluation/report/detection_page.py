@@ -1,4 +1,4 @@
-"""The report of a detector: one self-contained HTML page about how it finds lesions, and what the scans get from it."""
+"""The report of a detector: one self-contained HTML page about its lesions and its scans."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ class DetectionReport:
         second_stage: the classifier at found and at true centres; None without a classifier.
         classifier: name and short digest of the classifier; blank without one.
         scans: judgement of the scans' probabilities; None where they have none.
-        scan_probability: how these are made, or why there are none.
+        scan_probability: how they are computed, or why there are none.
         figures: PNG bytes by name, in order.
         pictures: best and worst candidates.
-        data: name and value of what is known about data and labels.
+        data: facts about data and labels, by name.
         provenance: name and value.
         made_at: when the report was made; None for now.
     """

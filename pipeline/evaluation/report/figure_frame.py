@@ -9,7 +9,7 @@ from typing import Any, Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe & Ito's palette: told apart with any colour vision, and in grey by lightness.
+# Okabe & Ito's palette, distinguishable with any colour vision, and in grey by lightness.
 BLUE, VERMILION, GREEN, AMBER, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7"
 INK, MUTED, RULE = "#1f2933", "#5f6b7a", "#d9dee4"
 COMPARISON_STYLES = ((VERMILION, (0, (5, 2))), (GREEN, (0, (1, 1.2))), (PURPLE, (0, (4, 1, 1, 1))), (AMBER, "solid"))
@@ -73,7 +73,7 @@ def _head(figure: Figure, title: str, caption: Caption, *, probabilities: bool) 
 
 
 def tidy(axes: Axes) -> None:
-    """The look that all axes share."""
+    """Apply the style that all axes share."""
     axes.set_axisbelow(True)
     axes.grid(visible=True, color=RULE, lw=0.7)
     for side in ("top", "right"):
@@ -92,7 +92,7 @@ def unit_square(axes: Axes, x: str, y: str) -> None:
 
 
 def add_legend_below(figure: Figure, axes: Axes) -> None:
-    """A legend under everything that is drawn, where it hides no interval; the figure grows by its height."""
+    """Add a legend below the axes, where it hides nothing; the figure grows by its height."""
     width, height = figure.get_size_inches()
     names = axes.get_legend_handles_labels()
     lower = (0.16 * len(names[1]) + 0.1) / (height + 0.16 * len(names[1]) + 0.1)
@@ -106,6 +106,6 @@ def add_legend_below(figure: Figure, axes: Axes) -> None:
 
 
 def add_legend(axes: Axes, place: LegendPlace, *, columns: int = 1) -> None:
-    """A legend above everything that is drawn."""
+    """Add a legend in front of everything that is drawn."""
     style: dict[str, Any] = {"fontsize": 8, "frameon": True, "framealpha": 0.92, "edgecolor": "none", "labelcolor": INK}
     axes.legend(loc=place, ncols=columns, **style).set_zorder(6)

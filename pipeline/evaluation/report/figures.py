@@ -1,6 +1,6 @@
 """Figures of an evaluation, with matplotlib without pyplot, legible without colour vision.
 
-Every figure says which model and which calibration it shows.
+Every figure names the model and the calibration that it shows.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from pipeline.evaluation.report.figure_frame import (
 from pipeline.evaluation.results import Evaluation
 
 _CURVE_POINTS = 101
-_CURVE_ENDS = (0.02, 0.98)  # quantiles of the probabilities, beyond which few cases bear the curve
+_CURVE_ENDS = (0.02, 0.98)  # quantiles of the probabilities, beyond which too few cases support the curve
 
 
 def evaluation_figures(

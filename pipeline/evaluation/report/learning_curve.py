@@ -1,4 +1,4 @@
-"""How a training went: loss of each epoch, and what the validation split said where one was watched."""
+"""Learning curve of a training: loss of each epoch, and the validation loss where a validation split was used."""
 
 from __future__ import annotations
 

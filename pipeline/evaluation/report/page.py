@@ -117,7 +117,7 @@ class ReportData:
         title: headline of the page.
         model: name and short digest.
         calibration: ``Calibrator.describe()``.
-        calibration_notes: why the calibrator is another one than was configured; empty when it is not.
+        calibration_notes: why the calibrator is not the configured one; empty when it is.
         evaluation: of the cases judged.
         judged_on: which cases these are, as ``test split``.
         badges: short warnings under the title, as ``simulated intensities``.
@@ -128,13 +128,13 @@ class ReportData:
         no_champion: why the champion is not among them; blank where it is.
         findings: every finding's evaluation, where there are several.
         details: subgroups, label certainty, patients, refer zone, seeds.
-        intervals_are: what the intervals are about, where that is not plain; blank elsewhere.
+        intervals_are: what the intervals cover, where that needs saying; blank elsewhere.
         with_refused: sensitivity and specificity with the refused cases, or why they are not known.
         characteristics: who the cases are, by split; None when only their probabilities are known.
         reader_study: the model beside readers' average, or why that is undefined, where their scores were given.
         restated: PPV and NPV at other prevalences.
         pictures: the most confident mistakes.
-        data: name and value of what is known about data and labels.
+        data: facts about data and labels, by name.
         preprocessing: name and value.
         provenance: name and value.
         checklist: TRIPOD+AI and CLAIM items, answered or left to a person.

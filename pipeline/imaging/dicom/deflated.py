@@ -26,7 +26,7 @@ def inflate(path: Path, handle: IO[bytes], *, keep: int, limits: Limits, skip: i
     Raises:
         CaseError: E_TOO_LARGE above the limits, E_CODEC, E_TRUNCATED, E_CHECKSUM, E_FORMAT for bytes after its end.
     """
-    engine, kept, total, used, checksum = zlib.decompressobj(-zlib.MAX_WBITS), bytearray(), 0, 0, 0
+    engine, start, total, used, checksum = zlib.decompressobj(-zlib.MAX_WBITS), bytearray(), 0, 0, 0
     while not engine.eof:
         block = engine.unconsumed_tail or handle.read(1 << 16)
         if not block:
@@ -37,14 +37,14 @@ def inflate(path: Path, handle: IO[bytes], *, keep: int, limits: Limits, skip: i
         except zlib.error:
             raise CaseError(Code.E_CODEC, path, "the deflated data set is damaged; export it again") from None
         first = max(skip - total, 0)
-        kept += out[first : first + max(keep - len(kept), 0)]
+        start += out[first : first + max(keep - len(start), 0)]
         total, checksum = total + len(out), zlib.crc32(out, checksum)
         if total > limits.max_bytes or (total > 16 * 2**20 and total > used * limits.max_ratio):
             most = f"{limits.max_bytes} bytes or {limits.max_ratio} to 1"
             reason = f"inflates beyond {most}; raise the limits if that is meant"
             raise CaseError(Code.E_TOO_LARGE, path, reason)
     _check_end(path, (engine.unused_data + handle.read(_TRAILER.size + 2)), checksum, total)
-    return bytes(kept), total
+    return bytes(start), total
 
 
 def _check_end(path: Path, rest: bytes, checksum: int, length: int) -> None:

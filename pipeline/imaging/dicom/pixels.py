@@ -114,10 +114,10 @@ def _unpack(pixel_format: PixelFormat, data: bytes, *, swapped: bool) -> StoredF
         return _unpack_colours(pixel_format, data, swapped=swapped)
     size, stored, signed = pixel_format.bits_allocated // 8, pixel_format.bits_stored, pixel_format.signed
     order = ">" if swapped and size > 1 else "<"
-    whole = stored == pixel_format.bits_allocated
-    raw = np.frombuffer(data, f"{order}{'i' if whole and signed else 'u'}{size}")
+    fills_word = stored == pixel_format.bits_allocated
+    raw = np.frombuffer(data, f"{order}{'i' if fills_word and signed else 'u'}{size}")
     raw = raw.reshape(pixel_format.rows, pixel_format.columns)
-    if whole:
+    if fills_word:
         return StoredFrame(raw, stray_bits=False)
     shift = pixel_format.high_bit + 1 - stored
     values = _extend(raw >> shift, stored, signed=signed)

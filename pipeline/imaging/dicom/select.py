@@ -31,11 +31,11 @@ def names_series(part: str, uid: str) -> bool:
 
 def shortest_codes(series: Sequence[str]) -> dict[str, str]:
     """The shortest code of each series, at least ``CODE_DIGITS`` long, that no other series of these shares."""
-    whole = {uid: series_code(uid) for uid in series}
+    codes = {uid: series_code(uid) for uid in series}
     digits = CODE_DIGITS
-    while len({code[:digits] for code in whole.values()}) < len(whole):
+    while len({code[:digits] for code in codes.values()}) < len(codes):
         digits += 1
-    return {uid: code[:digits] for uid, code in whole.items()}
+    return {uid: code[:digits] for uid, code in codes.items()}
 
 
 def read_headers(paths: Sequence[Path], *, limits: Limits, part: str | None = None) -> list[DicomFile]:

@@ -76,7 +76,7 @@ def png_header(content: bytes, path: Path) -> PngHeader:
     if not (width and height) or colour_type not in _SAMPLES or method or filters or interlace > 1:
         raise CaseError(Code.E_FORMAT, path, "the PNG's header holds values that the standard does not know")
     key = chunks.get(b"tRNS") if colour_type in (0, 2) else None
-    whole = key is not None and len(key) == 2 * _SAMPLES[colour_type]
+    is_valid = key is not None and len(key) == 2 * _SAMPLES[colour_type]
     return PngHeader(
         width=width,
         height=height,
@@ -84,7 +84,7 @@ def png_header(content: bytes, path: Path) -> PngHeader:
         colour_type=colour_type,
         interlaced=interlace == 1,
         exif=chunks.get(b"eXIf", b""),
-        key=struct.unpack(f">{_SAMPLES[colour_type]}H", key) if key is not None and whole else None,
+        key=struct.unpack(f">{_SAMPLES[colour_type]}H", key) if key is not None and is_valid else None,
     )
 
 

@@ -93,8 +93,8 @@ def _read_header(path: Path, limits: Limits) -> tuple[tuple[int, ...], bool, np.
             raise ValueError
         fields = ast.literal_eval(head[8 + size : start].decode("utf-8").strip())
         shape, fortran, kind = fields["shape"], fields["fortran_order"], fields["descr"]
-        whole = isinstance(shape, tuple) and all(type(length) is int for length in shape)
-        if not whole or not isinstance(fortran, bool) or not isinstance(kind, str):
+        is_tuple_of_int = isinstance(shape, tuple) and all(type(length) is int for length in shape)
+        if not is_tuple_of_int or not isinstance(fortran, bool) or not isinstance(kind, str):
             raise ValueError
         dtype = np.dtype(kind)
     except (ValueError, TypeError, LookupError, SyntaxError, RecursionError, MemoryError):

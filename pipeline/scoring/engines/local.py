@@ -110,22 +110,22 @@ class WorkerPool(Generic[RowT]):
     def score(self, cases: Iterable[Case], batch_size: int) -> Iterator[RowT]:
         """One row for each case, in order."""
         new = _jobs(cases, batch_size)
-        given, answered = 0, 0  # cases taken from the input; rows handed out
+        taken, answered = 0, 0  # cases taken from the input; rows handed out
         exhausted = False
         while True:
-            while not exhausted and given - answered < _WINDOW and self.has_room():
+            while not exhausted and taken - answered < _WINDOW and self.has_room():
                 job = self._again.popleft() if self._again else next(new, None)
                 if job is None:
                     exhausted = True
                     break
-                given = max(given, job.numbers[-1] + 1)
+                taken = max(taken, job.numbers[-1] + 1)
                 self.give(job)
             self.give_again()
             while answered in self._rows:
                 yield self._rows.pop(answered)
                 self._deaths.pop(answered, None)
                 answered += 1
-            if exhausted and answered == given:
+            if exhausted and answered == taken:
                 return
             self.attend()
 
@@ -141,7 +141,9 @@ class WorkerPool(Generic[RowT]):
 
     def has_room(self) -> bool:
         """Whether a worker would take a job now, those of dead workers first."""
-        return len(self._workers) < self._most_workers or any(len(each.jobs) < self._ahead for each in self._workers)
+        return len(self._workers) < self._most_workers or any(
+            len(worker.jobs) < self._ahead for worker in self._workers
+        )
 
     def give_again(self) -> None:
         """Hand the jobs of dead workers to others, as far as these have room."""
@@ -157,7 +159,7 @@ class WorkerPool(Generic[RowT]):
 
     def give(self, job: Job) -> None:
         """Hand a job to a worker without one, to a new one, or to the one with the fewest."""
-        worker = min(self._workers, key=lambda each: len(each.jobs), default=None)
+        worker = min(self._workers, key=lambda candidate: len(candidate.jobs), default=None)
         if worker is None or (worker.jobs and len(self._workers) < self._most_workers):
             worker = Worker.start(self._setup)
             self._workers.append(worker)
@@ -178,9 +180,9 @@ class WorkerPool(Generic[RowT]):
         deadline = min(map(self._deadline, self._workers), default=math.inf)
         patience = 0.05 if self._on_device else min(max(deadline - time.monotonic(), 0.0), 60.0)
         heard = wait([*(worker.connection for worker in self._workers), *wake], timeout=patience)
-        for worker in [each for each in self._workers if each.connection in heard]:
+        for worker in [candidate for candidate in self._workers if candidate.connection in heard]:
             self._hear(worker)
-        for worker in [each for each in self._workers if time.monotonic() > self._deadline(each)]:
+        for worker in [candidate for candidate in self._workers if time.monotonic() > self._deadline(candidate)]:
             self._replace(worker, late=True)
 
     def _hear(self, worker: Worker) -> None:

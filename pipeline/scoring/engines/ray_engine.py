@@ -67,8 +67,8 @@ def score_on_ray(
         logging.getLogger("ray.data").setLevel(logging.ERROR)  # not earlier: its import sets it up
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
-        given = iter(cases)
-        while window := list(itertools.islice(given, _WINDOW)):
+        remaining = iter(cases)
+        while window := list(itertools.islice(remaining, _WINDOW)):
             yield from _score_window(ray, window, count, (setup, identity, batch_size, timeout_seconds))
     except ray.exceptions.RayError as error:
         raise UnfinishedError(
@@ -104,15 +104,15 @@ def _require_cluster(address: str) -> None:
     """
     remedy = "start the cluster, or unset RAY_ADDRESS for one on this machine"
     try:
-        asked = subprocess.run(  # noqa: S603  # this interpreter, and words of ours
+        process = subprocess.run(  # noqa: S603  # this interpreter, and words of ours
             [sys.executable, "-c", _ASK], capture_output=True, text=True, errors="replace", timeout=_PATIENCE_SECONDS
         )
     except subprocess.TimeoutExpired:
         raise UnfinishedError(
             f"RAY_ADDRESS {address}: no Ray cluster answers there (waited {_PATIENCE_SECONDS:g} s); {remedy}"
         ) from None
-    if asked.returncode:
-        cause = (asked.stderr.strip().splitlines() or [f"exit code {asked.returncode}"])[-1].partition(":")[0]
+    if process.returncode:
+        cause = (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1].partition(":")[0]
         raise UnfinishedError(
             f"RAY_ADDRESS {address}: cannot be reached ({cause}); {remedy}, and set RAY_AUTH_MODE and RAY_AUTH_TOKEN "
             "where it asks for a token"

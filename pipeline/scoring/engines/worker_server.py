@@ -18,9 +18,9 @@ _WORKER, _LEAN_WORKER = "pipeline.scoring.engines.worker_process", "pipeline.sco
 
 def context() -> Any:
     """Processes forked from the server: quick to start, and sharing its memory."""
-    found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload([_LEAN_WORKER if is_installed() else _WORKER])
-    return found
+    forkserver = multiprocessing.get_context("forkserver")
+    forkserver.set_forkserver_preload([_LEAN_WORKER if is_installed() else _WORKER])
+    return forkserver
 
 
 def start_server() -> None:

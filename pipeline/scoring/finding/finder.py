@@ -146,8 +146,8 @@ class Finder:
         if self.detector.envelope is None:
             return scan
         with carrying(scan.warnings):
-            found = self.detector.envelope.judge(scan.measures, path=scan.scan.path, body_part=scan.scan.body_part)
-        return replace(scan, warnings=(*scan.warnings, *found))
+            warnings = self.detector.envelope.judge(scan.measures, path=scan.scan.path, body_part=scan.scan.body_part)
+        return replace(scan, warnings=(*scan.warnings, *warnings))
 
     def find(self, scan: SearchableScan) -> Found:
         """The candidates of a scan that has been read.

@@ -56,7 +56,9 @@ def find_frame(detector: LoadedDetector, frame: pd.DataFrame, *, root: Path) -> 
 def _rows(tables: ScanTables, part: pa.Table) -> list[dict[str, Any]]:
     """The candidates of one scan, with what its own row says; or that alone."""
     (scan,) = part.to_pylist()
-    said = {"scan_id": scan["case_id"], **{name: scan[name] for name in _OF_SCAN[1:]}}
-    found = tables.candidates_of(scan)
+    of_scan = {"scan_id": scan["case_id"], **{name: scan[name] for name in _OF_SCAN[1:]}}
+    candidates = tables.candidates_of(scan)
     shared = ("image", "patient_id", "model", "model_digest", "preprocessing_digest", *_REST)
-    return [{**said, **candidate} for candidate in found] or [{**said, **{name: scan[name] for name in shared}}]
+    return [{**of_scan, **candidate} for candidate in candidates] or [
+        {**of_scan, **{name: scan[name] for name in shared}}
+    ]

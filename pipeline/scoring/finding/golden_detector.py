@@ -60,15 +60,15 @@ def golden_detector_drift(finder: Finder, folder: Path) -> float:
     path = golden / "golden.json"
     try:
         expected = _expected(read_json(path))
-        found = {name: _probabilities(finder, golden / name).ravel() for name in expected}
-        if any(found[name].size != expected[name].size for name in expected):
+        measured = {name: _probabilities(finder, golden / name).ravel() for name in expected}
+        if any(measured[name].size != expected[name].size for name in expected):
             raise ValueError("has another number of probabilities than the detector gives")
     except CaseError as error:
         raise ModelError(f"{error}; the golden scans are damaged; copy the model directory again") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         detail = error if isinstance(error, ValueError) else type(error).__name__
         raise ModelError(f"{path}: {detail}; the file is damaged; copy the model directory again") from None
-    return float(np.max([np.abs(found[name] - expected[name]).max() for name in expected]))
+    return float(np.max([np.abs(measured[name] - expected[name]).max() for name in expected]))
 
 
 def _expected(content: dict[str, Any]) -> dict[str, NDArray[np.float64]]:

@@ -72,8 +72,8 @@ class ScanTables:
         columns[_EXTRA] = [[row.extra.get(name, "") for name in self.extra] for row in rows]
         columns[_CANDIDATES] = [
             [
-                dict(zip(names, (*each.center_mm, each.diameter_mm, *each.probabilities), strict=True))
-                for each in row.candidates
+                dict(zip(names, (*candidate.center_mm, candidate.diameter_mm, *candidate.probabilities), strict=True))
+                for candidate in row.candidates
             ]
             for row in rows
         ]
@@ -92,8 +92,8 @@ class ScanTables:
             for part in parts:
                 rows = part.select(self.columns.names).to_pylist()
                 write_scans(pa.Table.from_pylist([self._scan(row) for row in rows], scans))
-                found = [candidate for row in rows for candidate in self.candidates_of(row)]
-                write_candidates(pa.Table.from_pylist(found, candidates))
+                candidate_rows = [candidate for row in rows for candidate in self.candidates_of(row)]
+                write_candidates(pa.Table.from_pylist(candidate_rows, candidates))
                 if self.scores is not None:
                     scores = [score for row in rows for score in row[_SCORES]]
                     write_scores(pa.Table.from_pylist(scores, self.scores.columns))

@@ -165,24 +165,24 @@ class ScanWorker:
             return self._unsearched(item, error)
 
     def _searched(self, item: ReadScan, scan: SearchableScan) -> ScanRow:
-        found = self.finder.find(scan)
-        scores = self._scores(item.case, scan, found.candidates)
-        codes = [warning.code for warning in found.warnings]
+        findings = self.finder.find(scan)
+        scores = self._scores(item.case, scan, findings.candidates)
+        codes = [warning.code for warning in findings.warnings]
         return ScanRow(
             case_id=item.case.case_id,
             patient_id=item.case.patient_id,
             image=item.case.image,
             status="flagged" if codes else "scored",
             code=first_code(codes),
-            reason="; ".join(warning.detail for warning in found.warnings),
+            reason="; ".join(warning.detail for warning in findings.warnings),
             warnings=";".join(codes),
-            probability=self._probability(found.candidates, scores),
-            candidates=found.candidates,
+            probability=self._probability(findings.candidates, scores),
+            candidates=findings.candidates,
             scores=scores,
             extra=item.case.extra,
             detector=self.identity,
-            image_sha256=found.facts.digest,
-            measures=found.measures,
+            image_sha256=findings.facts.digest,
+            measures=findings.measures,
             signature=item.signature,
             scored_at=now(),
             seconds=round(perf_counter() - item.started, 4),
@@ -192,9 +192,9 @@ class ScanWorker:
         if self.scorer is None:
             return ()
         rows: list[ScoreRow] = []
-        cases = [candidate_case(case, number, each) for number, each in enumerate(candidates, start=1)]
+        cases = [candidate_case(case, number, candidate) for number, candidate in enumerate(candidates, start=1)]
         for start in range(0, len(cases), _BATCH):
-            batch = [self.scorer.prepare(each, scan=scan.scan) for each in cases[start : start + _BATCH]]
+            batch = [self.scorer.prepare(lesion, scan=scan.scan) for lesion in cases[start : start + _BATCH]]
             rows += self.scorer.score(batch)
         return tuple(replace(row, measures={}, signature="") for row in rows)  # neither is kept of a candidate
 
@@ -209,7 +209,7 @@ class ScanWorker:
         malignant = [row.probability for row in scores if row.probability is not None]
         if len(malignant) < len(scores):
             return None
-        return fitted.apply([each.probabilities[0] for each in candidates], malignant)
+        return fitted.apply([candidate.probabilities[0] for candidate in candidates], malignant)
 
     def _unsearched(self, item: ReadScan, error: Exception) -> ScanRow:
         seconds = perf_counter() - item.started

@@ -28,9 +28,9 @@ def heat_loss(logits: Tensor, targets: Tensor) -> Tensor:
     targets = targets.nan_to_num()
     probability = torch.sigmoid(logits)
     positive = (targets == 1).float()
-    found = functional.logsigmoid(logits) * (1 - probability) ** _FOCUS * positive
+    positives = functional.logsigmoid(logits) * (1 - probability) ** _FOCUS * positive
     quiet = functional.logsigmoid(-logits) * probability**_FOCUS * (1 - targets) ** _NEAR * (1 - positive)
-    total = -((found + quiet) * known).sum(dim=(0, 2, 3, 4))
+    total = -((positives + quiet) * known).sum(dim=(0, 2, 3, 4))
     return total / positive.mul(known).sum(dim=(0, 2, 3, 4)).clamp_min(1)
 
 

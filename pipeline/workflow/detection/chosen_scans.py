@@ -44,15 +44,15 @@ def choose_judged_scans(
     """
     cases = table.scans.cases
     named = any(case.split is not None for case in cases)
-    asked = [case for case in cases if not named or case.split == "test"]
-    seen = {"patients that the detector has seen": _patients_seen(detector, asked)}
+    chosen = [case for case in cases if not named or case.split == "test"]
+    seen = {"patients that the detector has seen": _patients_seen(detector, chosen)}
     if classifier is not None:
-        seen["patients that the classifier has seen"] = _patients_seen(classifier, asked)
-    judged, left_out = asked, {}
+        seen["patients that the classifier has seen"] = _patients_seen(classifier, chosen)
+    judged, left_out = chosen, {}
     for reason, patients in seen.items():
-        kept = [case for case in judged if str(case.patient_id) not in patients]
-        left_out[reason] = len(judged) - len(kept)
-        judged = kept
+        unseen = [case for case in judged if str(case.patient_id) not in patients]
+        left_out[reason] = len(judged) - len(unseen)
+        judged = unseen
     if not judged:
         reasons = ", ".join(f"{count} of {reason}" for reason, count in left_out.items() if count) or "no test split"
         raise UsageError(

@@ -83,9 +83,9 @@ def _require_columns(config_path: Path, config: DetectionConfig, table: ScanTabl
     for key, columns in (("classes", config.classes[1:]), ("evaluation.groups", config.evaluation.groups)):
         for column in columns:
             if column not in table.lesions.columns or column in RESERVED_COLUMNS:
-                found = ", ".join(table.lesions.columns) or "none"
+                present = ", ".join(table.lesions.columns) or "none"
                 raise ConfigError(
-                    f"{config_path}: {key}: {table.lesions.path} has no column {column!r} (extra columns: {found}); "
+                    f"{config_path}: {key}: {table.lesions.path} has no column {column!r} (extra columns: {present}); "
                     "correct or remove it"
                 )
 

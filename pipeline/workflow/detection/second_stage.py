@@ -141,16 +141,16 @@ def judge_at_both_centres(
         by_id = {lesion.case_id: lesion for lesion in table.lesions_of[scan.scan.scan_id]}
         for match in scan.lesions:
             lesion = by_id[match.lesion.lesion_id]
-            found = None if match.candidate is None else answers[match.candidate]
-            if found is not None and lesion.label is not None:
-                rows.append((lesion, found, scan.scan.patient_id))
+            hit = None if match.candidate is None else answers[match.candidate]
+            if hit is not None and lesion.label is not None:
+                rows.append((lesion, hit, scan.scan.patient_id))
     at_true = classify([lesion for lesion, _, _ in rows])
     both = [(row, true) for row, true in zip(rows, at_true, strict=True) if true is not None]
     if not both:
         return None
     return judge_second_stage(
         [int(lesion.label or 0) for (lesion, _, _), _ in both],
-        [found for (_, found, _), _ in both],
+        [hit for (_, hit, _), _ in both],
         [true for _, true in both],
         [patient for (_, _, patient), _ in both],
         resamples=resamples,

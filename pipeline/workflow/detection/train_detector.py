@@ -195,9 +195,9 @@ def _search(detector: LoadedDetector, experiment: DetectionExperiment, split: st
     finder, digests = Finder(detector, root=experiment.table.root), dict[str, str]()
 
     def search(case: Case) -> tuple[Candidate, ...]:
-        found = finder.search(case)
-        digests[case.case_id] = found.facts.digest
-        return found.candidates
+        result = finder.search(case)
+        digests[case.case_id] = result.facts.digest
+        return result.candidates
 
     cases = list(experiment.of(split))
     with ProgressReport(f"{split} scans searched", total=len(cases)) as report:

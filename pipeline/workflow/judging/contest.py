@@ -156,21 +156,21 @@ def hold_contest(matchup: Matchup, run: TrackedRun, config: Tracking, policy: Ga
     """
     root, manifest = matchup.manifest.root, matchup.manifest
     models = matchup.models
-    answers = [score_labelled(each.model, matchup.unseen, root=root) for each in models]
+    answers = [score_labelled(version.model, matchup.unseen, root=root) for version in models]
     both = [row for row, (mine, other) in enumerate(zip(*answers[:2], strict=True)) if mine.usable and other.usable]
     if len({answers[0][row].case.label for row in both}) < 2:
         raise UsageError(
             f"{manifest.path}: of {len(matchup.unseen)} cases that no model has seen, {len(both)} can be scored "
             "by both, without both classes among them; `malignancy check` says why the others are rejected"
         )
-    columns = subgroup_columns(manifest, *(each.model.description for each in models[:2]))
-    images = [each.row.image_sha256 for each in answers[0] if each.row.image_sha256]
+    columns = subgroup_columns(manifest, *(version.model.description for version in models[:2]))
+    images = [answer.row.image_sha256 for answer in answers[0] if answer.row.image_sha256]
     looks.mark_look(run, matchup.challenger.version.name, patients=matchup.patients, images=images)
     at = next_look(matchup, run, config, policy, images=images)
-    known = [seen_images(each.model.description, scored) for each, scored in zip(models, answers, strict=True)]
+    known = [seen_images(version.model.description, scored) for version, scored in zip(models, answers, strict=True)]
     challenger, champion = (
-        contender([scored[row] for row in both], columns, each.model, prevalence=policy.prevalence)
-        for each, scored in zip(models[:2], answers[:2], strict=True)
+        contender([scored[row] for row in both], columns, version.model, prevalence=policy.prevalence)
+        for version, scored in zip(models[:2], answers[:2], strict=True)
     )
     anchored = _anchored(models, answers, both, challenger) if len(models) > 2 else None
     held = conditions.contest(

@@ -272,12 +272,15 @@ def _drift_references(
     """Measures of the training cases, which the envelope knows too, and probabilities of the calibration cases."""
     names = set.intersection(*(set(case) for case in measures))
     references = fit_references({name: [case[name] for case in measures] for name in names}, patients)
-    of_case = {each.case.case_id: each.input.measures for each in cohort.usable}
+    of_case = {prepared.case.case_id: prepared.input.measures for prepared in cohort.usable}
     calibration = judgement.predictions.where(split="calibration")
     for name in judgement.operating_points:
         column = PROBABILITY if name == judgement.first_finding else f"{PROBABILITY}_{name}"
         cases = calibration.where(finding=name)
         references |= fit_probability_references(
-            column, cases.probabilities.tolist(), [of_case[each] for each in cases.case_ids], cases.patients.tolist()
+            column,
+            cases.probabilities.tolist(),
+            [of_case[case_id] for case_id in cases.case_ids],
+            cases.patients.tolist(),
         )
     return references

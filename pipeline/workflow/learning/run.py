@@ -88,8 +88,8 @@ def run_training(experiment: Experiment, *, resume: str | None = None, profile: 
     started = datetime.now(UTC)
     name = _run_name(experiment, started)
     # How many networks are fitted at a time may change when a training goes on.
-    asked = config.model_dump(mode="json", exclude={"training": {"networks_at_once"}})
-    shown = map_texts(asked, redact) | ({"the weights' digest": weights.sha256} if weights else {})
+    settings = config.model_dump(mode="json", exclude={"training": {"networks_at_once"}})
+    shown = map_texts(settings, redact) | ({"the weights' digest": weights.sha256} if weights else {})
     record = RunRecord(None, name, shown, manifest.digest)
     if resume:
         folder, record = find_run(resume, config, record)

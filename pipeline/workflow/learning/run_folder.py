@@ -63,7 +63,7 @@ def read_record(folder: Path) -> RunRecord | None:
         return None
     except (OSError, ValueError):
         content = None
-    ours = isinstance(content, dict) and set(content) == {each.name for each in fields(RunRecord)}
+    ours = isinstance(content, dict) and set(content) == {column.name for column in fields(RunRecord)}
     if not ours or not isinstance(content["config"], dict):
         raise UsageError(f"{folder / _RECORD}: is not what was written; restore it, or move {folder} away")
     record = RunRecord(**content)

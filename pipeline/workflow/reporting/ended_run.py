@@ -64,9 +64,9 @@ def earlier_and_later(run: EndedRun, inputs: str) -> Iterator[str]:
         run: that ended.
         inputs: what one of them is called, in the plural.
     """
-    kept = run.counts.total - sum(run.new.values())
-    if kept > 0:
-        yield f"  {kept} of them were kept from an earlier run into this folder"
+    earlier = run.counts.total - sum(run.new.values())
+    if earlier > 0:
+        yield f"  {earlier} of them were kept from an earlier run into this folder"
     if run.waiting:
         yield f"  {run.waiting} more are still arriving, left for the next run"
     if run.gone:

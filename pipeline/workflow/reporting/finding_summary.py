@@ -61,17 +61,17 @@ class _FoundCounts:
     def add(self, part: pa.Table) -> None:
         """Count the scans of a part."""
         for row in part.to_pylist():
-            found = row["found"]
-            self.candidates += len(found)
-            self.scans += bool(found)
-            probabilities = [candidate["probability_nodule"] for candidate in found]
+            candidates = row["found"]
+            self.candidates += len(candidates)
+            self.scans += bool(candidates)
+            probabilities = [candidate["probability_nodule"] for candidate in candidates]
             self.histogram += np.histogram(probabilities, bins=_HISTOGRAM_BINS, range=(0.0, 1.0))[0]
             for score in row.get("scores", ()):
                 self.unscored += score["status"] in _UNSCORED
                 self.codes.update([score["code"]] if score["code"] else [])
             if len(self.first) < _SHOWN:
                 names = ("case_id", "status", "code", "probability")
-                self.first.append({**{name: row[name] for name in names}, "candidates": len(found)})
+                self.first.append({**{name: row[name] for name in names}, "candidates": len(candidates)})
 
 
 def summarise_finding(run: FindingRun, parts: Iterable[pa.Table]) -> dict[str, Any]:
@@ -81,31 +81,31 @@ def summarise_finding(run: FindingRun, parts: Iterable[pa.Table]) -> dict[str, A
         run: that ended.
         parts: committed scans with what was found in them (`pipeline.scoring.sink.Sink.tables`).
     """
-    found = _FoundCounts()
+    counts = _FoundCounts()
     for part in parts:
-        found.add(part)
+        counts.add(part)
     statuses: dict[str, int] = {status: run.counts.statuses.get(status, 0) for status in STATUSES}
     searched = statuses["scored"] + statuses["flagged"]
     unscored = sum(statuses[status] for status in _UNSCORED)
-    rows = run.counts.total + (found.candidates if run.classifier is not None else 0)
+    rows = run.counts.total + (counts.candidates if run.classifier is not None else 0)
     fitted = run.scan_probability
     return {
         "cases": run.counts.total,
         **statuses,
         "codes": dict(run.counts.codes),
-        "candidates": found.candidates,
-        "candidates_per_scan": round(found.candidates / searched, 3) if searched else None,
-        "scans_with_candidates": found.scans,
-        "candidates_not_scored": found.unscored if run.classifier is not None else None,
-        "candidate_codes": dict(sorted(found.codes.items())),
-        "unscored_share": (unscored + found.unscored) / max(rows, 1),
+        "candidates": counts.candidates,
+        "candidates_per_scan": round(counts.candidates / searched, 3) if searched else None,
+        "scans_with_candidates": counts.scans,
+        "candidates_not_scored": counts.unscored if run.classifier is not None else None,
+        "candidate_codes": dict(sorted(counts.codes.items())),
+        "unscored_share": (unscored + counts.unscored) / max(rows, 1),
         **run_to_json(run),
         "label_source": run.detector.lesions.source,
         "intensities": run.detector.lesions.intensities,
         "classifier": None if run.classifier is None else run.classifier.identity("eager").model,
         "scan_probability": None if fitted is None else fitted.to_json(),
-        "probability_histogram": found.histogram.tolist(),
-        "first_rows": found.first,
+        "probability_histogram": counts.histogram.tolist(),
+        "first_rows": counts.first,
     }
 
 

@@ -91,7 +91,9 @@ def scoring_summary(run: ScoringRun, summary: Mapping[str, Any], out: Path) -> s
             "where a patient has several, chance does more than the test knows of"
         )
     calibrators = ", ".join(
-        dict.fromkeys(_calibrator(member.calibrator) for each in run.descriptions for member in each.members)
+        dict.fromkeys(
+            _calibrator(member.calibrator) for description in run.descriptions for member in description.members
+        )
     )
     lines.append(
         f"model {run.identity.model}: probability of malignancy ({summary['label_source']}), "

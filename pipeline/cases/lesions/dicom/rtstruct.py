@@ -256,8 +256,8 @@ def _enclosed(
         return [(name, center, max(longest_extent(points) for _, points in region.contours))]
     pieces = [voxels]
     if options.labels == "components":
-        whole = np.rint(voxels).astype(np.intp)
-        pieces = [part.indices.astype(np.float64) for part in VoxelSet(name, whole).components()]
+        indices = np.rint(voxels).astype(np.intp)
+        pieces = [part.indices.astype(np.float64) for part in VoxelSet(name, indices).components()]
     return [
         (
             name if len(pieces) == 1 else f"{name}.{place}",

@@ -136,8 +136,8 @@ def table_columns(path: Path, head: bytes) -> LesionColumns | None:
     Raises:
         CaseError: when a workbook or Parquet file cannot be opened.
     """
-    whole = head.startswith((PARQUET, EXCEL))
-    data = read_small_file(path) if whole else head[: head.rfind(b"\n") + 1] or head
+    is_binary = head.startswith((PARQUET, EXCEL))
+    data = read_small_file(path) if is_binary else head[: head.rfind(b"\n") + 1] or head
     if head.startswith(_UTF_16):
         data = head[: len(head) // 2 * 2]
     try:
@@ -221,9 +221,9 @@ def find_columns(path: Path, header: Sequence[str]) -> LesionColumns:
 
 
 def _triple(path: Path, header: Sequence[str], groups: dict[str, dict[int, int]]) -> tuple[int, int, int] | None:
-    whole = [(axes[0], axes[1], axes[2]) for axes in groups.values() if len(axes) == 3]
-    if len(whole) > 1:
-        two = " and ".join(repr(header[places[0]]) for places in whole[:2])
+    triples = [(axes[0], axes[1], axes[2]) for axes in groups.values() if len(axes) == 3]
+    if len(triples) > 1:
+        two = " and ".join(repr(header[places[0]]) for places in triples[:2])
         reason = f"columns {two} both could begin the lesion's centre; remove one set of three"
         raise TableError(Code.E_LABEL_COLUMNS, path, reason)
-    return whole[0] if whole else None
+    return triples[0] if triples else None
