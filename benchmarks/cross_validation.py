@@ -46,7 +46,7 @@ from pipeline.workflow.cohort import Cohort, prepare_cohort
 from pipeline.workflow.judging.calibrate import evaluate_as_configured
 from pipeline.workflow.judging.judge import Judgement
 from pipeline.workflow.judging.regressions import Comparison, compare_with_regression
-from pipeline.workflow.learning.experiment import resolve_columns
+from pipeline.workflow.learning.experiment import resolve_columns, settle_plan
 from pipeline.workflow.learning.folds import fold_names, fold_parts, judge_folds
 from pipeline.workflow.learning.learn import fit_members
 from pipeline.workflow.reporting.findings_text import findings_lines
@@ -75,6 +75,7 @@ def main() -> None:
         manifest = leave_out_fold(manifest, args.within, seed=config.data.split_seed)
     if args.also:
         require_also(args.also, config.evaluation.subgroups)
+    config = settle_plan(config, manifest, folds=args.folds)
     splits = assign_folds(manifest, args.folds, seed=config.data.split_seed)
     cohort = prepare_cohort(manifest, splits.of, config)
     configs = [config.model_copy(update={"seed": seed}) for seed in args.seeds]

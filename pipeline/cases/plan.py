@@ -6,7 +6,7 @@ Decided from the table alone, before a scan is read, so that a training that can
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,11 +14,15 @@ from pipeline.cases.case import Case
 from pipeline.config.inputs import SPLITS
 
 Auto = Literal["auto"]
-# Patients of the rarer class. Below the first, a test split of 15 % would hold fewer than 15 of them, and the AUROC's
-# interval would be about 0.1 to either side: cross-validation judges every case instead. Below the second, cases spent
-# on validation and calibration are missed in training: several networks leave out parts in turn, and spend none.
-FOLDS_BELOW, MEMBERS_BELOW = 100, 1000
-FOLDS, MEMBERS = 5, 3
+# Patients of the rarer class. Below so many, a test split of 15 % would hold fewer than 15 of them, and the AUROC's
+# interval would be about 0.1 to either side: cross-validation judges every case instead.
+FOLDS_BELOW, FOLDS = 100, 5
+# Below so many patients of the rarer class, cases spent on validation and calibration are missed in training: so many
+# networks leave out parts in turn, and spend none. The fewer cases, the smaller the part that each should miss.
+MEMBERS_BELOW = ((300, 5), (1000, 3))
+# Patients of the rarer class in a calibration split, of which a slope and a threshold are more than chance: Collins,
+# Ogundimu and Altman (2016) ask for 100 events and 100 others to judge a model, and fitting asks no less.
+CALIBRATION_NEEDS = 100
 _FEW = 25  # cases of the rarer class: fewer make a calibrator or a threshold a matter of chance
 _TYPICAL_AUROC = 0.85  # for which a split's half-width is stated
 
@@ -80,21 +84,15 @@ class Plan:
     members: int
 
 
-def plan_training(
-    cases: Sequence[Case],
-    *,
-    folds: int | Auto | None = "auto",
-    members: int | Auto = "auto",
-    splits: Collection[str] = (),
-) -> Plan:
+def plan_training(cases: Sequence[Case], *, folds: int | Auto | None = "auto", members: int | Auto = "auto") -> Plan:
     """Settle what is ``auto`` by the number of patients of the rarer class; what is given stays.
 
+    Splits that the table names are kept, so that no folds are drawn.
+
     Args:
-        cases: labelled cases with their patients.
+        cases: labelled cases with their patients, and their splits where the table names them.
         folds: as configured.
         members: as configured.
-        splits: that the table names; they are kept, so that no folds are drawn. Where none of them is for calibration,
-            several networks calibrate on what each leaves out.
 
     Example:
         >>> from pathlib import Path
@@ -104,12 +102,25 @@ def plan_training(
     """
     rarer = CaseCount.of(cases).rarer_patients
     if folds == "auto":
-        folds = None if splits or rarer >= FOLDS_BELOW else max(min(FOLDS, rarer), 2)
+        named = any(case.split is not None for case in cases)
+        folds = None if named or rarer >= FOLDS_BELOW else max(min(FOLDS, rarer), 2)
     if members == "auto":
         # Folds are a model of several networks already, and spend no case on calibration either.
-        single = bool(folds) or (rarer >= MEMBERS_BELOW and (not splits or {"validation", "calibration"} <= {*splits}))
-        members = 1 if single else MEMBERS
+        members = 1 if folds else _members(cases, rarer)
     return Plan(folds, members)
+
+
+def _members(cases: Sequence[Case], rarer: int) -> int:
+    """Networks of a model that a test split judges; no more than there are patients to leave out."""
+    named = {case.split for case in cases} - {None}
+    members = next((count for below, count in MEMBERS_BELOW if rarer < below), 1)
+    if members == 1 and named:
+        calibrating = CaseCount.of([case for case in cases if case.split == "calibration"]).rarer_patients
+        if "validation" not in named or calibrating < CALIBRATION_NEEDS:
+            members = MEMBERS_BELOW[-1][1]
+    developing = CaseCount.of([case for case in cases if case.split != "test"]).rarer_patients
+    most = developing if named else developing // 2  # of drawn splits the test split takes some, hardly ever half
+    return max(min(members, most), 1)
 
 
 def describe_plan(cases: Sequence[Case], split_of: Mapping[str, str], plan: Plan) -> list[str]:
@@ -133,7 +144,7 @@ def describe_plan(cases: Sequence[Case], split_of: Mapping[str, str], plan: Plan
     if plan.members == 1 and counts["calibration"].rarer < _FEW:
         lines.append(
             f"calibration: {counts['calibration'].rarer} cases of the rarer class are few to fit a calibrator and a "
-            "threshold on; with training.members=3 and training.early_stopping=null all cases that are not tested do"
+            "threshold on; with training.members=auto and training.early_stopping=null all cases that are not tested do"
         )
     if counts["test"].rarer < _FEW:
         lines.append(

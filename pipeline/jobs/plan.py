@@ -133,7 +133,7 @@ def _splits(manifest_path: Path, config_path: Path | None) -> tuple[list[Case], 
     manifest = read_manifest(manifest_path)
     manifest.require_usable()
     cases = labelled_cases(manifest)
-    settled = plan_training(cases, splits={case.split for case in cases if case.split is not None})
+    settled = plan_training(cases)
     if settled.folds:
         return cases, assign_folds(manifest, settled.folds, seed=0), settled, None
     return cases, assign_splits(manifest, SplitFractions(), seed=0, joined=settled.members > 1), settled, None

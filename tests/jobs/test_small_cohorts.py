@@ -87,7 +87,7 @@ def test_what_the_splits_hold_is_said_before_torch_is_imported(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "16 cases (8 malignant) of 16 patients" in done.stdout
-    assert "training.members=3" in done.stdout
+    assert "training.members=auto" in done.stdout
     assert "--folds 5" in done.stdout
 
 

@@ -150,12 +150,7 @@ def labelled_cases(manifest: Manifest) -> list[Case]:
 def settle_plan(config: Config, manifest: Manifest, *, folds: int | None = None) -> Config:
     """The configuration with ``training.folds`` and ``training.members`` as numbers; ``folds`` wins over the first."""
     cases = labelled_cases(manifest)
-    plan = plan_training(
-        cases,
-        folds=folds or config.training.folds,
-        members=config.training.members,
-        splits={case.split for case in cases if case.split is not None},
-    )
+    plan = plan_training(cases, folds=folds or config.training.folds, members=config.training.members)
     training = config.training.model_copy(update={"folds": plan.folds, "members": plan.members})
     return config.model_copy(update={"training": training})
 
