@@ -1,6 +1,6 @@
-"""What so many labelled cases can bear: one test split or cross-validation, one network or several.
+"""Plan of a training by its number of labelled cases: a test split or cross-validation, one network or several.
 
-Decided from the table alone, before a scan is read, so that a training that cannot end well says so at once.
+Decided from the table alone, before a scan is read, so that a training without enough cases is refused at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Auto = Literal["auto"]
 # on validation and calibration are missed in training: several networks leave out parts in turn, and spend none.
 FOLDS_BELOW, MEMBERS_BELOW = 100, 1000
 FOLDS, MEMBERS = 5, 3
-_FEW = 25  # cases of the rarer class: fewer make a calibrator or a threshold a matter of chance
+_FEW = 25  # cases of the rarer class; a calibrator or a threshold from fewer is unreliable
 _TYPICAL_AUROC = 0.85  # for which a split's half-width is stated
 
 
@@ -43,7 +43,7 @@ class CaseCount:
 
     @classmethod
     def of(cls, cases: Sequence[Case]) -> CaseCount:
-        """CaseCount labelled cases; unlabelled ones are passed over."""
+        """Count labelled cases; unlabelled ones are ignored."""
         patients = [{case.patient_id for case in cases if case.label == label} for label in (0, 1)]
         return cls(
             malignant=sum(case.label == 1 for case in cases),
@@ -87,14 +87,14 @@ def plan_training(
     members: int | Auto = "auto",
     splits: Collection[str] = (),
 ) -> Plan:
-    """Settle what is ``auto`` by the number of patients of the rarer class; what is given stays.
+    """Choose what is ``auto`` by the number of patients of the rarer class; other values are kept.
 
     Args:
         cases: labelled cases with their patients.
         folds: as configured.
         members: as configured.
         splits: that the table names; they are kept, so that no folds are drawn. Where none of them is for calibration,
-            several networks calibrate on what each leaves out.
+            several networks are calibrated on the cases that each leaves out.
 
     Example:
         >>> from pathlib import Path
@@ -113,7 +113,7 @@ def plan_training(
 
 
 def describe_plan(cases: Sequence[Case], split_of: Mapping[str, str], plan: Plan) -> list[str]:
-    """Lines that say what each split holds, and what to use instead where one holds too few.
+    """Lines with the cases of each split, and what to use instead where one holds too few.
 
     Args:
         cases: labelled cases.
