@@ -1,4 +1,4 @@
-r"""What reaches the terminal: text alone, whatever names of files, columns and header values hold.
+r"""Printing to the terminal: text without control characters, whatever names of files and header values hold.
 
 An escape sequence in a file's name could rename the window, hide a line or type a command; here it is shown as it is
 written in Python (``\x1b``). A stream that cannot show a character shows its code likewise, instead of failing.

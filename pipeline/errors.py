@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as one exception tree and one closed list of codes.
+"""The exceptions of this package, in one tree.
 
     PipelineError
     ├── UsageError              wrong usage, configuration or table: exit code 2
@@ -56,7 +56,7 @@ class CaseError(PipelineError):
     Attributes:
         code: why, of the closed list.
         reason: the value found, what was expected and the way out, in one line, without the path.
-        warnings: codes of what had been found odd before, which may well explain the refusal; set by who knows them.
+        warnings: codes of earlier warnings, which may explain the refusal; set by `carrying`.
     """
 
     warnings: tuple[Code, ...] = ()
@@ -87,5 +87,5 @@ class UnfinishedError(PipelineError):
 
 
 def _one_line(path: Path | str) -> str:
-    """A path whose name holds a line end must not look like a second message."""
+    """A path in one line: a line end in a name must not look like a second message."""
     return str(path).replace("\n", "\\n")

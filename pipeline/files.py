@@ -1,7 +1,7 @@
-"""Writing that is whole or absent, reading that cannot hang, and digests of bytes and of JSON values.
+"""Atomic writes, reads that cannot hang, and digests of bytes and of JSON values.
 
-What the program writes may hold ids of patients, so files get mode 0600 and new folders 0700 unless the caller asks
-for what the user's umask allows (``private=False``: model directories, which are made to be passed on).
+Files may hold ids of patients, so they get mode 0600 and new folders 0700 unless the caller asks for the user's umask
+(``private=False``, for model directories, which are passed on).
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def is_formula(text: str) -> bool:
 
 
 def neutral(text: str) -> str:
-    """Text that no spreadsheet runs as a formula; an apostrophe stands before what would be one."""
+    """Text that no spreadsheet runs as a formula: a formula gets an apostrophe in front."""
     return f"'{text}" if is_formula(text) else text
 
 
@@ -248,7 +248,7 @@ def read_bytes(path: Path, *, most: int) -> bytes:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """A JSON value as the standard has it: NaN and infinite numbers are none, and nesting has an end.
+    """Parse strict JSON, without NaN and infinite numbers and without excessive nesting.
 
     Raises:
         ValueError: for anything else, in a few words.

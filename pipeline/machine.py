@@ -14,7 +14,7 @@ _GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/nvhost-gpu", "/dev/kfd",
 
 
 def may_have_gpu() -> bool:
-    """Whether this machine shows a device that torch could compute on; whether torch can, it alone knows."""
+    """Whether this machine has a device file of a GPU; whether torch can use it is not checked."""
     return any(Path(device).exists() for device in _GPU_DEVICES)
 
 
@@ -35,7 +35,7 @@ def limit_threads_to_quota() -> None:
 
 
 def _cpu_quota() -> float | None:
-    """Cores' worth of time that control groups, as a container's, grant this process; None without a limit."""
+    """CPU quota of this process's control groups (as of a container), in cores; None without a limit."""
     quotas = [quota for quota in map(_quota_of, _control_groups()) if quota is not None]
     return min(quotas, default=None)
 
@@ -72,7 +72,7 @@ def peak_memory_megabytes() -> float:
 
 
 def ensure_user_name() -> None:
-    """Give a user without a passwd entry, as containers start programs, a name: torch and MLflow ask for one.
+    """Give a user without a passwd entry, as in many containers, a name, which torch and MLflow need.
 
     Python's ``getpass.getuser`` reads ``USER`` first, and ends in a ``KeyError`` where nothing tells the name.
     """

@@ -1,4 +1,4 @@
-"""What a person sees while something takes long: a bar of 80 columns on a terminal, lines now and then elsewhere."""
+"""Progress of long tasks: a bar of 80 columns on a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _COLUMNS, _BAR_COLUMNS = 80, 16
 class ProgressReport:
     """How far a task is, on stderr.
 
-    On a terminal a bar; elsewhere a line at most every few seconds, so that a log of a night stays readable, and none
-    for what is done sooner.
+    A bar on a terminal; elsewhere a line at most every few seconds, so that the log of a long run stays readable, and
+    none for a shorter task.
 
     Args:
         what: is done, as ``scans read``.

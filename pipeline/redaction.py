@@ -1,4 +1,4 @@
-"""Passwords and signatures of URLs, taken out of whatever is printed or written."""
+"""Remove passwords and signatures of URLs from texts that are printed or written."""
 
 from __future__ import annotations
 

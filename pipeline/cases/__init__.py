@@ -1,1 +1,1 @@
-"""Manifests, their checks, splits, demo data and importers."""
+"""Manifests and other tables, their checks, lesions, splits, and preparation of cases."""

@@ -1,4 +1,4 @@
-"""Prepared inputs on disk: each scan is read and resampled once, by whichever training comes first.
+"""Cache of prepared inputs on disk: each scan is read and resampled once, and reused by later trainings.
 
 One file an input, written whole or not at all, named by a digest of everything that decides what is in it: the scan's
 place, the lesion's centre, the preprocessing, the code that does it and the versions of the libraries under it. The
@@ -6,7 +6,7 @@ voxels come first, so that they can be mapped instead of read: mapped pages belo
 memory is short, and all processes on a machine share them.
 
 An entry is used when the scan looks as it did (size, times, inode of each file), or else when its bytes have the same
-digest. What a copy with a forged ctime could hide is therefore not noticed, and nothing else.
+digest. Only a change whose size, times and inode were forged goes unnoticed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from pipeline.imaging.image import Float32Array, ScanFacts, Warning
 from pipeline.imaging.preprocess import ModelInput
 
 _SUFFIX = ".input"
-FEATURES_SUFFIX = ".features"  # of what a frozen network makes of an input; pipeline.training.features
+FEATURES_SUFFIX = ".features"  # of an input's features by a frozen network; pipeline.training.features
 _NAME = re.compile(r"[0-9a-f]{64}\.(input|features)")  # its folder's two digits first; nothing else is evicted
 _FOOTER = struct.Struct("<4sIQ")  # mark, CRC-32 of voxels and facts, bytes of the facts
 _MARK = b"MPI2"
@@ -58,7 +58,7 @@ FileStamps = list[list[int]]
 
 @dataclass
 class StoredInputs:
-    """The cache as one preparation of cases sees it; threads may share it.
+    """The cache for one preparation of cases; threads may share it.
 
     Attributes:
         config: folder and largest size.
@@ -84,7 +84,7 @@ class StoredInputs:
         self._bytes = sum(size for _, size, _ in entries)
 
     def place(self, case: Case, preprocessing: Preprocessing, *, modality: str) -> Path:
-        """Where the input of a case is, or would be."""
+        """Path of a case's entry, whether it exists or not."""
         files = None if case.files is None else [str(path) for path in case.files]
         content = [
             preprocessing.model_dump(mode="json"),
@@ -117,7 +117,7 @@ class StoredInputs:
         return stored
 
     def keep(self, model_input: ModelInput, place: Path, before: FileStamps, case: Case) -> ModelInput:
-        """Store an input and give it back mapped; as it is, when there is no room or the scan changed meanwhile."""
+        """Store an input and return it mapped, or unchanged when there is no room or the scan changed meanwhile."""
         facts = {
             "measures": model_input.measures,
             "scan": asdict(model_input.scan),
@@ -151,7 +151,7 @@ class StoredInputs:
         return True
 
     def report(self) -> None:
-        """Say so when inputs had to stay in memory."""
+        """Warn when inputs had to stay in memory."""
         if self.refused:
             print(
                 f"data.cache: {self.refused} inputs found no room in {self.config.folder} and stay in memory; "
@@ -175,7 +175,7 @@ class StoredInputs:
 
 
 def look(case: Case) -> FileStamps | None:
-    """What a case's files look like from outside; None when one cannot be looked at."""
+    """Sizes, times and inodes of a case's files; None when one cannot be looked at."""
     try:
         stats = [path.stat() for path in source_files(case)]
     except (OSError, ValueError):
@@ -184,7 +184,7 @@ def look(case: Case) -> FileStamps | None:
 
 
 def _same_bytes(case: Case, facts: dict[str, Any]) -> bool:
-    """Whether the one file of a case has the digest that it had; of several, reading them again is no dearer."""
+    """Whether the one file of a case still has its digest; False for several, which cost as much to read again."""
     try:
         return case.files is None and case.path.is_file() and sha256_file(case.path) == facts["scan"]["digest"]
     except OSError:

@@ -13,7 +13,7 @@ from pipeline.errors import CaseError, Code
 CENTER_COLUMNS = ("center_x_mm", "center_y_mm", "center_z_mm")
 BYTES_COLUMN = "image_base64"  # of tables that a program hands over: the scan's file itself
 RESERVED_COLUMNS = ("case_id", "image", "label", "patient_id", "split", *CENTER_COLUMNS, "coordinate_system")
-TEXT_COLUMNS = ("case_id", "image", "label", "patient_id", "split", "coordinate_system")  # whatever digits they hold
+TEXT_COLUMNS = ("case_id", "image", "label", "patient_id", "split", "coordinate_system")  # text even if all digits
 Point = tuple[float, float, float]
 ZERO_AND_ONE: Mapping[str, int] = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 
@@ -52,7 +52,7 @@ class Case:
 
     @property
     def place(self) -> tuple[str, str | None]:
-        """Where the image lies, the same for every spelling of its path, and the part of it."""
+        """Resolved path of the image, equal for every spelling of its path, and its part."""
         return self.url or os.path.normpath(self.path), self.part
 
 
@@ -61,7 +61,7 @@ def split_part(image: str, exists: Callable[[str], bool]) -> tuple[str, str | No
 
     Args:
         image: as a table or the command line gives it.
-        exists: whether there is something at a path. What lies there under the whole name is meant, ``#`` and all.
+        exists: whether there is something at a path; a path that exists with its ``#`` has no part.
     """
     path, mark, part = image.rpartition("#")
     if not (path and mark and part) or "/" in part or exists(image) or not exists(path):
@@ -72,7 +72,7 @@ def split_part(image: str, exists: Callable[[str], bool]) -> tuple[str, str | No
 def case_from_record(
     record: Mapping[str, str], *, row: int, root: Path, labels: Mapping[str, int | None] | None = None
 ) -> Case:
-    """One row of text cells as a case; what is wrong with it stays in ``Case.fault``.
+    """One row of text cells as a case; a fault of the row is kept in ``Case.fault``.
 
     Args:
         record: cells by column.

@@ -24,7 +24,7 @@ _LARGEST = 1e15  # beyond it squares overflow, and no quantity of a patient is
 
 
 def measure_name(column: str) -> str:
-    """What a covariate is called among a case's measures, where no measure of the image can have its name."""
+    """Name of a covariate among a case's measures, which no measure of an image has."""
     return f"column {column}"
 
 
@@ -106,7 +106,7 @@ def _number(case: Case, name: str, scale: Scale) -> float:
         raise CaseError(Code.E_OUT_OF_ENVELOPE, case.path, reason)
     text = case.extra[name].strip()
     try:
-        # Python would take 1_000 and digits of other scripts, which no table means.
+        # Python's float also accepts 1_000 and digits of other scripts.
         value = float(text) if text.isascii() and "_" not in text else math.nan
     except ValueError:
         value = math.nan

@@ -1,4 +1,4 @@
-"""Findings: what each case is labelled with. The first is the label itself; others are columns of 0, 1 and blank."""
+"""Findings that cases are labelled with. The first is the label itself; others are columns of 0, 1 and blank."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.errors import Code, TableError
 
 
 def class_names(finding: str) -> tuple[str, str]:
-    """What 1 and 0 mean: ``("malignant", "benign")``, or ``("calcified", "not calcified")``."""
+    """Words for 1 and 0: ``("malignant", "benign")``, or ``("calcified", "not calcified")``."""
     return (finding, "benign" if finding == MALIGNANT else f"not {finding}")
 
 
@@ -101,7 +101,7 @@ def require_both_values(
 
 
 def partly_labelled(cases: Sequence[Case], findings: Sequence[str]) -> list[Case]:
-    """Cases without a label that have another finding, and so may train: named patient, split blank or ``train``."""
+    """Cases without a label that can train another finding: with a patient, and a split that is blank or ``train``."""
     partly = []
     for case in cases:
         may_train = case.label is None and case.patient_id is not None and case.split in (None, "train")

@@ -23,7 +23,7 @@ def plain_id(text: str) -> str:
 
 
 def spelt_apart(ids: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of ids that differ, and are one but for their spelling; each later one beside the first."""
+    """Pairs of ids that differ in spelling only: the first spelling and each other one."""
     first: dict[str, str] = {}
     pairs = []
     for text in dict.fromkeys(ids):

@@ -1,4 +1,4 @@
-"""What a user may ask to have scored: a manifest, a folder searched for scans, or one scan; also by URL."""
+"""Inputs of scoring and checking: a manifest, a folder searched for scans, or one scan; also by URL."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Inputs:
     """Cases to be scored or checked, listed as they are asked for.
 
     Attributes:
-        listing: starts a listing from the front; given what counts the files that are plainly no scans.
+        listing: starts a new listing; its argument counts the skipped files.
         source: the input as an absolute path or URL.
         root: folder that no image may leave; None for one scan named by the user, and for URLs.
         total: how many cases there are; None for a folder, which is not searched twice to be counted.
@@ -162,8 +162,8 @@ def _still_seconds(case: Case) -> float:
 def _age(modified: float, arrived: float, now: float) -> float:
     """Seconds since a file was changed.
 
-    A time in the future is the sender's clock, and would keep the file waiting until then: the time at which the file
-    came here counts instead. When that is far in the future too, the clocks say nothing, and nothing is waited for.
+    A modification time in the future comes from the sender's clock, and the file would wait until then; so the time at
+    which it arrived here is used instead. When that is far in the future too, the file does not wait.
     """
     age = now - (modified if modified <= now else arrived)
     return age if age > -_CLOCKS_DIFFER_SECONDS else math.inf

@@ -1,4 +1,4 @@
-"""What a preflight finds out about each case, and about the cases together."""
+"""Preflight findings about each case, and about all cases together."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def duplicates(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def conflicting_labels(table: Path, findings: Iterable[Finding]) -> TableError | None:
-    """What is wrong with cases of the same bytes and centre that are labelled both benign and malignant, if any are."""
+    """The fault of cases with the same bytes and centre but different labels; None without such cases."""
     groups: dict[object, list[Case]] = defaultdict(list)
     for finding in findings:
         if finding.scan and finding.case.label is not None:
@@ -103,7 +103,7 @@ def conflicting_labels(table: Path, findings: Iterable[Finding]) -> TableError |
 
 
 def leaks(findings: Iterable[Finding]) -> list[str]:
-    """Images that stand under two patients, or in two splits, though their bytes are the same."""
+    """Images with the same bytes under two patients, or in two splits."""
     lines = []
     for cases in _by_image(findings):
         ids = ", ".join(repr(case.case_id) for case in cases)
@@ -115,7 +115,7 @@ def leaks(findings: Iterable[Finding]) -> list[str]:
 
 
 def across_splits(findings: Iterable[Finding]) -> list[list[Case]]:
-    """Cases of the same bytes that stand in several splits, image by image."""
+    """Cases with the same bytes in several splits, image by image."""
     return [cases for cases in _by_image(findings) if len({case.split for case in cases if case.split}) > 1]
 
 

@@ -1,4 +1,4 @@
-"""Which words of a table mean malignant, which benign; nothing is guessed."""
+"""Meaning of the label words of a table, malignant or benign; nothing is guessed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class LabelWords:
             cells: of the label column.
 
         Raises:
-            ValueError: with what is wrong: a word that does not occur, or words whose meaning nobody gave.
+            ValueError: for a word that does not occur, or words whose meaning was not given.
         """
         counts = Counter(cell.strip() for cell in cells if cell.strip())
         if not self.positive:

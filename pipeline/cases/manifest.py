@@ -1,8 +1,8 @@
-"""The manifest: a table of cases, forgiving in form, strict in meaning, and checked before anything is computed.
+"""The manifest: a table of cases in one of several formats, checked before anything is computed.
 
-CSV with commas, semicolons or tabs, Excel and Parquet are read (`pipeline.cases.tables`). What stops the table from
-being read raises at once; faults of the table as a whole are collected in ``Manifest.faults``, and a fault of one row
-stays with its case, so that the others go on.
+CSV with commas, semicolons or tabs, Excel and Parquet are read (`pipeline.cases.tables`). A table that cannot be read
+raises at once; faults of the table as a whole are collected in ``Manifest.faults``, and a fault of one row is kept in
+its case, so that the other cases can be used.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Manifest:
         digest: hex SHA-256 of the file's bytes, and of the file about it where there is one.
         faults: what stops training and evaluation.
         repeated_rows: rows that repeat an earlier one and were dropped.
-        facts: what the table says of its labels and scans.
+        facts: what is stated about its labels and scans.
         notes: how the file was read, where that was not plain.
     """
 
@@ -103,7 +103,7 @@ def _near_image(table: Table) -> str:
 
 
 def _label_values(table: Table, words: LabelWords) -> tuple[dict[str, int | None], str | None]:
-    """What each label cell means, and what is wrong with them."""
+    """The meaning of each label cell, and the fault of the label words."""
     if "label" not in table.header:
         return {}, None
     try:
@@ -147,7 +147,7 @@ def _with_columns(manifest: Manifest, path: Path) -> Manifest:
 
 
 def _require_one_spelling(manifest: Manifest, path: Path, ids: set[str]) -> None:
-    """Refuse ids that are those of cases but for their spelling: their cells would stay blank without a word."""
+    """Refuse ids that differ from those of cases in spelling only, whose cells would silently stay blank."""
     known = {case.case_id for case in manifest.cases}
     if not known & ids:
         raise TableError(

@@ -1,6 +1,6 @@
-"""What so many labelled cases can bear: one test split or cross-validation, one network or several.
+"""Plan of a training by its number of labelled cases: a test split or cross-validation, one network or several.
 
-Decided from the table alone, before a scan is read, so that a training that cannot end well says so at once.
+Decided from the table alone, before a scan is read, so that a training without enough cases is refused at once.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class CaseCount:
 
     @classmethod
     def of(cls, cases: Sequence[Case]) -> CaseCount:
-        """CaseCount labelled cases; unlabelled ones are passed over."""
+        """Count labelled cases; unlabelled ones are ignored."""
         patients = [{case.patient_id for case in cases if case.label == label} for label in (0, 1)]
         return cls(
             malignant=sum(case.label == 1 for case in cases),
@@ -84,8 +84,19 @@ class Plan:
     members: int
 
 
+<<<<<<< HEAD
 def plan_training(cases: Sequence[Case], *, folds: int | Auto | None = "auto", members: int | Auto = "auto") -> Plan:
-    """Settle what is ``auto`` by the number of patients of the rarer class; what is given stays.
+    """Choose what is ``auto`` by the number of patients of the rarer class; other values are kept.
+=======
+def plan_training(
+    cases: Sequence[Case],
+    *,
+    folds: int | Auto | None = "auto",
+    members: int | Auto = "auto",
+    splits: Collection[str] = (),
+) -> Plan:
+    """Choose what is ``auto`` by the number of patients of the rarer class; other values are kept.
+>>>>>>> refs/remotes/h/words2
 
     Splits that the table names are kept, so that no folds are drawn.
 
@@ -93,6 +104,11 @@ def plan_training(cases: Sequence[Case], *, folds: int | Auto | None = "auto", m
         cases: labelled cases with their patients, and their splits where the table names them.
         folds: as configured.
         members: as configured.
+<<<<<<< HEAD
+=======
+        splits: that the table names; they are kept, so that no folds are drawn. Where none of them is for calibration,
+            several networks are calibrated on the cases that each leaves out.
+>>>>>>> refs/remotes/h/words2
 
     Example:
         >>> from pathlib import Path
@@ -124,7 +140,7 @@ def _members(cases: Sequence[Case], rarer: int) -> int:
 
 
 def describe_plan(cases: Sequence[Case], split_of: Mapping[str, str], plan: Plan) -> list[str]:
-    """Lines that say what each split holds, and what to use instead where one holds too few.
+    """Lines with the cases of each split, and what to use instead where one holds too few.
 
     Args:
         cases: labelled cases.

@@ -1,4 +1,4 @@
-"""Cases through the one preprocessing function, several at a time, in order."""
+"""Preprocess cases, several at a time and in order, with the one preprocessing function."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def prepare_case(
         config: how.
         modality: as the model or the configuration declares it.
         root: folder that the image must not leave; None for a scan named by the user.
-        envelope: what the model may be asked about; None while it is still to be learnt.
+        envelope: of the model; None while it is not fitted yet.
         stored: store of preprocessed inputs; used only for cases on this machine and without an envelope.
         covariates: columns that the case must have, and their scales; added to its measures.
         scan: the case's scan, when it has been opened before; it is not opened again.

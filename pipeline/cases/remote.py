@@ -117,7 +117,7 @@ def local_copy(case: Case) -> Iterator[Case]:
 
 
 def _fetch_side_files(system: Any, path: str, local: Path) -> None:
-    """What the scan names beside it; what is not there, its reader misses."""
+    """Side files that the scan names; its reader reports those that are missing."""
     for name in side_file_names(local):
         source, target = posixpath.join(posixpath.dirname(path), name), local.parent / name
         if system.isfile(source):
@@ -126,7 +126,7 @@ def _fetch_side_files(system: Any, path: str, local: Path) -> None:
 
 
 def remote_look(url: str) -> str | None:
-    """What an object looks like from outside (its ETag, or size and time); None when it cannot be looked at."""
+    """State of an object (its ETag, or size and time); None when it cannot be read."""
     system, path = _system(url)
     try:
         with _reaching(url):
@@ -142,14 +142,14 @@ def remote_look(url: str) -> str | None:
 
 
 def _is_folder(system: Any, path: str) -> bool:
-    """Whether a path holds others. A web server shows that by a page of links, so a scan would be fetched to see it."""
+    """Whether a path is a folder; False for web servers, where the scan itself would have to be fetched to know."""
     if scan_suffix(path) in SCAN_SUFFIXES and "http" in system.protocol:
         return False
     return bool(system.isdir(path))
 
 
 def _kind(system: Any, path: str) -> str | None:
-    """``file`` or ``directory``; None when there is nothing. What a web server has counts as a file.
+    """``file`` or ``directory``; None when there is nothing. On a web server everything counts as a file.
 
     Raises:
         Exception: of the protocol, when the server could not be asked.
@@ -157,7 +157,7 @@ def _kind(system: Any, path: str) -> str | None:
     try:
         return str(system.info(path)["type"])
     except FileNotFoundError as error:
-        cause = error.__cause__  # fsspec says so of whatever went wrong on the way to a web server
+        cause = error.__cause__  # fsspec raises FileNotFoundError for any failed request to a web server
         if "http" in system.protocol and cause is not None and _status(cause) != _GONE:
             raise cause from None
         return None
@@ -238,7 +238,7 @@ def _fetch_file(system: Any, path: str, local: Path, url: str) -> None:
 
 @contextmanager
 def _reaching(url: str) -> Iterator[None]:
-    """Tell what goes wrong on the way to a server from what is wrong with what it holds.
+    """Separate errors of reaching a server from errors of what it holds.
 
     Raises:
         UnfinishedError: when the server cannot be reached, or does not answer as it should.
@@ -249,9 +249,7 @@ def _reaching(url: str) -> Iterator[None]:
         yield
     except (PipelineError, FileNotFoundError, PermissionError):
         raise
-    except (
-        Exception
-    ) as error:  # each protocol has exceptions of its own; those of the machine's disk are not among them
+    except Exception as error:  # each protocol has exceptions of its own; errors of the local disk are not among them
         if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
             raise
         status = _status(error)

@@ -1,4 +1,4 @@
-"""The table of whole scans, and beside it the table of the lesions in them: what a detector is trained and judged on.
+"""The table of whole scans and the table of their lesions, on which a detector is trained and evaluated.
 
 ``scans.csv`` has one row a scan: ``case_id`` (the scan's id), ``image``, ``patient_id``, ``label`` (1 = it holds a
 malignant lesion, 0 = none, blank = unknown) and optionally ``split``. ``lesions.csv`` is a manifest with one row a
@@ -45,7 +45,7 @@ class ScanTable:
 
 
 def read_scan_table(scans: Path, lesions: Path | None = None) -> ScanTable:
-    """Read both tables and bring them together.
+    """Read both tables and join them.
 
     Args:
         scans: the table of the scans.
@@ -53,7 +53,7 @@ def read_scan_table(scans: Path, lesions: Path | None = None) -> ScanTable:
 
     Raises:
         UsageError: when there is no table of lesions.
-        TableError: when a table cannot be read, or what they say cannot be meant: a lesion without a centre or with an
+        TableError: when a table cannot be read, or the tables are inconsistent: a lesion without a centre or with an
             impossible diameter, a lesion of no scan or of another patient, a patient in two splits, no patient.
     """
     beside = scans.parent / LESIONS_NAME if lesions is None else lesions

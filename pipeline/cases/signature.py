@@ -1,4 +1,4 @@
-"""What an input looked like from outside, so that a later run notices that it has changed."""
+"""Signature of a case's files, by which a later run notices that they have changed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pipeline.files import sha256_json
 def input_signature(case: Case, covariates: Collection[str] = ()) -> str:
     """16 hex digits of size and modification time of the case's files, its part, centre, covariates and table fault.
 
-    No file is opened but headers that name other files: a million inputs are compared in seconds. A file that cannot
-    be looked at has a signature too, another one than when it is back.
+    No file is opened except headers that name other files, so a million inputs are compared in seconds. A file that
+    cannot be looked at has a signature too, which differs from that of the file itself.
     """
     table: list[object] = [case.center_mm, str(case.fault.code) if case.fault else None]
     table += [case.extra.get(name) for name in covariates]

@@ -12,7 +12,7 @@ from pipeline.imaging.side_files import side_files
 def source_files(case: Case) -> list[Path]:
     """All files of a case on this machine: its slices, a folder's files at any depth, or a file and its side files.
 
-    Empty when a folder cannot be listed; what is wrong with a path is for the reader to say.
+    Empty when a folder cannot be listed; the reader reports the fault of a path.
     """
     if case.files is not None:
         return list(case.files)

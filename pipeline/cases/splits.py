@@ -19,7 +19,7 @@ from pipeline.config.inputs import SPLITS, SplitFractions
 from pipeline.errors import Code, TableError, UsageError
 from pipeline.files import sha256_json
 
-_FOLDS = 20  # shares are honoured to 1/20
+_FOLDS = 20  # shares are kept to 1/20
 JOINED_SPLITS = ("train", "test")  # for several members
 _PARTS = 8  # of what is not the test fold
 AGREEMENT = "agreement"  # a network's name for cases that another one has left out too
@@ -82,7 +82,7 @@ def split_around_fold(
 
 
 def set_aside(cases: Sequence[Case], names: Sequence[str], *, seed: Sequence[int]) -> list[str]:
-    """The same splits, in which one in sixteen of the training patients of each class is in ``agreement`` instead.
+    """The same splits with one in sixteen of the training patients of each class moved to ``agreement``.
 
     The network of these splits is not trained on them, and neither was the one that left them out before: how much two
     such networks differ tells how much the mean of all differs from a single one. A class of fewer than 8 training
@@ -115,9 +115,10 @@ def join_development(splits: Sequence[str]) -> list[str]:
 
 
 def leave_out_parts(cases: Sequence[Case], splits: Sequence[str], members: int, *, seed: int) -> list[list[str]]:
-    """For each member, splits in which one part of the training patients is the calibration split instead.
+    """For each member, splits in which another part of the training patients is the calibration split.
 
-    Every training case calibrates for exactly one member, and some are set aside by another one too (``set_aside``).
+    Every training case is in the calibration split of exactly one member; some are also set aside by another one
+    (``set_aside``).
 
     Raises:
         UsageError: when a class has fewer training patients than members.
@@ -173,7 +174,7 @@ def assign_splits(manifest: Manifest, fractions: SplitFractions, *, seed: int, j
 
 
 def assign_scan_splits(manifest: Manifest, with_lesion: Set[str], fractions: SplitFractions, *, seed: int) -> Splits:
-    """Take the splits of a table of whole scans, or draw patient-grouped ones that share out the lesions alike.
+    """Take the splits of a table of whole scans, or draw patient-grouped ones stratified by whether a scan has lesions.
 
     Args:
         manifest: of the scans, each with a patient; whether a scan is malignant does not matter here.

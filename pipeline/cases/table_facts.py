@@ -1,7 +1,7 @@
-"""What a table says of itself: whose opinion its labels are, whether its intensities are real, what its words mean.
+"""Facts about a table: whose opinion its labels are, whether its intensities are real, what its words mean.
 
 A file beside the table, with its name and the suffix ``.yaml`` (``manifest.yaml`` beside ``manifest.csv``), or the
-columns ``label_source`` and ``intensities``. So a model is not judged on another kind of truth without a word.
+columns ``label_source`` and ``intensities``. They warn when a model is evaluated on another kind of truth.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class TableFacts:
     """What is known of a table's labels and scans.
 
     Attributes:
-        label_sources: labelled cases by whose opinion or which test their label is; empty where nothing says.
-        intensities: cases by ``real`` or ``simulated``; empty where nothing says.
+        label_sources: labelled cases by whose opinion or which test their label is; empty where it is not stated.
+        intensities: cases by ``real`` or ``simulated``; empty where it is not stated.
     """
 
     label_sources: Mapping[str, int] = field(default_factory=dict)
@@ -89,8 +89,8 @@ def read_facts_file(table: Path) -> FactsFile:
 def images_root(table: Path, facts: FactsFile) -> Path:
     """The folder that paths in a table start from and that no image may leave: the table's, or what its file names.
 
-    A table could otherwise reach any file of whoever reads it. So another folder is accepted only where the file that
-    names it belongs to the user, and nobody else could have written it.
+    A table could otherwise reach any file of the user who reads it. So another folder is accepted only where the file
+    that names it belongs to the user, and nobody else could have written it.
 
     Raises:
         TableError: E_PERMISSION, when that is not so.

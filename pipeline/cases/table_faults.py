@@ -1,4 +1,4 @@
-"""What is wrong with a table as a whole: ids, labels, patients, splits."""
+"""Faults of a table as a whole: ids, labels, patients, splits."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def check_case_ids(path: Path, cases: Sequence[Case], *, given: bool) -> None:
 
 
 def _same_image_twice(path: Path, cases: Sequence[Case]) -> tuple[Code, Path, str]:
-    """What to say of rows without case_id that name one image and differ elsewhere."""
+    """The fault of rows without case_id that name one image and differ elsewhere."""
     same_place = len({case.center_mm for case in cases}) == 1
     if same_place and len({case.label for case in cases}) > 1:
         return Code.E_LABEL_CONFLICT, path, f"{cases[0].image!r} is labelled both 0 and 1; keep the right row"
@@ -67,7 +67,7 @@ def _same_image_twice(path: Path, cases: Sequence[Case]) -> tuple[Code, Path, st
 def table_faults(
     path: Path, header: Sequence[str], cases: Sequence[Case], *, word_fault: str | None = None
 ) -> Iterable[TableError]:
-    """Faults that stop training and evaluation, in the order in which a person would mend them, one line for a kind.
+    """Faults that stop training and evaluation, in the order in which to correct them, one line for each kind.
 
     Args:
         path: of the table.

@@ -1,1 +1,1 @@
-"""Configuration: typed, strict, checked where it enters."""
+"""Configuration: typed, strict, and checked when it is read."""

@@ -68,6 +68,6 @@ def contradicts(term: str, others: Iterable[str]) -> bool:
 
 
 def usual_body_parts(terms: Iterable[str | None]) -> tuple[str, ...]:
-    """The terms that at least a hundredth of the cases with one name, in order of the alphabet: fewer are slips."""
+    """The terms that at least 1 % of the cases with a term have, in alphabetical order; rarer ones may be errors."""
     counts = Counter(term for term in terms if term is not None)
     return tuple(sorted(term for term, count in counts.items() if count >= _LEAST_SHARE * counts.total()))

@@ -1,4 +1,4 @@
-"""One experiment, whole: strict, frozen, checked where it enters. ``pipeline.config.file`` reads it from YAML."""
+"""Configuration of one experiment; ``pipeline.config.file`` reads it from YAML."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ class Config(Section):
         return self
 
     def _features_can_stay(self) -> None:
-        """Refuse what logistic regression on features that are computed once would pass over in silence."""
+        """Refuse settings that logistic regression on features computed once would silently ignore."""
         training = self.training
         if self.network.weights is None:
             raise ValueError(

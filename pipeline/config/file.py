@@ -25,7 +25,7 @@ _SCAN_TABLES = ("scans", "lesions")  # of a detector's
 SectionT = TypeVar("SectionT", bound=Section)
 _LISTENER_PATHS = ("folder", "certificate", "key", "ca")
 _TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".xlsx", ".xlsm", ".parquet")
-_LONGEST = 100  # characters of what a user gave that are worth repeating
+_LONGEST = 100  # characters of a user's value that a message repeats
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -215,6 +215,6 @@ def _explain(path: Path, problem: Any) -> str:
 
 
 def _shown(value: object) -> str:
-    """What a user gave, as far as it is worth repeating."""
+    """A user's value for a message, shortened."""
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 4 :]}"

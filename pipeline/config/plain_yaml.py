@@ -1,4 +1,4 @@
-"""YAML of plain values: what a file of settings needs, and nothing that makes a small file large."""
+"""Load YAML of plain values, without the constructs that make a small file large."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class _Loader(yaml.SafeLoader):
 
 _LONGEST_INTEGER = 100  # characters, in whatever base
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
-_Loader.add_implicit_resolver(  # YAML 1.1 asks for a dot in 1.0e-3; nobody types it
+_Loader.add_implicit_resolver(  # YAML 1.1 requires the dot in 1.0e-3, which users leave out
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 

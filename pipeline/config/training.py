@@ -102,7 +102,7 @@ class Network(Section):
 
     @property
     def architecture(self) -> Network:
-        """What the network computes, without where its first weights were from: what a model directory says of it."""
+        """The network as a model directory describes it: without the source of its initial weights."""
         return self.model_copy(update={"weights": None, "weights_source": None, "weights_input": "as_is", "freeze": 0})
 
     @model_validator(mode="after")

@@ -19,7 +19,7 @@ from pipeline.evaluation.results import Evaluation
 from pipeline.evaluation.seeds import SeedSpread, spread_over_seeds
 from pipeline.evaluation.subgroup_gaps import Gap, subgroup_gaps
 from pipeline.evaluation.subgroups import Subgroup, evaluate_subgroups
-from pipeline.evaluation.usual_columns import RATING_SCALE, SUBGROUP_COLUMNS, usual_edges
+from pipeline.evaluation.usual_columns import HEADLINE_BAND, RATING_SCALE, SUBGROUP_COLUMNS, usual_edges
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,11 @@ class Details:
     missing: dict[str, str] = field(default_factory=dict)
     gaps: tuple[Gap, ...] = ()
     readers: ReadersEvaluation | None = None
+
+    @property
+    def headline_band(self) -> Subgroup | None:
+        """The subgroup of ``HEADLINE_BAND``, where there is one."""
+        return next((group for group in self.subgroups if (group.column, group.value) == HEADLINE_BAND), None)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""

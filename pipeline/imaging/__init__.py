@@ -1,1 +1,1 @@
-"""A path → a checked image in RAS with its geometry → the model's input."""
+"""From a path to a checked image in RAS with its geometry, and to the model's input."""

@@ -1,4 +1,4 @@
-"""Random changes of whole batches: MONAI's transforms decide what happens to a case, one tensor operation does it.
+"""Random changes of whole batches: parameters are drawn by MONAI's transforms, and applied to the batch at once.
 
 Sample by sample in Python, these transforms take as long as a small network does; here a batch of any size costs a few
 tensor operations on whatever device holds it.
@@ -31,17 +31,17 @@ _Parameters = np.ndarray[Any, np.dtype[np.float64]]
 class BatchAugmentation:
     """The transforms of a Compose, applied to a batch (B, C, R, A[, S]) at once.
 
-    What happens to a case is drawn by the transforms' own ``randomize``, from a random state that depends on (seed,
-    epoch, case) alone: neither the batch that a case is in, nor the process or device it is on, changes what it looks
-    like in an epoch. Two things differ from MONAI: an affine transform draws once (MONAI's draws twice and keeps the
-    second), and noise is drawn by torch, on the batch's device.
+    The parameters of a case are drawn by the transforms' own ``randomize``, from a random state that depends on (seed,
+    epoch, case) alone, and neither on the case's batch nor on its process or device. Two things differ from MONAI: an
+    affine transform draws once (MONAI's draws twice and keeps the second), and noise is drawn by torch, on the batch's
+    device.
 
     Args:
         transforms: as :func:`pipeline.imaging.augmentation.build_augmentation` composes them.
         seed: of the run.
 
     Raises:
-        TypeError: for a transform that has no form for batches here.
+        TypeError: for a transform without an implementation for batches.
     """
 
     def __init__(self, transforms: Compose, *, seed: int) -> None:
@@ -169,8 +169,7 @@ def _smooth(images: Tensor, sigmas: _Parameters) -> Tensor:
 def _kernel_matrices(sigmas: Tensor, size: int) -> Tensor:
     """MONAI's Gaussian kernels ("erf", cut at four sigma, zeros outside the image) as symmetric matrices.
 
-    A side is short enough that a matrix product, which every device does fast, beats a convolution whose kernel
-    differs from case to case.
+    For sides as short as these, a matrix product is faster than a convolution whose kernel differs from case to case.
 
     Args:
         sigmas: (B,) voxels.
@@ -218,7 +217,7 @@ def _noise(images: Tensor, parameters: _Parameters) -> Tensor:
 def _beside(values: np.ndarray[Any, np.dtype[Any]], images: Tensor) -> Tensor:
     """Parameters in the images' number format, or places as they are, on the images' device.
 
-    A plain copy to a GPU waits until the GPU has done all that it was given before; one from pinned memory does not.
+    A plain copy to a GPU waits until the GPU has finished its queue; one from pinned memory does not.
     """
     tensor = torch.from_numpy(values)
     if tensor.is_floating_point():
@@ -227,7 +226,7 @@ def _beside(values: np.ndarray[Any, np.dtype[Any]], images: Tensor) -> Tensor:
 
 
 def _per_case(values: _Parameters, images: Tensor) -> Tensor:
-    """(B, 1) → (B, 1, 1, 1[, 1]), beside the images."""
+    """(B, 1) → (B, 1, 1, 1[, 1]), to broadcast over the images."""
     return _beside(values, images).reshape(-1, *[1] * (images.ndim - 1))
 
 

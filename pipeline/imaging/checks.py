@@ -25,7 +25,7 @@ SMALLEST_SPACING_MM, LARGEST_SPACING_MM = 0.02, 50.0
 _SHEAR_NOTICED = 0.01
 # No gantry tilts further than 30 degrees; beyond this, an affine is more likely wrong than tilted.
 _MOST_TILT_DEGREES = 35.0
-# Cosines by which the best assignment of axes must beat the next best: below it, R, A and S are a coin toss.
+# Cosines by which the best assignment of axes must beat the next best: below it, R, A and S are ambiguous.
 _AXES_MARGIN = 1e-3
 # Beyond this, coordinates in float32 no longer resolve a tenth of a millimetre.
 _FARTHEST_MM = 1e5
@@ -115,7 +115,7 @@ def within_root(path: Path, root: Path) -> Path:
 
 
 def check_size(path: Path, shape: Sequence[int], bytes_per_voxel: int, limits: Limits) -> list[Warning]:
-    """Refuse, before anything is allocated, what a header claims beyond the limits.
+    """Refuse, before anything is allocated, a size in the header that is beyond the limits.
 
     Raises:
         CaseError: E_TOO_LARGE.
@@ -138,7 +138,7 @@ def check_size(path: Path, shape: Sequence[int], bytes_per_voxel: int, limits: L
 
 
 def check_affine(path: Path, affine: Affine) -> list[Warning]:
-    """Refuse an affine that gives voxels no certain place.
+    """Refuse an affine that does not determine where voxels lie.
 
     Args:
         path: named in errors.
@@ -183,18 +183,18 @@ def check_affine(path: Path, affine: Affine) -> list[Warning]:
 
 
 def _shear(affine: Affine) -> float:
-    """Largest cosine between two of the axes: the sine of what they lack to a right angle."""
+    """Largest cosine between two of the axes: the sine of their deviation from a right angle."""
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     return float(np.abs(directions.T @ directions - np.eye(3)).max())
 
 
 def is_tilted(affine: Affine) -> bool:
-    """Whether two axes lack more than half a degree to a right angle, as after a gantry tilt."""
+    """Whether two axes deviate by more than half a degree from a right angle, as after a gantry tilt."""
     return _shear(affine) > _SHEAR_NOTICED
 
 
 def right_angles(affine: Affine) -> NDArray[np.float64]:
-    """The three perpendicular directions nearest to the axes, as columns; of a tilt, each takes half.
+    """The three perpendicular directions nearest to the axes, as columns; a tilt is split evenly between them.
 
     Source: orthogonal Procrustes problem, Schönemann, 1966.
     """

@@ -1,4 +1,4 @@
-"""Colours as grey: exactly where a picture shows grey, by their luminance where it does not."""
+"""Convert colours to grey: unchanged where the channels are equal, by their luminance elsewhere."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ def grey_of_rgb(channels: NDArray[Any]) -> tuple[NDArray[Any], bool]:
 
 
 def grey_of_ybr(luminance: NDArray[Any], chrominance: NDArray[Any], bits: int) -> tuple[NDArray[Any], bool]:
-    """Grey values of YCbCr: the luminance, and whether the chrominance says that there is colour."""
+    """Grey values of YCbCr: the luminance, and whether the chrominance shows colour."""
     return luminance, bool((chrominance != 1 << (bits - 1)).any())

@@ -1,4 +1,4 @@
-"""A scan whose voxels have been decoded once, for whoever reads several regions of it."""
+"""A scan whose voxels have been decoded once, for reading several regions of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The acceptance envelope: what a model may be asked about, learned from its training cases.
+"""The acceptance envelope: limits on a model's inputs, learned from its training cases.
 
 It is measured on the region that the network sees, before windowing, and on the stored spacing; never on the file's
 field of view, so that a model trained on small crops accepts the same lesion in a whole CT. It refuses inputs unlike
@@ -19,16 +19,16 @@ from pipeline.config.body_parts import body_part_term, contradicts
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.image import Warning
 
-# How far beyond the training range a measure may lie, at least. What a region is made of changes by half when a lesion
-# lies at the pleura, or at the file's edge, instead of amid the lung, and a few patients need not show it.
+# How far beyond the training range a measure may lie, at least. The composition of a region changes by half when a
+# lesion lies at the pleura or at the file's edge instead of inside the lung, and few patients need not show that.
 _LEAST_MARGIN = {"share_inside": 0.55, "air_fraction": 0.55, "tissue_fraction": 0.55, "zero_fraction": 0.1}
 _LEAST_MARGIN_HU = 250.0
 _LEAST_RATIO_SPACING = 1.25  # spacing is judged by ratio: 0.7 and 0.9 mm are as far apart as 1.4 and 1.8
-# Between a region's dark and bright end, the quantiles follow its mixture alone, which the fractions judge.
+# The middle quantiles depend on a region's composition alone, which the fractions judge.
 _NOT_JUDGED = ("intensity_q25", "intensity_q50", "intensity_q75")
-_EXACT = ("slice_axis",)  # names a direction; there is nothing between two of them
+_EXACT = ("slice_axis",)  # names a direction, which must be equal
 _BODY_PART_KEYS = ("body_parts", "refuses_other_body_parts")
-_OF_RANGE, _OF_FEW = 0.5, 5.0  # margin = range x (0.5 + 5 / cases): few cases say little about the range
+_OF_RANGE, _OF_FEW = 0.5, 5.0  # margin = range x (0.5 + 5 / cases): few cases determine the range poorly
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Limit:
 
 
 class Acceptance(Protocol):
-    """Whatever judges one input by its measures: an `Envelope`, alone or with what else is known of the case."""
+    """Judges one input by its measures: an `Envelope`, alone or with the covariates of the case."""
 
     @property
     def modality(self) -> str:
@@ -106,7 +106,7 @@ class Envelope:
         return tuple(warnings)
 
     def _judge_body_part(self, body_part: str | None, path: Path | str) -> list[Warning]:
-        """Nothing is said where the case or the model names none."""
+        """Judge the body part; without one in the case or the model nothing is refused."""
         if body_part is None or not self.body_parts or not contradicts(body_part, self.body_parts):
             return []
         reason = f"the header says {body_part}, the model was trained on {', '.join(self.body_parts)}"
@@ -123,7 +123,7 @@ class Envelope:
                 name: [limit.lower, limit.near_lower, limit.near_upper, limit.upper]
                 for name, limit in sorted(self.limits.items())
             },
-            # Absent, not empty, where there is none: the digests of other models stay what they were.
+            # Absent, not empty, where there is none, so that the digests of earlier models do not change.
             **({"body_parts": list(self.body_parts)} if self.body_parts else {}),
             **({"refuses_other_body_parts": True} if self.refuses_other_body_parts else {}),
         }
@@ -191,7 +191,7 @@ def _limit(name: str, values: np.ndarray, modality: str, spread: float) -> Limit
 
 
 def _spread(measures: Sequence[Mapping[str, float]], shared: set[str]) -> float:
-    """The cases' usual distance between dark and bright, the scale of intensities that have no unit."""
+    """The cases' median range of intensities, as a scale for intensities without a unit."""
     names = sorted(name for name in shared if name.startswith("intensity"))
     if len(names) < 2:
         return 1.0

@@ -1,4 +1,4 @@
-"""Finding scans in a folder of mixed content, one row for every input and none invented.
+"""Find scans in a folder of mixed content: one row for every input.
 
 An input is a scan file by its suffix (NIfTI, MetaImage, NRRD, a picture, …), a DICOM series (all files of the tree with
 one SeriesInstanceUID, found by their content), any other file with the suffix of a scan, and any other file in a folder
@@ -11,8 +11,8 @@ because a series may have files in any folder (see ``find_series``).
 
 Documents (see ``DOCUMENT_SUFFIXES``) are skipped even beside DICOM files: archives put annotations, tables and notices
 there, as LIDC-IDRI does with one ``.xml`` a series, and no exporter names a slice so. A thousand rows of errors about
-them would hide the one that matters. Only the name decides this once the content has shown no DICOM: a slice that
-somebody saved as ``.txt`` is read, and a file with no suffix or a foreign one stays a row. Reports, plans,
+them would hide the one that matters. The name decides only where the content is not DICOM: a slice that was saved as
+``.txt`` is read, and a file with no suffix or an unknown one stays a row. Reports, plans,
 segmentations and indexes in DICOM are known by their SOP class, whatever their name; an object of an unknown class
 stays a row, with its own code when it has no pixels.
 
@@ -40,8 +40,8 @@ from pipeline.imaging.side_files import side_file_names
 
 PAIRS = {".img": ".hdr", ".img.gz": ".hdr.gz"}  # the header stands for both halves
 _READ = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes) | {".hdr.gz", ".img.gz"}
-_FOREIGN = (".mnc", ".nii.bz2", ".nii.xz", ".nii.zst")  # scans, which the reader will refuse with the way out
-# Beside slices, no exporter's name for one; a cut or half-copied slice keeps .dcm, a number or nothing.
+_FOREIGN = (".mnc", ".nii.bz2", ".nii.xz", ".nii.zst")  # scans, which the reader refuses with a remedy
+# Never the suffix of a slice; a truncated slice keeps .dcm, a number or no suffix.
 DOCUMENT_SUFFIXES = frozenset({
     ".xml", ".xsd", ".xsl", ".json", ".yaml", ".yml", ".csv", ".tsv", ".xls", ".xlsx", ".ods", ".db", ".txt", ".log",
     ".md", ".rst", ".rtf", ".doc", ".docx", ".odt", ".ppt", ".pptx", ".pdf", ".html", ".htm", ".css", ".js", ".ini",
@@ -81,7 +81,7 @@ class FoundScan:
 
 @dataclass
 class SkippedCount:
-    """What was left out of a search.
+    """Counts of the files that a search left out.
 
     Counted by suffix (lower case; "" has none), by kind, as ``(link)``, or by what a DICOM object is that is no image,
     as ``DICOM segmentation``.
@@ -97,7 +97,7 @@ class SkippedCount:
 
 @dataclass
 class _Search:
-    """A search under way: what all folders share."""
+    """State of a search, shared by all folders."""
 
     root: Path
     real_root: Path
@@ -108,7 +108,7 @@ class _Search:
 
 @dataclass
 class _Folder:
-    """What a folder holds, while it is being looked through."""
+    """Contents of a folder during the search."""
 
     path: Path
     plain: list[Path] = field(default_factory=list)
@@ -191,7 +191,7 @@ def _look_through(current: Path, search: _Search) -> _Folder:
 def _is_output(path: Path, beside: Collection[str]) -> bool:
     try:
         return is_output(path.name, os.listdir(path), beside)
-    except OSError:  # said when the folder is searched
+    except OSError:  # reported when the folder is searched
         return False
 
 
@@ -217,7 +217,7 @@ def _closed(entry: os.DirEntry[str], path: Path, root: Path) -> CaseError | None
 
 
 def _sort_in(inside: _Folder, path: Path, suffix: str, search: _Search) -> None:
-    """Put a file whose name does not decide where its content says."""
+    """Classify a file by its content where its name does not decide."""
     try:
         if not is_nonempty_dicom(path):
             if suffix in (".img", ".hdr"):
@@ -242,13 +242,13 @@ def _sort_in(inside: _Folder, path: Path, suffix: str, search: _Search) -> None:
 
 
 def _settle_others(inside: _Folder, search: _Search) -> None:
-    """Files that nothing shows to be scans: rows beside slices, doubtful where they may be slices, else skipped."""
+    """Classify files not known to be scans: rows beside slices, doubtful where they may be slices, else skipped."""
     wholes = [path for path in inside.plain if scan_suffix(path.name) in (".mhd", ".nhdr", ".npy")]
     parts = {path.parent / name for path in wholes for name in side_file_names(path)}
     inside.plain = [path for path in inside.plain if path not in parts]
     for path, word, fault in inside.others:
         if path in parts:
-            continue  # of a scan that has its row
+            continue  # belongs to a scan that has its row
         if _is_document(path):
             search.skipped.by_suffix[word] += 1
         elif search.series.any_here:

@@ -1,11 +1,12 @@
 """The DICOM series of a searched tree, put together from all its folders.
 
 Exporters spread one series over subfolders (by hundreds of files, by day, one folder a slice); archives keep copies.
-A series is what has one SeriesInstanceUID in the whole tree, so nothing is said of any until the tree has been seen.
-Meanwhile each file costs its name and a number: 100,000 files hold 28 MB, and take 26 s to look through on one core.
+All files of the tree with one SeriesInstanceUID are one series, so series are known when the whole tree has been
+searched. Until then each file takes its name and a number in memory: 28 MB for 100,000 files, which take 26 s to
+search on one core.
 
 A file that may be a damaged slice refuses the series that it may belong to: the only one in its folder, or, in a folder
-without any, the only one that is spread over its sister folders. With several, nobody can say whose it is.
+without any, the only one that is spread over its sister folders. With several the file's series is unknown.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pipeline.errors import CaseError, Code
 from pipeline.imaging.dicom.header import Identity
 from pipeline.imaging.dicom.select import shortest_codes
 
-Doubtful = tuple[Path, str, CaseError | None]  # may be a slice; how it is counted otherwise; why it is closed
+Doubtful = tuple[Path, str, CaseError | None]  # a possible slice; its name in the counts otherwise; its error
 
 
 @dataclass
@@ -157,7 +158,7 @@ def _fault(folder: Path, patients: int, lost: list[CaseError]) -> CaseError | No
 
 
 def no_dicom(path: Path) -> CaseError:
-    """What is wrong with a file that ought to be DICOM and is not."""
+    """The error of a file that should be DICOM and is not."""
     try:
         if path.stat().st_size == 0:
             return CaseError(Code.E_EMPTY_FILE, path, "0 bytes; copy or export the file again")

@@ -1,4 +1,4 @@
-"""What every reader returns: a scan whose headers have been checked, and the image read from it."""
+"""Results of every reader: a scan whose headers have been checked, and the image read from it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Box = tuple[slice, slice, slice]
 
 @dataclass(frozen=True)
 class Warning:  # noqa: A001  # the contract's word; the builtin is not used here
-    """Something odd that does not stop the case: a ``W_`` code and what was found, without patients' data."""
+    """A ``W_`` code and its details, without patients' data, for something unusual that does not stop the case."""
 
     code: Code
     detail: str
@@ -30,7 +30,7 @@ class Warning:  # noqa: A001  # the contract's word; the builtin is not used her
 
 @contextmanager
 def carrying(warnings: Sequence[Warning]) -> Iterator[None]:
-    """Give a refusal the codes of what had been found odd before: it often is the explanation."""
+    """Add the codes of earlier warnings to a refusal, which they often explain."""
     try:
         yield
     except CaseError as error:
@@ -47,7 +47,7 @@ class Scan(Protocol):
         affine: (4, 4) float64, stored voxel index → RAS+ world mm.
         modality: as the file declares it (DICOM does), else None.
         warnings: found so far.
-        has_millimetres: whether the file says how far apart its pixels are. Where it does not (pictures, many
+        has_millimetres: whether the file states the distance of its pixels. Where it does not (pictures, many
             ultrasound images and radiographs), the affine counts a pixel as 1 mm, and whoever needs millimetres
             refuses the scan (E_GEOMETRY_MISSING).
         body_part: the defined term that the header names (DICOM's may), else None.
@@ -68,7 +68,7 @@ class Scan(Protocol):
     def read(self, box: Box) -> Float32Array:
         """Voxels of a box of the stored grid, rescaled (CT: HU), float32.
 
-        Everything that vouches for the whole file (length, checksum) is verified before this returns.
+        Length and checksum of the whole file are verified before this returns.
 
         Raises:
             CaseError: when the file or a voxel of the box is damaged.

@@ -1,4 +1,4 @@
-"""A few simple measures of a network's input: what a regression can say without a network."""
+"""A few simple measures of a network's input, for a regression that the network is compared with."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def image_measures(voxels: npt.NDArray[np.float32], spacing_mm: Sequence[float])
     """Measure an input around its centre: rings of brightness, and the bright spot in the middle.
 
     The spot is what is connected to the centre above the mean of the centre's and the background's brightness (the 10th
-    percentile). A spot that touches bright tissue runs into it: these measures are simple on purpose.
+    percentile). A spot that touches bright tissue includes it: these measures are simple on purpose.
 
     Args:
         voxels: as the network gets them, shape (1, R, A[, S]), scaled.

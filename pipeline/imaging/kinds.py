@@ -1,4 +1,4 @@
-"""What kind of scan a file is, by its first bytes; and for files that are no scan, what to do with them."""
+"""Kind of scan by a file's first bytes; and for files that are no scan, what to do with them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _EXPECTED: Final = "; expected NIfTI, DICOM, MetaImage, NRRD, MGH, PNG, JPEG, TI
 
 
 def scan_kind(head: bytes) -> str | None:
-    """What the first bytes say; a NIfTI header counts as one even where it is damaged, so that the damage is named."""
+    """Kind by the first bytes; a damaged NIfTI header counts as NIfTI, so that its reader reports the damage."""
     if beginning(head):
         return "dicom"
     for signature, kind in _SIGNATURES:
@@ -75,7 +75,7 @@ def scan_kind(head: bytes) -> str | None:
 
 
 def foreign(head: bytes, *, compressed: bool) -> str:
-    """What a file is that is no scan, and the way out."""
+    """Description and remedy for a file that is no scan."""
     for signature, name in _FOREIGN:
         if head.lstrip().startswith(signature):
             return name + _EXPECTED

@@ -4,8 +4,8 @@
 pandas, Ignite, Matplotlib and two dozen others are imported where they are installed, for handlers, bundles and readers
 that this project does not call. While they are hidden, MONAI finds them absent, as it does on a machine without them.
 
-Only processes of the command ``malignancy`` and the workers that it starts do this. Whoever imports the package in a
-program of their own gets MONAI as it is, since they may use its handlers.
+Only processes of the command ``malignancy`` and the workers that it starts do this. Programs that import the package
+get MONAI unchanged, since they may use its handlers.
 """
 
 from __future__ import annotations
@@ -110,9 +110,9 @@ class _LeanLoader(Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        import torch  # noqa: F401  # whole before anything is hidden: it looks for optional packages too
+        import torch  # noqa: F401  # before anything is hidden, because it looks for optional packages too
 
-        module.__loader__ = self._loader  # the ordinary one answers whoever asks for MONAI's source or data
+        module.__loader__ = self._loader  # the ordinary loader, for requests of MONAI's source or data
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         with without_optional_packages():

@@ -1,4 +1,4 @@
-"""Folders that this program wrote among the scans: their pictures, phantoms and tables are none of the user's."""
+"""Recognise folders that this program wrote among the scans, whose pictures, phantoms and tables are no input."""
 
 from __future__ import annotations
 

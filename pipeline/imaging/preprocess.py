@@ -1,4 +1,4 @@
-"""From a scan on disk to the network's input: the one function of training, evaluation and scoring."""
+"""Preprocess a scan on disk into the network's input, with one function for training, evaluation and scoring."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ScanRequest:
 
 @dataclass(frozen=True, eq=False)
 class ModelInput:
-    """What the network gets, and what was found on the way.
+    """The network's input, with measures and facts of the scan.
 
     Attributes:
         voxels: (1, *size) float32, C-contiguous, in R, A, S order, scaled.

@@ -1,7 +1,7 @@
-"""What voxel values the declared modality can have: rules that run before a model's own envelope.
+"""Rules on the voxel values that the declared modality can have; they run before a model's own envelope.
 
-They refuse what no scan of the modality looks like (a label map, a picture scaled to 0-1, unrescaled numbers), never
-what merely is unusual: padding at -1024, -2000 or -3024, metal at 3071 or 30000, a cyst without contrast, all pass.
+They refuse values that no scan of the modality has (a label map, a picture scaled to 0-1, unrescaled numbers), and
+accept merely unusual ones: padding at -1024, -2000 or -3024, metal at 3071 or 30000, a cyst without contrast.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _ct(sample: NDArray[np.float32], low: float, high: float) -> str | None:
 
 
 def _ct_bulk(sample: NDArray[np.float32]) -> str | None:
-    """Where most voxels lie, once padding and air that was cut off are set aside: low values that many voxels share."""
+    """Where most voxels lie, without padding and clipped air, which are low values that many voxels share."""
     values, counts = np.unique(sample, return_counts=True)
     constants = values[(values <= -1000) & (counts > 0.01 * sample.size)]
     rest = sample[~np.isin(sample, constants)]

@@ -1,4 +1,4 @@
-"""From a path to an opened scan: by content, never by trying one reader after another."""
+"""Open a scan with the reader that its content calls for."""
 
 from __future__ import annotations
 
@@ -115,12 +115,12 @@ def read_image(
 
 
 def _open_series(source: Path | Sequence[Path], limits: Limits, modality: str | None, part: str | None) -> Scan:
-    from pipeline.imaging.dicom.scan import open_series  # pydicom is needed by nobody else
+    from pipeline.imaging.dicom.scan import open_series  # here, because other formats do not need pydicom
 
     return open_series(source, limits=limits, modality=modality, part=part)
 
 
 def _is_half_of_pair(path: Path) -> bool:
-    """The voxels of a .hdr/.img pair begin with anything at all."""
+    """Whether the file holds the voxels of a .hdr/.img pair, which have no magic number."""
     name = path.name.lower().removesuffix(".gz")
     return name.endswith(".img") and path.with_name(path.name.removesuffix(".gz")[:-4] + ".hdr").is_file()

@@ -36,7 +36,7 @@ _WHOLE: Box = (slice(None), slice(None), slice(None))
 QUANTILES = (1, 5, 25, 50, 75, 95, 99)
 AIR_HU = -1000.0
 _AIR_BELOW_HU, _TISSUE_ABOVE_HU = -700.0, -200.0
-# Padding and metal say nothing about the anatomy: measures see the range of an ordinary scanner.
+# Padding and metal are no anatomy: measures use values within the range of an ordinary scanner.
 _SCANNER_HU = (-1024.0, 3071.0)
 _MOST_PADDING = 0.25  # share of the nodes outside the image from which a lesion case is flagged
 # A ball that fits into the smallest lesions. Of the demonstration's centres, 0.3 % are flagged; moved by 14 mm, 59 %.
@@ -47,7 +47,7 @@ _MOST_SHRINKING = 100
 
 @dataclass(frozen=True, eq=False)
 class RegionFacts:
-    """What was found while a region was read; see `pipeline.imaging.preprocess.ModelInput`."""
+    """Facts about a region that was read; see `pipeline.imaging.preprocess.ModelInput`."""
 
     warnings: tuple[Warning, ...]
     measures: dict[str, float]

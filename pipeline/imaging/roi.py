@@ -80,7 +80,7 @@ class Grid:
         return padded
 
     def distances_mm(self, spacing: Sequence[float]) -> Float32Array:
-        """Of the nodes inside the image from the lesion's node, shape as ``resample`` gives them."""
+        """Distances of the nodes inside the image from the lesion's node, shape as ``resample`` gives them."""
         steps = zip(self.inside, spacing, strict=True)
         axes = [(np.flatnonzero(nodes) - nodes.size // 2) * mm for nodes, mm in steps]
         distances: Float32Array = np.sqrt(sum(np.square(axis) for axis in np.meshgrid(*axes, indexing="ij")))

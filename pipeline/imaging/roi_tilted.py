@@ -1,8 +1,8 @@
 """The grid that the network sees in an image whose axes are not at right angles, as after a gantry tilt.
 
-Along the axes of such an image, distances are right along each axis and wrong across them: at a tilt of 15 degrees, a
-ball of 10 mm would be drawn out by 1.4 mm in one diagonal and pressed together in the other. So the grid has right
-angles of its own: the nearest to the image's axes, each turned by half of the tilt at most. It does not depend on the
+On a grid along the axes of such an image, oblique distances are wrong: at a tilt of 15 degrees, a ball of 10 mm would
+be stretched by 1.4 mm along one diagonal and compressed along the other. So the grid has right angles of its own: the
+nearest to the image's axes, each turned by half of the tilt at most. It does not depend on the
 order in which axes are stored, and without a tilt it is the grid along the axes.
 """
 
@@ -64,7 +64,7 @@ class TiltedGrid:
         return padded
 
     def distances_mm(self, spacing: Sequence[float]) -> Float32Array:
-        """Of the nodes inside the image from the lesion's node, in the order of ``resample``."""
+        """Distances of the nodes inside the image from the lesion's node, in the order of ``resample``."""
         axes = [(np.arange(size) - size // 2) * mm for size, mm in zip(self.inside.shape, spacing, strict=True)]
         grid = np.meshgrid(*axes, indexing="ij")
         distances: Float32Array = np.sqrt(sum(np.square(axis) for axis in grid))[self.inside]

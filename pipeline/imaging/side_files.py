@@ -14,8 +14,8 @@ _PAIR = (".hdr", ".hdr.gz", ".img", ".img.gz")
 def side_file_names(path: Path) -> list[str]:
     """Names, relative to the scan's folder, of other files that it may be read from; they need not be there.
 
-    Told by the suffix, and for ``.mhd`` and ``.nhdr`` by the header, which alone is opened. Names that lead out of the
-    folder are left out: the reader refuses them.
+    They follow from the suffix, and for ``.mhd`` and ``.nhdr`` from the header, the only file that is opened. Names
+    that lead out of the folder are left out: the reader refuses them.
     """
     name = path.name.lower()
     try:
@@ -30,7 +30,7 @@ def side_file_names(path: Path) -> list[str]:
             names = [stem + end for end in _PAIR if stem + end != path.name]
         else:
             return []
-    except (CaseError, OSError, ValueError):  # what is wrong is for the reader to say
+    except (CaseError, OSError, ValueError):  # the reader reports the fault
         return []
     inside = (PurePosixPath(name) for name in names if name and "\0" not in name)
     return [str(name) for name in inside if not name.is_absolute() and ".." not in name.parts]

@@ -1,4 +1,4 @@
-"""Names for uploaded files: a number and a known suffix, so that nothing that a request says becomes a path."""
+"""Names for uploaded files: a number and a known suffix, so that no text of a request becomes a path."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
 
 
 def stored_name(name: str, number: int) -> str | None:
-    """What a file is stored as; None for one that no reader takes for a scan by its name (hidden, ``DICOMDIR``).
+    """Name that a file is stored under; None for one whose name is never a scan's (hidden, ``DICOMDIR``).
 
-    The suffix stays where it is one that a reader goes by, so that a file is judged as it would be in a folder.
+    A suffix that readers use is kept, so that a file is treated as it would be in a folder.
 
     Args:
         name: as the client gives it, with or without folders.
@@ -29,7 +29,7 @@ def stored_name(name: str, number: int) -> str | None:
 
 
 def suffix_of(head: bytes) -> str:
-    """The suffix that fits a file's first bytes, for a body that comes without a name; "" when they say nothing."""
+    """The suffix that fits a file's first bytes, for a body without a name; "" when they are unknown."""
     if head.startswith(_GZIP):
         return ".nii.gz"
     kind = scan_kind(head)

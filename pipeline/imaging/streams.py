@@ -1,4 +1,4 @@
-"""A file's bytes in one pass: decompressed when they are gzip or zlib, hashed, and verified to the end."""
+"""Read a file's bytes in one pass: decompress gzip or zlib, hash, and verify to the end."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""One function a command: the only room where the others meet."""
+"""One function a command, which uses all other rooms."""

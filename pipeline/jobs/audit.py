@@ -1,4 +1,4 @@
-"""``malignancy audit``: whether what judges a model leaks into what trains it, and whether labels contradict."""
+"""``malignancy audit``: find leakage between training and test cases, and contradictory labels."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class AuditResult:
 
     @property
     def leaks(self) -> tuple[Match, ...]:
-        """What two splits or tables share, or one and a model."""
+        """Matches between two splits or tables, or one and a model."""
         return tuple(match for match in self.matches if match.is_leak)
 
     @property
@@ -59,7 +59,7 @@ class AuditResult:
 
     @property
     def summary(self) -> str:
-        """What the command prints; case ids, and never a patient's."""
+        """Text that the command prints, with case ids and never a patient's id."""
         return "\n".join(one_line(redact(line)) for line in _lines(self))
 
     def to_json(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def audit(inputs: Sequence[str], *, json_file: Path | None = None) -> AuditResul
 
     Args:
         inputs: manifests or folders of scans; configurations, whose table is split as training would; models.
-        json_file: where everything goes that was found.
+        json_file: file for all findings.
 
     Raises:
         UsageError: without a case, when an input is none of these, or ``json_file`` is a file that no audit wrote.
@@ -135,9 +135,9 @@ def _listed(name: str, *, several: bool) -> list[Listed]:
 
 
 def _seen_by(description: ModelDescription, cases: Sequence[Fingerprint]) -> list[Match]:
-    """Cases that would judge a model, and whose patient or image it was fitted on.
+    """Cases for evaluating a model whose patient or image it was fitted on.
 
-    The other splits of the table that trained it are passed over: the model is meant to have seen them.
+    The other splits of the table that trained it are left out, because the model was fitted on them.
     """
     judging = [case for case in cases if case.group and case.group.rpartition(":")[2] not in FITTED_ON]
     patients = description.patients.seen_patients({case.case.patient_id for case in judging if case.case.patient_id})

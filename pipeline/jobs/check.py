@@ -1,4 +1,4 @@
-"""``malignancy check``: what would happen to each case, before anyone spends compute."""
+"""``malignancy check``: a preflight of each case, before any compute is spent."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class CheckResult:
     """What a check found.
 
     Attributes:
-        findings: one a case: what it is, and what is wrong or odd about it.
+        findings: one a case, with its error and warnings.
         faults: of the table as a whole.
         notes: about the cases together, in words.
         balance: cases by label, for each split and each site or scanner.
@@ -69,7 +69,7 @@ class CheckResult:
 
     @property
     def summary(self) -> str:
-        """What the command prints: odd cases first, a line each; the counts last."""
+        """Text that the command prints: rejected and flagged cases first, a line each; the counts last."""
         return "\n".join(_lines(self))
 
 
@@ -81,7 +81,7 @@ def check(
     Args:
         source: the manifest, folder or scan.
         model_name: whose preprocessing and envelope are asked as well.
-        json_file: where everything goes that was found.
+        json_file: file for all findings.
         lesions: annotation files or folders that lesion centres are taken from.
 
     Raises:

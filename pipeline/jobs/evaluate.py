@@ -51,7 +51,7 @@ from pipeline.workflow.reporting.training_summary import champion_text
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """What is judged beside the model itself.
+    """Options of an evaluation.
 
     Attributes:
         champion: judge the registered model's champion on the same cases too.
@@ -77,7 +77,7 @@ def evaluate_model(
         model_name: model directory or MLflow model URI.
         manifest_path: labelled cases.
         out: new folder.
-        options: what is judged besides.
+        options: of the evaluation.
 
     Raises:
         TableError: when the manifest has a fault, or too few cases are left.
@@ -132,7 +132,7 @@ def _rejections(rows: Sequence[ScoreRow]) -> list[str]:
 
 
 def _one_class(path: Path, rows: Sequence[ScoreRow], *, labelled: int) -> TableError:
-    """Why a manifest's labelled cases cannot judge a model: those that it has not seen and can score lack a class."""
+    """The error for a manifest whose usable cases, not seen by the model, lack a class."""
     rejections = [f"{row.code}: {row.reason}" for row in rows if row.probability is None]
     first = f" (first: {rejections[0]})" if rejections else ""
     return TableError(
@@ -169,7 +169,7 @@ def _judged(
     doubtful: list[Scored],
     findings: Sequence[str],
 ) -> tuple[ReportSources, Predictions]:
-    """What is shown, and every row that ``predictions.parquet`` holds."""
+    """The report's sources, and every row of ``predictions.parquet``."""
     description = model.description
     points = {
         name: point for name, point in zip(model.findings, model.operating_points, strict=True) if name in findings
@@ -244,7 +244,7 @@ def _pictures(
 
 
 def _score_indeterminate(model: Model, manifest: Manifest) -> list[Scored]:
-    """Unlabelled cases that readers put exactly in the middle: they count by label certainty alone."""
+    """Score unlabelled cases whose readers' mean is exactly the middle; only label certainty uses them."""
     if RATING_SCALE.column not in manifest.columns:
         return []
     cases = [case for case in manifest.cases if case.label is None and _rating(case) == RATING_SCALE.middle]

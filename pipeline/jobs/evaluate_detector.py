@@ -1,4 +1,4 @@
-"""``malignancy evaluate`` of a detector: judge it on whole scans, alone or with a classifier behind it."""
+"""``malignancy evaluate`` of a detector: evaluate it on whole scans, alone or with a classifier of its candidates."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DETECTOR_FOLDER = "detector"
 
 @dataclass(frozen=True)
 class DetectorOptions:
-    """What is judged beside the detector itself.
+    """Options of a detector's evaluation.
 
     Attributes:
         classifier: model directory or MLflow model URI of the lesions' classifier.
@@ -56,7 +56,7 @@ class DetectorOptions:
 
 @dataclass(frozen=True)
 class DetectionResult:
-    """What judging a detector found, and where it stands.
+    """Result of a detector's evaluation.
 
     Attributes:
         folder: ``report.html``, ``evaluation.json``, ``candidates.parquet``, ``scans.csv`` and figures.
@@ -106,7 +106,7 @@ def evaluate_detector(
         detector_name: detector directory or MLflow model URI.
         scans: table of the scans, with the lesions' table beside it.
         out: new folder.
-        options: what is judged besides.
+        options: of the evaluation.
 
     Raises:
         UsageError: when ``out`` is not a new folder, no scan can be judged, or none of them holds a lesion.
@@ -131,7 +131,7 @@ def evaluate_detector(
     with atomic_folder(out) as folder:
         write_detection(sources, folder)
         if fitted:
-            assert judged.scan_probability is not None  # that is what was fitted
+            assert judged.scan_probability is not None  # it was fitted here
             copy_with_scan_probability(source, folder / DETECTOR_FOLDER, judged.scan_probability)
     rejected = tuple((case.case_id, str(error.code), error.reason) for case, error in judged.searches.rejected)
     return DetectionResult(
@@ -151,7 +151,7 @@ def _summary(sources: DetectionSources, chosen: ChosenScans, rejected: Sequence[
 
 
 def _places(out: Path, *, fitted: bool) -> list[str]:
-    """Where what was written stands."""
+    """Lines with the paths of the written files."""
     return [f"report: {out / 'report.html'}", *([f"detector: {out / DETECTOR_FOLDER}"] if fitted else [])]
 
 
@@ -167,7 +167,7 @@ def _require_lesions(table: ScanTable, scans: Sequence[Case]) -> None:
 def _judge(
     finder: Finder, table: ScanTable, chosen: ChosenScans, classifier: Model | None, resamples: int
 ) -> tuple[JudgedScans, bool]:
-    """What was found on the judged scans, and whether the probability of a scan was fitted here."""
+    """The result on the judged scans, and whether the probability of a scan was fitted here."""
     detector = finder.detector
     digests = detector.description.digests
     scorer = None if classifier is None else Scorer(classifier, root=table.root)

@@ -48,7 +48,7 @@ def evaluate_predictions(
         predictions=first.where(split="test", finding=names[0]),
         evaluation=findings.first,
         findings=findings,
-        # The lowest seed number, not the best: the others are shown as a spread.
+        # The lowest seed number, not the best seed: the others are shown as a spread.
         judged_on="test split" if len(seeds) < 2 else f"test split, seed {seeds[0]} of {len(seeds)}",
         all_seeds=predictions.where(split="test", finding=names[0]) if len(seeds) > 1 else None,
         prevalence=prevalence,
@@ -60,7 +60,7 @@ def evaluate_predictions(
 
 
 def _point(predictions: Predictions, finding: str, path: Path) -> OperatingPoint:
-    """The threshold of one finding; both splits must have both classes, or there is nothing to choose or judge."""
+    """Choose the threshold of one finding; both splits must have both classes."""
     positive, negative = class_names(finding)
     calibration, test = (predictions.where(split=name).labelled() for name in ("calibration", "test"))
     if not len(calibration) or not len(test):

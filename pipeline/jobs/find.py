@@ -1,4 +1,4 @@
-"""``malignancy find``: the lesion candidates of whole scans; with a classifier, each of them scored."""
+"""``malignancy find``: find lesion candidates in whole scans and, with a classifier, score them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FindResult:
-    """What a search left in its output folder.
+    """Results of a search in its output folder.
 
     Attributes:
         folder: the output folder.
@@ -77,7 +77,7 @@ class FindResult:
 
 @dataclass(frozen=True)
 class FindingHeader:
-    """What all rows of a search's output folder have in common.
+    """Common properties of all rows of a search's output folder.
 
     Attributes:
         identity: of the detector.
@@ -239,9 +239,9 @@ def require_fit(detector: DetectorDescription, classifier: Ensemble) -> None:
 
 
 def _one_scan_a_case(inputs: Inputs) -> Inputs:
-    """One scan on its own is named from its folder, as those of a searched folder are, so that its candidates can be.
+    """Name a single scan relative to its folder, like those of a searched folder, so that its candidates can be too.
 
-    What else an input holds stays as it is.
+    Other inputs are returned unchanged.
     """
     if inputs.root is not None or inputs.digest is not None or inputs.total != 1:
         return inputs
@@ -258,7 +258,7 @@ def _one_scan_a_case(inputs: Inputs) -> Inputs:
 
 
 def _write_images_root(out: Path, inputs: Inputs) -> None:
-    """Say beside the candidates where their images lie, so that scoring them finds these.
+    """Write the images' folder beside the candidates, so that scoring finds the images.
 
     Images that lie elsewhere than on this machine have no such folder; their candidates are scored by ``score --find``.
     """

@@ -1,4 +1,4 @@
-"""``malignancy init``: from a folder as people have it to a manifest and a configuration that train as they are."""
+"""``malignancy init``: make a manifest and a configuration for training from a folder of scans."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _LEAST_PATIENTS = 4  # of a class, to train on at all
 
 @dataclass(frozen=True)
 class InitOptions:
-    """What a user says beside the folder.
+    """Options of ``init``.
 
     Attributes:
         intake: of table, columns, words and annotations.
         name: of experiment and registered model; None takes the folder's.
-        modality: None finds it out.
+        modality: None guesses it from the files.
         label_source: whose opinion or which test the labels are; None leaves a mark that training refuses.
         intensities: of the scans.
     """
@@ -61,7 +61,7 @@ class InitResult:
         config: ``config.yaml``.
         cases: the manifest's.
         summary: what was found and written.
-        missing: what a training still needs, a line each.
+        missing: values that a training still needs, a line each.
         next_commands: what to run next.
     """
 
@@ -91,19 +91,19 @@ def init(folder: Path, options: InitOptions) -> InitResult:
     config = _configuration(folder, intake, options, source)
     facts = {"label_source": options.label_source, "intensities": "simulated" if options.simulated else "real"}
     known = {name: value for name, value in facts.items() if value}
-    with ExitStack() as undo:  # all three files or none, also on Ctrl-C: what is left would block the next init
+    with ExitStack() as undo:  # all three files or none, also on Ctrl-C: a leftover file would block the next init
         _write_manifest(folder / MANIFEST, intake)
         undo.callback((folder / MANIFEST).unlink)
         for name, text in ((FACTS, yaml.safe_dump(known, allow_unicode=True, sort_keys=False)), (CONFIG, config)):
             write_text(folder / name, text, new=True)
             undo.callback((folder / name).unlink)
-        read_manifest(folder / MANIFEST)  # what was written is what the other commands can read
+        read_manifest(folder / MANIFEST)  # check that the other commands can read it
         undo.pop_all()
     return _result(folder, intake, options)
 
 
 def _require_usable(options: InitOptions) -> None:
-    """Refuse what the files could not hold, before every scan is opened."""
+    """Check the options before every scan is opened."""
     options_given = {"--label-source": (SourceText, options.label_source), "--name": (Name, options.name)}
     for option, (kind, value) in options_given.items():
         try:

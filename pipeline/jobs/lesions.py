@@ -21,20 +21,20 @@ from pipeline.console import one_line
 from pipeline.errors import Code, TableError, UsageError
 from pipeline.files import is_formula, write_csv
 
-# Of annotations whose image is not at hand: usual where a table or a folder is about more scans than the manifest.
+# Annotations whose image is not in the input: usual where a table or a folder is about more scans than the manifest.
 _OTHERS_LESIONS = frozenset({Code.E_MIXED_SERIES, Code.E_CASE_ID, Code.E_NOT_FOUND, Code.E_AFFINE_DISAGREE})
 
 
 @dataclass(frozen=True, kw_only=True)
 class LesionsRequest:
-    """What is asked for.
+    """Options of ``lesions``.
 
     Attributes:
         sources: annotation files, and folders that are searched for them.
         images: a manifest, a folder of scans or one scan.
         out: the new manifest; beside the images by default.
-        replace_centers: whether centres that the manifest has give way to other ones.
-        options: what the files may leave open.
+        replace_centers: whether centres of the annotations replace those of the manifest.
+        options: for what the files leave unspecified.
     """
 
     sources: Sequence[Path]
@@ -85,7 +85,7 @@ class LesionsResult:
     Attributes:
         manifest: the new table, one row a lesion.
         located: the lesions, and the images and annotations without a counterpart.
-        swapped_signs: what is suspicious about the signs of the centres; None when nothing is.
+        swapped_signs: warning about the signs of the centres; None without one.
     """
 
     manifest: Path
@@ -110,7 +110,7 @@ class LesionsResult:
 
 
 def lesions(request: LesionsRequest) -> LesionsResult:
-    """Write a manifest with one row a lesion, and say what was found, what matched and what did not.
+    """Write a manifest with one row a lesion, and report the lesions, those matched and those not.
 
     Raises:
         UsageError: when nothing matches, the file exists, or images would not lie under its folder.

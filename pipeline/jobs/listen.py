@@ -1,4 +1,4 @@
-"""``malignancy listen``: DICOM in, DICOM results out, until it is told to stop."""
+"""``malignancy listen``: receive DICOM series, score them, and send DICOM results, until it is stopped."""
 
 from __future__ import annotations
 

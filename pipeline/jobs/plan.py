@@ -1,4 +1,4 @@
-"""``malignancy plan``: before any training, what so many cases can train and what its judged cases can show."""
+"""``malignancy plan``: before training, how cases would be used, and the precision expected of the evaluation."""
 
 from __future__ import annotations
 
@@ -51,21 +51,21 @@ _NAMES = {
 
 @dataclass(frozen=True, eq=False)
 class Outlook:
-    """What cases can train, and what those that judge can show.
+    """Plan of a training, and the precision expected of its evaluation.
 
     Attributes:
         lines: how a training would use the cases.
         calibrating: cases that fit calibrator and thresholds.
         judging: cases that judge: the test split, or with folds all of them.
         assumed: of the model that will be trained.
-        size: what the judging cases are worth.
+        size: effective size of the judging cases.
         intervals: expected of each statistic.
         needed: patients like those that judge, in all, that bring each statistic to its target half-width.
         gaps: smallest gap of a subgroup that could be shown, by its share of the patients and by statistic.
         published: independent cases by Riley et al., 2021.
         regression: cases for the regression that calibrates (Riley et al., 2020).
         parameters: slopes of that regression: the logit, and covariates.
-        conditions: what the gate, a confidence and a refer zone ask for.
+        conditions: cases that the gate, a confidence and a refer zone need.
     """
 
     lines: tuple[str, ...]
@@ -105,7 +105,7 @@ class Outlook:
 
 
 def plan(manifest_path: Path, *, config_path: Path | None, assumed: Assumed, json_file: Path | None) -> Outlook:
-    """Say what the labelled cases of a manifest can train and show; no scan is opened.
+    """Plan a training from the labelled cases of a manifest; no scan is opened.
 
     Args:
         manifest_path: the table.
@@ -142,7 +142,7 @@ def _splits(manifest_path: Path, config_path: Path | None) -> tuple[list[Case], 
 def look_ahead(
     cases: Sequence[Case], splits: Splits, settled: Plan, *, assumed: Assumed, config: Config | None = None
 ) -> Outlook:
-    """Everything that the numbers of cases and patients say.
+    """Compute the outlook from the numbers of cases and patients.
 
     Args:
         cases: labelled, with their patients.
@@ -178,7 +178,7 @@ def look_ahead(
 
 
 def _calibrating(cases: Sequence[Case], splits: Splits, settled: Plan) -> list[Case]:
-    """Cases that fit the calibrator: a split of their own, or what networks leave out in turn."""
+    """Cases that fit the calibrator: a split of their own, or those that networks leave out in turn."""
     if settled.folds:
         return list(cases)
     name = "calibration" if settled.members == 1 else "train"
@@ -186,7 +186,7 @@ def _calibrating(cases: Sequence[Case], splits: Splits, settled: Plan) -> list[C
 
 
 def _conditions(calibrating: CaseCount, judging: CaseCount, settled: Plan) -> tuple[Condition, ...]:
-    """What other parts of the project ask for, in the numbers that they ask for."""
+    """Numbers of cases that other parts of the project need."""
     least = GatePolicy().patients_a_class
     asks = f"asks for {least} unseen patients of each class"
     have = f"{judging.malignant_patients} with malignant and {judging.benign_patients} with benign cases judge"

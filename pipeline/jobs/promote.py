@@ -1,4 +1,4 @@
-"""``malignancy promote``, ``anchor`` and ``rollback``: who is champion, decided by the gate and written down."""
+"""``malignancy promote``, ``anchor`` and ``rollback``: choose the champion by the gate, and record the decision."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pipeline.workflow.judging.table_truth import truth_differences
 from pipeline.workflow.learning.experiment import labelled_cases
 from pipeline.workflow.learning.record import headline
 
-_PAGE = 3900  # characters of a decision that leave room for what training wrote on the version's page
+_PAGE = 3900  # characters of a decision, which leave room for the training's text on the version's page
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class PromoteOptions:
     """How to promote.
 
     Attributes:
-        force: whatever the gate says.
+        force: promote even if the gate refuses.
         reason: why; recorded.
         policy: file of the gate's limits; the defaults without one.
         prevalence: share of malignant cases where the models will be used; the policy's without one.
@@ -85,7 +85,7 @@ def promote(model_name: str, manifest_path: Path, options: PromoteOptions) -> Ga
         conditions = _admission(matchup, policy, at)
         _print(conditions)  # before anything is scored
         contest = None
-        # Who forces a look that may not decide wants to see what it says; what else fails makes it meaningless.
+        # A forced promotion looks despite low power; any other failed condition makes the look meaningless.
         if all(condition.holds or (options.force and condition.name == POWER_NAME) for condition in conditions):
             contest = hold_contest(matchup, run, config, policy)
             _print(contest.conditions)
@@ -124,7 +124,7 @@ def _anchor_text(matchup: Matchup) -> str:
 
 
 def anchor(model_name: str, *, reason: str) -> RegisteredVersion:
-    """Make a version the one that every challenger is compared with besides the champion; a person's decision.
+    """Make a version the anchor, which every challenger is compared with beside the champion.
 
     Returns:
         The version that is the anchor now.

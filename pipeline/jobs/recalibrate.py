@@ -1,4 +1,4 @@
-"""``malignancy recalibrate``: a model's calibration intercept and thresholds, refitted on local cases."""
+"""``malignancy recalibrate``: refit a model's calibration intercept and thresholds on local cases."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def recalibrate(model_name: str, manifest_path: Path, *, prevalence: float | Non
     """Refit on local labelled cases, track, and register as ``challenger``.
 
     Raises:
-        UsageError: when a case's patient trained the model, too few patients are left, or a prevalence cannot be meant.
+        UsageError: when a case's patient trained the model, too few patients are left, or a prevalence is out of range.
         TableError: when the manifest has a fault.
         ModelError: when there is no such model.
     """
@@ -228,9 +228,9 @@ def _save(
 
 
 def _drift_reference(old: ModelDescription, refits: Mapping[str, Refit], usable: Sequence[Scored]) -> dict[str, Any]:
-    """The measures' references as they were; of refitted probabilities new ones, on the local cases.
+    """The old references of measures, with new ones of refitted probabilities on the local cases.
 
-    A refit adds its shift to every case's log odds, so the new probability of a case is had from its row.
+    A refit adds its shift to every case's log odds, so a case's new probability follows from its row.
     """
     references = dict(old.drift_reference)
     for place, name in enumerate(old.findings):

@@ -26,7 +26,7 @@ _SHOWN = 5  # series without objects that are named
 
 @dataclass
 class DicomReporting:
-    """What became of the rows.
+    """Result of writing the rows as DICOM objects.
 
     Attributes:
         folder: that the objects are in.
@@ -51,7 +51,7 @@ class DicomReporting:
 
     @property
     def summary(self) -> str:
-        """What was written, and what was not."""
+        """Text that the command prints: what was written, and what was not."""
         lines = [f"{self.reports} reports and {self.captures} pictures of lesions: {self.folder}"]
         if self.refused:
             lines.append(f"  {len(self.refused)} series have no report:")
@@ -65,7 +65,7 @@ class DicomReporting:
 
 
 def require_dicom_results() -> None:
-    """Refuse to begin where the packages are missing.
+    """Check that the packages are installed.
 
     Raises:
         UsageError: naming the package.

@@ -1,4 +1,4 @@
-"""``malignancy score``: every scan of an input becomes one row, whatever happens on the way."""
+"""``malignancy score``: score every scan of an input, one row each."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoringResult:
-    """What a scoring run left in its output folder.
+    """Results of a scoring run in its output folder.
 
     Attributes:
         folder: the output folder.
@@ -103,7 +103,7 @@ def score(model_names: str, source: str, out: Path, options: ScoreOptions | None
         arrived = Arrived(options.min_age_seconds)
         todo = before.unfinished(arrived(inputs.cases()))
         new = collect(engine_rows(setup, todo, identity, options), sink, inputs, options)
-        # A table says which cases there are; in a folder, scans are moved away once they are scored.
+        # A table defines the cases; in a folder, scans may be moved away once they are scored.
         left = before.gone if inputs.digest else _superseded(out, before.gone, inputs, options)
         sink.leave_out(left)
         counts = sink.finish()
@@ -141,7 +141,7 @@ def _found_and_scored(model_names: str, source: str, out: Path, options: ScoreOp
 
 
 def _located(inputs: Inputs, sources: tuple[Path, ...], model: ModelDescription) -> Inputs:
-    """The input with the lesion centres of annotations, and on stderr what was found."""
+    """The input with the lesion centres of annotations; prints a report on stderr."""
     if not sources:
         return inputs
     from pipeline.cases.lesions.locate import locate, located_inputs, require_lesion_model
@@ -155,7 +155,7 @@ def _located(inputs: Inputs, sources: tuple[Path, ...], model: ModelDescription)
 
 
 def _superseded(out: Path, gone: frozenset[str], inputs: Inputs, options: ScoreOptions) -> frozenset[str]:
-    """Earlier rows of lesions that an annotation marks no more, remembered for when their scan is moved away."""
+    """Earlier rows of lesions that are no longer marked, recorded for when their scan is moved away."""
     record = out / "superseded.json"
     try:
         kept = record.exists() and not options.restart

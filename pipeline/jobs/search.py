@@ -1,4 +1,4 @@
-"""``malignancy search``: which settings do best on the validation split; no other held-out case is read."""
+"""``malignancy search``: find the settings that do best on the validation split; no other held-out case is read."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What the trials of a study found so far.
+    """Results of a study's trials so far.
 
     Attributes:
         study: name of the study; another run of the same question goes on with it.
@@ -56,7 +56,7 @@ class SearchResult:
 
 
 def search(config_path: Path, overrides: Sequence[str] = ()) -> SearchResult:
-    """Try settings until the study has its trials; run it again, or twice at once, and it goes on where it is.
+    """Try settings until the study has its trials; running it again, or several times at once, continues the study.
 
     The study is a journal in ``output``, one for each configuration, data and ranges. Each trial is a run below this
     command's run in MLflow, and none is registered.
@@ -201,7 +201,7 @@ def _suggest(trial: optuna.Trial, key: str, span: Range) -> Any:
 
 
 def _require_valid_ranges(config_path: Path, overrides: Sequence[str], settings: Search) -> None:
-    """Refuse at the start what the configuration would refuse in the middle of the night."""
+    """Check at the start that the configuration accepts the ends of the ranges."""
     for key, span in settings.ranges.items():
         for value in span.choices or (span.low, span.high):
             found = int(value) if span.integer and value is not None else value
@@ -213,7 +213,7 @@ def _as_overrides(values: Mapping[str, Any]) -> list[str]:
 
 
 def _read_cases(config: Config, manifest: Manifest) -> Cohort:
-    """Only what a search may look at; the other splits' scans are not even opened."""
+    """The experiment with only the cases that a search may use; the other splits' scans are not opened."""
     splits = assign_splits(manifest, config.data.splits, seed=config.data.split_seed)
     seen = [case for case in manifest.cases if splits.of.get(case.case_id) in _SPLITS]
     seen += training_alone(manifest.cases, config.data.findings, splits.of)

@@ -26,7 +26,7 @@ def train(
 ) -> TrainingResult | DetectorTrainingResult | None:
     """Train as configured.
 
-    What the table can bear is judged and printed before torch is imported and a scan is read.
+    The plan is made and printed from the table before torch is imported and a scan is read.
 
     Args:
         config_path: the experiment.
@@ -44,7 +44,7 @@ def train(
             raise UsageError("--folds and --profile are not for task: detection; leave them out")
         return _train_detector(config_path, overrides, resume=resume)
     experiment = read_experiment(config_path, overrides, folds=folds)
-    if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, the first one speaks
+    if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, only the first prints
         print("\n".join(experiment.describe()), flush=True)
     from pipeline.workflow.learning.run import run_training
 

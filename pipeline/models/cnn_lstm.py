@@ -1,11 +1,11 @@
-"""A 2D encoder for each slice, a bidirectional LSTM through the slices, attention over what it says: for thick slices.
+"""A network for thick slices: a 2D encoder for each slice, a bidirectional LSTM through the slices, and attention.
 
 Where slices are 3 to 10 mm apart, a 3D convolution would treat neighbours as if they touched. Here each slice is read
-as a picture, and the LSTM carries what was seen from slice to slice.
+as a picture, and the LSTM carries information from slice to slice.
 
 Preprocessing gives every case the same number of slices; those beyond the ends of a short scan are padding. They are
-recognised by being constant, which no slice with anything to read is, so that one input tensor serves training,
-scoring and every backend. A caller that knows better passes ``present``.
+recognised by being constant, which no slice with content is, so that one input tensor serves training, scoring and
+every backend. A caller that knows the slices passes ``present``.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ class CNNLSTM(nn.Module):
         return found
 
     def read(self, seen: Tensor, present: Tensor) -> Tensor:
-        """What the two LSTMs say at each slice: (B, S, features) → (B, S, 2 hidden)."""
+        """Outputs of the two LSTMs at each slice: (B, S, features) → (B, S, 2 hidden)."""
         back = self.downwards(seen.flip(1), present.flip(1)).flip(1)
         return torch.cat([self.upwards(seen, present), back], dim=2)
 
     def weigh(self, said: Tensor, present: Tensor) -> Tensor:
         """Attention (B, S): sums to 1 over each case's slices, 0 at padding."""
-        # The lowest number rather than minus infinity: an input of nothing but padding stays finite.
+        # The lowest number instead of minus infinity, so that an input of padding alone stays finite.
         scores = self.attention(said).squeeze(2)  # (B, S, 1) -> (B, S)
         weights: Tensor = scores.masked_fill(~present, torch.finfo(scores.dtype).min).softmax(dim=1)
         return weights

@@ -61,7 +61,7 @@ class CompactCNN(nn.Module):
 
 
 class PlanesCNN(nn.Module):
-    """The three planes through the centre of a cube, seen by one 2D network; mean and maximum of what it sees.
+    """One 2D network on the three planes through the centre of a cube; mean and maximum of their features.
 
     A lesion-centred cube is mostly not lesion: its middle planes hold what a reader looks at, in a twentieth of the
     voxels, and each case is three pictures to learn from. Each plane's neighbours two voxels away are its channels.

@@ -1,4 +1,4 @@
-"""How a CPU is given convolutions and pooling so that it is fast. No value changes by more than rounding."""
+"""Faster convolutions and pooling on a CPU. No value changes by more than rounding."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch.nn import functional
 
 
 def to_fast_layout(network: nn.Module, *, channels_last: bool = True) -> nn.Module:
-    """Weights channels last, a third faster, and layers changed that a CPU is slow at or slows others by; in place.
+    """Lay out weights channels last, a third faster, and replace layers that are slow on a CPU; in place.
 
     Weights keep their names, shapes and values. Convolutions of one channel are folded where bf16 is computed, and
-    pooling gives features back in the order and number format that it was given.
+    pooling keeps the memory order and number format of its input.
 
     Args:
         network: to change.
-        channels_last: whether weights are laid out so; False leaves them as they are.
+        channels_last: whether weights are laid out so; False keeps their layout.
     """
     for module in network.modules():
         # torch's own annotations lack the 3D format.
@@ -58,7 +58,7 @@ class _ExactWhereSmall(nn.Module):
     """Mixed into a convolution: on a CPU, an input smaller than the kernel along any axis is computed in fp32.
 
     torch 2.13's bf16 gradient of the weights reads and writes beyond its memory for such inputs, those of a network's
-    last layers: NaN, a wrong sum without a word, or an abort, by chance. Its fp32 is right, and costs little there.
+    last layers: NaN, a silently wrong sum, or an abort, by chance. Its fp32 is right, and costs little there.
     """
 
     kernel_size: tuple[int, ...]
@@ -123,10 +123,10 @@ class _FoldedConv3d(_Folded, nn.Conv3d):
 
 
 class _MaxPool3d(nn.MaxPool3d):
-    """In the number format that it is given: under autocast a CPU's gives fp32.
+    """Pooling in the number format of its input: under autocast a CPU's gives fp32.
 
-    So would every later sum and concatenation with it, those of a residual or dense block: twice the memory to go
-    through, and a copy of the features before each convolution.
+    Every later sum and concatenation, as of a residual or dense block, would be fp32 too: twice the memory traffic, and
+    a copy of the features before each convolution.
     """
 
     def forward(self, images: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ class _MaxPool3d(nn.MaxPool3d):
 
 
 class _AvgPool3d(nn.AvgPool3d):
-    """Likewise; and channels last if it is given them so: a CPU's gives them first."""
+    """Likewise, and channels last if its input is: a CPU's gives channels first."""
 
     def forward(self, images: Tensor) -> Tensor:
         last = images.is_contiguous(memory_format=torch.channels_last_3d)

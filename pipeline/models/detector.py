@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from pipeline.config.detection import DetectorNetwork
 
 STRIDE = 2  # input voxels along each side of one cell of the heat maps
-_PRIOR = 0.01  # first probability of every cell; nearly all of them hold nothing
-_USUAL_DIAMETER_MM = 8.0  # the first diameter of every cell
+_PRIOR = 0.01  # initial probability of every cell; nearly all of them hold no lesion
+_USUAL_DIAMETER_MM = 8.0  # initial diameter of every cell
 
 
 class DetectorOutput(NamedTuple):
-    """What the detector says of each cell of (B, 1, R, A, S) images; r = R / 2, likewise a and s.
+    """Output of the detector for each cell of (B, 1, R, A, S) images; r = R / 2, likewise a and s.
 
     Attributes:
         heat: logits (B, C, r, a, s), one for each class; class 0 is ``nodule``.
@@ -72,7 +72,7 @@ class Detector(nn.Module):
 
     @property
     def side_multiple(self) -> int:
-        """What every side of the input must be a multiple of, in voxels."""
+        """Every side of the input must be a multiple of this, in voxels."""
         return STRIDE << self.levels
 
     @property

@@ -53,5 +53,5 @@ class EfficientNet(MonaiEfficientNet):  # type: ignore[misc]  # MONAI's classes 
         activation = nn.SiLU if excited else nn.ReLU6  # MONAI's own is no layer that ONNX has
         for module in list(self.modules()):
             if hasattr(module, "_swish"):
-                # The last features are looked at by Grad-CAM's hooks, which nothing may overwrite.
+                # Not in place, because Grad-CAM's hooks read the last features.
                 module._swish = activation(inplace=module is not self)

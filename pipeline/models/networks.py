@@ -62,7 +62,7 @@ def _build(config: Network, dimensions: int, outputs: int) -> nn.Module:
         return PlanesCNN(width=width, dropout=config.dropout, outputs=outputs, **blocks)
     if config.name == "cnn_lstm":
         encoder = CompactCNN(2, width=config.width or _SLICE_WIDTH, dropout=0.0, **blocks)
-        hidden = encoder.features // 2  # so that both directions together say as much as the encoder
+        hidden = encoder.features // 2  # so that both directions together have as many features as the encoder
         return CNNLSTM(
             encoder.as_encoder(), features=encoder.features, hidden=hidden, dropout=config.dropout, outputs=outputs
         )
@@ -81,7 +81,7 @@ def _build(config: Network, dimensions: int, outputs: int) -> nn.Module:
 
 
 def keep_outputs(network: nn.Module, count: int) -> None:
-    """Drop every output but the first ones from the last layer, in place: what auxiliary columns leave behind."""
+    """Keep only the first outputs of the last layer, in place, which drops those of auxiliary columns."""
     name, last = last_linear(network)
     alone = type(last)(last.in_features, count)
     alone.load_state_dict({key: value[: alone.out_features] for key, value in last.state_dict().items()})
@@ -89,7 +89,7 @@ def keep_outputs(network: nn.Module, count: int) -> None:
 
 
 def unwrapped(network: nn.Module) -> nn.Module:
-    """The network without what pads its input or averages over mirror images."""
+    """The network without wrappers that pad its input or average over mirror images."""
     while isinstance(network, SymmetryMean | PadTo):
         network = network.network
     return network
@@ -172,7 +172,7 @@ class PadTo(nn.Module):
         return logits
 
     def padding(self, sides: Sequence[int]) -> list[int]:
-        """What ``functional.pad`` is given for these sides: zeros before and after each, from the last axis on."""
+        """Argument of ``functional.pad`` for these sides: zeros before and after each, from the last axis on."""
         pads: list[int] = []
         for size in reversed(sides):
             missing = max(self.side - size, 0)

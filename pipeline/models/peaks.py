@@ -61,7 +61,7 @@ def find_peaks(output: DetectorOutput, rules: CandidateRules, *, spacing_mm: flo
 
 
 def _separated(peaks: Peaks, rules: CandidateRules, *, spacing_mm: float) -> Peaks:
-    """Without those that are close to a stronger one, and no more than ``rules.most``."""
+    """Drop peaks that are close to a stronger one, and keep at most ``rules.most``."""
     chosen: list[int] = []
     for index, place in enumerate(peaks.voxels):
         distances = np.linalg.norm(peaks.voxels[chosen] - place, axis=1) * spacing_mm

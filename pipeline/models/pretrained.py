@@ -1,7 +1,7 @@
-"""Pretrained weights in our networks: which tensor of a file goes where, and what is left out, said in full.
+"""Load pretrained weights into our networks: match the tensors of a file, and report those left out.
 
 A file's names are compared with the network's under each style of naming that such weights are published in, and with
-any prefix that many of them share (``module.``, ``backbone.``, ``model.encoder.``); what fits most is taken. The last
+any prefix that many of them share (``module.``, ``backbone.``, ``model.encoder.``); the best match is used. The last
 layer is never loaded: it is the head of another task.
 """
 
@@ -33,10 +33,10 @@ _NORMALISATION: dict[WeightsInput, tuple[tuple[float, ...], tuple[float, ...]]] 
 
 @dataclass(frozen=True)
 class WeightMap:
-    """What became of each tensor of a weights file, and of the network.
+    """Mapping of the tensors of a weights file to those of the network.
 
     Attributes:
-        style: whose names the file has.
+        style: of the file's names.
         loaded: name in the file by name in the network.
         summed: the first convolution, when its input channels were made one; else None.
         skipped: why, by name in the file.
@@ -50,7 +50,7 @@ class WeightMap:
     missing: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """What a person reads: names with their numbers as ``N``, so that a network of 400 tensors is a few lines."""
+        """Lines to print: names with their numbers as ``N``, so that a network of 400 tensors is a few lines."""
         renamed = {ours: theirs for ours, theirs in self.loaded.items() if ours != theirs}
         counts = f"{len(self.loaded)} tensors loaded ({self.style}), {len(renamed)} of them renamed"
         lines = [f"weights: {counts}; {len(self.skipped)} skipped; {len(self.missing)} random, not in the file"]
@@ -136,7 +136,7 @@ def match_weights(file: Mapping[str, Tensor], core: nn.Module, config: Network) 
 
 
 def _prefixes(file: Mapping[str, Tensor]) -> list[str]:
-    """None, and what many names start with, shortest first."""
+    """No prefix, and the prefixes that many names share, shortest first."""
     starts: Counter[str] = Counter()
     for name in file:
         parts = name.split(".")

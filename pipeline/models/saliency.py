@@ -1,4 +1,4 @@
-"""Grad-CAM: where in its input a network's features moved the logit. A hint for a reader, and no explanation."""
+"""Grad-CAM: regions of the input whose features moved the logit. A hint for a reader, not an explanation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.models.efficientnet import EfficientNet
 from pipeline.models.networks import PadTo, SymmetryMean
 
 HeatPlanes = tuple[NDArray[np.float32], ...]
-# Deepest first. Where a small input leaves the deepest map too few cells to point anywhere, the next one is taken.
+# Deepest first. Where a small input leaves the deepest map too few cells to localise, the next one is used.
 _LAYERS = {
     CompactCNN: ("stages.3", "stages.2", "stages.1"),
     PlanesCNN: ("encoder.1.3", "encoder.1.2", "encoder.1.1"),
@@ -34,7 +34,7 @@ _FEWEST_CELLS = 4  # along a side
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """With several, the backward pass through MONAI's hooks ends the process (torch 2.13.0, three planes, CPU)."""
+    """Use one thread: with several, the backward pass through MONAI's hooks ends the process (torch 2.13.0, CPU)."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -51,7 +51,7 @@ def saliency_planes(networks: Sequence[nn.Module], image: NDArray[np.float32], *
     Networks that average over mirror images are shown likewise: the mean of the maps, each turned back.
 
     Args:
-        networks: of one model; the mean over them is shown. They are copied, and stay as they are.
+        networks: of one model; the mean over them is shown. They are copied and not changed.
         image: (1, R, A[, S]), as the network gets it.
         towards: 1 for what raised the logit (towards malignant), 0 for what lowered it.
 
@@ -129,7 +129,7 @@ class _GradCAM(GradCAM):  # type: ignore[misc]  # MONAI's classes are not typed
 
 
 def _gradcam(network: nn.Module, image: Tensor, towards: int) -> _GradCAM:
-    """Grad-CAM at the deepest layer whose map has enough cells to point somewhere."""
+    """Grad-CAM at the deepest layer whose map has enough cells to localise."""
     monai: tuple[str, ...] = _RESNET if hasattr(network, "layer4") else _DENSENET
     layers = next((names for kind, names in _LAYERS.items() if isinstance(network, kind)), monai)
     for layer in layers:

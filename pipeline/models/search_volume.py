@@ -1,4 +1,4 @@
-"""A detector over a whole volume: in one pass where it fits into memory, else in slabs that overlap by its halo."""
+"""Run a detector over a whole volume: in one pass where it fits into memory, else in slabs that overlap."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LEVELS = 255.0
 def search_volume(
     network: Detector, voxels: NDArray[np.uint8], *, most_voxels: int = MOST_VOXELS, bf16: bool = False
 ) -> DetectorOutput:
-    """What a detector says of every cell of a volume, each part without its batch axis, float32 on the CPU.
+    """Output of a detector for every cell of a volume, each part without its batch axis, float32 on the CPU.
 
     Cells beyond the volume's end, which padding to ``side_multiple`` adds, are left out. Slabs give what one pass
     gives, because each of them reaches beyond its own cells by the detector's halo.
@@ -26,7 +26,7 @@ def search_volume(
         network: in evaluation mode.
         voxels: (R, A, S), 0 to 255.
         most_voxels: of one pass.
-        bf16: compute in bf16, for a look during training.
+        bf16: compute in bf16, as during training.
     """
     multiple, device = network.side_multiple, next(network.parameters()).device
     length = voxels.shape[2]

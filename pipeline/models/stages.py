@@ -1,4 +1,4 @@
-"""The stages of each network, from the image to the logit: what is frozen, and learns slower, before what."""
+"""The stages of each network, from the image to the logit, for freezing and for slower learning of early layers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pipeline.errors import ConfigError
 from pipeline.models.networks import unwrapped
 
-# The first group of a match tells a stage from the next; what matches nothing is the last stage, with the logit.
+# The first group of a match identifies the stage; names without a match are the last stage, with the logit.
 _STAGES = (
     r"(conv1|bn1)\.",  # MONAI's residual networks
     r"(layer\d)\.",
@@ -54,7 +54,7 @@ def _stage_of(name: str) -> str:
 
 
 def freeze_stages(network: nn.Module, freeze: int | Literal["features"]) -> set[str]:
-    """Take the weights of the first stages out of what is learnt, in place; see `keep_frozen_statistics` too.
+    """Freeze the weights of the first stages, in place; see `keep_frozen_statistics` too.
 
     Args:
         network: to change.
@@ -64,7 +64,7 @@ def freeze_stages(network: nn.Module, freeze: int | Literal["features"]) -> set[
         Names of the frozen weights.
 
     Raises:
-        ConfigError: when nothing would be left to learn.
+        ConfigError: when all weights would be frozen.
     """
     parts = stages(network)
     count = len(parts) - 1 if freeze == "features" else freeze
@@ -83,7 +83,7 @@ def freeze_stages(network: nn.Module, freeze: int | Literal["features"]) -> set[
 def keep_frozen_statistics(network: nn.Module) -> None:
     """Put batch normalisations whose weights are frozen into evaluation mode, in place.
 
-    Their running means and variances are part of what was loaded; ``train()`` would let them follow the new images.
+    Their running means and variances were loaded too; in training mode they would follow the new images.
     """
     for module in network.modules():
         if isinstance(module, _BatchNorm) and module.weight is not None and not module.weight.requires_grad:

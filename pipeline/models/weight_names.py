@@ -1,7 +1,7 @@
-"""How others name our networks' layers: MedicalNet, MONAI, torchvision, timm, RadImageNet, efficientnet_pytorch.
+"""Other libraries' names of our networks' layers: MedicalNet, MONAI, torchvision, timm, RadImageNet and others.
 
-A style is a function from a name in a weights file, without its prefix, to our name; the text as it is where it does
-not know the name. Which style a file is of is found by trying (`pipeline.models.pretrained`).
+A style is a function from a name in a weights file, without its prefix, to our name; it returns unknown names
+unchanged. The style of a file is found by trying (`pipeline.models.pretrained`).
 """
 
 from __future__ import annotations

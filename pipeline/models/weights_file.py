@@ -1,4 +1,4 @@
-"""Reading a file of pretrained weights: safetensors, or PyTorch's own format without any code in it."""
+"""Read a file of pretrained weights: safetensors, or PyTorch's own format without any code in it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.errors import ConfigError
 from pipeline.files import open_file
 
-_DEEPEST = 3  # dictionaries in dictionaries that are looked into, as {"checkpoint": {"state_dict": {...}}}
+_DEEPEST = 3  # levels of nested dictionaries that are searched, as {"checkpoint": {"state_dict": {...}}}
 _TORCH_STARTS = (b"PK", b"\x80")  # a zip archive, or the pickle of releases before 1.6
 _UNREADABLE = (RuntimeError, ValueError, EOFError, KeyError, IndexError, TypeError, AttributeError)
 

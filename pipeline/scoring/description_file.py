@@ -56,7 +56,7 @@ def read_description_file(folder: Path, schema: type[DescriptionT], *, task: str
 
 
 def is_detector(folder: Path) -> bool:
-    """Whether a model directory says that it holds a detector; damage of any other kind is for whoever loads it."""
+    """Whether a model directory holds a detector; other damage is reported when it is loaded."""
     try:
         values = parse_json(read_bytes(folder / JSON_NAME, most=MOST_JSON_BYTES))
     except (OSError, ValueError):

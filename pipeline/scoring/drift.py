@@ -1,10 +1,10 @@
-"""Whether tonight's cases look like those that the model was made with, and tonight's probabilities too.
+"""Drift: compare the measures and probabilities of a run with those of the model's training and calibration cases.
 
 The reference is kept in the model directory: deciles of each envelope measure over the training cases, of the
-probability over the calibration cases, and of what the measures leave unexplained of its log odds. A run's cases are
-counted into the same bins. There is an alert where a difference is clear (after Holm's correction over everything that
-is tested, so that a run without a shift has one in at most 1 of 100) and large (``DistributionShift.effect``). None is
-tested below 100 cases.
+probability over the calibration cases, and of the residual of its log odds given the measures. A run's cases are
+counted into the same bins. There is an alert where a difference is significant (after Holm's correction over all tests,
+so that a run without a shift has one in at most 1 of 100) and large (``DistributionShift.effect``). Runs below 100
+cases are not tested.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ GIVEN_MEASURES = "_given_measures"
 LEAST_CASES = 100
 FALSE_ALARMS_A_RUN = 0.01
 _BINS = 10
-_ROUNDING = 1e-6  # of the largest value: files store measures that are the same a little differently
+_ROUNDING = 1e-6  # of the largest value, because files store equal measures with rounding
 _MISSING = 255  # bin number of a case without the value
 
 
 @dataclass(frozen=True, eq=False)
 class DriftReference:
-    """Where the inner borders between tenths lie, and how the reference cases spread over the bins.
+    """Inner borders between deciles, and the distribution of the reference cases over the bins.
 
     Attributes:
         edges: increasing, at most ten; fewer where values repeat.
         shares: one more than edges, adding up to 1.
         sample: the same with their cases, patients and covariance; None where an earlier program left them out.
-        expected: of what is left of a probability given the measures, how it is computed; None for others.
+        expected: of the residual of a probability given the measures, its regression; None for others.
     """
 
     edges: tuple[float, ...]
@@ -77,7 +77,7 @@ def _edges(column: NDArray[np.float64]) -> NDArray[np.float64]:
 def fit_probability_references(
     name: str, probabilities: Sequence[float], measures: Sequence[Mapping[str, float]], patients: Sequence[str]
 ) -> dict[str, DriftReference]:
-    """References of a probability, and of what is left of it given the measures.
+    """References of a probability, and of its residual given the measures.
 
     Args:
         name: of the column of score rows.
@@ -94,12 +94,12 @@ def fit_probability_references(
 
 @dataclass(frozen=True)
 class Drift:
-    """What a run's cases say.
+    """Drift of a run's cases.
 
     Attributes:
         shifts: by name.
         adjusted: p-values after Holm's correction over all of them.
-        alerts: names whose shift is clear and large.
+        alerts: names whose shift is significant and large.
         untested: names without a shift, with the reason.
     """
 
@@ -160,7 +160,7 @@ class DriftMeter:
                 reference are passed over.
         """
         known = [patient or None for patient in patients]
-        # An unknown patient is told from others by how many there were before and the place.
+        # Each unknown patient gets a number of its own: how many there were before, plus its place.
         owners = [hash(patient or (self._unknown, place)) for place, patient in enumerate(known)]
         self._patients.append(np.array(owners, dtype=np.int64))
         self._unknown += sum(patient is None for patient in known)
@@ -177,10 +177,10 @@ class DriftMeter:
             self._places[name].append(places.astype(np.uint8))
 
     def drift(self, *, least_effect: float) -> Drift:
-        """Test everything that can be.
+        """Test every name with enough cases.
 
         Args:
-            least_effect: ``DistributionShift.effect`` from which a clear difference is an alert.
+            least_effect: ``DistributionShift.effect`` from which a significant difference is an alert.
         """
         shifts, untested = {}, {}
         patients = np.concatenate(self._patients) if self._patients else np.zeros(0, np.int64)

@@ -1,4 +1,4 @@
-"""What the rows of one model, or of several together, have in common, from their descriptions alone; no torch."""
+"""Common properties of the rows of one model, or of an ensemble, from their descriptions alone; no torch."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Ensemble:
         return findings if len(findings) > 1 else ()
 
     def identity(self, backend: Backend) -> ModelIdentity:
-        """What rows say about who scored them; a backend other than the default is named.
+        """Identity of the models in the rows; a backend other than the default is named.
 
         The digest of an ensemble covers the models' digests in the order given.
         """

@@ -1,4 +1,4 @@
-"""Cases as a DataFrame or as paths, and their score rows as a DataFrame: what programs use, and the MLflow model."""
+"""From cases as a DataFrame or as paths to a DataFrame of score rows, for programs and the MLflow model."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def score_frame(scorer: Scorer, frame: pd.DataFrame, *, root: Path) -> pd.DataFr
     """Score the cases of a DataFrame of manifest columns.
 
     Args:
-        scorer: whose own root plays no part.
-        frame: ``image`` and whatever else the model needs, one row a case. Where ``image_base64`` is not blank, it is
+        scorer: its own root is not used.
+        frame: ``image`` and the model's other columns, one row a case. Where ``image_base64`` is not blank, it is
             the scan's file itself, and ``image`` at most its name.
         root: folder that relative paths start from, and that no image may leave.
 
@@ -75,7 +75,7 @@ def _case_of_path(record: Mapping[str, str], *, row: int, root: Path) -> Case:
 
 
 def _case_of_bytes(record: Mapping[str, str], *, row: int, root: Path) -> Case:
-    """A case whose file is written under a number; its row says the name that the record gives."""
+    """A case whose file is written under a number; its row shows the name that the record gives."""
     image = record.get("image", "")
     fault = None
     try:

@@ -1,8 +1,8 @@
-"""The probability that a case's measures let one expect, so that a change of mix is told from a change of scores.
+"""Probability expected from a case's measures, to tell a change of case mix from a change of scores.
 
-A ridge regression of the probability's log odds on the measures, over the cases that calibrated the model. What it
-leaves over, the residual, moves where the same kind of case is scored in another way than then. It is as good as this
-regression: where the measures say little of a case, a change of mix that they do not show is taken for one of scores.
+It is a ridge regression of the probability's log odds on the measures, over the cases that calibrated the model. Its
+residual changes when the same kind of case is scored differently. A change of mix that the measures do not show is
+taken for a change of scores.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.evaluation.metrics import log_odds
 
 _PENALTIES = tuple(10.0 ** np.arange(-1, 5))
 _PARTS = 10
-_FARTHEST = 4.0  # standard deviations: beyond them a straight line is no guide, and an outlier would be all there is
+_FARTHEST = 4.0  # standard deviations at which measures are clipped, so that no outlier dominates
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Expected:
-    """Log odds of the probability that measures let one expect.
+    """Log odds of the probability expected from measures.
 
     Attributes:
         intercept: log odds of an average case.
@@ -86,7 +86,7 @@ class Expected:
 def fit_expected(
     probabilities: Sequence[float], measures: Sequence[Mapping[str, float]], patients: Sequence[str]
 ) -> tuple[Expected, FloatArray] | None:
-    """Fit the regression, and what it leaves over of cases of patients that it was not fitted to.
+    """Fit the regression, and compute residuals of cases of patients that it was not fitted to.
 
     Args:
         probabilities: in [0, 1], one a case.

@@ -1,8 +1,8 @@
 """Golden scans: phantoms kept with a model, with the probabilities that they got when it was made.
 
-Every scoring process scores them before its first scan and after its last. A probability that has moved says that
-something under the model has changed (a library, a processor, a damaged memory), and the run ends instead of filling
-a table with other numbers. They are phantoms, drawn from a seed, so that no patient's scan travels with a model.
+Every scoring process scores them before its first scan and after its last. When a probability has changed, something
+under the model has changed (a library, a processor, a damaged memory), and the run ends instead of writing wrong
+numbers. They are phantoms, drawn from a seed, so that a model directory holds no patient's scan.
 """
 
 from __future__ import annotations

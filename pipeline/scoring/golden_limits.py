@@ -9,7 +9,7 @@ _LIMIT, _LIMIT_OF_OTHER_BACKENDS = 1e-4, 1e-3
 
 
 def require_no_drift(drift: float, *, backend: Backend, when: str) -> None:
-    """End the run when golden scans are not what they were.
+    """End the run when a golden scan's probability has changed by more than the limit.
 
     Raises:
         UnfinishedError: with the change, the limit and what to look at.

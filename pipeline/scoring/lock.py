@@ -1,4 +1,4 @@
-"""One writer for an output folder: a lock that names its holder and that dies with it."""
+"""Lock of an output folder for one writer; it names its holder and ends with it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _MOST_BYTES = 4096
 def exclusive(folder: Path) -> Iterator[None]:
     """Hold the folder's lock while the block runs.
 
-    The operating system lets go of it when its holder ends, however it ends, so a lock is never stale; the file stays
-    and says who held it last. On network file systems that do not carry locks between machines (``nolock`` mounts)
-    it guards one machine only.
+    The operating system releases it when its holder ends, however it ends, so a lock is never stale; the file stays and
+    names the last holder. On network file systems without locks between machines (``nolock`` mounts) it guards one
+    machine only.
 
     Raises:
         UsageError: when another process holds it, naming that process, or when the file is not this program's.
@@ -65,7 +65,7 @@ def _open(path: Path) -> int:
 
 
 def _require_own(handle: int, path: Path) -> None:
-    """A lock file holds nothing, or what its last holder wrote; anything else is another program's."""
+    """Record of the last holder; None for an empty file. Any other content is another program's."""
     if os.fstat(handle).st_size and _record(handle) is None:
         raise UsageError(f"{path}: is not a lock of this program; move it away, or choose another --out")
 

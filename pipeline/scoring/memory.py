@@ -1,4 +1,4 @@
-"""Batches that a device's memory does not hold go through the network in parts."""
+"""Run batches that do not fit a device's memory in parts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.errors import UnfinishedError
 
 
 class PartsThatFit:
-    """Runs a batch as a whole, and once that has been too much, as many inputs at a time as fit.
+    """Runs a batch as a whole or, once one did not fit the memory, as many inputs at a time as fit.
 
     The probabilities do not depend on it: in evaluation mode no input changes another's logit, but for rounding.
 

@@ -24,7 +24,7 @@ from pipeline.scoring.drift import references_from_json
 
 
 class LabelMeaning(Section):
-    """What the first finding's probability is the probability of, and whose opinion all labels are."""
+    """Meaning of the first finding's probability, and whose opinion all labels are."""
 
     positive: Literal["malignant"] = "malignant"
     negative: Literal["benign"] = "benign"
@@ -53,7 +53,7 @@ FITTED_ON = ("train", "validation", "calibration")
 class PatientHashes(Section):
     """Salted hashes of the patients that a model has seen, so that a later test set can leave them out.
 
-    Of their cases' ids and images too: a patient whose id is spelt in a way that nobody thought of is known by them.
+    Ids and images of their cases are hashed too, by which a patient with a differently spelt id is recognised.
     """
 
     salt: str
@@ -81,7 +81,7 @@ class PatientHashes(Section):
         )
 
     def joined(self, other: PatientHashes) -> PatientHashes:
-        """What either has seen; both of one salt."""
+        """Union of both; they must have the same salt."""
         return PatientHashes(
             salt=self.salt,
             **{
@@ -91,7 +91,7 @@ class PatientHashes(Section):
         )
 
     def seen_patients(self, patients: Iterable[str], *, splits: Sequence[str] = FITTED_ON) -> set[str]:
-        """Those that the model has seen in one of the splits, in whatever spelling of their ids."""
+        """Those that the model has seen in one of the splits, in any spelling of their ids."""
         hashes = {patient for split in splits for patient in getattr(self, split)}
         # The earliest models hold hashes of the ids as they were spelt.
         return {
@@ -125,19 +125,19 @@ def _hash(salt: str, text: str) -> str:
 
 
 class Digests(Section):
-    """What a probability depends on, as hex SHA-256."""
+    """Digests of what a probability depends on, as hex SHA-256."""
 
     model: str
     preprocessing: str
 
 
 class ModelFacts(Section):
-    """What is known of a model beside its weights and their calibrators.
+    """Facts about a model beside its weights and their calibrators.
 
     Attributes:
-        findings: what it gives probabilities of, the label first.
+        findings: that it gives probabilities of, the label first.
         operating_points: one for each finding, in order; ``OperatingPoint.to_json``.
-        envelope: what scoring accepts, ``Envelope.to_json``; None accepts whatever the declared modality allows.
+        envelope: limits on inputs, ``Envelope.to_json``; None accepts all that the declared modality allows.
         prevalence_at_calibration: share of malignant cases that the calibrators were fitted on.
         patients: hashes of those that it has seen.
         provenance: where it came from; changes no probability.
@@ -161,7 +161,7 @@ class ModelFacts(Section):
 
 
 class ModelDescription(ModelFacts):
-    """``model.json``: the facts, and what follows from them and from the weights."""
+    """``model.json``: the facts, with what is derived from them and from the weights."""
 
     schema_version: Literal[1] = 1
     members: tuple[MemberDescription, ...] = Field(min_length=1)
@@ -186,14 +186,14 @@ class ModelDescription(ModelFacts):
 
     @model_validator(mode="after")
     def _each_member_has_a_file(self) -> Self:
-        """A thousand members of one file would take a thousand times its memory."""
+        """Refuse members that share a weights file, each of which would take its memory."""
         if len({member.weights for member in self.members}) < len(self.members):
             raise ValueError("members: two have one weights file")
         return self
 
     @model_validator(mode="after")
     def _every_part_can_be_read(self) -> Self:
-        """Alien parts are found when a model is opened, not in the middle of a night or at its end."""
+        """Check every part when a model is opened, not in the middle of a run."""
         try:
             for member in self.members:
                 for calibrator in member.calibrators:
@@ -233,12 +233,12 @@ def input_contract(preprocessing: Preprocessing, modality: str, *, covariates: I
 
 
 def model_digest(description: Mapping[str, Any]) -> str:
-    """Digest of the weights and of whatever else changes a probability, or withholds it or a decision.
+    """Digest of the weights and of all other values that change or withhold a probability or a decision.
 
     With several findings also of their names and operating points, so that none can be taken for another.
 
     Args:
-        description: the object of ``model.json`` as it is written; its digests are not looked at.
+        description: the object of ``model.json`` as it is written; its digests are ignored.
     """
     members = description["members"]
     covered = {
@@ -250,7 +250,7 @@ def model_digest(description: Mapping[str, Any]) -> str:
         ],
         **{name: description[name] for name in ("network", "preprocessing", "modality", "envelope")},
     }
-    # Absent, not null, where there is none: the digests of other models stay what they were.
+    # Absent, not null, where there is none, so that the digests of other models do not change.
     if description.get("refer_zone") is not None:
         covered["refer_zone"] = description["refer_zone"]
     if len(description.get("findings", ())) > 1:

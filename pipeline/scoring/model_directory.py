@@ -1,7 +1,7 @@
 """The model directory: ``model.safetensors`` + ``model.json``; what training writes and scoring loads.
 
-No pickle is in it. ``model.json`` says everything needed to turn a scan into a calibrated probability,
-and everything a reviewer asks about where that came from.
+It holds no pickle. ``model.json`` holds all that is needed to turn a scan into a calibrated probability, and the
+provenance for a reviewer.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Model:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """What it gives probabilities of, the label first."""
+        """Findings that it gives probabilities of, the label first."""
         return self.description.findings
 
     @property

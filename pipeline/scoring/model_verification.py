@@ -1,4 +1,4 @@
-"""Whether a model directory is what training wrote, from its bytes and digests alone; no torch."""
+"""Verify that a model directory is unchanged since training, from its bytes and digests alone; no torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.scoring.model_description import JSON_NAME, ModelDescription, mode
 
 
 def verify_model(folder: Path) -> ModelDescription:
-    """Read ``model.json`` and verify every digest; that a network can be built of it is for whoever runs it.
+    """Read ``model.json`` and verify every digest; whether its network can be built is not checked here.
 
     Raises:
         ModelError: when the directory is missing, damaged or of another schema.
@@ -23,7 +23,7 @@ def verify_model(folder: Path) -> ModelDescription:
 
 
 def require_weights(path: Path, sha256: str) -> None:
-    """Refuse a weights file whose bytes are others than those that were trained.
+    """Refuse a weights file whose bytes have changed since training.
 
     Raises:
         ModelError: when it is missing or its digest differs.
@@ -40,9 +40,9 @@ def require_model_digest(folder: Path, description: ModelDescription) -> None:
     """Refuse a ``model.json`` that was edited.
 
     Raises:
-        ModelError: when its digest does not cover what it says.
+        ModelError: when its digest does not match its content.
     """
-    # As written: a key that a later version of this program adds was not there to be covered.
+    # As written, because keys that a later version of this program adds are not covered.
     expected = model_digest(description.model_dump(mode="json", exclude_unset=True))
     if expected != description.digests.model:
         raise ModelError(
@@ -56,7 +56,7 @@ def unreadable_weights(path: Path, error: OSError) -> ModelError:
 
 
 def changed_weights(path: Path) -> ModelError:
-    """The error for a weights file whose bytes are others."""
+    """The error for a weights file whose bytes have changed."""
     return ModelError(
         f"{path}: its bytes are not those that were trained (SHA-256 differs); copy the model directory again"
     )

@@ -1,4 +1,4 @@
-"""Which names in an output folder are this program's, so that it neither takes over nor clears away anything else.
+"""Names in an output folder that are this program's; it never takes over or removes other files.
 
 OUT/.lock                       who writes, or wrote last
 OUT/parts/                      committed rows; ``run.json`` in it marks the folder as this program's
@@ -41,7 +41,7 @@ def require_own(folder: Path) -> None:
 
 
 def _content(folder: Path) -> Iterator[Path]:
-    """What an output folder does not hold before its ``run.json`` is written."""
+    """Names that an output folder does not hold before its ``run.json`` is written."""
     for path in sorted(folder.iterdir()):
         if path.name == PARTS and path.is_dir() and not path.is_symlink():
             yield from sorted(path.iterdir())
@@ -60,7 +60,7 @@ def record_files(parts: Path) -> list[Path]:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what a killed run was writing; the lock is held, so nobody writes now."""
+    """Remove unfinished files of a killed run; the lock is held, so no other process writes now."""
     for place, pattern in ((folder, _OLD_TEMPORARY), (folder / PARTS, _OLD_TEMPORARY_PART)):
         for path in place.iterdir():
             if pattern.fullmatch(path.name) and (path.is_symlink() or path.is_file()):

@@ -1,4 +1,4 @@
-"""What the sink asks of rows, and of what makes tables of them: score rows, or the rows of a search."""
+"""Protocols of the sink for rows and their tables: score rows, or the rows of a search."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 
 class SinkRow(Protocol):
-    """What the sink asks of a row: its case, what came of it, how its input looked, and what was measured of it."""
+    """A row of the sink: its case, its result, the signature of its input, and its measures."""
 
     @property
     def case_id(self) -> str: ...  # noqa: D102  # see the class
@@ -41,11 +41,11 @@ class RowTables(Protocol[SinkRowT_contra]):
         ...
 
     def write(self, parts: Iterable[pa.Table], folder: Path) -> None:
-        """Write what a run ends with, of all parts."""
+        """Write the final tables of a run from all parts."""
         ...
 
 
 class Header(Protocol):
-    """What all rows of an output folder have in common: a dataclass of JSON values and `ModelIdentity`."""
+    """Common properties of all rows of an output folder: a dataclass of JSON values and `ModelIdentity`."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]

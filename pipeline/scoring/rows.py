@@ -33,7 +33,7 @@ class FindingScore:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRow:
-    """What happened to one case.
+    """Result of one case.
 
     Attributes:
         status: ``scored``; ``flagged`` (scored, with warnings); ``rejected`` (the case's fault); ``failed`` (ours).
@@ -42,7 +42,7 @@ class ScoreRow:
         warnings: all warnings' codes, joined by ``;``; of a rejected case those found before the error.
         probability: calibrated probability of malignancy, None unless scored or flagged.
         decision: ``positive`` when the probability is at or above the threshold, else ``negative``; ``refer`` when the
-            model has a refer zone and the zone does not say the same.
+            model has a refer zone that does not agree.
         logit: uncalibrated; of an ensemble, the members' mean.
         seconds: from opening the scan to the row's completion, waiting for the batch included.
         members: each member's own calibrated probability; empty for a single model. Written as
@@ -78,11 +78,11 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """What every row of a run says about what scored it.
+    """Identity of the model in every row of a run.
 
     Attributes:
         model: name and short digest, of an ensemble joined by ``+``.
-        model_digest: of the weights and whatever else changes a probability.
+        model_digest: of the weights and all other values that change a probability.
         preprocessing_digest: of how scans are read and cut out.
     """
 
@@ -120,7 +120,7 @@ def why_unscored(error: Exception) -> dict[str, Any]:
     """Status, code, reason and warnings of a case that an error kept from being scored."""
     if isinstance(error, CaseError):
         return {"status": "rejected", "code": error.code, "reason": error.reason, "warnings": error.warnings}
-    # The message of an unforeseen error may quote a patient's data: its type must do.
+    # The message of an unforeseen error may quote a patient's data, so only its type is given.
     unforeseen = f"{type(error).__name__} inside the program; please report it with this row"
     reason = str(error) if isinstance(error, UnfinishedError) else unforeseen
     return {"status": "failed", "code": Code.E_INTERNAL, "reason": reason}
@@ -176,7 +176,7 @@ def write_score_tables(tables: Iterable[pa.Table], folder: Path, *, columns: pa.
 
 @contextmanager
 def table_writer(folder: Path, name: str, columns: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
-    """Write ``<name>.parquet`` and ``<name>.csv``, both whole or not at all, with what is called for each table."""
+    """Write ``<name>.parquet`` and ``<name>.csv``, both whole or not at all, with the function that this yields."""
     with (
         atomic_write(folder / f"{name}.parquet") as parquet,
         atomic_write(folder / f"{name}.csv") as text,

@@ -1,4 +1,4 @@
-"""From cases to score rows: reading, the network, the calibrator, the threshold."""
+"""Score cases: read them, run the network, calibrate, and apply the threshold."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Scorer:
         return other
 
     def prepare(self, case: Case, *, scan: Scan | None = None) -> Prepared:
-        """Read, check and preprocess one case; never raises for the case's sake.
+        """Read, check and preprocess one case; never raises because of the case.
 
         Args:
             case: what to read.

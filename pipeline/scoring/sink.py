@@ -1,4 +1,4 @@
-"""Where rows become durable: parts that never change, a commit record for each, and tables at the end.
+"""Crash-safe storage of rows: parts that never change, a commit record for each, and tables at the end.
 
     OUT/parts/run.json          what the rows were scored with; a later run must be the same to go on
     OUT/parts/000001.parquet    rows, written whole; counts only when ...
@@ -7,9 +7,9 @@
                                 `pipeline.scoring.finding.scan_tables`)
 
 A part is written under a temporary name, synchronised to disk and renamed, then its record likewise. Whenever the
-process is killed, a row is therefore either committed or absent; a part without its record is thrown away, and nothing
-else that lies in the folder (`pipeline.scoring.output_folder`). A case that was scored again stands in a later part,
-and its last row counts.
+process is killed, a row is therefore either committed or absent. A part without its record is removed, and no other
+file in the folder is (`pipeline.scoring.output_folder`). A case that was scored again has a row in a later part, and
+its last row counts.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from pipeline.scoring.output_folder import PARTS, RUN, part_files, record_files,
 from pipeline.scoring.row_tables import Header, RowTables, SinkRowT
 from pipeline.scoring.rows import ModelIdentity, now
 
-_PART_ROWS, _PART_SECONDS = 2000, 5.0  # what a kill may cost: the rows since the last part
+_PART_ROWS, _PART_SECONDS = 2000, 5.0  # of one part; a kill loses at most the rows since the last part
 _SIGNATURE, _MEASURE = "input_signature", "measure_"
 _OF_FINISHED = ["case_id", "image", "patient_id", _SIGNATURE, "status", "code"]
 
 
 @dataclass(frozen=True)
 class RunHeader:
-    """What all score rows of an output folder have in common.
+    """Common properties of all score rows of an output folder.
 
     Attributes:
         identity: what scored them, the backend included.
@@ -54,7 +54,7 @@ class RunHeader:
 
 @dataclass(frozen=True)
 class Finished:
-    """A case that is committed: how its input looked, and whether its row is worth keeping.
+    """A committed case: the signature of its input, and whether its row is kept.
 
     Attributes:
         image: as the table named it.
@@ -109,7 +109,7 @@ class Sink(Generic[SinkRowT]):
 
     def __init__(self, folder: Path, header: Header, tables: RowTables[SinkRowT], *, restart: bool = False) -> None:
         require_own(folder)
-        pa.array([])  # the first one imports pandas: now, while workers start, not when rows wait to be written
+        pa.array([])  # the first call imports pandas: now, while workers start, not when rows wait to be written
         self.folder, self._parts, self._header, self._row_tables = folder, folder / PARTS, header, tables
         if restart and (self._parts / RUN).exists():
             self._parts.rename(folder / f"{PARTS}-before-{now().replace(':', '')}-{time.monotonic_ns()}")
@@ -142,7 +142,7 @@ class Sink(Generic[SinkRowT]):
             )
 
     def _recover(self) -> list[Path]:
-        """Committed parts in order; what a killed run left half-done is removed."""
+        """Committed parts in order; unfinished files of a killed run are removed."""
         remove_temporaries(self.folder)
         columns = _part_columns(self._row_tables.columns)
         committed = []
@@ -152,7 +152,7 @@ class Sink(Generic[SinkRowT]):
                 raise _damaged(part)
             committed.append(part)
         for part in set(part_files(self._parts)).difference(committed):
-            if _is_part(part, columns):  # a file that only has the name of a part stays where it is
+            if _is_part(part, columns):  # a file that only has the name of a part is left alone
                 part.unlink()
         return committed
 
@@ -173,7 +173,7 @@ class Sink(Generic[SinkRowT]):
             self.commit()
 
     def commit(self) -> None:
-        """Make the rows that wait durable.
+        """Commit the waiting rows.
 
         Raises:
             OSError: when the disk is full; rows committed before stay.
@@ -199,7 +199,7 @@ class Sink(Generic[SinkRowT]):
         return table
 
     def forget_empty(self) -> None:
-        """Give up a run that scored nothing: where no row is committed, another model may use the folder."""
+        """End a run that scored nothing: where no row is committed, another model may use the folder."""
         if not self._committed and not self._waiting:
             (self._parts / RUN).unlink(missing_ok=True)
 
@@ -208,7 +208,7 @@ class Sink(Generic[SinkRowT]):
         self._left_out = frozenset(case_ids)
 
     def tables(self) -> Iterator[pa.Table]:
-        """Committed rows part by part, each case once, with everything that was kept of it."""
+        """Committed rows part by part, each case once, with all columns of the parts."""
         last = self._last_places() if self._repeats or self._left_out else None
         for number, part in enumerate(self._committed):
             table = _read_part(part)
@@ -225,7 +225,7 @@ class Sink(Generic[SinkRowT]):
         return {case_id: number for case_id, number in places.items() if case_id not in self._left_out}
 
     def finish(self) -> Counts:
-        """Commit what waits and write the tables, whole; how many rows of which kind."""
+        """Commit the waiting rows and write the tables; returns the counts of rows."""
         self.commit()
         statuses: Counter[str] = Counter()
         codes: Counter[str] = Counter()

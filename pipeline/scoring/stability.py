@@ -1,4 +1,4 @@
-"""Whether two samples of cases spread alike over bins: how far apart they are, and whether by more than chance.
+"""Compare the distributions of two samples of cases over bins: their distance, and whether it exceeds chance.
 
 The *distance* is the population stability index, less what chance alone adds to it. The *test* is Pearson's, of which
 the index is an approximation: both have the same limit without a shift (the index over 1/N + 1/M is chi-square with
@@ -27,7 +27,7 @@ _STAND_IN = 0.5  # of a case, for a bin without one, so that the index stays fin
 
 @dataclass(frozen=True, eq=False)
 class BinShares:
-    """How a sample of cases spreads over bins.
+    """Distribution of a sample of cases over bins.
 
     Attributes:
         shares: of the cases in each bin, adding up to 1, shape (bins,).
@@ -70,14 +70,14 @@ class BinShares:
 
     @classmethod
     def of_independent(cls, shares: npt.ArrayLike, *, count: int) -> BinShares:
-        """Shares of which nothing is known but that they are of so many patients, as if each had one case."""
+        """Shares of which only the number of patients is known, treated as one case each."""
         known = np.asarray(shares, dtype=np.float64)
         return cls(known, count, count, (np.diag(known) - np.outer(known, known)) / count)
 
 
 @dataclass(frozen=True)
 class DistributionShift:
-    """How far a sample lies from its reference.
+    """Distance of a sample from its reference.
 
     Attributes:
         index: population stability index as it stands, at least 0.
@@ -135,7 +135,7 @@ def measure_shift(reference: BinShares, sample: BinShares) -> DistributionShift:
     traces = [float(np.trace(matrix)) for matrix in scaled]
     together, square = sum(traces), float(np.sum((scaled[0] + scaled[1]) ** 2))
     if together < free * sum(parts):
-        # No spread between patients is seen, as where all of each sample are alike: that of independent cases then.
+        # Without variance between patients, as where all cases of each sample are alike, cases count as independent.
         traces = [free * part for part in parts]
         together, square = sum(traces), free * sum(parts) ** 2
     distance = float(np.sum((sample.shares - reference.shares)[filled] ** 2 / pooled[filled]))
@@ -157,7 +157,7 @@ def measure_shift(reference: BinShares, sample: BinShares) -> DistributionShift:
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Adjusted p-values: with a limit on them, the chance of even one false alarm among all is at most that limit.
 
-    Source: Holm, 1979; valid whatever the measures have to do with one another.
+    Source: Holm, 1979; valid for any dependence between the measures.
     """
     adjusted, largest = {}, 0.0
     for place, name in enumerate(sorted(p_values, key=lambda each: p_values[each])):

@@ -45,7 +45,7 @@ def weights_blob(network: nn.Module) -> bytes:
 
 
 def network_bytes(described_in: Path, build: Callable[[], nn.Module]) -> int:
-    """Bytes of a network's tensors, from one without memory: a description may ask for any size.
+    """Bytes of a network's tensors, from a network without memory, since a description may ask for any size.
 
     Args:
         described_in: the file that describes it, named in errors.
@@ -92,7 +92,7 @@ def load_network(
 
 
 class _Undrawn(TorchFunctionMode):
-    """Leaves weights undrawn, for a network that is measured, or filled from a file at once.
+    """Skips the random initialisation of weights, for a network that is measured or filled from a file.
 
     To draw normal values into tensors without memory, torch would import SymPy and its compiler.
     """
@@ -103,7 +103,7 @@ class _Undrawn(TorchFunctionMode):
         """Return the tensor as it is in place of drawing values into it; call anything else."""
         kwargs = kwargs or {}
         if func in _DRAWS:
-            return args[0] if args else kwargs["tensor"]  # torch.nn.init hands its own on by name
+            return args[0] if args else kwargs["tensor"]  # torch.nn.init passes it by name
         return func(*args, **kwargs)
 
 

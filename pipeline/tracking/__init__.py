@@ -1,1 +1,1 @@
-"""MLflow, and nothing else that knows of it: runs, registry, promotion, pyfunc."""
+"""Everything that uses MLflow: runs, registry, promotion, pyfunc."""

@@ -1,4 +1,4 @@
-"""What a tracking store throws when it cannot be used, and its own reason for it in one line."""
+"""Exceptions of a tracking store that cannot be used, and their reason in one line."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "MySQLd
 
 
 class StoreError(UnfinishedError):
-    """The tracking store cannot be used now; what a job has made itself is not touched by it."""
+    """The tracking store cannot be used now; a job's own files are not affected."""
 
 
 def store_faults() -> tuple[type[Exception], ...]:
-    """Everything that MLflow lets through when its store is away, locked, full or damaged."""
+    """Exceptions that MLflow raises when its store is unreachable, locked, full or damaged."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -60,7 +60,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _cause(error: BaseException) -> BaseException | None:
-    """What led to an error; what was merely being handled when it came about did not."""
+    """The cause of an error; an exception that was only being handled when it was raised is not its cause."""
     original = getattr(error, "orig", None) or error.__cause__
     if isinstance(original, BaseException):
         return original

@@ -1,4 +1,4 @@
-"""Looks at locked cases: every comparison by the gate leaves salted hashes of its patients, and counts for later ones.
+"""Looks at locked cases: each comparison by the gate records salted hashes of its patients, and counts as a look.
 
 A look counts for another of the same registered model when they share a patient or an image, whatever else differs:
 rows that are added or dropped, their order, other columns, the file's name, or the spelling of ids.
@@ -45,7 +45,7 @@ class LookedAt(Section):
         return cls(salt=salt, patients=hashed[0], images=hashed[1])
 
     def shared(self, ids: Iterable[str]) -> set[str]:
-        """Those of the ids of patients, or digests of images, that the look was at."""
+        """Those of the given patient ids or image digests that were part of the look."""
         known = {*self.patients, *self.images}
         return {patient_or_image for patient_or_image in ids if hash_id(self.salt, patient_or_image) in known}
 
@@ -82,7 +82,7 @@ def earlier_looks(
         name: registered model.
         patients: ids of those to be judged on.
         images: SHA-256 of their images, as far as they are known: a patient under another id is known by them.
-        besides: id of the run that asks, which is not counted.
+        besides: id of the asking run, which is not counted.
     """
     wanted_patients, digests = set(patients), set(images)
     count, unknown, shared = 0, 0, set[str]()
@@ -90,7 +90,7 @@ def earlier_looks(
         if run.info.run_id == besides or _name_of(run) != name:
             continue
         looked = _looked_at(run)
-        if looked is None:  # taking the record away must not make the look undone
+        if looked is None:  # removing the record must not undo the look
             count, unknown = count + 1, unknown + 1
             continue
         known = looked.shared(wanted_patients)
@@ -100,7 +100,7 @@ def earlier_looks(
 
 
 def mark_look(run: TrackedRun, name: str, *, patients: Iterable[str], images: Iterable[str]) -> None:
-    """Count a look, before it is taken: one that crashes half-way has been taken."""
+    """Count a look before it is taken, so that one that crashes counts too."""
     run.json(LookedAt.of(patients, images).model_dump(mode="json"), _FILE)
     run.tags({_LOOK: "yes", _NAME: name})
 
@@ -126,7 +126,7 @@ def _name_of(run: Run) -> str:
 
 
 def _looked_at(run: Run) -> LookedAt | None:
-    """Whom a look was at; None when its record is gone, damaged, or was never made."""
+    """Patients and images of a look; None when its record is gone, damaged, or was never made."""
     import mlflow.artifacts
 
     try:

@@ -1,4 +1,4 @@
-"""What the promotion gate reads from and writes to the registry: versions, anchor, decisions, the champion."""
+"""Registry access of the promotion gate: versions, anchor, decisions, the champion."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 GATE_EXPERIMENT = "malignancy-gate"
 _PREVIOUS = "gate.previous_champion"
-_SECTION = "\n\n---\n"  # parts what training wrote from the gate's latest decision
+_SECTION = "\n\n---\n"  # between the training's text and the gate's latest decision
 _LIMIT = 4900  # characters of a tag or description that every backend stores (PostgreSQL refuses above 5,000)
 _URI = re.compile(r"^models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))$")
 
@@ -122,7 +122,7 @@ def write_decision(store: Store, version: RegisteredVersion, *, tags: Mapping[st
 def move_champion(store: Store, version: RegisteredVersion, *, from_version: RegisteredVersion) -> None:
     """Make a version the champion, remembering which one it replaces.
 
-    The memory is written first: an interruption in between leaves the old champion in place.
+    The reference to the old one is written first, so that an interruption leaves the old champion in place.
     """
     client = store.client
     client.set_model_version_tag(version.name, version.version, _PREVIOUS, from_version.version)
@@ -152,13 +152,13 @@ def restore_champion(store: Store, name: str, *, at: str) -> Rollback:
     store.client.set_model_version_tag(
         name, champion.version, "gate.rolled_back", f"{at}, to version {tags[_PREVIOUS]}"
     )
-    # So that a second rollback goes further back and not to and fro.
+    # So that a second rollback goes further back, and does not undo the first.
     store.client.delete_model_version_tag(name, champion.version, _PREVIOUS)
     return Rollback(restored, stepped_down=champion)
 
 
 def registered_probabilities(version: RegisteredVersion, cases: pd.DataFrame, *, root: Path) -> NDArray[np.float64]:
-    """What the registered MLflow model itself answers, shape (n,); NaN where it gives no probability.
+    """Probabilities from the registered MLflow model itself, shape (n,); NaN where it gives none.
 
     Args:
         version: which model.
@@ -175,5 +175,5 @@ def registered_probabilities(version: RegisteredVersion, cases: pd.DataFrame, *,
             model = mlflow.pyfunc.load_model(version.uri, model_config={"root": str(root)})
             answered: Any = model.predict(cases)
         return np.asarray(answered["probability"], dtype=np.float64)
-    except Exception as error:  # whatever a stored model does wrong, it has no parity to show
+    except Exception as error:  # a stored model may fail in any way
         raise ModelError(f"{version.uri}: its MLflow model fails ({type(error).__name__})") from error

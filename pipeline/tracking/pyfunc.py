@@ -2,12 +2,12 @@
 
 Input: a DataFrame of manifest columns (``image`` and, for lesion models, the centre). Where a row's ``image_base64`` is
 not blank, it is the scan's file itself, in base64. Output: one score row each, from the same scorer as the command, or
-of a detector its candidates (`pipeline.scoring.finding.finding_frames`); what a row lacks is None, so that
+of a detector its candidates (`pipeline.scoring.finding.finding_frames`); missing values are None, so that
 ``mlflow models serve`` answers strict JSON.
 
 Other images are read below ``root`` alone: the folder that
 ``mlflow.pyfunc.load_model(uri, model_config={"root": ...})`` names, else that of the environment variable
-``MALIGNANCY_MODEL_ROOT``, which is how ``mlflow models serve`` is told, else the current folder.
+``MALIGNANCY_MODEL_ROOT``, for ``mlflow models serve``, else the current folder.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class MalignancyModel(mlflow.pyfunc.PythonModel):
 
 
 def _nulls(column: pd.Series) -> pd.Series:
-    """A column with None where it has nothing: NaN is no JSON, and a column of numbers cannot hold None."""
+    """A column with None for missing values: NaN is no JSON, and a column of numbers cannot hold None."""
     return column.astype(object).where(column.notna(), None) if column.hasnans else column
 
 

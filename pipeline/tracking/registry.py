@@ -52,7 +52,7 @@ _RUNTIME = (
 
 
 def no_champion(name: str) -> str:
-    """What to do about a registered model whose champion was taken away."""
+    """Advice for a registered model without a champion."""
     return (
         f"{name} has no champion to compare with: its alias or its version was removed. In `malignancy ui`, under "
         f"Models, {name}, give the alias `{CHAMPION}` to the version that is in use, then run `malignancy promote`"
@@ -86,7 +86,7 @@ class RegisteredVersion:
         return f"{self.name} version {self.version}"
 
     def describe(self) -> str:
-        """What a version became when it was registered, and why."""
+        """Line on the alias that a version got when it was registered, and why."""
         why = "challenger; `malignancy promote` lets the gate compare it with the champion"
         if self.alias == CHAMPION:
             why = "champion, because no version of this name was in the store before"
@@ -148,7 +148,7 @@ def _signature(input_example: Mapping[str, Any], columns: tuple[str, ...]) -> Mo
         *(name for name in columns if name.startswith("probability")),
     }
     optional = {"case_id", "patient_id", "image", BYTES_COLUMN}  # of the last two one is needed
-    # A covariate may come as whole numbers or as text, as in a table; the scorer says what is wrong with one.
+    # A covariate may come as whole numbers or as text, as in a table; the scorer checks it.
     types = dict.fromkeys(CENTER_COLUMNS, "double")
     types |= {
         name: AnyType() for name, value in input_example.items() if isinstance(value, float) and name not in types

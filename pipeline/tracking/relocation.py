@@ -1,8 +1,8 @@
 """A store that was moved or copied with its folder: recorded artifact locations follow the database.
 
 MLflow records absolute locations. After a move they name a folder that is gone (and that the next training would make
-again); after a copy they name the original's. A location is taken to have come along when the same end of its path
-lies beside the database and holds the files of runs or models that the database knows.
+again); after a copy they name the original's. A location is rewritten when the same end of its path exists beside the
+database and holds files of runs or models that the database knows.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _local(location: str | None) -> Path | None:
 
 
 def _same_end(recorded: Path, folder: Path) -> Path | None:
-    """Where the longest end of a recorded path that is in ``folder`` lies."""
+    """Path in ``folder`` of the longest end of a recorded path that exists there."""
     parts = recorded.parts[1:]
     ends = (folder.joinpath(*parts[start:]) for start in range(len(parts)))
     return next((end for end in ends if end.is_dir()), None)

@@ -89,7 +89,7 @@ class TrackedRun:
 
         targets = "label" if "label" in table else None
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # hints about whole numbers and sources, which no user of ours can follow
+            warnings.simplefilter("ignore")  # hints about whole numbers and sources, which users cannot act on
             dataset = mlflow.data.from_pandas(table, source=source, targets=targets, name=name, digest=digest[:32])
             entity = dataset._to_mlflow_entity()
         tag = InputTag("mlflow.data.context", context)
@@ -100,9 +100,9 @@ class TrackedRun:
 def open_run(
     config: Tracking, *, name: str, tags: Mapping[str, str], resume: str | None = None
 ) -> Iterator[TrackedRun]:
-    """A new run (or that with the id ``resume``), closed whatever happens: FINISHED, FAILED, or KILLED by Ctrl-C.
+    """A new run (or that with the id ``resume``), always closed: FINISHED, FAILED, or KILLED by Ctrl-C.
 
-    Whatever processes that ended could not send to this store before, or could not close, is sent and closed first.
+    Measurements and runs that ended processes could not send or close are sent and closed first.
 
     Raises:
         StoreError: when the store cannot be used, or another process has the run open.
@@ -154,7 +154,7 @@ def _is_of_store(error: Exception, config: Tracking) -> bool:
 
 
 def spool_folder(config: Tracking) -> Path:
-    """Where measurements wait for a server that does not answer, beside the artifacts."""
+    """Folder beside the artifacts in which measurements wait for a server that does not answer."""
     return config.artifacts.with_name(f"{config.artifacts.name}-spool").absolute()
 
 

@@ -35,23 +35,23 @@ _TAGS = ("model", "model_digest", "preprocessing_digest", "input_digest", "label
 
 
 def load_in_background() -> threading.Thread:
-    """Import what `record_scoring` needs in a thread, while the workers score; the last word is that function's."""
+    """Import what `record_scoring` needs in a thread, while the workers score; errors are left to that function."""
     thread = threading.Thread(target=_load, name="load MLflow")
     thread.start()
     return thread
 
 
 def _load() -> None:
-    with contextlib.suppress(ImportError):  # `record_scoring` meets it again and says so
+    with contextlib.suppress(ImportError):  # `record_scoring` raises it again and reports it
         load_mlflow()
         import matplotlib.backends.backend_agg
         import matplotlib.figure  # noqa: F401
 
 
 def record_scoring(summary: Mapping[str, Any], *, kind: Literal["scoring", "finding"] = "scoring") -> str | None:
-    """Log a finished scoring run; None when the store takes none now, because the rows are what counts.
+    """Log a finished scoring run; None when the store cannot take it now, which must not fail the scoring.
 
-    A record that the store does not take waits beside the artifacts, and is sent when the store is next opened.
+    Such a record waits beside the artifacts, and is sent when the store is next opened.
 
     Args:
         summary: as written to ``summary.json``.
@@ -74,7 +74,7 @@ def record_scoring(summary: Mapping[str, Any], *, kind: Literal["scoring", "find
             if kind == "scoring":
                 run.figure(_figure(summary), "drift.png")
             return run.run_id
-    except Exception as error:  # noqa: BLE001  # the rows are written: no fault of the bookkeeping may fail them
+    except Exception as error:  # noqa: BLE001  # the rows are written, and a fault of tracking must not fail the run
         reason = error if isinstance(error, PipelineError) else store_reason(error)
         print(f"warning: the rows are written; this run is not in the tracking store yet: {reason}", file=sys.stderr)
     if not opened:

@@ -1,7 +1,7 @@
-"""Metrics that no dead server loses and no slow one holds up: written to disk first, sent by a thread, replayed later.
+"""Send metrics without losing or waiting for them: written to disk first, sent by a thread, replayed later.
 
-Each run has one file while it lives, locked by its process. A file whose lock is free belongs to a process that ended:
-whoever opens the store next sends it again (MLflow keeps equal measurements once) and closes its run.
+Each open run has one file, locked by its process. A file whose lock is free belongs to a process that ended: the next
+process that opens the store sends it again (MLflow keeps equal measurements once) and closes its run.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class FinishedRun:
 
 
 class MeasurementSpool:
-    """The measurements of one run: on disk at once, at the server as soon as it takes them.
+    """Spool of the measurements of one run: written to disk at once, and sent as soon as the server takes them.
 
     Args:
         folder: of spool files; created.
@@ -90,7 +90,7 @@ class MeasurementSpool:
         self._waiting: queue.Queue[Measurement | None] = queue.Queue()  # None ends the thread
         self._sent = threading.Condition()
         self._unsent = 0
-        # A thread that hangs in a request must not keep the process from ending: its numbers are on disk.
+        # A daemon, because a thread that hangs in a request must not keep the process alive: its numbers are on disk.
         threading.Thread(target=self._send_all, name=f"spool-{run_id[:8]}", daemon=True).start()
 
     def add(self, values: Mapping[str, float], *, step: int) -> None:
@@ -103,7 +103,7 @@ class MeasurementSpool:
                 self._waiting.put(Measurement(name, float(value), identity, step))
 
     def close(self, status: str, *, patience_seconds: float = PATIENCE_SECONDS) -> bool:
-        """Wait a little for the server, then leave the rest, and how the run ended, to the next opening of the store.
+        """Wait a little for the server, then leave the rest and the run's status to the next opening of the store.
 
         Returns:
             Whether everything was sent. If so the caller closes the run itself, and then calls ``forget``.
@@ -126,11 +126,11 @@ class MeasurementSpool:
         self._close()
 
     def _close(self) -> None:
-        with suppress(OSError):  # what a full disk did not take, closing cannot write either
+        with suppress(OSError):  # on a full disk, closing cannot write the rest either
             self._file.close()
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        """Write a record; on a full disk the run goes on, with what the store itself takes."""
+        """Write a record; on a full disk the run goes on, and measurements go to the store alone."""
         try:
             self._file.write(json.dumps(record) + "\n")
             self._file.flush()
@@ -176,12 +176,12 @@ def _send(store: Store, run_id: str, measurements: Sequence[Measurement]) -> Non
 
 
 def leave_run(folder: Path, uri: str, run: FinishedRun) -> Path:
-    """Keep a whole finished run for a store that cannot be opened now: the next opening makes it.
+    """Keep a finished run for a store that cannot be opened now; the next opening creates it.
 
     Args:
         folder: of spool files; created.
         uri: of the store.
-        run: what is to be there.
+        run: to create.
 
     Returns:
         The file.
@@ -197,7 +197,7 @@ def leave_run(folder: Path, uri: str, run: FinishedRun) -> Path:
 
 
 def replay(folder: Path, store: Store, experiment_id: Callable[[str], str]) -> int:
-    """Send what ended processes left for this store, and close their runs; KILLED where none said how it ended.
+    """Send what ended processes left for this store, and close their runs; as KILLED where no status was written.
 
     Args:
         folder: of spool files.

@@ -1,4 +1,4 @@
-"""The default store, a SQLite file: its place, what can be wrong with it, one migration under a lock."""
+"""The default store, a SQLite file: its path, checks, and one migration under a lock."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def sqlite_uri(uri: str) -> str:
 
 
 def require_sound(path: Path) -> None:
-    """Look at the file before MLflow does, which would try for minutes.
+    """Check the file before MLflow opens it, which would retry for minutes.
 
     Raises:
-        StoreError: when there is something else under its name.
+        StoreError: when the path is not a SQLite file.
         OSError: when the file or its folder cannot be read.
         sqlite3.Error: when it is damaged, or locked for longer than five seconds.
     """

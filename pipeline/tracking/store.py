@@ -55,21 +55,21 @@ class Store:
 def tracking_uri(config: Tracking) -> str:
     """The store's URI: ``MLFLOW_TRACKING_URI`` when it is set, else the configuration's; sqlite paths made absolute.
 
-    MLflow keeps stores by their URI, so a relative one would go on meaning the folder it was first opened in.
+    MLflow caches stores by their URI, so a relative one would keep referring to the folder it was first opened in.
     """
     return sqlite_uri(os.environ.get(_ENVIRONMENT) or config.uri)
 
 
 def load_mlflow() -> None:
-    """Import MLflow, with this project's settings in its environment; they count from its import on."""
+    """Import MLflow, with this project's settings in the environment before its import."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     import mlflow
-    import mlflow.store.db.utils  # noqa: F401  # what a database behind the store needs, which takes as long again
+    import mlflow.store.db.utils  # noqa: F401  # needed by a database store; its import takes as long again
 
 
 def open_store(config: Tracking) -> Store:
-    """Connect to the store and bring its schema up to date, once, whoever else starts at the same time.
+    """Connect to the store and bring its schema up to date, once, also when several processes start together.
 
     A SQLite store that was moved or copied with its artifacts is made to name them where they are now.
 
@@ -85,7 +85,7 @@ def open_store(config: Tracking) -> Store:
     environment_uri = os.environ.get(_ENVIRONMENT)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    if environment_uri is None:  # MLflow puts its URI there; left there, it would win over the next configuration
+    if environment_uri is None:  # MLflow sets it, and it would override the next configuration
         os.environ.pop(_ENVIRONMENT, None)
     try:
         with _migrating(sqlite_path(uri)), _quiet_and_brief():
@@ -141,7 +141,7 @@ def experiment_of(store: Store, run_id: str, *, otherwise: str) -> str:
 
 @contextmanager
 def _migrating(path: Path | None) -> Iterator[None]:
-    """What opening a SQLite file needs around it; nothing for another store."""
+    """Context for opening a SQLite file; an empty one for another store."""
     if path is None:
         yield
         return
@@ -157,7 +157,7 @@ def _migrating(path: Path | None) -> Iterator[None]:
 
 @contextmanager
 def _quiet_and_brief() -> Iterator[None]:
-    """Alembic announces each of its fifty steps, and MLflow tries a dead database for minutes; nobody needs either."""
+    """Silence Alembic's fifty migration messages, and shorten MLflow's retries of a dead database."""
     from mlflow.store.db import utils
 
     tries, utils.MAX_RETRY_COUNT = utils.MAX_RETRY_COUNT, _TRIES

@@ -1,4 +1,4 @@
-"""What the machine does while a run trains: MLflow's own measures, in its own tab, through the run's spool."""
+"""System metrics during a training: MLflow's own measures, in its own tab, through the run's spool."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SECONDS = 10.0
 def system_metrics(run: TrackedRun) -> Iterator[None]:
     """Record processor, memory, disk, network and NVIDIA GPU every ten seconds, as ``system/…``.
 
-    MLflow's own thread would ask the server each time and stop at its first silence; here measurements wait on disk.
+    MLflow's own thread calls the server each time and stops at the first failure; here measurements wait on disk.
     ``MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=false`` turns it off; ``MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL`` is the
     time between two samples in seconds.
     """

@@ -1,7 +1,7 @@
-"""What a reviewer finds in the MLflow UI: the headline metrics as columns, and a comparison, each at an address.
+"""Pages of the MLflow UI for a reviewer: the headline metrics as columns, and a comparison, each at an address.
 
-MLflow's UI takes experiments for GenAI work unless the address (or the browser's storage) says otherwise, and shows no
-metric. What it shows can be kept in a tag of the experiment, as its own button "Share" does.
+MLflow's UI takes experiments for GenAI work unless the address (or the browser's storage) states otherwise, and shows
+no metric. The view can be stored in a tag of the experiment, as its own button "Share" does.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def prepare_views(store: Store) -> tuple[View, ...]:
 
 
 def prepare_experiment(store: Store, experiment: str, *, kind: str) -> None:
-    """Keep what the UI shows of an experiment in its tags; a store that takes none shows what it likes.
+    """Store the view of an experiment in its tags; where the store takes none, the UI shows its default.
 
     Args:
         store: open.

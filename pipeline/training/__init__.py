@@ -1,1 +1,1 @@
-"""From prepared cases to weights: Lightning module, loaders, the tracker protocol."""
+"""Training on prepared cases: Lightning module, loaders, the tracker protocol."""

@@ -1,4 +1,4 @@
-"""What happens between the steps of a training: randomness, reports, and stopping on nonsense."""
+"""Lightning callbacks: seeds of each step, reports, and stopping on losses that are not finite."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAMED = 10  # cases that an error names
 class StepSeeds(Callback):
     """Draws of a step (dropout) depend on (seed, process, epoch, batch) alone.
 
-    So a resumed training needs no random state of the one that ended.
+    So a resumed training does not need the random state of the earlier one.
     """
 
     def __init__(self, seed: int) -> None:
@@ -53,7 +53,7 @@ class TerminateOnNonFiniteLoss(Callback):
         self._batch = batch, batch_idx
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor) -> None:
-        """Look at the loss; a GPU's is copied, and looked at once its backward pass has been started too.
+        """Check the loss; a GPU's is copied, and checked after its backward pass has been started.
 
         Raises:
             UnfinishedError: when it is not finite, naming the cases.
@@ -67,7 +67,7 @@ class TerminateOnNonFiniteLoss(Callback):
             self._require_finite(trainer, loss)
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at a GPU's loss: the weights are still those before it.
+        """Check a GPU's loss, before the weights are changed.
 
         Raises:
             UnfinishedError: when it is not finite, naming the cases.
@@ -91,7 +91,7 @@ class TerminateOnNonFiniteLoss(Callback):
 
 
 class ResumedStop(Callback):
-    """A training that had decided to stop, and was killed before it ended, does not start another epoch."""
+    """Does not start another epoch of a training that had decided to stop and was killed before it ended."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take up the decision of the checkpoint."""
@@ -101,7 +101,7 @@ class ResumedStop(Callback):
 
 
 class Report(Callback):
-    """Tells the tracker each epoch's metrics."""
+    """Records each epoch's metrics in the tracker."""
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent: the previous one stands until the next is on disk."""
+"""Atomic checkpoints: the previous one is kept until the next is on disk."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ BEST, LAST = "best.ckpt", "last.ckpt"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the previous checkpoint, synchronises, and only then takes its name."""
+    """Writes beside the previous checkpoint, synchronises, and then replaces it."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint.
 
         Raises:
-            UnfinishedError: when it cannot be written; what stood under ``path`` is untouched.
+            UnfinishedError: when it cannot be written; an earlier file at ``path`` is untouched.
         """
         path = Path(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as temporary:
                 torch.save(checkpoint, temporary)
-        except (OSError, RuntimeError) as error:  # torch's writer says RuntimeError for a full disk
+        except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError for a full disk
             cause = error.__context__ if isinstance(error.__context__, OSError) else error
             reason = str(cause).splitlines()[0]
             raise UnfinishedError(
@@ -61,18 +61,18 @@ def readable(path: Path) -> Path | None:
 
 
 class _LastCheckpoint(ModelCheckpoint):
-    """Named apart: Lightning tells the states of two callbacks apart by class and monitored metric."""
+    """A name of its own, because Lightning distinguishes the states of callbacks by class and monitored metric."""
 
 
 def last_checkpoint(folder: Path) -> ModelCheckpoint:
-    """What the next epoch starts from."""
+    """Callback of the checkpoint that the next epoch starts from."""
     return _LastCheckpoint(
         folder, Path(LAST).stem, save_on_train_epoch_end=True, every_n_epochs=1, enable_version_counter=False
     )
 
 
 def checkpoints(config: Config, folder: Path) -> list[ModelCheckpoint]:
-    """What the next epoch starts from, last; the weights to take, first: of the best epoch under early stopping."""
+    """Checkpoint callbacks: first the one whose weights are used (under early stopping the best), then ``last``."""
     last = last_checkpoint(folder)
     if not config.training.early_stopping:
         return [last]

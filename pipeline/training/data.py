@@ -23,7 +23,7 @@ from pipeline.training.shared_memory import too_small
 
 
 class ImageRows:
-    """Network inputs that stay where they are, such as mapped files, until a batch needs them.
+    """Network inputs that are only copied, for example from mapped files, when a batch needs them.
 
     Args:
         rows: M arrays (1, R, A[, S]) float32, or one of them all.
@@ -53,11 +53,11 @@ class CaseTensors:
     Attributes:
         images: (N, 1, R, A[, S]) float32; gives a batch for a tensor of places.
         labels: (N, F) float32, 0 or 1 for each finding, NaN where unknown.
-        targets: (N, F) float32 in [0, 1], what the loss aims at; the labels, unless soft labels are configured.
+        targets: (N, F) float32 in [0, 1], targets of the loss; the labels, unless soft labels are configured.
         case_ids: N ids.
         auxiliary: (N, K) float32, what is learnt beside the logit, each column of mean 0 and variance 1; NaN where a
             cell is blank. K is 0 without auxiliary columns.
-        patients: N patients, who stay together where cases are divided once more; by default each case is its own.
+        patients: N patients, who stay together where cases are divided again; by default each case is its own.
     """
 
     images: Tensor | ImageRows
@@ -215,7 +215,7 @@ class CasesDataModule(pl.LightningDataModule):
 
     Args:
         train: fits the weights.
-        validation: is seen as it is, in its order; None where nothing is watched.
+        validation: not augmented, in its order; None without a validation split.
         config: batches, class balance, augmentation and seed.
     """
 
@@ -254,7 +254,7 @@ class CasesDataModule(pl.LightningDataModule):
         return self._loader(self._validation, [part.tolist() for part in parts])
 
     def being_read(self) -> list[str]:
-        """Cases that loader processes have in their hands, for when one of them dies."""
+        """Cases that loader processes are reading, for the error when one of them dies."""
         return [cases.case_ids[place] for cases, held in self._held for place in held.flatten().tolist() if place >= 0]
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:

@@ -1,7 +1,7 @@
-"""Features of a frozen network: computed once for each input, and kept beside the prepared inputs.
+"""Features of a frozen network, computed once for each input and cached beside the prepared inputs.
 
-An entry is named by a digest of the network (weights, architecture, code) and of the input's voxels, so that one that
-is found is the one that would be computed. Without ``data.cache`` features live as long as the training.
+An entry is named by a digest of the network (weights, architecture, code) and of the input's voxels, so that a cached
+entry equals the computed one. Without ``data.cache`` features are kept for the training only.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _CHECKSUM = struct.Struct("<I")
 
 
 class FeatureStore:
-    """What goes into the last layer of a network, for each input that is asked for.
+    """Inputs of the last layer of a network, for each requested case.
 
     Args:
-        network: whose weights stay as they are; it is copied.
+        network: it is copied and not changed.
         config: its configuration, the batch size, the device, and where inputs are kept.
     """
 

@@ -1,4 +1,4 @@
-"""From prepared cases to the best weights on the validation split."""
+"""Train a network on prepared cases, and load the best weights on the validation split."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ from pipeline.training.tracker import Tracker
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What training found.
+    """Result of a training.
 
     Attributes:
         network: with the weights of the best epoch, on the CPU, in evaluation mode.
         best_epoch: counted from 1.
         epochs: how many were run.
-        validation: metrics of the best epoch; empty where nothing was watched.
-        prior_offset: what class balancing added to the logit; 0 without it.
-        history: numbers of each epoch: ``train_loss``, and where a validation split is watched ``validation_log_loss``
+        validation: metrics of the best epoch; empty without a validation split.
+        prior_offset: offset of the logit by class balancing; 0 without it.
+        history: numbers of each epoch: ``train_loss``, and with a validation split ``validation_log_loss``
             and ``validation_auroc``.
     """
 
@@ -74,14 +74,14 @@ def fit(
 
     Args:
         train: fits the weights.
-        validation: stops training and picks the epoch; never seen by the optimiser. None, without early stopping,
-            where nothing is to be watched.
+        validation: stops training and chooses the epoch; never seen by the optimiser. None only without early
+            stopping.
         config: the experiment.
-        folder: gets ``last.ckpt``, and under early stopping ``best.ckpt``. From a ``last.ckpt`` that it holds the
-            training goes on, to the weights that it would have reached without the interruption (the same to the bit,
-            on one kind of CPU).
-        tracker: is told each epoch's metrics.
-        place: among the networks of the training, to tell each epoch on stderr; None tells nothing.
+        folder: gets ``last.ckpt``, and under early stopping ``best.ckpt``. A ``last.ckpt`` in it is resumed, to the
+            weights that the training would have reached without the interruption (the same to the bit, on one kind of
+            CPU).
+        tracker: receives each epoch's metrics.
+        place: among the networks of the training, to print each epoch on stderr; None prints nothing.
         profile: print and track where the time goes.
 
     Raises:
@@ -123,7 +123,7 @@ def _seed(config: Config) -> None:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     if uses_gpu(config.training):
         set_tf32(allowed=config.training.gpu.tf32)
-    # Filling each new tensor helps to find operations that read what nobody wrote, and costs every step some time.
+    # Filling each new tensor helps to find reads of uninitialised memory, and costs every step some time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
@@ -146,14 +146,14 @@ def _run(trainer: pl.Trainer, module: Classifier, data: CasesDataModule, last: P
     """Fit.
 
     Returns:
-        False when the device's memory was too small; that error ends here, since it holds what filled the memory.
+        False when the device's memory was too small; the exception is dropped, since it references the tensors.
     """
     try:
         with keyboard_interrupts(trainer):
             trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     except torch.OutOfMemoryError:
         return False
-    except (RuntimeError, ConnectionError, EOFError) as error:  # what a death looks like depends on its moment
+    except (RuntimeError, ConnectionError, EOFError) as error:  # which one depends on the moment of the death
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         if fault := data.shared_memory_fault() or (OUT_OF_IT if "shared memory" in str(error) else None):
@@ -199,7 +199,7 @@ def _trainer(config: Config, folder: Path, callbacks: list[Callback], shares: Ti
 
 
 def trainer_settings(settings: Training | DetectionTraining, folder: Path) -> dict[str, Any]:
-    """What every training tells Lightning's trainer: our checkpoints, and no output but ours."""
+    """Arguments of Lightning's trainer for every training: our checkpoints, and no output of its own."""
     return {
         "accelerator": settings.accelerator,
         "precision": precision_of(settings),
@@ -248,7 +248,7 @@ def _load_best(module: Classifier, best: ModelCheckpoint, trainer: pl.Trainer, *
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Lightning's hints about loaders and hardware are not for this project's users."""
+    """Silence Lightning's hints about loaders and hardware, which are of no use to this project's users."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,7 +1,7 @@
-"""A logistic regression on the features of a frozen network, given back as that network with its last layer fitted.
+"""Fit the last layer of a frozen network as a logistic regression on its features.
 
-For cases too few to learn features from. What is scored is an ordinary network, so that everything after the training
-(calibration, judging, model directory, scoring) is as it is for others.
+For too few cases to learn features from. The result is an ordinary network, so that everything after the training
+(calibration, evaluation, model directory, scoring) is the same as for others.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class LogisticHead:
     """A linear layer on features.
 
     Attributes:
-        weights: (D,), of the features as the network gives them.
+        weights: (D,), of the network's features.
         bias: of the logit.
         strength: scikit-learn's C that inner cross-validation chose.
     """

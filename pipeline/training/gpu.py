@@ -1,4 +1,4 @@
-"""What a training does differently on a GPU: number formats and compiled steps."""
+"""Training on a GPU: number formats and compiled steps."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Compile = Literal["off", "cuda_graphs", "inductor"]
 def set_tf32(*, allowed: bool) -> None:
     """Let fp32 convolutions and matrix products of a GPU round their inputs to TF32 (10 bits of mantissa), or not.
 
-    By default torch lets convolutions do so: an fp32 network then differs from its CPU values in the third digit.
+    By default torch does so in convolutions: an fp32 network then differs from its CPU values in the third digit.
     """
     torch.backends.cudnn.allow_tf32 = allowed
     torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 def training_forward(network: nn.Module, settings: Training) -> Callable[[Tensor], Tensor]:
-    """How training calls the network: compiled where that is configured and possible, else as it is.
+    """The function by which training calls the network: compiled where that is configured and possible.
 
     Several processes share batch statistics, and accumulated gradients outlive a step: neither is compiled.
     """
@@ -34,10 +34,10 @@ def training_forward(network: nn.Module, settings: Training) -> Callable[[Tensor
 
 
 def compiled(network: nn.Module, how: Compile, *, batch_size: int) -> Callable[[Tensor], Tensor]:
-    """A function that runs the network compiled for whole batches; a last, smaller batch runs as it is.
+    """A function that runs the network compiled for full batches; a last, smaller batch runs uncompiled.
 
-    So each network is compiled once, for one shape. The function is no module: names of weights stay, and a copy of
-    the Lightning module copies no compiled code.
+    So each network is compiled once, for one shape. The function is no module, so that names of weights do not change
+    and a copy of the Lightning module copies no compiled code.
 
     Args:
         network: in training mode.

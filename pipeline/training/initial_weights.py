@@ -1,4 +1,4 @@
-"""Where a network starts: at random, or at pretrained weights of which some may be frozen."""
+"""Initial weights of a network: random, or pretrained weights of which some may be frozen."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class InitialWeights:
     Attributes:
         name: of the file.
         sha256: of its bytes.
-        source: what the configuration says of it.
-        map: what of it was loaded, and as what.
+        source: as the configuration states it.
+        map: which of its tensors were loaded, and under which names.
     """
 
     name: str
@@ -32,11 +32,11 @@ class InitialWeights:
     map: WeightMap
 
     def lines(self) -> list[str]:
-        """What a person reads before the training."""
+        """Lines to print before the training."""
         return [f"network.weights: {self.name}, SHA-256 {self.sha256[:12]}: {self.source}", *self.map.lines()]
 
     def to_json(self) -> dict[str, Any]:
-        """For ``model.json``: where the first weights are from, and how much of the file they are."""
+        """For ``model.json``: the source of the initial weights, and how much of the file was loaded."""
         return {
             "file": self.name,
             "sha256": self.sha256,

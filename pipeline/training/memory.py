@@ -1,4 +1,4 @@
-"""When a device's memory does not hold a batch: which batch size it holds, and what to do."""
+"""Find a batch size that fits the device's memory, for the error when a batch does not."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def out_of_memory(network: nn.Module, cases: CaseTensors, config: Config) -> Unf
     remedy = (
         "the checkpoint of the last whole epoch is kept: if another program holds the memory, continue with --resume"
     )
-    if processes().count > 1:  # the others wait for batch statistics, not for trials
+    if processes().count > 1:  # the other processes wait for batch statistics, so no trial is possible
         return UnfinishedError(f"{reason}; start anew with fewer, or {remedy}")
     fits = largest_fitting(lambda size: _try_step(network, cases, config, size), below=settings.batch_size)
     if fits is None:
@@ -50,7 +50,7 @@ def out_of_memory(network: nn.Module, cases: CaseTensors, config: Config) -> Unf
 
 
 def largest_fitting(step: Callable[[int], None], *, below: int) -> int | None:
-    """The first of a half, a quarter, an eighth … of a batch size with which a step has memory enough.
+    """The first of a half, a quarter, an eighth … of a batch size with which a step fits the memory.
 
     Args:
         step: is given a batch size.
@@ -69,7 +69,7 @@ def largest_fitting(step: Callable[[int], None], *, below: int) -> int | None:
 
 
 def release_memory() -> None:
-    """Give back what nothing refers to any more."""
+    """Free memory that is no longer referenced."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

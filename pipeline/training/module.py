@@ -49,7 +49,7 @@ class ClippedByNorm(pl.LightningModule):
 
 
 class Classifier(ClippedByNorm):
-    """Trains a network with a logit for each of F findings; each is a sigmoid of its own, whatever the others say.
+    """Trains a network with a logit for each of F findings, each with an independent sigmoid.
 
     Args:
         network: images (B, 1, R, A[, S]) → (B, F + K), the logits and K auxiliary values.
@@ -57,7 +57,7 @@ class Classifier(ClippedByNorm):
         findings: F.
         steps: optimiser steps of the whole training.
         positive_weight: of a malignant case in the loss.
-        training_forward: how training calls the network; as it is by default.
+        training_forward: function by which training calls the network; the network itself by default.
     """
 
     def __init__(
@@ -72,20 +72,20 @@ class Classifier(ClippedByNorm):
     ) -> None:
         super().__init__()
         self.network, self.findings = network, findings
-        # A network is no attribute twice: its weights would have two names.
+        # Not a second attribute of the network, whose weights would then have two names.
         self._training_forward = None if isinstance(training_forward, nn.Module) else training_forward
         self._config, self._steps = config, steps
         self.register_buffer("positive_weight", torch.tensor(positive_weight), persistent=False)
         self._validation: list[tuple[Tensor, Tensor]] = []
 
     def train(self, mode: bool = True) -> Self:  # torch's signature
-        """Training or evaluation mode; frozen batch normalisations keep what they were loaded with."""
+        """Training or evaluation mode; frozen batch normalisations keep their loaded statistics."""
         super().train(mode)
         keep_frozen_statistics(self.network)
         return self
 
     def on_train_epoch_start(self) -> None:
-        """Frozen batch normalisations too, whatever mode the network was left in."""
+        """Set training mode, with frozen batch normalisations in evaluation mode."""
         keep_frozen_statistics(self.network)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class Classifier(ClippedByNorm):
         return logits
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        """Loss of one batch: of the logits, and of what the auxiliary columns hold; what is unknown is left out."""
+        """Loss of one batch: of the logits and of the auxiliary columns; unknown values are left out."""
         targets, auxiliary = batch.targets, batch.auxiliary
         outputs = (self._training_forward or self.network)(batch.images)  # (B, F + K)
         loss = _log_loss(outputs[:, : self.findings], targets, self.positive_weight)
@@ -106,7 +106,7 @@ class Classifier(ClippedByNorm):
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Tell how much of the gradient reaches the first layer, before clipping: it vanishes when units saturate."""
+        """Log the gradient norm of the first layer, before clipping: it vanishes when units saturate."""
         gradient = next(self.network.parameters()).grad
         if gradient is not None:
             self.log("first_layer_gradient", gradient.norm(), on_epoch=True, on_step=False)
@@ -133,7 +133,7 @@ class Classifier(ClippedByNorm):
         config = self._config
         named = dict(self.network.named_parameters())
         rates = learning_rates(self.network, config.learning_rate, config.layer_decay)
-        same = config.layer_decay == 1  # as one group: what earlier trainings did, to the bit
+        same = config.layer_decay == 1  # as one group, so that earlier trainings are repeated to the bit
         optimizer = AdamW(
             [weight for weight in self.parameters() if weight.requires_grad]
             if same

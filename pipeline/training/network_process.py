@@ -1,4 +1,4 @@
-"""What a process that fits a network does before it imports torch; light, since every such process imports it first."""
+"""Set-up of a process that fits a network, before it imports torch; light, because it is imported first."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def start(parent: int) -> None:
     """Set the process up.
 
     Args:
-        parent: process id of the training. With its end, even by ``kill -9``, this process ends too: a resumed training
-            must not find another one that still writes the same checkpoints.
+        parent: process id of the training. When it ends, even by ``kill -9``, this process ends too, so that it does
+            not write the same checkpoints as a resumed training.
     """
     ensure_user_name()
     install()

@@ -1,8 +1,8 @@
 """The networks of one training: fitted one after the other, or on a CPU several at a time.
 
-Threads that share an operation wait for each other, and beside another busy process they wait long. Networks with one
-thread each do not: beside such a process they are done several times sooner, and on an idle machine as soon as one
-after the other. ``benchmarks/threads.py`` measures both.
+Threads that share an operation wait for each other, and on a busy machine they wait long. Networks with one thread each
+do not: on a busy machine they finish several times sooner, and on an idle machine about as soon as one after the other.
+``benchmarks/threads.py`` measures both.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class NetworkTask:
 
     Attributes:
         train: fits the weights.
-        validation: picks the epoch, where one is picked.
+        validation: chooses the epoch; None where the last one is taken.
         config: with the network's own seed.
         folder: of its checkpoints.
-        tracker: is told each epoch.
+        tracker: receives each epoch's metrics.
     """
 
     train: CaseTensors
@@ -131,7 +131,7 @@ def _fit_here(
 
 
 class LinesTracker:
-    """Writes metrics as lines of JSON, which another process passes on.
+    """Writes metrics as lines of JSON, which the parent process reads.
 
     Args:
         path: of the file; made anew.
@@ -155,7 +155,7 @@ class LinesTracker:
 
 @contextmanager
 def _telling(tasks: Sequence[NetworkTask], paths: Sequence[Path], what: str) -> Iterator[None]:
-    """Pass on what the processes write, to each task's tracker and to the person who waits."""
+    """Pass the metrics that the processes write to each task's tracker, and show progress."""
     ended = threading.Event()
     epochs = sum(_epochs(task) for task in tasks)
 

@@ -1,4 +1,4 @@
-"""Which number format training computes in."""
+"""Number format of a training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CPU_FLAGS = ("avx512_bf16", "amx_bf16")
 def precision_of(settings: Training | DetectionTraining) -> Precision:
     """As configured; ``auto`` is bf16-mixed where the device computes in bf16, else 32-true.
 
-    A processor without bf16 emulates it, several times slower than fp32: asked for by name, it is said.
+    A processor without bf16 emulates it, several times slower than fp32; if bf16 was asked for, a warning is printed.
     """
     gpu = settings.accelerator != "cpu" and torch.cuda.is_available()
     native = torch.cuda.is_bf16_supported(including_emulation=False) if gpu else cpu_has_bf16()
@@ -33,5 +33,5 @@ def precision_of(settings: Training | DetectionTraining) -> Precision:
 
 
 def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the processor multiplies in bf16, as Linux says; elsewhere no."""
+    """Whether the processor multiplies in bf16, according to Linux; False elsewhere."""
     return cpuinfo.exists() and any(flag in cpuinfo.read_text(errors="replace") for flag in _CPU_FLAGS)

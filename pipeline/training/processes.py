@@ -38,7 +38,7 @@ class Processes:
         return list(places[self.rank : divisible : self.count])
 
     def from_first(self, value: _Value) -> _Value:
-        """The value that the first process gives; all of them must ask."""
+        """The first process's value; all processes must call this."""
         if self.count == 1:
             return value
         values = [value]
@@ -46,7 +46,7 @@ class Processes:
         return values[0]
 
     def gather(self, value: _Value) -> list[_Value]:
-        """Every process's value, in order; all of them must ask."""
+        """Every process's value, in order; all processes must call this."""
         values = [value] * self.count
         if self.count > 1:
             distributed.all_gather_object(values, value)
@@ -56,8 +56,8 @@ class Processes:
 class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalisation over the batch of all processes, on any device (torch's own needs a GPU).
 
-    The variance is of what is left of the mean, which a second pass takes: a mean of squares less the square of the
-    mean loses all digits where the mean is large beside the spread.
+    The variance is computed in a second pass around the mean, because a mean of squares less the square of the mean
+    loses all digits where the mean is large compared with the standard deviation.
     """
 
     def forward(self, features: Tensor) -> Tensor:
@@ -106,12 +106,12 @@ def share_batch_norm(network: nn.Module, *, on_gpu: bool) -> nn.Module:
 
 
 def processes() -> Processes:
-    """Where this process stands, as torchrun's environment says."""
+    """Rank and number of processes, from torchrun's environment."""
     return Processes(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
 
 def join(config: Training) -> Processes:
-    """Meet the other processes.
+    """Connect to the other processes.
 
     Raises:
         UsageError: when there are not as many as configured, or the batch cannot be divided among them.

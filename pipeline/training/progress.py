@@ -1,4 +1,4 @@
-"""What a person sees of a training: an epoch's loss, AUROC and the time left, of this network and those to come."""
+"""Progress of a training: each epoch's loss, AUROC and the time left, for this network and the later ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from pipeline.progress import ProgressReport
 
 _TITLES = {"train_loss": "loss", "validation_auroc": "validation AUROC"}
-EVERY_SECONDS = 2.0  # few cases make epochs of a tenth of a second, of which a log does not want each
+EVERY_SECONDS = 2.0  # between lines of a log, because with few cases an epoch takes a tenth of a second
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class NetworkPlace:
 
 
 class EpochProgress(Callback):
-    """Tells each epoch: a bar on a terminal; elsewhere a line an epoch, but at most one every two seconds.
+    """Shows each epoch: a bar on a terminal; elsewhere a line an epoch, but at most one every two seconds.
 
     Args:
         place: among the training's networks.
-        titles: of the logged numbers that are told, by their names.
+        titles: of the logged numbers that are shown, by their names.
     """
 
     def __init__(self, place: NetworkPlace, titles: Mapping[str, str] = _TITLES) -> None:
@@ -54,7 +54,7 @@ class EpochProgress(Callback):
         self._report.__enter__()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tell the epoch."""
+        """Show the epoch."""
         assert self._report is not None
         epochs, done = trainer.max_epochs or 0, trainer.current_epoch + 1
         an_epoch = (time.monotonic() - self._started) / (done - self._first)
@@ -85,7 +85,7 @@ class History(Callback):
         self.epochs: list[dict[str, float]] = []
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remember what was logged."""
+        """Store the logged numbers."""
         names = ("train_loss", "validation_log_loss", "validation_auroc")
         self.epochs.append(
             {name: float(trainer.callback_metrics[name]) for name in names if name in trainer.callback_metrics}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where Linux keeps it; torch asks no other place
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # its place on Linux, the only one that torch uses
 _BATCHES_A_WORKER = 3  # two are read ahead by each process, and one is being used
 _REMEDY = "give the container more (docker run --shm-size=2g), or set training.loader_workers=0"
 OUT_OF_IT = f"it found no room in {SHARED_MEMORY}, the shared memory; {_REMEDY}"

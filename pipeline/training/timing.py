@@ -1,4 +1,4 @@
-"""Where the time of a training goes, and how much of it is left."""
+"""Time of a training by activity, and an estimate of the time left."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pipeline.machine import peak_memory_megabytes
 from pipeline.training.data import Batch
 from pipeline.training.tracker import Tracker
 
-_STARVED = 0.3  # share of loading and augmentation in the training steps from which it is worth a word
-# Parts of the names that Lightning gives to what it does, in the order in which they are tried.
+_STARVED = 0.3  # share of loading and augmentation in the training steps from which a warning is printed
+# Parts of Lightning's names of actions, in the order in which they are tried.
 _PARTS = {
     "loading": ("train_dataloader_next", "train_next"),
     "augmentation": ("CasesDataModule.on_after_batch_transfer",),
@@ -31,7 +31,7 @@ _PARTS = {
 
 
 class TimeShares(Profiler):
-    """Adds up the time of Lightning's actions by what they are for, each without the actions inside it.
+    """Adds up the time of Lightning's actions by purpose, each without the actions inside it.
 
     Args:
         exact: wait for a GPU before and after each action, which costs some of its speed; without it a GPU's work is
@@ -45,12 +45,12 @@ class TimeShares(Profiler):
         self._seconds = dict.fromkeys((*_PARTS, "rest"), 0.0)
 
     def start(self, action_name: str) -> None:
-        """Lightning begins something."""
+        """Called when Lightning begins an action."""
         self._wait()
         self._open.append((time.perf_counter(), 0.0))
 
     def stop(self, action_name: str) -> None:
-        """Lightning is done with what it began last."""
+        """Called when Lightning ends the action that it began last."""
         self._wait()
         begin, inside = self._open.pop()
         seconds = time.perf_counter() - begin
@@ -61,7 +61,7 @@ class TimeShares(Profiler):
         self._seconds[next(named, "rest")] += seconds - inside
 
     def shares(self) -> dict[str, float]:
-        """Shares of the time of a training, which add up to 1; ``rest`` is what has no name here."""
+        """Shares of the time of a training, which add up to 1; ``rest`` is all other actions."""
         total = sum(self._seconds.values()) or 1.0
         return {part: seconds / total for part, seconds in self._seconds.items()}
 
@@ -71,7 +71,7 @@ class TimeShares(Profiler):
 
 
 class Pace(Callback):
-    """Cases a second, memory and the time left, for the progress bar and the tracker; a word when data come too slowly.
+    """Cases a second, memory and the time left, for the progress bar and the tracker; a warning when data are slow.
 
     Args:
         shares: the trainer's profiler.
@@ -98,14 +98,14 @@ class Pace(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Tell the pace; an estimate of what is left counts all epochs that may still come."""
+        """Log the pace; the estimate of the time left counts all epochs up to the maximum."""
         now = time.perf_counter()
         self._seen += len(batch.cases) * trainer.world_size
         done = trainer.current_epoch - self._first_epoch + (batch_idx + 1) / trainer.num_training_batches
         left = (trainer.max_epochs or 0) - self._first_epoch - done
         pl_module.log_dict(
             {
-                # On the CPU: a number would be copied to a GPU, which waits for all that the GPU still has to do.
+                # On the CPU, because a copy to a GPU waits for the GPU's queue.
                 "cases_per_second": torch.tensor(self._seen / (now - self._epoch_begun)),
                 "minutes_left": torch.tensor((now - self._begun) / done * left / 60),
             },
@@ -115,7 +115,7 @@ class Pace(Callback):
         )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tell memory, and warn once of a device that waits for data."""
+        """Log memory, and warn once of a device that waits for data."""
         memory = {"system/process_memory_megabytes": peak_memory_megabytes()}
         if torch.cuda.is_available():
             memory["system/gpu_memory_megabytes"] = torch.cuda.max_memory_allocated() / 2**20
@@ -134,7 +134,7 @@ class Pace(Callback):
 
 
 def report_shares(shares: dict[str, float], tracker: Tracker, *, step: int) -> None:
-    """Print where the time went, and tell the tracker."""
+    """Print the shares of the time, and record them in the tracker."""
     table = Table("part", "share of the time", title="where the time of the training went")
     for name, share in shares.items():
         table.add_row(name, f"{share:.1%}")

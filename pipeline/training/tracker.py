@@ -1,4 +1,4 @@
-"""What training tells the outside; ``pipeline.tracking`` implements it with MLflow."""
+"""Protocol by which training records metrics; ``pipeline.tracking`` implements it with MLflow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Tracker(Protocol):
 
 
 class PrefixTracker:
-    """Passes everything on under longer names, so that several trainings can share a tracker."""
+    """Passes metrics on with a prefix, so that several trainings can share a tracker."""
 
     def __init__(self, tracker: Tracker, prefix: str) -> None:
         self._tracker, self._prefix = tracker, prefix
@@ -26,7 +26,7 @@ class PrefixTracker:
 
 
 class NullTracker:
-    """Records nothing, so that callers need not ask whether there is a tracker."""
+    """Records nothing, so that callers need not check whether there is a tracker."""
 
     def metrics(self, values: Mapping[str, float], *, step: int) -> None:
         """Ignore the numbers."""

@@ -1,4 +1,4 @@
-"""The cohort of a training or evaluation: every labelled case prepared once, and who was left out and why."""
+"""The cohort of a training or evaluation: every labelled case prepared once, and the cases left out with reasons."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Usable:
 
 @dataclass(frozen=True, eq=False)
 class Cohort:
-    """What is left of a manifest, and what is not.
+    """The usable cases of a manifest, and those left out.
 
     Attributes:
         usable: labelled cases that could be read, in the manifest's order.
@@ -67,9 +67,9 @@ class Cohort:
         return replace(self, usable=tuple(replace(prepared, split=name) for prepared, name in pairs))
 
     def training(self) -> list[Usable]:
-        """What the weights are fitted on: the training split, and partly labelled cases of patients in no other split.
+        """Cases to fit the weights on: the training split, and partly labelled cases of patients in no other split.
 
-        Whose patient is where is asked each time, so that it holds whatever the splits or folds are.
+        It is computed from the present splits, so that it is right for every split and fold.
         """
         return [*self.of("train"), *self.training_alone()]
 
@@ -79,7 +79,7 @@ class Cohort:
         return [prepared for prepared in self.partly if prepared.case.patient_id not in held_out]
 
     def refused(self, split_of: Mapping[str, str]) -> RefusedCases:
-        """Labelled cases that would have been judged, had they been read.
+        """Labelled cases for evaluation that could not be read.
 
         Args:
             split_of: split by case_id; those of ``test``, or of any fold, are judged.
@@ -90,7 +90,7 @@ class Cohort:
         return RefusedCases([int(case.label or 0) for case in cases], [str(case.patient_id) for case in cases])
 
     def flow(self) -> Flow:
-        """Where the given rows went."""
+        """Participant flow of the manifest's rows."""
         codes = Counter(str(error.code) for _, error in self.rejected)
         if self.repeated_rows:
             codes[Code.W_DUPLICATE_ROW] = self.repeated_rows
@@ -162,7 +162,7 @@ def prepare_cohort(manifest: Manifest, split_of: Mapping[str, str], config: Conf
 
 
 def _require_one_label_an_image(manifest: Manifest, usable: Sequence[Usable]) -> None:
-    """Refuse contradictory labels of the same bytes, and name images that stand in several splits."""
+    """Refuse contradictory labels of the same bytes, and print images that are in several splits."""
     findings = [Finding(replace(prepared.case, split=prepared.split), scan=prepared.input.scan) for prepared in usable]
     conflict = conflicting_labels(manifest.path, findings)
     if conflict:

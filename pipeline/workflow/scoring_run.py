@@ -1,4 +1,4 @@
-"""What the commands that fill an output folder with rows share: their options, the engine, the way into the sink."""
+"""Shared by the commands that write rows into an output folder: options, engine, and feeding the sink."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pipeline.scoring.rows import STATUSES, ModelIdentity
 from pipeline.scoring.sink import Sink
 from pipeline.workflow.learning.resumption import Resumption
 
-_TOO_EARLY = 50  # rows before which a failure rate says nothing
+_TOO_EARLY = 50  # rows below which the failure rate is not checked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ def require_no_other_use(out: Path) -> None:
 
 
 def require_unchanged(before: Resumption, out: Path, options: ScoreOptions) -> None:
-    """Refuse to go on where inputs have changed since an earlier run, unless they may be done again.
+    """Refuse to go on where inputs have changed since an earlier run, unless they may be scored again.
 
     Raises:
         UsageError: with how many, and the way out.
@@ -90,7 +90,7 @@ def require_unchanged(before: Resumption, out: Path, options: ScoreOptions) -> N
 
 @contextmanager
 def saying_what_a_full_disk_keeps(out: Path) -> Iterator[None]:
-    """Turn a full disk into an error that says what is kept.
+    """Turn a full disk into an error that lists what is kept.
 
     Raises:
         UnfinishedError: for it.
@@ -112,12 +112,12 @@ def engine_rows(
 
     Args:
         setup: what the workers do.
-        cases: to be done.
+        cases: to be scored.
         identity: of the rows of cases that no worker answers for.
         options: engine, workers, batch and time.
     """
     first = next(cases, None)
-    if first is None:  # nothing left to do is said at once, without starting workers for it
+    if first is None:  # with nothing left to do, no worker is started
         return
     engine: Callable[..., Iterator[SinkRowT]] = score_in_processes
     if options.engine == "ray":
@@ -140,10 +140,10 @@ def collect(
     *,
     what: str = "scans scored",
 ) -> Counter[str]:
-    """Hand the rows to the sink, show how it goes, and stop when the night is clearly going wrong.
+    """Hand the rows to the sink, show progress, and stop when too many rows fail.
 
     Args:
-        rows: of the engine; closed at the end, whatever happens.
+        rows: of the engine; always closed at the end.
         sink: of the output folder.
         inputs: whose cases they are.
         options: from which share of failures the run stops.
@@ -170,7 +170,7 @@ def collect(
                         f"{unscored} of {done} cases were not scored, above --max-failure-rate "
                         f"{options.max_failure_rate:g} (last: {row.code}); look at the rows in {sink.folder}/parts"
                     )
-    except (ModelError, UsageError):  # what only a worker could find out about the model
+    except (ModelError, UsageError):  # faults of the model that only a worker finds
         sink.forget_empty()
         raise
     finally:

@@ -93,15 +93,14 @@ def test_spread_over_seeds_is_apart_from_sampling_error():
 def test_lesions_of_6_to_15_mm_stand_beside_the_headline():
     details = evaluate_details(predictions(600), operating_point=point(), resamples=50)
     wide = predictions(600).frame["diameter_mm"]
-    assert _middle_band(details).n_cases == int(((wide >= 6) & (wide < 15)).sum())
+    assert details.headline_band.n_cases == int(((wide >= 6) & (wide < 15)).sum())
     json.dumps(details.to_json(), allow_nan=False)
-    without = Predictions(predictions().frame.drop(columns="diameter_mm"))
-    assert _middle_band(evaluate_details(without, operating_point=point(), resamples=50)) is None
-
-
-def _middle_band(details):
-    bands = [group for group in details.subgroups if (group.column, group.value) == ("diameter_mm", "6 to 15")]
-    return bands[0] if bands else None
+    assert (
+        evaluate_details(
+            Predictions(predictions().frame.drop(columns="diameter_mm")), operating_point=point(), resamples=50
+        ).headline_band
+        is None
+    )
 
 
 @pytest.mark.parametrize("scale", [1e-310, 1e-9, 30.0, 200.0, 1e6])

@@ -1,1 +1,1 @@
-"""What cases share that training and test must not: patients, scans, and images that look the same."""
+"""Audit for leakage: patients, scans and similar images that training and test cases share."""

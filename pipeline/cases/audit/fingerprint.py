@@ -1,4 +1,4 @@
-"""What a case is compared by: its patient, the bytes and voxels of its scan, and what its image looks like."""
+"""Fingerprint of a case for the audit: its patient, digests of its scan's bytes and voxels, and views of its image."""
 
 from __future__ import annotations
 
@@ -94,14 +94,14 @@ def _of_scan(listed: Sequence[Listed]) -> list[Fingerprint]:
 
 
 def _region(image: Image, center_mm: Point | None) -> Float32Array:
-    """The whole image, or what lies around a lesion; filled up with the least value where the image ends."""
+    """The whole image, or the surroundings of a lesion, padded with the least value where the image ends."""
     if center_mm is None:
         return image.voxels
     center = np.linalg.solve(image.affine, np.array([*center_mm, 1.0]))[:3]
     half = _AROUND_LESION_MM / np.array(image.spacing_mm)
     first, end = np.floor(center - half).astype(int), np.ceil(center + half).astype(int) + 1
     shape = np.array(image.voxels.shape)
-    flat = shape == 1  # a slice stays one
+    flat = shape == 1  # a slice stays one slice
     first, end = np.where(flat, 0, first), np.where(flat, 1, end)
     inside = tuple(slice(*ends) for ends in zip(first.clip(0, shape), end.clip(0, shape), strict=True))
     part = image.voxels[inside]

@@ -1,4 +1,4 @@
-"""Cases that share a patient, a scan or a look, between splits or tables and inside them."""
+"""Cases that share a patient or scan, or look the same, between splits or tables and inside them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _both_labels(cases: Iterable[Fingerprint]) -> bool:
 
 
 def find_matches(cases: Sequence[Fingerprint]) -> list[Match]:
-    """Everything that cases share, but for what is no fault: a patient's several cases, or lesions, in one split."""
+    """All matches, except those that are no fault: several cases or lesions of one patient in one split."""
     patients = [
         Match("patient", tuple(group))
         for group in _grouped(cases, lambda fingerprint: plain_id(fingerprint.case.patient_id or ""))

@@ -1,7 +1,7 @@
-"""Pairs of images that look the same, among thousands: a hash of 63 bits proposes them, their pixels decide.
+"""Find pairs of images that look the same among thousands: a hash of 63 bits proposes them, correlation decides.
 
 The hash is the signs of low spatial frequencies (a discrete cosine transform) around the median of all images, so that
-what all images of a kind have in common, as the outline of a chest, says nothing. It is compared under shifts and
+what all images of a kind have in common, as the outline of a chest, does not count. It is compared under shifts and
 mirrorings. Of each pair that it proposes, the normalised correlation of the two views is computed at the best shift.
 
 Source: Zauner, Implementation and benchmarking of perceptual image hash functions, 2010 (the hash).
@@ -30,12 +30,12 @@ _AXES = ((0, 1), (0, 2), (1, 2))  # of R, A and S: rows and columns of each view
 MIRRORINGS = ((False, False), (True, False), (False, True), (True, True))  # along R and A
 _BITS = 63
 _MOST_BITS_APART = 15
-_ALL_PAIRS_BELOW = 300  # images: every pair is looked at, because their median would be that of the pair itself
+_ALL_PAIRS_BELOW = 300  # images; with fewer every pair is compared, because a median of few depends on each of them
 _UNMOVED: ViewShift = (0, 0, 0)
 _STEP = 2  # pixels of a view between the shifts of the hash
 _REACH = 2  # pixels of a view by which the correlation looks further
 _MARGIN = _STEP + _REACH
-# Standard deviations in pixels of a view: what aliases where an image was made smaller is no difference.
+# Standard deviations in pixels of a view, so that aliasing of images that were made smaller does not count.
 _FINE, _SMOOTH = 0.5, 1.0
 _WORTH_A_STEP, _WORTH_A_SEARCH = 0.75, 0.96  # correlations of smooth views
 _CONSTANT = 1e-6
@@ -155,12 +155,12 @@ def _hashes(coefficients: Float32Array, middle: Float32Array) -> NDArray[np.uint
 
 
 def _similarity(fine: Images, smooth: Images, shift: ViewShift) -> NDArray[np.float64]:
-    """Normalised correlation of pairs of images near a shift of the other, (B,); of a volume its least alike view.
+    """Normalised correlation of pairs of images near a shift, (B,); of volumes the lowest over the views.
 
     Args:
         fine: the pairs, each (B, views, 32, 32), that are compared.
-        smooth: the same, smoothed so that they are alike at the wrong shift too: -1 is said of pairs that these rule
-            out.
+        smooth: the same, smoothed so that they are alike at a wrong shift too: the result is -1 for pairs that these
+            rule out.
         shift: by which the other one is moved.
     """
     similarity = np.full(len(fine[0]), -1.0)

@@ -1,1 +1,1 @@
-"""From a folder as people have it to a manifest: what its scans are, and what a table and file names say of them."""
+"""From a folder of scans, with or without a table, to a manifest: labels, patients and lesions of each scan."""

@@ -69,8 +69,8 @@ class Intake:
         cases: rows of the manifest; their images are relative to the folder.
         scans: of each case.
         columns: names of the extra columns, in order.
-        lines: what was found and decided, to be shown.
-        left_out: what will not be a case, to be shown; nothing of it is lost.
+        lines: about findings and decisions, to be shown.
+        left_out: lines about files that become no case, to be shown.
     """
 
     cases: tuple[Case, ...]
@@ -87,11 +87,11 @@ def assemble_intake(
 
     Args:
         folder: of the scans; the manifest will lie in it.
-        options: what the user says.
+        options: what the user states.
         progress: wraps the survey, which opens every scan.
 
     Raises:
-        UsageError: when nothing can be scored or learned from it, or something must be said first.
+        UsageError: when the folder holds no usable scan, or an option is needed.
     """
     skipped = SkippedCount()
     surveyed = list(progress(survey(folder, skipped=skipped)))
@@ -164,7 +164,7 @@ def _first_reason(unread: Sequence[UnreadScan]) -> str:
 def _table(
     folder: Path, scans: Sequence[SurveyedScan], options: IntakeOptions
 ) -> tuple[Table, Columns] | tuple[None, None]:
-    """The table that speaks of the scans: the one that was named, or the one of the folder that fits."""
+    """The table of the scans: the one that the user named, or the one in the folder that matches them."""
     names = [scan.names for scan in scans]
     if options.table is not None:
         table = with_decimal_points(
@@ -184,7 +184,7 @@ def _table(
             table = read_table(path, sheet=options.sheet, guess_encoding=True, find_header=True)
             candidates.append(with_decimal_points(table))
         except TableError:
-            continue  # a file of another purpose; the table that is meant can be named
+            continue  # a table of another purpose; the user can name the right one
     chosen = choose_table(folder, candidates, names)
     if chosen is None:
         if options.sheet is not None:

@@ -10,7 +10,7 @@ from pipeline.cases.intake.joining import ScanNames
 from pipeline.cases.tables.table import Table
 from pipeline.errors import Code, TableError, UsageError
 
-_NAMED = 10  # worth of a label column whose name says that it is one
+_NAMED = 10  # score of a label column whose name contains a word for labels
 
 
 def choose_table(folder: Path, tables: Sequence[Table], scans: Sequence[ScanNames]) -> Table | None:

@@ -1,8 +1,8 @@
-"""Which column of a foreign table is the id, the patient, the label, the lesion's centre: guessed, shown, corrected.
+"""Guess which columns of a user's table are the id, the patient, the label and the lesion's centre.
 
-Names are compared with words of several languages, cells with what such a column holds. Nothing is settled in silence:
-`Columns.describe` is printed, every choice can be corrected by an option, and where two columns fit alike the guess is
-refused. What a label word *means* is never guessed here.
+Names are compared with words of several languages, and cells with what such a column holds. `Columns.describe` shows
+the guess, every choice can be corrected by an option, and where two columns fit equally well an error asks the user.
+The *meaning* of a label word is never guessed here.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _case_column(table: Table, scans: Sequence[ScanNames], given: str | None) ->
 
 
 def join_worth(join: Join) -> tuple[int, int, int, bool]:
-    """More rows with a scan, then more scans with a row, then fewer scans a row, then no doubt."""
+    """Sort key of joins: more rows with a scan, then more scans with a row, then fewer scans a row, then no doubt."""
     return join.matched_rows, len(join.matched_scans), -sum(map(len, join.scans_of)), join.doubt is None
 
 
@@ -183,7 +183,7 @@ def _named(table: Table, words: Collection[str], *, taken: set[str]) -> str | No
 
 
 def _diameter_column(table: Table, *, taken: set[str]) -> str | None:
-    """A column called diameter; else one called size whose numbers could be a lesion's mm, and no person's height."""
+    """A column called diameter; else one called size whose numbers fit a lesion and not a person's height."""
     for words in (DIAMETER_WORDS, SIZE_WORDS):
         name = _named(table, words, taken=taken)
         numbers = [value for cell in table.column(name) if (value := _number(cell)) is not None] if name else []
@@ -233,7 +233,7 @@ def _label_column(table: Table, *, taken: set[str]) -> str | None:
 
 
 def label_worth(name: str, cells: Sequence[str]) -> int:
-    """How much a column is like a label: 10 and more where its name says so, less where its words alone do."""
+    """Score of a column as the label: 10 and more by its name, less by its words alone."""
     filled = [plain(cell) for cell in cells if cell and cell.casefold() not in MISSING_WORDS]
     words = set(filled)
     if not 2 <= len(words) <= _MOST_WORDS or len(filled) < len(cells) / 2 or words <= SEX_CELLS:

@@ -14,7 +14,7 @@ from pipeline.errors import UsageError
 
 _DATE = re.compile(r"\d{4,}")
 _BIDS_SUFFIX = re.compile(r"sub-[A-Za-z0-9]+(?:_[A-Za-z0-9]+-[A-Za-z0-9]+)*_([A-Za-z0-9]+)")
-_LEAST_FOLDERS = 3  # that hold the same names: fewer may be chance
+_LEAST_FOLDERS = 3  # that hold the same names; fewer may be coincidence
 # Names under which programs keep the scan as it was acquired, the likeliest first.
 _ACQUIRED = ("t1", "t1w", "orig", "image", "img", "ct", "scan", "volume", "mri", "nu", "t2", "t2w", "flair")
 
@@ -60,7 +60,7 @@ def _kind(scan: SurveyedScan) -> str:
 
 
 def _require_one_bids_suffix(scans: Sequence[SurveyedScan]) -> None:
-    """Refuse a BIDS dataset of several sequences: they would be cases side by side, and classes may differ in them."""
+    """Refuse a BIDS dataset of several sequences, which may differ between the classes."""
     suffixes = Counter(
         match[1] for scan in scans if (match := _BIDS_SUFFIX.fullmatch(PurePosixPath(scan.image).name.split(".")[0]))
     )

@@ -1,4 +1,4 @@
-"""What folder names say of the scans in them: ``benign/`` and ``malignant/``, ``train/``, ``val/`` and ``test/``."""
+"""Labels and splits from folder names: ``benign/`` and ``malignant/``, ``train/``, ``val/`` and ``test/``."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class FolderLabels:
 def folder_labels(images: Sequence[str], words: LabelWords) -> FolderLabels | None:
     """Labels from folder names; None where no folder has a label's name.
 
-    A folder is ``malignant``, ``01_malignant`` or ``malignant nodules``; one that says more than that, as ``not
-    malignant`` or ``suspected malignant``, and one below a folder of the other class, leave their scans unlabelled.
+    A folder is ``malignant``, ``01_malignant`` or ``malignant nodules``; one with other words, as ``not malignant`` or
+    ``suspected malignant``, and one below a folder of the other class, leave their scans unlabelled.
 
     Args:
         images: paths relative to the searched folder.
@@ -126,7 +126,7 @@ def _meaning(name: str, positive: Collection[str], negative: Collection[str]) ->
 
 
 def _is(name: str, words: Collection[str]) -> bool:
-    """Whether a folder's name is one of the words, or one of them with numbers and words that say nothing more."""
+    """Whether a folder's name is one of the words, alone or with numbers and neutral words."""
     if plain(name) in words:
         return True
     rest = [part for part in parts(name) if part not in NEUTRAL_FOLDERS and not part.isdecimal()]

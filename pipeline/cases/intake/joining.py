@@ -1,7 +1,7 @@
-"""Which rows of a table speak of which scans: by path, by name, by a part of the name, by an id of the DICOM header.
+"""Match rows of a table with scans: by path, by name, by a part of the name, or by an id of the DICOM header.
 
-Ways are tried from the strictest to the loosest, and one way holds for the whole table, so that no row is joined by an
-accident that the others do not share. What did not match is told.
+Ways are tried from the strictest to the loosest, and one way is used for the whole table, so that no single row is
+matched by coincidence. Rows and scans that did not match are reported.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MOST_ROWS = 10  # of one scan on average: more are the codes of a class, which 
 
 @dataclass(frozen=True)
 class ScanNames:
-    """What a scan may be called in a table.
+    """Names that a table may use for a scan.
 
     Attributes:
         image: path relative to the folder, ``/`` between its parts.
@@ -55,7 +55,7 @@ class ScanNames:
 
 @dataclass(frozen=True)
 class Join:
-    """Rows and the scans that they speak of.
+    """Rows and their scans.
 
     Attributes:
         scans_of: for each row, places of its scans; empty where none fits.
@@ -74,7 +74,7 @@ class Join:
 
     @property
     def matched_scans(self) -> set[int]:
-        """Places of the scans that some row speaks of."""
+        """Places of the scans that have a row."""
         return {scan for scans in self.scans_of for scan in scans}
 
 
@@ -141,7 +141,7 @@ def _best_part(ids: Sequence[str], name: str, by_part: Sequence[tuple[_Way, Join
 
 @dataclass(frozen=True)
 class _Way:
-    """One way to match: what each scan is called in it, and how an id is written to be compared."""
+    """One way to match: the names of each scan, and the form in which ids are compared."""
 
     words: str
     keys: list[set[str]]

@@ -1,4 +1,4 @@
-"""Which other columns of a foreign table are copied to the manifest: those that cannot name a person."""
+"""Choose the other columns of a user's table to copy to the manifest: those that cannot identify a person."""
 
 from __future__ import annotations
 

@@ -124,9 +124,9 @@ def only_lesions(located: Sequence[LocatedRow]) -> Chosen:
 def lesion_lines(
     located: Sequence[LocatedRow], lesions_of: Lesions, match: LesionMatch, *, table: Table | None
 ) -> list[str]:
-    """How many lesions there are, where they are marked, and what was decided about them.
+    """Lines on how many lesions there are, where they are marked, and how they were handled.
 
-    How ``table`` was read is said before, and not again where its centres are noted.
+    Notes on how ``table`` was read are left out, since they were shown before.
     """
     with_center = [entry for entry in located if entry.row.center_mm is not None]
     if not with_center:

@@ -1,4 +1,4 @@
-"""Label maps that no word in their name gives away: files named as a scan of another folder, of few whole numbers."""
+"""Find label maps without a telling name: named like a scan of another folder, and holding few whole numbers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def without_label_maps(scans: Sequence[SurveyedScan]) -> tuple[list[SurveyedScan
 
 
 def _is_label_map(scan: SurveyedScan) -> bool:
-    """Few whole numbers in the middle slices."""
+    """Whether the middle slices hold few distinct whole numbers."""
     middle = scan.shape[2] // 2
     try:
         voxels = open_scan(scan.path, limits=Limits()).read((slice(None), slice(None), slice(middle, middle + 1)))

@@ -36,9 +36,9 @@ class Naming:
 def name_cases(located: Sequence[LocatedRow], columns: Columns | None, *, keep_ids: bool) -> Naming:
     """Rows of the manifest, with unique ids and patients.
 
-    Ids that stand in DICOM headers, and those of a table that are names, are a person's: unless they are to be kept,
-    patients get a salted hash, and a case that a table calls by an accession number or a name is called by its path.
-    One patient's id in several spellings is written in the first of them.
+    Ids in DICOM headers, and names in a table, identify a person: unless they are to be kept, patients get a salted
+    hash, and a case whose table id is an accession number or a name gets its path as id. Of several spellings of one
+    patient's id the first is used.
 
     Args:
         located: scans with what is known of them.
@@ -115,7 +115,7 @@ def _looks_like_a_name(text: str) -> bool:
 
 
 def _spelt_alike(patients: Sequence[str]) -> tuple[list[str], int]:
-    """Each id in the first spelling of those that are one, and how many others there were."""
+    """Each id in the first of its spellings, and the number of other spellings."""
     others = {spelling: first for first, spelling in spelt_apart(patients)}
     return [others.get(patient, patient) for patient in patients], len(others)
 
@@ -141,7 +141,7 @@ def _names_a_person(case_id: str | None, scan: SurveyedScan) -> bool:
 
 
 def _case_ids(located: Sequence[LocatedRow]) -> list[str]:
-    """The table's ids where each is one case's alone, else paths; with a number where an image has several lesions."""
+    """The table's ids where they are unique, else paths; with a number where an image has several lesions."""
     rows_of = Counter(entry.row.case_id for entry in located)
     of_scans = defaultdict(set)
     for entry in located:

@@ -1,7 +1,7 @@
 """Patient ids of DICOM headers as salted hashes: the same person has the same pseudonym in every table of one user.
 
-The salt is made once and kept outside the data, so that a table that leaves the house cannot be led back to its
-patients, and a patient of an earlier table is still known in a later one.
+The salt is made once and kept outside the data, so that a table that is passed on cannot be traced back to its
+patients, and a patient has the same pseudonym in later tables.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def patient_salt() -> tuple[str, str]:
     """The user's salt, made when there is none, and where it is kept.
 
     Raises:
-        UsageError: when it can be kept nowhere.
+        UsageError: when it cannot be stored.
     """
     if os.environ.get(VARIABLE):
         return os.environ[VARIABLE], f"${VARIABLE}"

@@ -213,7 +213,7 @@ def _row(
 
 
 def _is_of_side(scan: SurveyedScan, record: Mapping[str, str], columns: Columns) -> bool:
-    """Whether a row that speaks of one side can be about a scan of a known side."""
+    """Whether a row about one side can be about a scan of a known side."""
     side = plain(record[columns.side].strip()) if columns.side else ""
     return not side or not scan.side or (side in LEFT_CELLS) == (scan.side == "L")
 
@@ -238,7 +238,7 @@ def _center(record: Mapping[str, str], columns: Columns) -> Point | None:
 
 
 def _by_place(rows: Sequence[IntakeRow]) -> list[list[IntakeRow]]:
-    """Rows of one scan that speak of one place: the same centre, or the whole scan where none has a centre."""
+    """Group rows of one scan by place: the same centre, or the whole scan where none has a centre."""
     by_center: dict[Point | None, list[IntakeRow]] = defaultdict(list)
     for row in rows:
         by_center[row.center_mm].append(row)
@@ -246,7 +246,7 @@ def _by_place(rows: Sequence[IntakeRow]) -> list[list[IntakeRow]]:
 
 
 def _merge(scan: SurveyedScan, rows: Sequence[IntakeRow]) -> IntakeRow:
-    """One row of several about one scan: what they agree on."""
+    """Merge several rows about one scan into one: what they agree on."""
     if not rows:
         return IntakeRow(scan)
     first = rows[0]
@@ -258,7 +258,7 @@ def _merge(scan: SurveyedScan, rows: Sequence[IntakeRow]) -> IntakeRow:
 
 
 def _agreed(labels: Collection[int]) -> int | None:
-    """The one label of all; None where there are none, or two."""
+    """The label that all rows share; None without a label or with two."""
     return next(iter(labels)) if len(labels) == 1 else None
 
 

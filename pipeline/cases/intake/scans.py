@@ -1,4 +1,4 @@
-"""The scans of a folder with what their headers say; no voxel is read."""
+"""Survey of the scans of a folder, from their headers; no voxel is read."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class SurveyedScan:
 
     @property
     def names(self) -> ScanNames:
-        """What a table may call it."""
+        """Names that a table may use for it."""
         known = self.attributes
         ids = (
             {}
@@ -124,7 +124,7 @@ def survey(folder: Path, *, skipped: SkippedCount | None = None) -> Iterator[Sur
 
     Args:
         folder: searched with its subfolders.
-        skipped: counts what is plainly no scan.
+        skipped: counts the files that are no scans.
     """
     limits = Limits()
     for candidate in find_scans(folder, skipped=skipped, limits=limits):
@@ -151,7 +151,7 @@ def survey(folder: Path, *, skipped: SkippedCount | None = None) -> Iterator[Sur
 
 
 def _image(candidate: FoundScan, folder: Path) -> str:
-    """How a manifest names it; a series of one file by that file, which says more than its folder."""
+    """How a manifest names it; a series of one file by that file, which is more specific than its folder."""
     if candidate.files is not None and len(candidate.files) == 1:
         return candidate.files[0].relative_to(folder).as_posix()
     return candidate.image(folder)

@@ -1,4 +1,4 @@
-"""Which of several series of one study becomes the case: one by a stated rule, the others named."""
+"""Choose which of several series of one study becomes the case, by a stated rule."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def choose_series(
     """Keep one of the series that show the same part of a patient in one study.
 
     Series of one study that lie in other places, radiographs of other views, and scans that no DICOM header joins are
-    all kept. Of what is the same, the scan to keep is chosen by `RULE`, so that the cohort is as alike as it can be.
+    all kept. Of series that show the same, one is chosen by `RULE`, so that the cohort is as homogeneous as possible.
 
     Args:
         scans: without copies.
@@ -63,7 +63,7 @@ def choose_series(
 
 
 def without_copies(scans: Sequence[SurveyedScan]) -> tuple[list[SurveyedScan], list[LeftOut]]:
-    """Of files with equal bytes the one with the shortest path, which knows the paths of the others.
+    """Keep of files with equal bytes the one with the shortest path, which lists the others as its copies.
 
     Only files of equal size are read for it.
     """

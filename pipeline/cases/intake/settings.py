@@ -1,7 +1,7 @@
-"""A configuration that fits what was found: dimensions, region, size, spacing, intensities, augmentation.
+"""A configuration that fits the folder: dimensions, region, size, spacing, intensities, augmentation.
 
 As nnU-Net derives a plan from a data fingerprint (Isensee et al., 2021): from sizes, spacings and intensities alone,
-never from labels. How many networks and folds is left to the training (``auto``), which counts the cases it is given.
+never from labels. The numbers of networks and folds are left to the training (``auto``), which counts its cases.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Preparation:
     Attributes:
         dimensions: of the inputs.
         region: a cube around the lesion, or the whole image.
-        modality: declared by the files, or told from their values and names.
-        why_modality: what it was told from.
+        modality: declared by the files, or guessed from their values and names.
+        why_modality: what it was guessed from.
         size: voxels along R, A (and S).
         spacing_mm: of them; None resizes the whole image.
         lower: of a CT's window, HU; None where intensities are scaled by each image's own range.
@@ -74,7 +74,7 @@ def prepare_for(
         scans: of the cases; all flat, or none.
         centers: of their lesions, RAS mm; with a centre for every scan the region is the lesion's.
         diameters: of their lesions, mm, where known.
-        modality: as the user says; else told from the files.
+        modality: as the user states; else guessed from the files.
         folder: its name, which may hold a hint, as ``BUSI``.
     """
     dimensions: Literal[2, 3] = 2 if scans[0].is_flat else 3
@@ -126,7 +126,7 @@ def _sample(scans: Sequence[SurveyedScan], centers: Sequence[Point | None], widt
             opened = open_scan(scan.path, limits=Limits(), files=scan.files)
             voxels = opened.read(_box(scan, centers[place], width_mm)).ravel()
         except CaseError:
-            continue  # told by `check`, and left out by the training
+            continue  # reported by `check`, and left out by the training
         values.append(voxels[:: max(1, voxels.size // 50_000)])
     return np.concatenate(values) if values else np.zeros(0, np.float32)
 
@@ -144,7 +144,7 @@ def _box(scan: SurveyedScan, center: Point | None, width_mm: float) -> tuple[sli
 
 
 def _modality(scans: Sequence[SurveyedScan], sample: npt.NDArray[np.float32], folder: str) -> tuple[Modality, str]:
-    """What the files declare; else what their values look like, or their names say."""
+    """The modality that the files declare; else guessed from their values or names."""
     declared = Counter(scan.modality for scan in scans if scan.modality)
     if declared:
         name = declared.most_common(1)[0][0]
@@ -192,9 +192,9 @@ def configuration_text(
         label_source: whose opinion or which test the labels are.
         intensities: ``real`` or ``simulated``.
         covariates: columns known of every case, used on a log scale, and as the baseline.
-        subgroups: columns to judge apart.
+        subgroups: columns whose subgroups are evaluated.
         cases: labelled ones.
-        what: was found, for the first line.
+        what: summary of the folder, for the first line.
     """
     spacing = "null # resized" if preparation.spacing_mm is None else _list(preparation.spacing_mm)
     window = (

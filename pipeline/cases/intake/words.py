@@ -1,6 +1,6 @@
 """Words of several languages by which columns and folders are known; all lower case, without accents.
 
-They only ever make a guess likely, which is shown. What a label word means is not guessed, but for ``malignant`` and
+They only support a guess, which is shown. The meaning of a label word is not guessed, except for ``malignant`` and
 ``benign`` as folder names.
 """
 
@@ -28,7 +28,7 @@ SYSTEM = _words("system coordsystem coordinatesystem koordinatensystem space")
 SIDE = _words("side laterality lateralitat seite cote lato left right breast")
 SPLIT = _words("split set subset partition fold")
 PERSON_NAMES = _words("name names vorname nachname surname firstname lastname nom cognome nombre apellido")
-PERSONAL = _words(  # who somebody is, and free text about them: never copied unasked
+PERSONAL = _words(  # columns that identify a person, and free text: copied only when the user asks for it
     "name vorname nachname surname firstname lastname geburtsdatum gebdat geb dob birth birthdate birthday adresse "
     "address strasse street plz zip telefon phone email mail versicherung insurance ssn bemerkung bemerkungen "
     "kommentar comment comments notes note freitext text remark remarks anamnese history arzt doctor physician "

@@ -1,1 +1,1 @@
-"""Lesion centres and diameters from what readers already save: masks, DICOM objects, markups, tables, LIDC's XML."""
+"""Lesion centres and diameters from annotation files: masks, DICOM objects, markups, tables, LIDC's XML."""

@@ -31,7 +31,7 @@ _BY_NAME: Final[tuple[LesionFormat, ...]] = ("mask", "slicer-markups", "fcsv")
 
 @dataclass(frozen=True)
 class Collected:
-    """What the named files and folders hold.
+    """Annotations of the named files and folders.
 
     Attributes:
         files: that were taken for annotations, without those of no known kind.
@@ -47,7 +47,7 @@ class Collected:
 def collect_annotations(
     sources: Sequence[Path], images: ImageIndex, options: ReadingOptions, *, leave_out: Collection[Path] = ()
 ) -> Collected:
-    """Read every annotation of files and folders; a file that cannot be read is refused, the others go on.
+    """Read every annotation of files and folders; a file that cannot be read is refused, and the others are read.
 
     Masks and markups do not say which image they belong to: their names do (`pipeline.cases.lesions.names`), or there
     is only one image.
@@ -55,11 +55,11 @@ def collect_annotations(
     Args:
         sources: files, and folders that are searched.
         images: at hand.
-        options: what the files may leave open.
+        options: for what the files leave unspecified.
         leave_out: files that are no annotations, as the manifest.
 
     Raises:
-        UsageError: when a source is not there.
+        UsageError: when a source does not exist.
     """
     files, unknown, others = _files(sources, images, options, leave_out)
     pairing = _pair(files, images)
@@ -119,7 +119,7 @@ def _pair(files: Sequence[LesionFile], images: ImageIndex) -> dict[Path, Indexed
 def _organs(
     files: Sequence[LesionFile], pairing: Mapping[Path, IndexedImage | tuple[Code, str]], root: Path | None
 ) -> dict[Path, str]:
-    """Masks that are of an organ by their names, and of which."""
+    """Masks of an organ by their names, with the organ."""
     organs = {}
     for file in files:
         image = pairing.get(file.path)
@@ -153,7 +153,7 @@ def _read(
     except (CaseError, TableError) as error:
         refusal = CaseError(error.code, file.path, error.reason)
         return Annotations(refused=(RefusedAnnotation(refusal, format=file.format, reference=reference),))
-    except Exception as error:  # noqa: BLE001  # a fault of ours costs this file, never the batch
+    except Exception as error:  # noqa: BLE001  # an internal error rejects this file, not the batch
         reason = f"{type(error).__name__} inside the program; please report it with this file"
         refusal = CaseError(Code.E_INTERNAL, file.path, reason)
         return Annotations(refused=(RefusedAnnotation(refusal, format=file.format, reference=reference),))

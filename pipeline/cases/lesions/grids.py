@@ -18,8 +18,8 @@ def grid_disagreement(mask: VoxelGrid, image: VoxelGrid) -> str | None:
     """Why a mask's grid cannot be its image's; None when it can.
 
     Of the same size, the grids must be the same; their axes may be stored in another order or direction. A mask of
-    another size may be a part of the image or resampled, so it must not reach beyond it. Pictures have no place, so
-    that only their size can tell.
+    another size may be a part of the image or resampled, so it must not reach beyond it. Pictures have no position, so
+    that only their size is compared.
     """
     sizes = " x ".join(map(str, mask.shape)), " x ".join(map(str, image.shape))
     if mask.has_millimetres != image.has_millimetres or (not mask.has_millimetres and mask.shape != image.shape):

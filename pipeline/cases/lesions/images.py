@@ -1,4 +1,4 @@
-"""Which of the images at hand an annotation belongs to."""
+"""Find which of the input's images an annotation belongs to."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Resolution:
     """Which image an annotation belongs to.
 
     Attributes:
-        image: the one; None when it is not at hand, or cannot be told.
+        image: that it belongs to; None when it is missing or ambiguous.
         case: the row, when the annotation names it.
         error: why the annotation cannot be used on the image, or which image is missing.
     """
@@ -70,10 +70,10 @@ class ImageIndex:
         return _by(self._identified, lambda image: (image.frame_of_reference or "",))
 
     def resolve(self, reference: ImageReference, *, dedicated: bool) -> Resolution:
-        """Find the image that an annotation states it belongs to; nothing is guessed.
+        """Find the image that an annotation states; nothing is guessed.
 
         Args:
-            reference: what the annotation says.
+            reference: what the annotation states.
             dedicated: whether its file is about one image. With a single image at hand it then belongs to that one,
                 unless the two contradict each other. A row of a table of many images must name its own.
         """
@@ -104,8 +104,8 @@ class ImageIndex:
         return Resolution(error=self._missing(reference))
 
     def _lookups(self, reference: ImageReference) -> Iterable[tuple[list[IndexedImage], str]]:
-        """The images that fit each thing that the annotation says, the most certain first."""
-        if reference.case_id is not None:  # of a folder's scans the ids are paths, and people write the name
+        """The images that match each statement of the annotation, the most certain statement first."""
+        if reference.case_id is not None:  # ids of a folder's scans are paths, while tables often hold the file's name
             yield self._stems.get(image_stem(reference.case_id), []), "that name"
         if reference.image is not None:
             yield self._names.get(reference.image, []), "that name"

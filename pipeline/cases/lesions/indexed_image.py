@@ -79,14 +79,14 @@ class IndexedImage:
             try:
                 header = read_header(path, limits=self._limits)
             except CaseError:
-                continue  # what is wrong with the image is for its reader to say
+                continue  # the image's reader reports its fault
             is_image = header.word is None and header.claims_pixels
             if is_image and (series is None or len(series) < CODE_DIGITS or names_series(series, header.series)):
                 return header
         return None
 
     def _files(self) -> Iterator[Path]:
-        """Its DICOM files, as far as they can be found."""
+        """Its DICOM files that can be found."""
         case = self.cases[0]
         if case.fault is not None or case.url is not None:
             return

@@ -1,4 +1,4 @@
-"""The lesion: where it lies, how large it is, and which image its annotation says it belongs to."""
+"""The lesion: its centre, its diameter, and the image that its annotation refers to."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FLIP: Final = np.array([-1.0, -1.0, 1.0])  # LPS <-> RAS
 
 @dataclass(frozen=True)
 class ImageReference:
-    """What an annotation says it belongs to; None is "does not say". UIDs are compared and never printed.
+    """What an annotation states about its image; None where it states nothing. UIDs are compared and never printed.
 
     Attributes:
         series: SeriesInstanceUID.
@@ -143,7 +143,7 @@ class RefusedAnnotation:
 
 @dataclass(frozen=True)
 class Annotations:
-    """What one file says.
+    """Annotations of one file.
 
     Attributes:
         lesions: in the file's order.
@@ -166,7 +166,7 @@ class Annotations:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingOptions:
-    """What a file may leave open, and must be told.
+    """How to read what a file may leave unspecified.
 
     Attributes:
         labels: what one lesion of a mask or segmentation is: each connected component (``components``: voxels that
@@ -200,20 +200,20 @@ def world_point(point: Sequence[float] | Points, path: Path, *, system: System =
         system: of ``point``.
 
     Raises:
-        CaseError: E_CENTER for what is no place in a scanner.
+        CaseError: E_CENTER for a place outside of any scanner.
     """
     values = np.asarray(point, dtype=np.float64)
     if values.shape != (3,) or not np.isfinite(values).all() or np.abs(values).max() > ABSURD_MM:
         shown = ", ".join(f"{value:.6g}" for value in values.ravel()[:4])
         reason = f"a centre of ({shown}) mm, expected three finite numbers below {ABSURD_MM:g}; correct the annotation"
         raise CaseError(Code.E_CENTER, path, reason)
-    # Rounding twice: what formats write with 6 digits and more does not fall to both sides of a half.
+    # Rounded twice, so that values that formats write with 6 or more digits round alike at a half.
     x, y, z = np.round(np.round(values * (FLIP if system == "LPS" else 1.0), 6), 3) + 0.0
     return float(x), float(y), float(z)
 
 
 def refuse_absurd(coordinates: Points, path: Path) -> None:
-    """Refuse coordinates that are no place in a scanner, mm or pixels of any shape.
+    """Refuse coordinates outside of any scanner; mm or pixels of any shape.
 
     Raises:
         CaseError: E_CENTER.
@@ -227,7 +227,7 @@ def stated_diameter(value: float | None, path: Path) -> float | None:
     """A diameter that a file states, mm; None stays None.
 
     Raises:
-        CaseError: E_CENTER for what no lesion can have.
+        CaseError: E_CENTER for a diameter that no lesion can have.
     """
     if value is None:
         return None

@@ -1,4 +1,4 @@
-"""Cases with the centres of their lesions: the input of a check or a scoring, or the rows of a new manifest."""
+"""Give cases the centres of their lesions, for checking, scoring, or a new manifest."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def locate(
         inputs: a manifest, a folder or one scan.
         sources: annotation files, and folders that are searched for them.
         options: what the files may leave open.
-        replace_centers: whether centres that the table has already give way to other ones.
+        replace_centers: whether centres of the annotations replace those of the table.
 
     Raises:
         UsageError: when a source is missing, or the table has other centres already.
@@ -105,7 +105,7 @@ def locate(
 
 
 def require_lesion_model(name: str, region: str) -> None:
-    """Refuse lesion centres for a model that has no use for them, before images without a lesion are rejected for it.
+    """Refuse lesion centres for a model of whole images, before images without a lesion are rejected.
 
     Args:
         name: of the model.
@@ -129,7 +129,7 @@ def located_inputs(inputs: Inputs, located: Located) -> Inputs:
 
 
 def superseded(case_ids: Collection[str], inputs: Inputs) -> frozenset[str]:
-    """Of case ids that an input no longer names, those of images that it still names by other lesions.
+    """Of case ids that an input no longer lists, those of images that it still lists with other lesions.
 
     In a folder, a case that is gone was moved away and its row is kept; but where an annotation now marks two lesions
     instead of one, or one less, the earlier row is of a case that does not exist any more.
@@ -167,7 +167,7 @@ def _located(
         if lesion.diameter_mm is not None:
             extra[DIAMETER] = f"{lesion.diameter_mm:.10g}"
         elif count > 1:
-            extra[DIAMETER] = ""  # the row's own is that of one of them, and nobody knows which
+            extra[DIAMETER] = ""  # the row's own diameter is of one of the lesions, and it is unknown which
         extra[SOURCE] = f"{_short(lesion.source, root)} ({lesion.name})" if lesion.name else _short(lesion.source, root)
         rows.append(replace(case, case_id=case_id, center_mm=lesion.center_mm, extra=extra))
     for case_id, annotation in zip(ids[len(lesions) :], refused, strict=True):

@@ -27,7 +27,7 @@ from pipeline.cases.lesions.lesion import (
 from pipeline.errors import CaseError, Code
 
 _TABLES: tuple[LesionFormat, ...] = ("luna16", "table", "voxel-table")
-_SAME_MM = 1.0  # no two lesions have centres as near as this; two files' marks of one lesion have
+_SAME_MM = 1.0  # centres nearer than this are marks of one lesion in several files
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class LesionMatch:
     Attributes:
         lesions: by case_id, in the order of the sources; cases without one are not in it.
         refused: annotations that belong to a case and cannot be used, by case_id.
-        homeless: lesions and annotations that belong to no image at hand, or to nobody knows which.
+        homeless: lesions and annotations whose image is missing or ambiguous.
         notes: what was left out or decided, a line each.
     """
 
@@ -48,7 +48,7 @@ class LesionMatch:
 
 
 def match_lesions(images: ImageIndex, annotations: Iterable[Annotations]) -> LesionMatch:
-    """Give every lesion to the case that it belongs to; what is ambiguous is refused with what was found.
+    """Assign every lesion to its case; an ambiguous lesion is refused with the reason.
 
     - The same place in several files of one image (centres within 1 mm) is one lesion; a stated diameter is kept.
     - A mask whose grid is not its image's is refused (E_AFFINE_DISAGREE), and so is what refers to another series
@@ -75,7 +75,7 @@ def match_lesions(images: ImageIndex, annotations: Iterable[Annotations]) -> Les
 
 
 class _Matching:
-    """Lesions as they are given to cases."""
+    """Lesions assigned to cases so far."""
 
     def __init__(self, images: ImageIndex) -> None:
         self._images = images
@@ -86,7 +86,7 @@ class _Matching:
         self._near: list[str] = []
 
     def place(self, lesion: Lesion) -> None:
-        """Give a lesion to its case, or say why it has none."""
+        """Assign a lesion to its case, or note why it has none."""
         blank = CaseError(Code.E_NOT_FOUND, lesion.source, "")
         refused = RefusedAnnotation(blank, lesion.name, lesion.format, lesion.reference)
         image, case, error = self._resolve(lesion.format, lesion.reference)
@@ -99,7 +99,7 @@ class _Matching:
             self._add(case.case_id, lesion)
 
     def place_refused(self, refused: RefusedAnnotation) -> None:
-        """Give a refusal to the case that its annotation would have belonged to."""
+        """Assign a refusal to the case of its annotation."""
         _, case, _ = self._resolve(refused.format, refused.reference)
         self._refuse(case, refused)
 
@@ -142,7 +142,7 @@ class _Matching:
     def _resolve(
         self, kind: LesionFormat | None, reference: ImageReference
     ) -> tuple[IndexedImage | None, Case | None, tuple[Code, str] | None]:
-        """The image and case that an annotation belongs to, and what speaks against it."""
+        """The image and case that an annotation belongs to, or the error that refuses it."""
         dedicated = kind not in _TABLES or reference == ImageReference()
         resolution = self._images.resolve(reference, dedicated=dedicated)
         image, case, error = resolution.image, resolution.case, resolution.error
@@ -186,5 +186,5 @@ def _off_grid(grid: VoxelGrid, image: IndexedImage) -> tuple[Code, str] | None:
     try:
         reason = grid_disagreement(grid, image.grid)
     except CaseError:
-        return None  # the image itself cannot be read, as its own row will say
+        return None  # the image cannot be read, and its own row reports that
     return None if reason is None else (Code.E_AFFINE_DISAGREE, reason)

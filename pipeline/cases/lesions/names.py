@@ -1,7 +1,7 @@
 """Which files are masks by their names, and which image each mask or markup file belongs to.
 
-Everything here is about names: relative paths with ``/`` between their parts, in any letter case. A name that fits
-several images, or none, is said to do so; nothing is guessed.
+Names are relative paths with ``/`` between their parts, in any letter case. A name that fits several images, or none,
+is reported; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ def _path(name: str) -> PurePosixPath:
 
 
 def _folder(name: str) -> tuple[str, ...]:
-    """The folders of a file but those that only tell images from masks."""
+    """The folders of a file, without those that only separate images from masks."""
     parts = _path(name).parent.parts
     return tuple(part for part in parts if part not in _IMAGE_FOLDERS and not _is_mask_folder(part))
 
@@ -220,7 +220,7 @@ def _of_one_kind(file: str, image: str) -> bool:
 
 
 def _mask_key(name: str) -> str:
-    """What is left of a mask's name without the words that make it one."""
+    """A mask's name without the words that mark it as a mask."""
     stem = _BIDS_ENTITY.sub("", image_stem(_path(name).name))
     word = _MASK_WORD.search(stem)
     if word is None:

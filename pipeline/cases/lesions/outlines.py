@@ -1,4 +1,4 @@
-"""Planar outlines as pixels and as areas: the inside of contours with holes, its centroid, its extent."""
+"""Planar outlines: the pixels inside contours with holes, area, centroid and extent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a file to the lesions that it annotates: by content, never by trying one reader after another."""
+"""Read the lesions that a file annotates; its content decides which reader is used."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_lesions(path: Path, *, images: ImageIndex | None = None, options: Readi
             XML, or a table.
         images: at hand. Structure sets, reports with points on an image, LIDC's XML and voxel indices need the geometry
             of theirs; everything else has its place without.
-        options: what the file may leave open.
+        options: for what the file leaves unspecified.
 
     Raises:
         CaseError: when the file cannot be read as a whole; what is wrong with one annotation is refused in the result.

@@ -1,4 +1,4 @@
-"""What a search for lesions found, for a person, in lines without patients' data."""
+"""Report of a search for lesions, as lines without patients' data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SHOWN = 3  # of each kind of line
 
 
 def report_lines(located: Located) -> Iterable[str]:
-    """What was found by format, what matched, and what did not, in lines for a person."""
+    """Lines with the lesions by format, those matched, and those not."""
     match = located.match
     files = Counter(file.format for file in located.collected.files)
     marks = Counter(lesion.format for annotations in located.collected.annotations for lesion in annotations.lesions)
@@ -35,7 +35,7 @@ def report_lines(located: Located) -> Iterable[str]:
 
 
 def _some(lines: Sequence[str], noun: str, rest: str) -> Iterable[str]:
-    """How many lines there are, and the first of them."""
+    """The number of lines, and the first of them."""
     if lines:
         yield f"{counted(len(lines), noun)}{rest}{':' if len(lines) <= _SHOWN else f', the first {_SHOWN}:'}"
         yield from (f"  {line}" for line in lines[:_SHOWN])

@@ -1,4 +1,4 @@
-"""Finding annotations in a folder of mixed content, by content; masks by their names."""
+"""Find annotation files in a folder of mixed content, by content; masks by their names."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class LesionFile:
 
 @dataclass(frozen=True)
 class LesionFiles:
-    """What a folder holds.
+    """Files of a searched folder.
 
     Attributes:
         files: that annotate lesions, sorted by path.
@@ -135,5 +135,5 @@ def _format(path: Path, name: str, *, every_image: bool, limits: Limits) -> Lesi
     if suffix == ".xml" and f"<{ROOT}".encode() in head:
         return "lidc-xml"
     columns = table_columns(path, head) if suffix in (*TABLE_SUFFIXES, ".txt") else None
-    # A manifest that was made from these annotations is none of them.
+    # A manifest that was made from these annotations is not an annotation.
     return columns.format if columns is not None and columns.names_images and not columns.is_own else None

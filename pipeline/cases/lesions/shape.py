@@ -14,8 +14,8 @@ from pipeline.imaging.checks import nearest_axes
 from pipeline.imaging.image import Affine, spacing_mm
 
 Indices = NDArray[np.intp]
-SPECK_VOXELS: Final = 3  # fewer are a slip of the mouse, not a lesion
-SPECK_MM3: Final = 1.0  # and so is less than a cubic millimetre
+SPECK_VOXELS: Final = 3  # a lesion has at least so many; fewer are an accidental mark
+SPECK_MM3: Final = 1.0  # and a lesion has at least this volume
 _TOUCHING: Final = np.ones((3, 3, 3), dtype=bool)  # 26 neighbours: by a face, an edge or a corner
 _ALIKE: Final = 1.01  # spacings that differ by less are the same
 _HALF_PIXELS: Final = np.array([(-0.5, 0.0), (0.5, 0.0), (0.0, -0.5), (0.0, 0.5)])
@@ -45,7 +45,7 @@ class VoxelSet:
 
     def components(self) -> list[VoxelSet]:
         """Its connected components, by rising index of their first voxels."""
-        from scipy import ndimage  # here and below: `malignancy check` asks for a slice axis alone
+        from scipy import ndimage  # here and below, because `malignancy check` needs only the slice axis
 
         near = tuple(_without_gaps(self.indices[:, axis]) for axis in range(3))
         part = np.zeros([axis.max() + 1 for axis in near], dtype=bool)
@@ -80,7 +80,7 @@ def label_sets(labels: NDArray[np.int32], first: Sequence[int] = (0, 0, 0)) -> l
 def slice_axis(affine: Affine) -> int:
     """The stored axis across the slices: of the three spacings the one unlike the other two; else nearest to S.
 
-    DICOM says which axis it is, and is not asked here; other formats do not.
+    Only for formats other than DICOM, which states the axis.
     """
     order = np.argsort(spacing_mm(affine), kind="stable")
     a, b, c = (spacing_mm(affine)[axis] for axis in order)
@@ -123,7 +123,7 @@ def largest_distance(points: Points) -> float:
 
     try:
         corners = points[ConvexHull(points).vertices]
-    except QhullError:  # as good as on one line: Qhull may move them by less than anything that matters here
+    except QhullError:  # nearly on one line; Qhull then moves the points by a negligible distance
         corners = points[ConvexHull(points, qhull_options="QJ").vertices]
     return float(pdist(corners).max())
 

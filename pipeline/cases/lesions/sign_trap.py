@@ -1,4 +1,4 @@
-"""The sign trap: centres typed in LPS and declared RAS, or the other way round, seen from the headers alone."""
+"""Detect centres in LPS that are declared RAS, or the other way round, from the headers alone."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pipeline.errors import CaseError
 
 
 def swapped_signs(cases: Iterable[Case], *, root: Path | None, limits: Limits | None = None) -> str | None:
-    """Say in one line that centres lie in their images only after x and y change sign; None when they do not.
+    """A warning that centres lie in their images only after x and y change sign; None when they do not.
 
-    Said when that holds for every centre for which the sign makes a difference (near the middle of the body it makes
-    none). Only headers are read, and no more of them once one centre is right as it is.
+    It is given when that holds for every centre for which the sign makes a difference (near the middle of the body it
+    makes none). Only headers are read, and reading stops at the first centre that is right as it is.
 
     Args:
-        cases: those without a centre, and those whose image cannot be opened, count for nothing.
+        cases: those without a centre, and those whose image cannot be opened, are ignored.
         root: folder that no image may leave.
         limits: of the readers.
     """

@@ -1,1 +1,1 @@
-"""Tables as people keep them: CSV in its dialects, tab-separated text, Excel workbooks, Parquet."""
+"""Readers of tables: CSV in its dialects, tab-separated text, Excel workbooks, Parquet."""

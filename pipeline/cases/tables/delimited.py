@@ -1,4 +1,4 @@
-"""Text tables: comma, semicolon, tab or bar between the cells; UTF-8, UTF-16, or by wish Windows-1252."""
+"""Text tables: comma, semicolon, tab or bar between the cells; UTF-8, UTF-16, or optionally Windows-1252."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _declared_separator(text: str) -> tuple[str, str]:
 
 
 def _delimiter(text: str, *, ragged: bool) -> str:
-    """What parts the header's cells most often; of title lines and table, what parts most lines alike."""
+    """The delimiter that occurs most often in the header; with title lines, the one that splits most lines alike."""
     lines = text.splitlines()[: _LOOKED_AT if ragged else 1]
 
     def cells(delimiter: str) -> int:

@@ -65,7 +65,7 @@ def _sheets(path: Path, data: bytes) -> dict[str, CellGrid]:
             return {sheet.title: _cells(sheet) for sheet in book.worksheets}
     except TableError:
         raise
-    except Exception as error:  # noqa: BLE001  # whatever a damaged archive or its XML makes the parsers raise
+    except Exception as error:  # noqa: BLE001  # a damaged archive makes the parsers raise many kinds of errors
         raise TableError(
             Code.E_FORMAT, path, f"is not a readable Excel workbook ({type(error).__name__}); save it again"
         ) from None

@@ -1,4 +1,4 @@
-"""Rows of text cells as they lie in a file, before anyone decides which is the header."""
+"""Rows of text cells of a file, before the header is found."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """One table as text cells, from any of the supported file formats, and how it was read.
 
 Everything stays text: ``007`` stays ``007`` and ``1E5`` is not ``100000``. Numbers with decimal commas are written with
-points (`with_decimal_points`), a column at a time and only where the column leaves no other reading.
+points (`with_decimal_points`), a column at a time and only where the column is unambiguous.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _OTHER_FORMATS = {
     b"{\\rtf": "a text document (RTF)",
     b"%PDF": "a PDF",
 }
-# How spreadsheets and programs write that a cell holds nothing.
+# How spreadsheets and programs write an empty cell.
 MISSING_WORDS = frozenset({"nan", "none", "na", "n/a", "null", "<na>", "#n/a", "nat", "-", "?"})
 _WITH_COMMA = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+),(\d+)")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -189,7 +189,7 @@ def _named_columns(header: list[str], rows: list[list[str]]) -> tuple[list[str],
     for place in range(max(len(header), *(len(row) for row in rows)) if rows else len(header)):
         name = header[place].strip() if place < len(header) else ""
         if not any(row[place].strip() for row in rows if place < len(row)):
-            continue  # a column without a cell says nothing, whatever it is called
+            continue  # a column without a filled cell is dropped, whatever its name
         name = " ".join(name.split()) or f"column {place + 1}"
         while name in names:
             name = f"{name} (column {place + 1})"

@@ -154,8 +154,8 @@ def _fit_near_diagonal(design: FloatArray, labels: IntArray, knots: FloatArray) 
     def hessian(beta: FloatArray) -> FloatArray:
         return _information(design, sigmoid(design @ beta))
 
-    options = {"gtol": 1e-7}
-    return np.asarray(minimize(loss, knots, jac=gradient, hess=hessian, method="trust-exact", options=options).x)
+    solution = minimize(loss, knots, jac=gradient, hess=hessian, method="trust-exact", options={"gtol": 1e-7})
+    return np.asarray(solution.x)
 
 
 def _information(design: FloatArray, fitted: FloatArray) -> FloatArray:

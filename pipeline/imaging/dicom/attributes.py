@@ -1,7 +1,7 @@
-"""What the header of a DICOM image says beside its geometry: whose it is, from which scanner, with which kernel.
+"""Attributes in the header of a DICOM image beside its geometry: patient, scanner, reconstruction kernel.
 
-The values are of patients and studies. They stay in memory, to join a table and to pick one series of a study, and
-only what cannot name a person (sex, age, manufacturer, kernel, thickness) is ever written.
+The values are of patients and studies. They stay in memory, to join a table and to choose one series of a study, and
+only those that cannot identify a person (sex, age, manufacturer, kernel, thickness) are ever written.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def read_attributes(path: Path, *, limits: Limits | None = None) -> DicomAttribu
 
 
 def _text(value: bytes) -> str:
-    """An id or word, whatever character set it is in: it is compared, and never shown."""
+    """An id or word in any character set, to be compared and never shown."""
     try:
         return value.decode("utf-8").strip()
     except UnicodeDecodeError:

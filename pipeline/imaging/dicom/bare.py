@@ -1,7 +1,7 @@
 """Data sets without the preamble and the file meta group of a DICOM file, recognised by their first elements.
 
-Old exporters and some network tools write a data set as it travels. Nothing then says how it is encoded, so it is only
-taken for DICOM when its first elements are beyond doubt: tags of group 0008 in ascending order, with values of lengths
+Old exporters and some network tools write a data set as it is sent. Its encoding is then not stated, so it is only
+taken for DICOM when its first elements are unmistakable: tags of group 0008 in ascending order, with values of lengths
 that fit, up to a SOP class that is a UID. Compressed pixels cannot be read without the transfer syntax. A file meta
 group without the 132 bytes that belong before it is no such data set, but a file that lost its beginning.
 """
@@ -17,7 +17,7 @@ from pipeline.imaging.dicom.fragments import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPL
 
 DICOM_MAGIC: Final = b"DICM"
 PREAMBLE: Final = 128
-DICOM_HEAD_BYTES: Final = 540  # enough for what stands before a SOP class
+DICOM_HEAD_BYTES: Final = 540  # enough for all elements before a SOP class
 _LONG_VRS: Final = frozenset(
     {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 )
@@ -36,7 +36,7 @@ class Beginning:
 
     Attributes:
         offset: of the first element.
-        syntax: of the data set when there is no file meta group; None when one says it.
+        syntax: of the data set when there is no file meta group; None when the group states it.
     """
 
     offset: int

@@ -1,8 +1,8 @@
-"""Which DICOM objects are no images, by their SOP class.
+"""Tell DICOM objects that are no images by their SOP class.
 
-An archive or a scanner's export puts reports, plans, annotations and indexes beside the slices. They are known by what
-they say they are, never by their name: some exporters call the media directory ``DIRFILE``. Segmentations and dose
-grids have pixels, yet are no scans; they are read only where one is named as the scan.
+Archives and scanners export reports, plans, annotations and indexes beside the slices. They are recognised by their
+class, never by their name: some exporters call the media directory ``DIRFILE``. Segmentations and dose grids have
+pixels but are no scans; they are read only where one is named as the scan.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ FOR_PROCESSING: Final = frozenset(
 def no_image(sop_class: str) -> str | None:
     """What an object is, in a word for counts, when its class is known to be no image; None for any other.
 
-    A class that nobody here knows is None too: such an object may be an image, and its reader says what it lacks.
+    An unknown class gives None too: such an object may be an image, and its reader reports what it lacks.
     """
     name = sop_class.removeprefix(_STORAGE)
     table = _OTHERS if name == sop_class else _WORDS

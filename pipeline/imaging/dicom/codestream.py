@@ -1,8 +1,8 @@
-"""What a compressed frame says about itself, checked before and besides its codec.
+"""Check a compressed frame's own header before it is given to a codec.
 
 The codecs allocate what a codestream claims and accept many damaged ones, so a frame is handed to one only when
 its own header agrees with the DICOM header, its marker segments follow each other to the end mark, and its coded
-bytes hold no pattern that the coder cannot produce. What this cannot find: bytes that are damaged yet legal.
+bytes hold no pattern that the coder cannot produce. Damage that leaves the bytes legal is not found.
 JPEG, JPEG-LS, JPEG 2000 and RLE carry no checksum (nor does uncompressed DICOM).
 """
 
@@ -84,7 +84,7 @@ def inspect_jpeg(data: bytes, *, jpeg_ls: bool) -> Codestream:
 
 
 def _application(marker: int, segment: bytes) -> str | None:
-    """What an application's marker says of the colours."""
+    """Colours as an application's marker states them."""
     if marker == _APP8 and segment.startswith(b"mrfx"):
         raise CodestreamError("has colours transformed in a way that its standard does not know")
     if marker == _APP0 and segment.startswith(b"JFIF\0"):

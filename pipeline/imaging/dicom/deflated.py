@@ -48,7 +48,7 @@ def inflate(path: Path, handle: IO[bytes], *, keep: int, limits: Limits, skip: i
 
 
 def _check_end(path: Path, rest: bytes, checksum: int, length: int) -> None:
-    """After a deflated data set stands nothing, a byte that pads it to an even length, or (of some) gzip's trailer."""
+    """Check the end of a deflated data set: nothing, a byte that pads it to an even length, or gzip's trailer."""
     if rest in (b"", b"\0"):
         return
     if rest[_TRAILER.size :] in (b"", b"\0") and len(rest) >= _TRAILER.size:

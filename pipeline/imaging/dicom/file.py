@@ -84,7 +84,7 @@ class _HeaderTooLargeError(Exception):
 
 
 class ForeignElementError(Exception):
-    """An element that cannot stand where it stands; raised by those who look at each."""
+    """An element that is out of place; raised by callbacks that look at each element."""
 
 
 @contextmanager
@@ -111,7 +111,7 @@ def quiet() -> Iterator[None]:
     """Silence pydicom: its warnings and log lines may quote patients' data.
 
     Warning filters belong to the process, so only one thread may change them at a time; the lock is one per
-    process id, because a child forked while another thread held it could never get it.
+    process id, because a child forked while another thread held it could never acquire it.
     """
     logger = logging.getLogger("pydicom")
     with _QUIET_LOCKS.setdefault(os.getpid(), threading.Lock()), warnings.catch_warnings():

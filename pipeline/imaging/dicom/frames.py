@@ -1,4 +1,4 @@
-"""The slices of a DICOM file, one description each: of the whole file, or from the functional groups of its frames."""
+"""Descriptions of the slices of a DICOM file: one of the whole file, or one a frame from its functional groups."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def describe_frames(path: Path, header: Dataset, count: int, *, projection: bool
     Raises:
         CaseError: E_FORMAT when there are fewer descriptions than frames.
     """
-    # What lies between the detector's elements is no distance in the patient, except roughly in a projection.
+    # The spacing of the detector's elements is no distance in the patient, except roughly in a projection.
     spacings = (Tag.PIXEL_SPACING, Tag.IMAGER_SPACING)[: 1 + projection]
     localizer = _has_word(header, Tag.IMAGE_TYPE, b"LOCALIZER")
     if count < 1 or (Tag.FRAME_GROUPS not in header and Tag.SHARED_GROUPS not in header):
@@ -100,7 +100,7 @@ def _macros(*groups: Dataset) -> list[Dataset]:
 
 
 def _frame(index: int, sources: list[Dataset], spacings: Sequence[int], *, localizer: bool) -> Frame:
-    """The first source that has a value gives it: the frame's own groups stand before the shared ones."""
+    """The value from the first source that has one: the frame's own groups come before the shared ones."""
 
     def first_numbers(tag: int, size: int) -> Numbers | None:
         return next((value for source in sources if (value := numbers(source, tag, size)) is not None), None)

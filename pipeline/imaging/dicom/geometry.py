@@ -1,4 +1,4 @@
-"""Where the slices of a DICOM series lie: one after the other on a straight line, evenly, or the series is refused."""
+"""Geometry of the slices of a DICOM series, which must lie evenly on a straight line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ROUNDED_TO_MM = (1.0, 0.1, 0.01, 0.001)  # units in which exporters cut their p
 
 
 def is_projection(path: Path, pairs: Sequence[tuple[DicomFile, Frame]], count: int) -> bool:
-    """One picture of a modality that need not say where it lies (radiograph, ultrasound, photograph).
+    """One picture of a modality that need not state its position (radiograph, ultrasound, photograph).
 
     Args:
         path: named in errors.
@@ -51,7 +51,7 @@ def is_projection(path: Path, pairs: Sequence[tuple[DicomFile, Frame]], count: i
 def flat_affine(image: Slice) -> Affine:
     """As of a 2D picture: columns run to the left, rows to posterior; a pixel is 1 mm wide where no spacing is given.
 
-    Whoever needs millimetres refuses such a scan (``Scan.has_millimetres``).
+    Callers that need millimetres must refuse such a scan (``Scan.has_millimetres``).
     """
     spacing = image.frame.pixel_spacing or (1.0, 1.0)
     _check_spacing(image.file.path, spacing)
@@ -70,7 +70,7 @@ def _check_spacing(path: Path, spacing: Sequence[float]) -> None:
 
 
 def check_places(pairs: Sequence[tuple[DicomFile, Frame]], *, whole: bool) -> None:
-    """Every slice says where it lies; and, of whole files, every frame does."""
+    """Check that every slice, and every frame of a whole file, states its position."""
     for file, frame in pairs:
         if frame.position is None or frame.orientation is None or frame.pixel_spacing is None:
             places = {"position": frame.position, "orientation": frame.orientation, "spacing": frame.pixel_spacing}
@@ -153,7 +153,7 @@ def _step(
 def _on_a_line(
     path: Path, positions: NDArray[np.float64], step: NDArray[np.float64], normal: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The step, when all slices lie beside no line but that of it."""
+    """The step from slice to slice, when all slices lie on one line."""
     beside = positions - (positions[0] + np.arange(len(positions))[:, np.newaxis] * step)
     across = beside - np.outer(beside @ normal, normal)
     if np.linalg.norm(across, axis=1).max() > _LINE_TOLERANCE_MM:
@@ -197,7 +197,7 @@ def _alone(image: Slice, warnings: list[Warning]) -> float:
 
 
 def _contradictions(slices: Sequence[Slice], usual: float, worst: float, warnings: list[Warning]) -> None:
-    """Even distances that something else in the headers contradicts: a series thinned out evenly looks like this."""
+    """Warn of even distances that other header values contradict, as where every second slice is missing."""
     frame = slices[0].frame
     between, thickness = frame.spacing_between, frame.thickness
     numbers = np.sort([image.file.instance_number or 0 for image in slices])

@@ -1,4 +1,4 @@
-"""One DICOM file: what its header says about its slices, and where its pixels lie. No pixel is read."""
+"""The header of one DICOM file: descriptions of its slices and the place of its pixels. No pixel is read."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class DicomFile:
         patient: digest of the PatientID; the value itself is never kept.
         modality: in the words of the configuration, None when absent.
         body_part: a defined term, None when there is none.
-        for_processing: what the detector measured, before the processing that makes a radiograph to look at.
+        for_processing: raw values of the detector, before the processing for display.
         inverse_lut: declares that low values are shown bright (PresentationLUTShape).
         pixels: None when the file holds no pixel data.
     """
@@ -137,7 +137,7 @@ def read_header(path: Path, *, limits: Limits) -> DicomFile:
 
 @dataclass(frozen=True)
 class Identity:
-    """What tells which series a file belongs to.
+    """Identifies the series that a file belongs to.
 
     Attributes:
         series: UID, '' when absent.
@@ -158,7 +158,7 @@ def read_identity(path: Path, *, limits: Limits) -> Identity:
     """
     with opened(path) as (handle, stamp):
         data_set = begin(path, handle, stamp, limits)
-        if data_set.media_class == MEDIA_DIRECTORY:  # its records may be many, and are nobody's slice
+        if data_set.media_class == MEDIA_DIRECTORY:  # its records may be many, and are no slices
             return Identity("", "", no_image(MEDIA_DIRECTORY))
         header, _ = parse(path, data_set, [Tag.SOP_CLASS, Tag.PATIENT_ID, Tag.SERIES], last=Tag.SERIES)
         word = no_image(uid(header, Tag.SOP_CLASS) or data_set.media_class)
@@ -220,7 +220,7 @@ def _pixel_element(
         raise CaseError(Code.E_DTYPE, path, "holds floating-point pixel data; integers are read, so convert it")
     encapsulated = place.length == 0xFFFFFFFF
     if data_set.syntax not in (*NATIVE, *SUPPORTED_COMPRESSION):
-        return PixelElement(place.offset, None)  # of an encoding that nobody here knows; whoever needs it refuses it
+        return PixelElement(place.offset, None)  # of an unknown encoding, which is refused when its pixels are needed
     if encapsulated == (data_set.syntax in NATIVE):
         kind = "compressed" if encapsulated else "uncompressed"
         against = "and no file meta group says how" if data_set.guessed else "against the transfer syntax"

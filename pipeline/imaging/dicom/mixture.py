@@ -1,11 +1,11 @@
-"""Whether slices that lie evenly one behind the other are of one volume, or of several that lie between each other.
+"""Detect evenly spaced slices that belong to several interleaved volumes.
 
 Two phases half a slice apart, echoes, b-values or kernels in one series look like one volume of twice the slices, and
 every second one is of another image. Slices of one volume share what ``frames.MARKS`` lists; where values differ, one
 may follow the other along the stack (a scan of two parts), but they never take turns.
 
-Number and time of the acquisition are weaker: the passes of one multi-slice MR may differ in them and take turns
-rightly. Slices that overlap each other were not made so, nor were slices whose instance numbers repeat.
+Number and time of the acquisition are weaker evidence: the passes of one multi-slice MR may differ in them and
+alternate. They count only where slices overlap or instance numbers repeat, which such passes never do.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipeline.errors import CaseError, Code
 from pipeline.imaging.dicom.frames import MARKS, WEAK_MARKS
 from pipeline.imaging.dicom.pixels import Slice
 
-# Distance of slices per thickness: below the first they overlap; below the second, the numbering alone is believed.
+# Distance of slices per thickness: below the first they overlap; below the second, only the numbering counts.
 _OVERLAP: Final = 0.9
 _DEEP_OVERLAP: Final = 0.75
 _SAME_STRIDE: Final = 0.8  # share of steps from number to number that must be equal
@@ -65,7 +65,7 @@ def _mixed(path: Path, mixture: str) -> CaseError:
 
 
 def _take_turns(values: Sequence[Hashable]) -> bool:
-    """Whether, along the stack, a value comes back after another. One slice that merely lacks it says nothing."""
+    """Whether a value returns after another along the stack; single slices without a value are ignored."""
     counts = Counter(values)
     meaningful = [value for value in values if value is not None or counts[value] > 1]
     return len(list(groupby(meaningful))) > len(set(meaningful))

@@ -1,4 +1,4 @@
-"""From a file's bytes to the stored integers of one frame."""
+"""Read the stored integers of one frame from a file."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def _decompress(file: DicomFile, data: bytes) -> StoredFrame:
 
 
 def _reconcile(raw: Stored, stream: Codestream, pixel_format: PixelFormat) -> Stored:
-    """Values of a codestream whose precision and sign may differ from the header's, when both allow but one reading.
+    """Values of a codestream whose precision and sign may differ from the header's, when only one reading fits both.
 
     Values as the codestream has them are right when the header can hold them. Where the header declares a sign that
     the codestream does not know (JPEG and JPEG-LS know none, and some JPEG 2000 encoders are not told), its bits are

@@ -86,7 +86,7 @@ class DicomScan:
             values = image.rescale(frame.values[box[1], box[0]])  # (row, column)
             with np.errstate(over="ignore"):  # judged below
                 voxels[:, :, place] = values.T
-        if self.modality != "mask":  # whose slices are empty as they please
+        if self.modality != "mask":  # slices of masks may be empty
             self._check_filled([self._slices[number] for number in numbers], np.array(zeros))
         if not np.isfinite(voxels).all():
             raise CaseError(Code.E_NONFINITE, self.path, "the rescale leads beyond float32; export the series again")
@@ -253,5 +253,5 @@ def _file_digest(file: DicomFile) -> str:
         if (status.st_size, status.st_mtime_ns) == file.stamp:
             return sha256_file(file.path)
     except OSError:
-        pass  # said below
+        pass  # reported below
     raise CaseError(Code.E_SLICE_UNREADABLE, file.path, "changed while the series was being read; read it again")

@@ -1,4 +1,4 @@
-"""Which of the DICOM files at a place are the scan: the only image series, the series named, or one frame of a file."""
+"""Select the DICOM files of a scan: the only image series, the series named, or one frame of a file."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def shortest_codes(series: Sequence[str]) -> dict[str, str]:
 def read_headers(paths: Sequence[Path], *, limits: Limits, part: str | None = None) -> list[DicomFile]:
     """Headers of all files that may belong to the scan.
 
-    A file that cannot be read refuses it, because nobody knows which slice it was; unless its first part shows that it
-    is no image, or of another series than the one that is asked for.
+    A file that cannot be read makes the scan be refused, because it may be one of its slices; unless its first part
+    shows that it is no image, or of another series than the one asked for.
 
     Raises:
         CaseError: E_SLICE_UNREADABLE for one file of several, its own code for a file alone.
@@ -76,7 +76,7 @@ def _identity(path: Path, limits: Limits) -> Identity | None:
 
 
 def _is_beside(identity: Identity | None, part: str | None) -> bool:
-    """Whether a file certainly is no part of the scan."""
+    """Whether a file is certainly not part of the scan."""
     if identity is None:
         return False
     return identity.word is not None or bool(part and identity.series and not names_series(part, identity.series))
@@ -96,7 +96,7 @@ def select_images(path: Path, files: Sequence[DicomFile], part: str | None = Non
     """
     images = [file for file in files if file.claims_pixels and file.word is None]
     if not images or (part and not any(names_series(part, file.series) for file in images)):
-        # A segmentation or a dose grid is read where nothing else is there, or where it is named.
+        # A segmentation or a dose grid is read where there is nothing else, or where it is named.
         images += [file for file in files if file.claims_pixels and file.word is not None]
     if not images:
         raise CaseError(Code.E_NO_PIXELS, path, f"{len(files)} DICOM objects, none with an image; name an image series")

@@ -1,4 +1,4 @@
-"""Whether DICOM files are the slices of one volume, and which."""
+"""Check that DICOM files are the slices of one volume, and put them in order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.imaging.dicom.header import NATIVE, DicomFile
 from pipeline.imaging.dicom.pixels import Slice, frame_bytes
 from pipeline.imaging.image import Affine, Warning
 
-# "US" is "unspecified", which many scanners write for HU; of another word than the standard's nothing is known.
+# "US" is "unspecified", which many scanners write for HU; words outside of the standard are treated as unknown.
 _HOUNSFIELD = frozenset({"", "HU", "HU_MOD", "US", "other"})
 _DIRECTION_TOLERANCE = 1e-3  # of a cosine; over 300 mm it moves a voxel by 0.3 mm
 
@@ -54,7 +54,7 @@ def arrange(
         limits: what may be allocated.
         modality: the declared one.
         frame: the one frame of the one file that is meant, from 1; None for all.
-        digest: of a file's bytes, asked only where two files claim to be the same object.
+        digest: of a file's bytes, called only where two files claim to be the same object.
 
     Raises:
         CaseError: with the code of the first thing that is wrong.
@@ -92,7 +92,7 @@ def _size(file: DicomFile) -> tuple[int, int]:
 
 
 def _check_identity(path: Path, files: Sequence[DicomFile]) -> None:
-    """One series of one patient. Messages say how many, never which."""
+    """Refuse files of several series or patients. Messages give their number, never their ids."""
     patients = {file.patient for file in files}
     if len(patients) > 1:
         raise CaseError(Code.E_MIXED_PATIENT, path, f"{len(patients)} patient ids in one series; separate them")
@@ -212,7 +212,7 @@ def _rescales(pairs: Sequence[tuple[DicomFile, Frame]], modality: str | None, wa
 
 
 def _display_warnings(files: Sequence[DicomFile], *, mirrored: bool) -> list[Warning]:
-    """What a header says about brightness that a model cannot know of."""
+    """Warnings about brightness settings in the header that a model does not take into account."""
     monochrome1 = sum(file.pixel_format.photometric == "MONOCHROME1" for file in files)
     monochrome2 = sum(file.pixel_format.photometric == "MONOCHROME2" and file.inverse_lut for file in files)
     for_processing = sum(file.for_processing for file in files)

@@ -1,9 +1,9 @@
-"""What follows the pixels in a DICOM file: elements to its last byte, or its pixels are not where they seem to be.
+"""Check that only elements follow the pixels in a DICOM file, to its last byte; otherwise the pixels have moved.
 
 Uncompressed pixels carry no checksum. When bytes were inserted among them, everything after shifts, and the only sign
 is that the element's length ends too early: the last pixels are left over, and they make no elements. So whatever
 follows must parse, tag after tag, to the very end of the file. Nothing is left over when bytes were changed in place,
-or when as many were lost as were inserted; that cannot be seen.
+or when as many were lost as were inserted; such damage is not detected.
 """
 
 from __future__ import annotations

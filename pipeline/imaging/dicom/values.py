@@ -21,7 +21,7 @@ _UID: Final = re.compile(r"[0-9.]{1,64}")
 
 
 def items(header: Dataset, tag: int) -> list[Dataset]:
-    """Items of a sequence; pydicom parses them, and raises what it will on damage."""
+    """Items of a sequence, parsed by pydicom, which raises many kinds of exceptions on damage."""
     return list(header[tag].value or []) if tag in header else []
 
 

@@ -1,4 +1,4 @@
-"""Where a NIfTI file says its voxels lie: sform when its code is set, else qform, and whether the two agree."""
+"""Affine of a NIfTI file: the sform when its code is set, else the qform, and whether the two agree."""
 
 from __future__ import annotations
 

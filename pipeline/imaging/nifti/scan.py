@@ -43,7 +43,7 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Claims:
-    """What a header claims beyond the voxels' layout, and bytes after the voxels can turn into a contradiction.
+    """Claims of a header that bytes after the voxels can contradict.
 
     Attributes:
         extension: its flag says that extensions follow, but ``vox_offset`` leaves no room for any.
@@ -54,7 +54,7 @@ class Claims:
     bitpix: int | None
 
     def judge_trailing(self, path: Path, count: int) -> Warning:
-        """The warning for bytes after the voxels, unless they show that the voxels were looked for at a wrong place.
+        """The warning for bytes after the voxels, unless they show that the voxels were read from a wrong offset.
 
         Raises:
             CaseError: E_FORMAT, E_DTYPE.

@@ -1,7 +1,7 @@
-"""From a picture's bytes to grey values: which decoder a file needs, and what each may be trusted with.
+"""Decode a picture's bytes to grey values, with the decoder that keeps its full depth.
 
-Pillow reads what it keeps whole: up to 8 bits a channel, and grey of any depth. Deeper colour is decoded beside it
-(``png``, ``tiff``, ``jpeg2000``). Each decoder is told from the content, before a pixel is decoded.
+Pillow reads what it keeps without loss: up to 8 bits a channel, and grey of any depth. Deeper colour is decoded by
+``png``, ``tiff`` and ``jpeg2000``. The content decides on the decoder before a pixel is decoded.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def _orientation(picture: Pillow.Image) -> int:
     try:
         value = picture.getexif().get(_ORIENTATION, 1)
     except _FAULTS:
-        return 1  # damaged metadata say nothing
+        return 1  # damaged metadata are ignored
     return value if isinstance(value, int) else 1
 
 
@@ -217,7 +217,7 @@ class _PillowDecoder(Decoder):
                 picture.seek(self.page - 1)
                 picture.load()
                 return self._grey(ImageOps.exif_transpose(picture), path)
-        except SyntaxError:  # so Pillow calls a wrong PNG checksum
+        except SyntaxError:  # raised by Pillow for a wrong PNG checksum
             raise CaseError(Code.E_CHECKSUM, path, "a checksum in the PNG does not hold; copy the file again") from None
         except _FAULTS as error:
             raise _damaged(error, path) from None
@@ -269,7 +269,7 @@ def _inverted(picture: Pillow.Image) -> bool:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Pillow warns of sizes, which limits judge, and of damaged metadata, which matter to nobody here."""
+    """Silence Pillow's warnings of sizes, which the limits check, and of damaged metadata, which are not used."""
     with python_warnings.catch_warnings():
         python_warnings.simplefilter("ignore")
         yield

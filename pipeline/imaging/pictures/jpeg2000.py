@@ -26,7 +26,7 @@ _SRGB, _GREY, _SYCC = 16, 17, 18  # enumerated colour spaces
 
 @dataclass(frozen=True)
 class Jpeg2000:
-    """A picture's codestream, what it says of itself, and whether its channels are YCbCr."""
+    """A picture's codestream, its header, and whether its channels are YCbCr."""
 
     codestream: bytes
     header: Codestream

@@ -1,7 +1,8 @@
 """2D pictures: PNG, JPEG, TIFF, BMP, WebP and JPEG 2000, as grey values of the depth that the file has.
 
 A picture has no geometry. Its rows are taken to run to posterior and its columns to the patient's left, as an axial
-slice is shown; one pixel counts as 1 mm, and whoever needs millimetres must refuse it (``Picture.has_millimetres``).
+slice is shown; one pixel counts as 1 mm, and callers that need millimetres must refuse it
+(``Picture.has_millimetres``).
 
 Colour: three equal channels are the grey picture they show, exactly, of 16 bits too. Anything coloured is turned into
 luminance (ITU-R 601) in its own depth and flagged W_PHOTOMETRIC. Pictures whose grey cannot be known (transparency,
@@ -65,7 +66,7 @@ def open_picture(path: Path, *, limits: Limits, modality: str | None = None, par
     Args:
         path: of the file.
         limits: what may be allocated.
-        modality: of no meaning: a picture declares none, and no rule depends on it.
+        modality: not used, because a picture declares none and no rule depends on it.
         part: the number of a page, from 1; needed where there are several.
 
     Raises:

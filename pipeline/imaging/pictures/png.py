@@ -28,7 +28,7 @@ _BAND: Final = 1024  # rows that are unfiltered at once; a band takes twice its 
 
 @dataclass(frozen=True)
 class PngHeader:
-    """What a PNG says of itself before its pixels.
+    """Header of a PNG.
 
     Attributes:
         width: in pixels, as stored.

@@ -76,7 +76,7 @@ def open_metaimage(path: Path, *, limits: Limits, modality: str | None = None) -
 
 
 def metaimage_data_file_names(path: Path, *, limits: Limits) -> list[str]:
-    """What a header calls the files that hold its voxels; none when they follow the header.
+    """Names of the voxels' files in a header; none when the voxels follow the header.
 
     Raises:
         CaseError: as ``open_metaimage``.
@@ -180,7 +180,7 @@ def _geometry(path: Path, fields: Mapping[str, str]) -> tuple[Affine, list[Warni
 
 
 def _compare_letters(path: Path, fields: Mapping[str, str], affine: Affine, *, certain: bool) -> list[Warning]:
-    """Whether AnatomicalOrientation says what the matrix says.
+    """Whether AnatomicalOrientation agrees with the matrix.
 
     Its letters mean where an axis comes from (RAI for the standard's own axes); some writers mean where it goes to.
     """

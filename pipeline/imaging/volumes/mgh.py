@@ -1,8 +1,8 @@
 """MGH and its gzip MGZ: the format of FreeSurfer.
 
 Big-endian, a header of 284 bytes, then the voxels; after them may stand acquisition parameters and a history, which are
-not looked at. So bytes after the voxels say nothing, and damage of a plain ``.mgh`` that keeps its length cannot be
-seen; of ``.mgz``, the gzip checksum is verified. Source: FreeSurfer's "MGH and MGZ file format".
+not read. So bytes after the voxels are accepted, and damage of a plain ``.mgh`` that keeps its length is not detected;
+of ``.mgz``, the gzip checksum is verified. Source: FreeSurfer's "MGH and MGZ file format".
 """
 
 from __future__ import annotations

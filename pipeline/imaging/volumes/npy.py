@@ -1,4 +1,4 @@
-"""NumPy arrays (.npy), which say nothing of geometry: a file of the same name with ``.json`` beside them does.
+"""NumPy arrays (.npy), whose geometry is in a file of the same name with the suffix ``.json``.
 
 The sidecar of ``scan.npy`` is ``scan.json``, with either
 

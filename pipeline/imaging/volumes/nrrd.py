@@ -1,7 +1,7 @@
 """NRRD (.nrrd, and .nhdr with its data files): the format of 3D Slicer and teem.
 
 Read are volumes of one number a voxel, raw or gzip, in the spaces LPS, RAS and LAS. Without ``space`` and
-``space directions`` nothing says how the scan lies, and it is refused; without ``space origin`` the origin is taken,
+``space directions`` the orientation is unknown, and the scan is refused; without ``space origin`` it is (0, 0, 0),
 flagged W_GEOMETRY_MISSING. The gzip checksum is verified. Source: teem's "Definition of NRRD File Format", version 5.
 """
 
@@ -90,7 +90,7 @@ def open_nrrd(path: Path, *, limits: Limits, modality: str | None = None) -> Vol
 
 
 def nrrd_data_file_names(path: Path, *, limits: Limits) -> list[str]:
-    """What a header calls the files that hold its voxels; none when they follow the header.
+    """Names of the voxels' files in a header; none when the voxels follow the header.
 
     Raises:
         CaseError: as ``open_nrrd``.

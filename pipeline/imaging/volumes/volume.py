@@ -49,7 +49,7 @@ class Volume:
     Attributes:
         pieces: where the voxels lie, in order.
         header: bytes of a header in a file of its own, which the digest begins with; b"" otherwise.
-        tail: whether bytes may follow the voxels without a word, because the format puts other things there.
+        tail: whether bytes may follow the voxels without a warning, because the format puts other things there.
     """
 
     path: Path

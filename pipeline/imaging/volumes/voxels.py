@@ -1,4 +1,4 @@
-"""Voxels in a stream: a box of them, collected and scaled while the file goes by."""
+"""Collect and scale a box of voxels while a file is read as a stream."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Whole scans on one grid, and which of them can be searched."""
+"""Whole scans for a detector: resampling to one grid, and checks whether they can be searched."""

@@ -1,8 +1,8 @@
-"""Which scans a detector can search at all: a whole scan of the right kind, of enough slices.
+"""Check that a detector can search a scan: a whole scan of the right kind with enough slices.
 
-What cannot be searched is refused with a code, so that "no candidate" is only ever said of a scan that was searched.
-A detector of nodules takes CT of the chest; for other modalities, size alone is judged. A gantry tilt is no reason to
-refuse: such a scan is resampled to right angles, and flagged.
+Other scans are refused with a code, so that "no candidate" is only reported of a scan that was searched. A detector
+of nodules takes CT of the chest; for other modalities, only the size is checked. A scan with a gantry tilt is
+resampled to right angles, and flagged.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def require_searchable(scan: Scan, path: Path, *, modality: str) -> dict[str, fl
 
 
 def require_lung(voxels: NDArray[np.uint8], path: Path, *, window: tuple[float, float], spacing: float) -> float:
-    """Refuse a CT that shows next to no lung, and return how much it shows, in ml.
+    """Refuse a CT that shows almost no lung, and return the lung's volume in ml.
 
     Args:
         voxels: (R, A, S), as `resample_whole` gives them.

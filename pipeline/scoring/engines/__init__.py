@@ -1,1 +1,1 @@
-"""How cases are worked on: in this process, in processes of this machine, or on Ray."""
+"""Engines that score cases: in this process, in processes of this machine, or on Ray."""

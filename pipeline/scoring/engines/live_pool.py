@@ -1,4 +1,4 @@
-"""A pool of workers that is asked at any time and from any thread: each case gets a future of its row."""
+"""A pool of workers that takes cases at any time and from any thread: each case gets a future of its row."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class LivePool:
 
     @property
     def unanswered(self) -> int:
-        """Cases that wait or are in a worker's hands."""
+        """Cases that wait or are with a worker."""
         with self._lock:
             return len(self._waiting) + len(self._in_hand)
 
@@ -94,7 +94,7 @@ class LivePool:
         return futures
 
     def on_fault(self, call: Callable[[], None]) -> None:
-        """Have something called when a fault ends the pool, at once when one has; perhaps in the pool's own thread."""
+        """Register a callback for a fault that ends the pool; it may be called at once, or in the pool's own thread."""
         with self._lock:
             self._on_fault = call
             ended = self._closed
@@ -125,7 +125,7 @@ class LivePool:
                     self._answer(number, row)
         except PipelineError as error:
             self.fault = error
-        except Exception as error:  # noqa: BLE001  # whatever it is, those who wait must be told
+        except Exception as error:  # noqa: BLE001  # waiting callers must get an exception, whatever the fault
             self.fault = UnfinishedError(f"{type(error).__name__} inside the pool; please report it")
         finally:
             self._pool.close()

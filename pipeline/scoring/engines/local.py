@@ -1,8 +1,8 @@
 """The local engine: processes read and score, rows come out in the order of the cases, and no scan stops the batch.
 
-A scan that takes longer than its time is cut off (``E_TIMEOUT``). A worker that dies, whatever killed it, costs at
-most the scan that it held: that one is tried once more, alone, and is ``failed`` when it takes its worker with it
-again; the worker's other cases start afresh in another worker. Memory does not grow with the number of cases.
+A scan that takes too long is ended (``E_TIMEOUT``). When a worker dies, the scan that it held is tried once more,
+alone, and is ``failed`` when that worker dies too; the worker's other cases start again in another worker. Memory does
+not grow with the number of cases.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from pipeline.scoring.golden_limits import require_no_drift
 from pipeline.scoring.rows import ModelIdentity
 
 _WINDOW = 4096  # cases that may be finished while an earlier one is not: rows, a few hundred bytes each
-_PEEK_SECONDS = 1.0  # that a listing may take to show that there are few cases
-_LIVES = 2  # times a case may be in the hands of a dying worker
+_PEEK_SECONDS = 1.0  # that a listing may take to find out whether there are few cases
+_LIVES = 2  # workers that may die with a case before it is failed
 
 
 def score_in_processes(
@@ -38,11 +38,11 @@ def score_in_processes(
     workers: int | None = None,
     timeout_seconds: float = 300.0,
 ) -> Iterator[RowT]:
-    """Score cases, or do with them whatever else the setup says; one row for each, in order.
+    """Score cases, or search them as the setup says; one row for each, in order.
 
     Args:
         setup: what every worker does, and builds that from.
-        cases: may be endless; only those in hand are held.
+        cases: may be endless; only those being scored are held.
         identity: of the rows of cases that no worker answers for.
         batch_size: cases that go through the network together; fewer where every worker would not get a batch.
         workers: processes at most, one per core by default; no more are started than there are batches.
@@ -75,14 +75,14 @@ def _peek(cases: Iterator[Case], most: int) -> tuple[list[Case], bool]:
 
 
 class WorkerPool(Generic[RowT]):
-    """Workers, what each holds, and what came back; for whoever scores more than once with the same processes.
+    """A pool of workers with their jobs and rows; it can score several times with the same processes.
 
     Args:
         setup: what every worker does, and builds that from.
         identity: of the rows of cases that no worker answers for.
-        workers: how many processes at most; one is started when there is work that no other is free for.
+        workers: how many processes at most; one is started when there is a job and no other is free.
         timeout_seconds: that one scan may take to be read.
-        ahead: jobs that a worker holds: with 2 it is never idle, with 1 none waits behind a slow scan.
+        ahead: jobs that a worker holds: with 2 it is never idle, with 1 no job waits behind a slow scan.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class WorkerPool(Generic[RowT]):
         worker.give(job)
 
     def attend(self, *wake: Connection) -> None:
-        """Wait for something to happen, and deal with it.
+        """Wait for messages of workers, timeouts or ends of workers, and handle them.
 
         Args:
             wake: end the waiting when they can be read; they are left unread.
@@ -175,7 +175,7 @@ class WorkerPool(Generic[RowT]):
             ModelError: when the model cannot be loaded.
             UnfinishedError: when workers cannot be started, or a golden scan's probability has drifted.
         """
-        if self._collect_from_device():  # rows to hand out: the workers may have nothing left to say
+        if self._collect_from_device():  # rows to hand out, while the workers may have no more messages
             return
         deadline = min(map(self._deadline, self._workers), default=math.inf)
         patience = 0.05 if self._on_device else min(max(deadline - time.monotonic(), 0.0), 60.0)
@@ -202,7 +202,7 @@ class WorkerPool(Generic[RowT]):
                 self._rows.update(zip(job.numbers, message.answer, strict=True))
 
     def _raise(self, message: Message) -> NoReturn:
-        """Say why a worker cannot start: a fault of the model as such, unless the same model has been loaded before."""
+        """The error of a worker that cannot start: the model's fault, unless the model has been loaded before."""
         if message.error is not None and not self._was_ready:
             raise message.error
         reason = message.reason or f"{type(message.error).__name__}: {message.error}"
@@ -216,14 +216,14 @@ class WorkerPool(Generic[RowT]):
         return len(self._on_device) < before
 
     def _deadline(self, worker: Worker) -> float:
-        """When a silent worker has had its time: one scan's, or in the network that of all its scans."""
+        """When a silent worker is ended: after the time of one scan, or in the network that of all its scans."""
         if not worker.jobs or not worker.ready:
             return worker.since + 10 * max(self._timeout, 60.0) if worker.jobs else float("inf")
         share = 1 if worker.place is not None else len(worker.jobs[0].cases) + 1
         return worker.since + self._timeout * share
 
     def _replace(self, worker: Worker, *, late: bool) -> None:
-        """End a worker, decide about the job that it had in hand, and start another."""
+        """End a worker, decide about its present job, and start another."""
         exit_code = worker.kill()
         seconds = time.monotonic() - worker.since
         if not worker.ready:
@@ -239,8 +239,8 @@ class WorkerPool(Generic[RowT]):
         self._workers[self._workers.index(worker)] = Worker.start(self._setup)
 
     def _blame(self, job: Job, place: int | None, exit_code: int, *, seconds: float | None) -> None:
-        """The case in hand pays for a worker's end; the others of its job start again."""
-        if place is None and len(job.cases) > 1:  # in the network: nobody knows which case it was
+        """Count a worker's end against its present case; the other cases of its job start again."""
+        if place is None and len(job.cases) > 1:  # in the network: it is unknown which case it was
             self._again.extend(Job((number,), (case,)) for number, case in zip(job.numbers, job.cases, strict=True))
             return
         place = place or 0
@@ -285,7 +285,7 @@ class WorkerPool(Generic[RowT]):
             require_no_drift(self._setup.drift(self._work), backend=self._setup.backend, when=when)
 
     def close(self) -> None:
-        """Kill what is left."""
+        """Kill the remaining workers."""
         if self._device is not None:
             self._device.shutdown(wait=False, cancel_futures=True)
         for worker in self._workers:

@@ -1,7 +1,7 @@
-"""The Ray engine: the same workers and the same rows, on as many machines as a Ray cluster has.
+"""The Ray engine: the same workers and the same rows, on the machines of a Ray cluster.
 
 Ray Data spreads blocks of cases over a pool of actors. Each actor keeps one worker process of the local engine, so a
-scan that hangs or kills its reader costs one row here too, and never an actor. The process that started the run alone
+scan that hangs or kills its reader costs one row here too, and never an actor. Only the process that started the run
 writes rows: a block that Ray runs twice, because a node died, is written once.
 """
 
@@ -26,8 +26,8 @@ from pipeline.scoring.rows import ModelIdentity
 
 _WINDOW = 20_000  # cases that are handed to Ray at a time: the listing is lazy, a Ray dataset is not
 _BLOCK = 64  # cases of one task
-# Of a processor, for each actor: actors that claim whole ones leave none for Ray's own reading tasks, which then wait
-# for ever. The worker process that does the work is not counted by Ray at all.
+# CPUs that an actor reserves. Actors that reserve whole ones leave none for Ray's own reading tasks, which then wait
+# for ever. Ray does not count the worker process, which does the work.
 _SHARE_OF_CPU = 0.5
 _PATIENCE_SECONDS = 30.0  # for a cluster to answer; one that does takes about two
 _ASK = "import os, ray; ray.init(address=os.environ['RAY_ADDRESS'], log_to_driver=False); ray.shutdown()"
@@ -85,7 +85,7 @@ def _connect(ray: Any) -> None:
     address = os.environ.get("RAY_ADDRESS")
     if address and address != "local":
         _require_cluster(address)
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its notes are not for this project's users
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its log lines are of no use to this project's users
     cores = None if address else max(2, usable_cores())
     try:
         ray.init(address=address, num_cpus=cores, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
@@ -97,14 +97,14 @@ def _connect(ray: Any) -> None:
 
 
 def _require_cluster(address: str) -> None:
-    """Ask for the cluster from a process that can be ended: Ray's own client waits for many minutes, and silently.
+    """Check that the cluster answers, from a process that can be ended: Ray's own client waits silently for minutes.
 
     Raises:
         UnfinishedError: when nothing answers in time, or not as a cluster does.
     """
     remedy = "start the cluster, or unset RAY_ADDRESS for one on this machine"
     try:
-        process = subprocess.run(  # noqa: S603  # this interpreter, and words of ours
+        process = subprocess.run(  # noqa: S603  # this interpreter, and fixed arguments
             [sys.executable, "-c", _ASK], capture_output=True, text=True, errors="replace", timeout=_PATIENCE_SECONDS
         )
     except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""What runs in a scoring worker: load the model, score golden scans, answer jobs until there are no more."""
+"""Main function of a scoring worker: load the model, score golden scans, answer jobs until there are no more."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import threading
 from multiprocessing.connection import Connection
 from typing import Any
 
-import scipy.special  # noqa: F401  # what calibrators import: once here, not again in every worker
+import scipy.special  # noqa: F401  # imported by calibrators: once here, not again in every worker
 import torch
 
 from pipeline.errors import ModelError, UsageError
 from pipeline.scoring.engines.workers import Job, Message, WorkerSetup
-from pipeline.scoring.golden import golden_drift  # noqa: F401  # what a setup needs: once here likewise
+from pipeline.scoring.golden import golden_drift  # noqa: F401  # imported by a setup: once here likewise
 
 
 def run_worker(connection: Connection, setup: WorkerSetup[Any]) -> None:
-    """Run one worker until it is told None or its pipe is closed."""
+    """Run one worker until it receives None or its pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that collects the rows
     torch.set_num_threads(setup.threads)
     jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, jobs), daemon=True).start()
-    with contextlib.suppress(BrokenPipeError):  # the other side is dead: there is nobody to answer
+    with contextlib.suppress(BrokenPipeError):  # the other side is dead
         try:
             work = setup.build(device="cpu")
             connection.send(Message("ready", drift=setup.drift(work)))
         except (ModelError, UsageError) as error:
             connection.send(Message("broken", error=error))
             return
-        except Exception as error:  # noqa: BLE001  # whatever it is, the other side must be able to say why nothing works
+        except Exception as error:  # noqa: BLE001  # the other side must be able to report any fault
             connection.send(Message("broken", reason=f"{type(error).__name__}: {error}".splitlines()[0]))
             return
         while (job := jobs.get()) is not None:
@@ -45,7 +45,7 @@ def run_worker(connection: Connection, setup: WorkerSetup[Any]) -> None:
 
 
 def _listen(connection: Connection, jobs: queue.SimpleQueue[Job | None]) -> None:
-    """Take jobs off the pipe at once, so that sending one never blocks; end with whoever sends them."""
+    """Take jobs off the pipe at once, so that sending one never blocks; end the worker when the sender ends."""
     try:
         while (job := connection.recv()) is not None:
             jobs.put(job)

@@ -1,6 +1,6 @@
 """The server that forks scoring workers: a process that imports torch and MONAI once, for all of them.
 
-Its imports are most of what a short run waits for, so the command starts it before it imports anything else.
+Its imports take most of the time of a short run, so the command starts it before it imports anything else.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def context() -> Any:
 def start_server() -> None:
     """Start the server unless it runs, and return while it still imports."""
     context()
-    # A Ctrl-C is for the process that collects the rows; the mask is inherited, and lost by nobody: it is only late.
+    # A Ctrl-C is for the process that collects the rows; the mask is inherited, and only delays the signal.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
@@ -35,7 +35,7 @@ def start_server() -> None:
 
 
 def start_server_early(models: str, source: str, out: Path, *, restart: bool) -> None:
-    """Start the server where a run will need it as far as names tell: it has a model, an input and nothing scored yet.
+    """Start the server if, by the names given, a run will need it: with a model, an input and nothing scored yet.
 
     Args:
         models: one model, or several joined by commas.

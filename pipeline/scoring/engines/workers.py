@@ -1,9 +1,9 @@
-"""One scoring process as its parent sees it: what it is told, what it answers, when it is silent or dead; no torch.
+"""One scoring process as its parent sees it: its setup, its jobs and messages, its death; no torch.
 
-What a worker does with a case is its setup's affair (`WorkerSetup`): score a region of a scan, or search a whole scan.
+The setup (`WorkerSetup`) decides what a worker does with a case: score a region of a scan, or search a whole scan.
 
-A worker is given jobs over its own pipe and says when it opens each case, so that whoever waits knows which scan a
-silent or dead worker held. No lock and no queue is shared between workers: killing one at any moment harms no other.
+A worker gets jobs over its own pipe and sends a message when it opens each case, so that the parent knows which scan a
+silent or dead worker held. Workers share no lock and no queue, so killing one at any moment harms no other.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RowT_co = TypeVar("RowT_co", covariant=True)
 
 
 class CaseWork(Protocol[RowT_co]):
-    """What is done with cases, in two steps; neither raises for a case's sake."""
+    """Processes cases in two steps, neither of which raises because of a case."""
 
     def prepare(self, case: Case) -> Any:
         """Read one case."""
@@ -45,7 +45,7 @@ class CaseWork(Protocol[RowT_co]):
 
 
 class WorkerSetup(Protocol[RowT_co]):
-    """Everything that another process needs to do the same work; it can be pickled."""
+    """All that another process needs to do the same work; it can be pickled."""
 
     @property
     def backend(self) -> Backend:
@@ -165,11 +165,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Message:
-    """What a worker says.
+    """A message from a worker.
 
     Attributes:
         kind: ``ready`` (the model is loaded), ``broken`` (it cannot be), ``case`` (opens the next scan), ``network``
-            (all scans of the job are read), ``done`` (the job's answer), ``bye`` (nothing left to do).
+            (all scans of the job are read), ``done`` (the job's answer), ``bye`` (no more jobs).
         answer: of ``done``: rows, or prepared cases where the networks run elsewhere.
         drift: of ``ready`` and ``bye``: the largest change of a golden scan's probability.
         error: of ``broken``: what is wrong with the model or its use, as the parent would have raised it.
@@ -184,7 +184,7 @@ class Message:
 
 
 def _serve(connection: Connection, setup: WorkerSetup[Any]) -> None:
-    """Run a worker; what it imports is no part of the process that starts it."""
+    """Run a worker; its imports are not made in the process that starts it."""
     from pipeline.scoring.engines.worker_process import run_worker
 
     run_worker(connection, setup)
@@ -192,12 +192,12 @@ def _serve(connection: Connection, setup: WorkerSetup[Any]) -> None:
 
 @dataclass(eq=False)
 class Worker:
-    """The other side: a running process, the jobs that it holds, and since when it is silent.
+    """A running worker process, its jobs, and the time of its last message.
 
     Attributes:
         jobs: given and not answered; the first is the one in hand.
         place: of the case in hand within the first job; None before the first and in the network.
-        since: when it last said something, in seconds of the monotonic clock.
+        since: time of its last message, in seconds of the monotonic clock.
         ready: whether it has loaded the model.
     """
 
@@ -210,7 +210,7 @@ class Worker:
 
     @classmethod
     def start(cls, setup: WorkerSetup[Any]) -> Worker:
-        """Start a process; it says ``ready`` when it has loaded the model."""
+        """Start a process; it sends ``ready`` when it has loaded the model."""
         here, there = multiprocessing.Pipe()
         start_server()
         process = context().Process(target=_serve, args=(there, setup), daemon=True)
@@ -224,7 +224,7 @@ class Worker:
         return cls(process, here)
 
     def give(self, job: Job) -> None:
-        """Hand it another job; a worker that has just died is noticed when its answer is awaited."""
+        """Send it another job; a worker that has just died is noticed when its answer is awaited."""
         if not self.jobs:
             self.since = time.monotonic()
         self.jobs.append(job)
@@ -232,7 +232,7 @@ class Worker:
             self.connection.send(job)
 
     def finish(self) -> None:
-        """Ask it to score its golden scans again and end; one that has just died is noticed when it is heard."""
+        """Ask it to score its golden scans again and end; one that has just died is noticed when it is read from."""
         with contextlib.suppress(OSError):
             self.connection.send(None)
 

@@ -1,4 +1,4 @@
-"""A detector's directory again, with the probability of a scan that was fitted after its training."""
+"""Copy a detector's directory, adding the probability of a scan that was fitted after its training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.scoring.finding.detector_description import (
 
 
 def copy_with_scan_probability(source: Path, target: Path, fitted: ScanProbability) -> DetectorDescription:
-    """Write a detector's directory again, with a probability of a scan; its candidates stay as they are.
+    """Copy a detector's directory with a probability of a scan; its candidates do not change.
 
     Args:
         source: the detector's directory.

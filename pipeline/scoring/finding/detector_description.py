@@ -21,7 +21,7 @@ from pipeline.scoring.model_verification import require_weights
 
 
 class LesionMeaning(Section):
-    """What a candidate's probability is the probability of, and who marked the lesions."""
+    """Meaning of a candidate's probability, and who marked the lesions."""
 
     positive: Literal["a lesion was marked here"] = "a lesion was marked here"
     source: SourceText
@@ -88,7 +88,7 @@ def detector_contract(grid: DetectionGrid, modality: str) -> str:
 
 
 def detector_digest(description: Mapping[str, Any]) -> str:
-    """Digest of whatever changes a candidate or a scan's probability, or withholds one; provenance is not covered.
+    """Digest of all values that change or withhold a candidate or a scan's probability; provenance is not covered.
 
     Args:
         description: the values of a ``model.json``; of sections only the keys that it holds are covered, so that a key
@@ -96,7 +96,7 @@ def detector_digest(description: Mapping[str, Any]) -> str:
     """
     covered = ("classes", "weights_sha256", "calibrators", "network", "grid", "candidates", "modality", "envelope")
     values = {name: description.get(name) for name in covered}
-    # Absent, not null, where there is none: fitting one later makes another model, not fitting one does not.
+    # Absent, not null, where there is none, so that only fitting one changes the digest.
     if description.get("scan_probability") is not None:
         values["scan_probability"] = description["scan_probability"]
     return sha256_json(values)

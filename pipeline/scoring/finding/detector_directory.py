@@ -36,7 +36,7 @@ class LoadedDetector:
         description: its ``model.json``.
         network: in evaluation mode.
         calibrators: one for each class; each turns a logit into that class's probability.
-        envelope: what it may be asked about; None where none was fitted.
+        envelope: limits on its inputs; None where none was fitted.
         scan_probability: with one classifier's probabilities; None where none was fitted.
     """
 
@@ -48,7 +48,7 @@ class LoadedDetector:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """What it gives probabilities of, ``nodule`` first."""
+        """Classes that it gives probabilities of, ``nodule`` first."""
         return self.description.classes
 
     @property
@@ -59,7 +59,7 @@ class LoadedDetector:
 
 @dataclass(frozen=True)
 class DetectorSettings:
-    """What a detector was configured to be.
+    """Configured properties of a detector.
 
     Attributes:
         name: of the experiment.
@@ -96,11 +96,11 @@ def save_detector(
     Args:
         folder: that it becomes.
         network: with the weights.
-        settings: what it was configured to be.
+        settings: its configured properties.
         calibrators: one for each class.
         patients: salted hashes of those it has seen.
         provenance: where it comes from; changes no digest.
-        envelope: what it may be asked about.
+        envelope: limits on its inputs.
         scan_probability: fitted with one classifier's probabilities on held-out scans.
     """
     blob = weights_blob(network)

@@ -28,7 +28,7 @@ from pipeline.models.peaks import find_peaks
 from pipeline.scoring.finding.candidate import Candidate
 from pipeline.scoring.finding.detector_directory import LoadedDetector
 
-# Windows as large as memory allows: each is searched with a rim of its own, which is computed twice.
+# Windows as large as memory allows, because the overlap of neighbouring windows is computed twice.
 _WINDOW = 160
 _OVERLAP = 0.25
 _DECIMALS = 3  # of centres and diameters: a micrometre, so that a table read back gives the same region
@@ -45,7 +45,7 @@ class SearchableScan:
         warnings: of reading.
         measures: sides in mm and, for CT, the lung's volume; see `pipeline.imaging.whole_scans.searchable`.
         facts: of the scan.
-        scan: its decoded voxels, for whoever cuts regions out of it.
+        scan: its decoded voxels, for cutting regions out of it.
     """
 
     voxels: ByteArray
@@ -58,10 +58,10 @@ class SearchableScan:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What the search of a scan came to.
+    """Result of the search of a scan.
 
     Attributes:
-        candidates: by falling probability of class ``nodule``; none is a finding too.
+        candidates: by falling probability of class ``nodule``; may be empty.
         facts: of the scan.
         warnings: of reading.
         measures: of the scan.
@@ -74,7 +74,7 @@ class Found:
 
 
 def read_searchable(case: Case, grid: DetectionGrid, *, modality: str, root: Path | None) -> SearchableScan:
-    """Read a scan onto a detector's grid; the one way of training and of finding.
+    """Read a scan onto a detector's grid; training and finding both use this function.
 
     Args:
         case: the scan.
@@ -153,11 +153,11 @@ class Finder:
         """The candidates of a scan that has been read.
 
         Raises:
-            UnfinishedError: when the network gives no number.
+            UnfinishedError: when an output of the network is not finite.
         """
         rules, spacing = self.detector.description.candidates, self._grid.spacing_mm
         output = self._output(scan.voxels)
-        if not torch.isfinite(output.heat).all():  # of which no peak would be left, as if nothing had been found
+        if not torch.isfinite(output.heat).all():  # it would have no peak, as if there were no candidate
             raise UnfinishedError("the detector gave no finite number; please report it with this row")
         peaks = find_peaks(output, rules, spacing_mm=spacing)
         places = peaks.voxels @ scan.affine[:3, :3].T + scan.affine[:3, 3]  # (N, 3), RAS mm

@@ -1,4 +1,4 @@
-"""Whole scans as a DataFrame, and what is found in them as a DataFrame: what the MLflow model does."""
+"""From a DataFrame of whole scans to a DataFrame of their candidates, for the MLflow model."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def find_frame(detector: LoadedDetector, frame: pd.DataFrame, *, root: Path) -> 
 
 
 def _rows(tables: ScanTables, part: pa.Table) -> list[dict[str, Any]]:
-    """The candidates of one scan, with what its own row says; or that alone."""
+    """The candidates of one scan with the columns of its row; without candidates, one row of these alone."""
     (scan,) = part.to_pylist()
     of_scan = {"scan_id": scan["case_id"], **{name: scan[name] for name in _OF_SCAN[1:]}}
     candidates = tables.candidates_of(scan)

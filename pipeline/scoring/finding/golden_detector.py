@@ -1,7 +1,7 @@
 """Golden scans of a detector: phantoms kept with it, with the probabilities that it gave them when it was made.
 
-As those of a classifier (`pipeline.scoring.golden`), but compared cell by cell of the heat maps, which candidates are
-taken from.
+Like those of a classifier (`pipeline.scoring.golden`), but compared cell by cell of the heat maps that candidates come
+from.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a search says of one scan: its row, its candidates and, with a classifier, their score rows."""
+"""Results of a search for one scan: its row, its candidates and, with a classifier, their score rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DIAMETER = "diameter_mm"
 
 @dataclass(frozen=True, kw_only=True)
 class ScanRow:
-    """What happened to one scan.
+    """Result of one scan.
 
     Attributes:
         case_id: of the scan.

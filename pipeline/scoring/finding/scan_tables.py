@@ -1,4 +1,4 @@
-"""The tables of a search: one row a scan and one a candidate, from parts in which a scan has all that was found in it.
+"""The tables of a search: one row a scan and one a candidate, from parts with one row a scan.
 
     OUT/scans.parquet, .csv         one row a scan, always
     OUT/candidates.parquet, .csv    one row a candidate: a manifest that ``malignancy score`` takes
@@ -118,7 +118,7 @@ class ScanTables:
 
     def _scan(self, row: dict[str, Any]) -> dict[str, Any]:
         searched = row["status"] in ("scored", "flagged")
-        count = len(row[_CANDIDATES]) if searched else None  # nobody knows what a scan holds that was not searched
+        count = len(row[_CANDIDATES]) if searched else None  # unknown for a scan that was not searched
         values = {**row, "scan_id": row["case_id"], "candidates": count}
         if self.classifier is not None:
             values |= {"classifier": self.classifier.model, "classifier_digest": self.classifier.model_digest}

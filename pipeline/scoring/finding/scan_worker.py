@@ -1,4 +1,4 @@
-"""What a worker of the engine does with a whole scan: read it, search it and, with a classifier, score what is found.
+"""Worker for whole scans: read one, search it and, with a classifier, score its candidates.
 
 The second stage cuts its regions out of the scan that the first has decoded; it reads, prepares and scores them as it
 does from a table of the same candidates.
@@ -32,7 +32,7 @@ _BATCH = 8  # candidates that go through the classifier together
 
 @dataclass(frozen=True)
 class FinderSetup:
-    """Everything that another process needs to search scans, and to score what is found.
+    """All that another process needs to search scans and score their candidates.
 
     Attributes:
         folder: the detector's directory.
@@ -47,7 +47,7 @@ class FinderSetup:
     scorer: ScorerSetup | None = None
     root: Path | None = None
     threads: int = 1
-    device: str = "cpu"  # the workers do all of it: a decoded scan is too large to be sent elsewhere
+    device: str = "cpu"  # the workers do everything, because a decoded scan is too large to be sent
     backend: Backend = "eager"
 
     @classmethod
@@ -124,7 +124,7 @@ class ReadScan:
 
 @dataclass(frozen=True, eq=False)
 class ScanWorker:
-    """Searches scans, one row each; it never raises for a scan's sake.
+    """Searches scans, one row each; it never raises because of a scan.
 
     Attributes:
         finder: searches.
@@ -199,7 +199,7 @@ class ScanWorker:
         return tuple(replace(row, measures={}, signature="") for row in rows)  # neither is kept of a candidate
 
     def _probability(self, candidates: Sequence[Candidate], scores: Sequence[ScoreRow]) -> float | None:
-        """That the scan holds a malignant lesion; None where it cannot be told.
+        """Probability that the scan holds a malignant lesion; None where it is unknown.
 
         A candidate that could not be scored might be the malignant one, so the scan then has no probability either.
         """

@@ -20,11 +20,11 @@ from pipeline.training.detection.scans import TrainingScan
 from pipeline.training.precision import precision_of
 from pipeline.workflow.detection.search_scans import Searches
 
-_MOST_LOGIT = 30.0  # of a sigmoid that has no room left in a float
+_MOST_LOGIT = 30.0  # beyond it a sigmoid is 0 or 1 in floating point
 
 
 def fit_calibrators(searches: Searches, table: ScanTable, classes: Sequence[str]) -> tuple[CalibrationFit, ...]:
-    """A calibrator for each class, on what an uncalibrated detector found.
+    """A calibrator for each class, fitted on the candidates of an uncalibrated detector.
 
     ``nodule``: hits against false positives. Any other class: whether the candidate hits a lesion of which the table
     says yes, against hits of which it says no and false positives; unknown ones are left out. Duplicates and
@@ -61,7 +61,7 @@ def fit_calibrators(searches: Searches, table: ScanTable, classes: Sequence[str]
 def validation_judge(
     scans: Sequence[TrainingScan], patients: Sequence[str], config: DetectionConfig
 ) -> Callable[[Detector], Mapping[str, float]]:
-    """What measures a detector on the validation scans: CPM, and sensitivity at 2 false positives a scan.
+    """The function that measures a detector on the validation scans: CPM, and sensitivity at 2 false positives a scan.
 
     Args:
         scans: of the validation split.

@@ -60,7 +60,7 @@ def candidate_pictures(judged: JudgedScans, read: Callable[[Case], GridScan]) ->
 
 
 def shown_places(judged: JudgedScans, *, each: int = _EACH) -> tuple[ShownPlace, ...]:
-    """What is worth a look, so many of each kind."""
+    """The places to show, so many of each kind."""
     hits: list[tuple[float, ShownPlace]] = []
     mistakes: list[tuple[float, ShownPlace]] = []
     missed: list[tuple[float, ShownPlace]] = []

@@ -1,4 +1,4 @@
-"""Which scans of a table a detector may be judged on, and which may fit the probability of a scan."""
+"""Choose the scans of a table for evaluating a detector, and for fitting the probability of a scan."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TRAINED_ON = ("train", "validation")
 
 @dataclass(frozen=True)
 class ChosenScans:
-    """Scans by what they are for.
+    """Scans by their use.
 
     Attributes:
         judged: of patients that no model has seen: the test split, or all where the table names no split.

@@ -1,4 +1,4 @@
-"""What the training of a detector was asked to do, checked before anything heavy is imported and any scan is read."""
+"""The experiment of a detector's training, checked before anything heavy is imported and any scan is read."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def read_detection_experiment(config_path: Path, overrides: Sequence[str] = ()) 
         overrides: ``section.key=value``.
 
     Raises:
-        UsageError: with whatever would make the training end badly and can be seen now.
+        UsageError: for every fault of configuration or tables that would stop the training later.
     """
     config = load_detection_config(config_path, overrides)
     for key, path in (("scans", config.data.scans), ("lesions", config.data.lesions)):

@@ -1,4 +1,4 @@
-"""What judging a detector leaves in its folder: report, figures, numbers, and every candidate with its outcome."""
+"""Write the files of a detector's evaluation: report, figures, numbers, and every candidate with its outcome."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _SIMULATED = "simulated intensities"
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionSources:
-    """What the report of a detector is made of.
+    """Sources of a detector's report.
 
     Attributes:
         title: headline of the page.
         description: of the detector.
         calibration: of the class ``nodule``, in a few words.
-        judged: what was found.
+        judged: results on the scans.
         judged_on: which scans these are.
         flow: scans by what became of them, in order.
         classifier: name and short digest; blank without one.
@@ -54,7 +54,7 @@ def write_detection(sources: DetectionSources, folder: Path) -> None:
     """Write ``report.html``, ``evaluation.json``, ``candidates.parquet`` and ``.csv``, ``scans.csv`` and ``figures``.
 
     Args:
-        sources: what to write down.
+        sources: to write.
         folder: exists.
     """
     figures = _figures(sources)
@@ -86,7 +86,7 @@ def detection_json(sources: DetectionSources) -> dict[str, Any]:
 
 
 def detection_text(sources: DetectionSources) -> list[str]:
-    """What the command prints of a judgement, one line each."""
+    """Lines of a judgement that the command prints."""
     judged, evaluation = sources.judged, sources.judged.evaluation
     simulated = f" ({_SIMULATED})" if sources.description.lesions.intensities == "simulated" else ""
     lines = [f"{sources.title}{simulated}: {sources.judged_on}, {evaluation.counts}; 95 % intervals by patient"]
@@ -195,7 +195,7 @@ def _candidate_columns(judged: JudgedScans, classes: Sequence[str]) -> dict[str,
 
 
 def _write_scans(judged: JudgedScans, path: Path) -> None:
-    """One row a scan: what it holds, what was found, and its probability; rejected ones with their code."""
+    """One row a scan: its lesions, candidates and probability; rejected ones with their code."""
     header = ("scan_id", "image", "patient_id", "label", "lesions", "hits", "false_positives", "probability", "code")
     rows: list[Sequence[object]] = []
     for case, scan in zip(judged.searches.cases, judged.matches.scans, strict=True):

@@ -1,4 +1,4 @@
-"""Judging a detector on searched scans, and what is shown of it; after training as by ``malignancy evaluate``."""
+"""Evaluate a detector on searched scans, after training and for ``malignancy evaluate``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from pipeline.workflow.detection.second_stage import (
 
 @dataclass(frozen=True, eq=False)
 class JudgedScans:
-    """What a detector, and the classifier behind it, came to on some scans.
+    """Results of a detector, and of the classifier behind it, on some scans.
 
     Attributes:
         searches: the scans.
@@ -57,7 +57,7 @@ class JudgedScans:
 
     @property
     def scan_probability_text(self) -> str:
-        """How the probability of a scan is made, or why there is none."""
+        """How the probability of a scan is computed, or why there is none."""
         if self.scan_probability is None:
             return f"none is fitted: {self.no_scan_probability}"
         return self.scan_probability.describe()

@@ -1,4 +1,4 @@
-"""What the training of a detector leaves in the tracking store."""
+"""Record the training of a detector in the tracking store."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def record_detector(
         detector: as saved in ``folder / "model"``.
         judged: on the test split.
         folder: of the run.
-        registered: whether it may be; not where its probabilities could not be calibrated.
+        registered: whether it may be registered; not where its probabilities could not be calibrated.
     """
     description = detector.description
     run.metrics(judged.evaluation.metrics())

@@ -27,12 +27,12 @@ _UNCALIBRATED = "uncalibrated"
 def as_found(
     folder: Path, experiment: DetectionExperiment, fitted: FittedDetector, calibrators: list[Calibrator]
 ) -> LoadedDetector:
-    """The fitted network as finding would load it, so that calibration sees what finding will see.
+    """The fitted network as finding loads it, so that calibration uses the same outputs as finding.
 
     Args:
         folder: of the run.
         experiment: configuration, tables and splits.
-        fitted: what training found.
+        fitted: result of the training.
         calibrators: one for each class.
     """
     place = folder / "checkpoints" / _UNCALIBRATED

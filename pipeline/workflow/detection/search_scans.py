@@ -1,4 +1,4 @@
-"""Searching the scans of a table, for judging: what the detector finds beside what readers marked."""
+"""Search the scans of a table for evaluation: the detector's candidates beside the lesions that readers marked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNKNOWN = "unknown"
 
 @dataclass(frozen=True, eq=False)
 class Searches:
-    """What searching some scans gave.
+    """Results of searching some scans.
 
     Attributes:
         scans: those that could be searched, with their lesions and candidates, in order.
@@ -67,7 +67,7 @@ def search_scans(
 
 
 def true_lesion(lesion: Case, groups: Sequence[str] = ()) -> TrueLesion:
-    """A row of the lesions' table as what is to be found.
+    """A row of the lesions' table as a lesion to be found.
 
     Args:
         lesion: with a centre.

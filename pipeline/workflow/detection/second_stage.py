@@ -1,4 +1,4 @@
-"""The classifier behind a detector, for judging: at found and at true centres, and for whole scans."""
+"""The classifier behind a detector, in an evaluation: at found and at true centres, and for whole scans."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ClassifiedScans:
     def products(self) -> dict[str, np.ndarray]:
         """By scan id, of each candidate the probability that it is a malignant lesion.
 
-        Scans with a candidate that the classifier refused are absent: what it would have said is not known.
+        Scans with a candidate that the classifier refused are absent, because its probability is not known.
         """
         products = {}
         for scan, answers in zip(self.searches.scans, self.malignant, strict=True):
@@ -51,13 +51,13 @@ class ClassifiedScans:
 def search_and_classify(
     worker: ScanWorker, table: ScanTable, scans: Sequence[Case], *, what: str = "scans searched"
 ) -> ClassifiedScans:
-    """Search scans and score what is found, as ``malignancy score --find`` does, each scan decoded once.
+    """Search scans and score the candidates, as ``malignancy score --find`` does, each scan decoded once.
 
     Args:
         worker: of the detector, with or without a classifier.
         table: that holds the lesions.
         scans: of the table.
-        what: is done, for whoever waits.
+        what: is done, for the progress bar.
     """
     malignant: dict[str, tuple[float | None, ...]] = {}
 
@@ -99,7 +99,7 @@ def fit_on_scans(classified: ClassifiedScans, *, classifier_digest: str) -> Scan
 
 def scan_probabilities(classified: ClassifiedScans, fitted: ScanProbability) -> dict[str, float]:
     """Probability of each scan that it holds a malignant lesion, by id; scans with a refused candidate are absent."""
-    # The products hold both stages already, so that 1 stands for the second.
+    # The products include both stages already, so the second probability is 1.
     return {scan_id: fitted.apply(values, np.ones_like(values)) for scan_id, values in classified.products().items()}
 
 

@@ -1,4 +1,4 @@
-"""A training of a detector from tables to a model: read, fit, calibrate, judge, save, track, register."""
+"""Train a detector, from tables to a model: read, fit, calibrate, judge, save, track, register."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from pipeline.workflow.learning.run_folder import SUMMARY, RunRecord, find_run, 
 
 @dataclass(frozen=True, eq=False)
 class DetectorTrainingResult:
-    """What came of the training of a detector.
+    """Result of the training of a detector.
 
     Attributes:
         folder: of the run: ``model``, ``report.html``, ``evaluation.json``, ``candidates.parquet``, ``summary.txt``.
@@ -79,14 +79,14 @@ class _Learnt:
 
 @dataclass(frozen=True, eq=False)
 class _Searched:
-    """What a split's scans gave, and hex SHA-256 of their bytes by scan."""
+    """Searches of a split's scans, and hex SHA-256 of their bytes by scan."""
 
     searches: Searches
     digests: Mapping[str, str]
 
 
 def train_detector(experiment: DetectionExperiment, *, resume: str | None = None) -> DetectorTrainingResult:
-    """Train as asked.
+    """Train a detector.
 
     Args:
         experiment: configuration, tables and splits.
@@ -191,7 +191,7 @@ def _require_lesions(experiment: DetectionExperiment, part: ReadScans, name: str
 
 
 def _search(detector: LoadedDetector, experiment: DetectionExperiment, split: str) -> _Searched:
-    """What a detector finds in a split's scans."""
+    """Search a split's scans with a detector."""
     finder, digests = Finder(detector, root=experiment.table.root), dict[str, str]()
 
     def search(case: Case) -> tuple[Candidate, ...]:

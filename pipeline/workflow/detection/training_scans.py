@@ -1,4 +1,4 @@
-"""Whole scans read for a training: on the detector's grid, with their lesions, and what could not be read."""
+"""Read whole scans for a training, onto the detector's grid, with their lesions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pipeline.scoring.finding.finder import read_searchable
 from pipeline.training.detection.scans import MarkedLesion, TrainingScan
 from pipeline.workflow.detection.detection_experiment import DetectionExperiment
 
-_FORMAT = 1  # of what is kept; raised when reading or resampling changes
+_FORMAT = 1  # of cache entries; raised when reading or resampling changes
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +95,7 @@ def _read(experiment: DetectionExperiment, case: Case) -> tuple[TrainingScan, st
 
 
 def _on_grid(case: Case, grid: DetectionGrid, *, modality: Modality, experiment: DetectionExperiment) -> ScanOnGrid:
-    """The scan on the grid, from the cache where it is there and the file looks as it did."""
+    """The scan on the grid, from the cache where it is there and the file is unchanged."""
     folder, root = experiment.config.data.cache, experiment.table.root
     stamps = look(case) if folder else None
     place = None

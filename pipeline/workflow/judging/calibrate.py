@@ -39,7 +39,7 @@ def require_refer_zone(labels: NDArray[np.int64], config: Config) -> None:
         UsageError: with what is missing.
     """
     try:
-        refer_zone(labels, np.full(labels.size, 0.5), config)  # whether there is one rests on the labels alone
+        refer_zone(labels, np.full(labels.size, 0.5), config)  # only the number of labels matters
     except CalibrationError as error:
         coverage = config.operating_point.refer_coverage
         raise UsageError(f"operating_point.refer_coverage: {coverage:g}: {error}, or set it to null") from None
@@ -75,7 +75,7 @@ def refer_zone(labels: NDArray[np.int64], probabilities: LogitArray, config: Con
 def fold_limits(
     labels: NDArray[np.int64], probabilities: LogitArray, points: Mapping[str, OperatingPoint], config: Config
 ) -> pd.DataFrame:
-    """What decides the cases of one fold, chosen without them: ``FOLD_COLUMNS``, one row a finding, named by it.
+    """Thresholds and limits of one fold, chosen without its cases: ``FOLD_COLUMNS``, one row a finding.
 
     Args:
         labels: of the first finding, of cases of other folds, shape (n,).
@@ -97,7 +97,7 @@ def fold_limits(
 
 
 def with_fold_limits(test: Predictions, limits: Sequence[pd.DataFrame]) -> Predictions:
-    """Test cases of all folds, each with what decides its fold.
+    """Test cases of all folds, each with the thresholds and limits of its fold.
 
     Args:
         test: with the number of the fold in every row.
@@ -112,7 +112,7 @@ def with_fold_limits(test: Predictions, limits: Sequence[pd.DataFrame]) -> Predi
 def calibrate(
     logits: LogitArray, labels: NDArray[np.int64], config: Config, *, prior_offset: float
 ) -> tuple[CalibrationFit, OperatingPoint]:
-    """Fit one finding's calibrator, or the next best that the cases can bear, and choose its operating point."""
+    """Fit one finding's calibrator, or the next best one for so few cases, and choose its operating point."""
     settings = config.calibration
     offset = prior_offset if settings.prior_correction else 0.0
     fit = fit_with_fallback(settings.method, logits, labels, prior_offset=offset)
@@ -124,9 +124,9 @@ def operating_point_as_configured(
 ) -> OperatingPoint:
     """Choose a threshold by the configured rule, from calibrated probabilities of calibration cases.
 
-    A specificity that no threshold reaches, because a benign case has probability 1, gives way to the largest Youden
-    index, and a confidence that the cases are too few for to the target on these cases: a finished training is not lost
-    for it, and the operating point names its rule.
+    A specificity that no threshold reaches, because a benign case has probability 1, is replaced by the largest Youden
+    index, and a confidence with too few cases by the target on these cases, so that a finished training is not lost;
+    the operating point names its rule.
     """
     rule = config.operating_point
     try:
@@ -170,7 +170,7 @@ def calibrate_findings(
 
 
 def of_mean(held_out: HeldOut, rows: Sequence[int], labels: LogitArray) -> tuple[MeanLogits, ...]:
-    """Logits of the cases that calibrate as the mean of all networks would have them, finding by finding.
+    """Logits of the calibration cases, moved to where the mean of all networks would lie, finding by finding.
 
     Args:
         held_out: by networks that had left the cases out, single ones.
@@ -201,7 +201,7 @@ def predictions_of(
     seed: int,
     findings: Sequence[str] = (MALIGNANT,),
 ) -> Predictions:
-    """The waist of the design: one row a case and finding, with the columns that subgroups and baselines need.
+    """Predictions: one row a case and finding, with the columns that subgroups and baselines need.
 
     Args:
         cases: N cases.
@@ -233,9 +233,9 @@ def predictions_of(
 
 
 def calibration_rows(usable: Sequence[Usable]) -> list[int]:
-    """Which cases fit calibrator and thresholds: the calibration split; without one, the training cases.
+    """Cases that fit calibrator and thresholds: the calibration split; without one, the training cases.
 
-    Several members calibrate on what each of them leaves out, and folds on what the other folds say of their cases.
+    Several members are calibrated on the cases that each leaves out, and folds on the out-of-fold logits.
     """
     split = "calibration" if any(case.split == "calibration" for case in usable) else "train"
     return [index for index, prepared in enumerate(usable) if prepared.split == split]

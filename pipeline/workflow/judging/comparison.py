@@ -1,4 +1,4 @@
-"""Two models on the same cases of patients that neither has seen: for the gate, and for every report."""
+"""Compare two models on the same cases of patients that neither has seen, for the gate and for every report."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class LoadedVersion:
     model: Model
 
     def standing(self) -> Standing:
-        """What the gate must know of it."""
+        """Facts about it for the gate."""
         return standing_of(self.model.description, str(self.version))
 
 
 def standing_of(description: ModelDescription, name: str) -> Standing:
-    """What decides whether two models answer the same question."""
+    """Facts that decide whether two models answer the same question."""
     return Standing(
         name=name,
         label_source=description.label.source,
@@ -53,7 +53,7 @@ def load_version(version: RegisteredVersion, config: Tracking) -> LoadedVersion:
     """Fetch a version's model directory and load it.
 
     Raises:
-        ModelError: when it cannot be had or used.
+        ModelError: when it cannot be fetched or used.
     """
     return LoadedVersion(version, load_model(model_folder(version.uri, config)))
 
@@ -126,7 +126,7 @@ def champion_beside(
 
     Args:
         description: of the judged model.
-        judged: its predictions of ``cases``, in their order; later rows are none of them.
+        judged: its predictions of ``cases``, in their order; later rows are of other cases.
         cases: labelled, and scored by the judged model.
         point: the judged model's operating point.
         root: folder that no image may leave.
@@ -165,14 +165,14 @@ def champion_beside(
 
 
 def _champion_of(registered: str | None, description: ModelDescription, tracking: Tracking) -> LoadedVersion | str:
-    """The champion of a registered model, where it answers the same question as a judged model; or why it is not."""
+    """The champion of a registered model, where it answers the same question as a judged model; else the reason."""
     if registered is None:
         return "no registered model is named"
     try:
         version = promotion.find_version(open_store(tracking), f"models:/{registered}@{CHAMPION}")
     except ModelError:
         return f"{registered} has no champion"
-    except PipelineError as error:  # a store that is away must not cost the report
+    except PipelineError as error:  # an unreachable store must not stop the report
         return str(error)
     try:
         champion = load_version(version, tracking)

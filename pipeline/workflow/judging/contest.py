@@ -39,11 +39,11 @@ _PARITY_CASES = 8  # scored again through the registered MLflow model
 
 @dataclass(frozen=True, eq=False)
 class Matchup:
-    """Who is compared, and the cases that they are to be judged on.
+    """The models that are compared, and their cases.
 
     Attributes:
-        challenger: who wants to be champion.
-        champion: who is.
+        challenger: the version that would become champion.
+        champion: the present one.
         anchor: the fixed model, which may be one of the two; or, in words, why there is none.
         manifest: the locked cases.
         unseen: labelled cases of patients whom none of the models has seen.
@@ -70,7 +70,7 @@ class Matchup:
 
 @dataclass(frozen=True, eq=False)
 class Contest:
-    """What the models answered, and what the gate found."""
+    """Answers of the models, and conditions of the gate."""
 
     challenger: Contender
     champion: Contender
@@ -136,7 +136,7 @@ def _distinct(
 def next_look(
     matchup: Matchup, run: TrackedRun, config: Tracking, policy: GatePolicy, *, images: Sequence[str] = ()
 ) -> GateLook:
-    """Which look at these patients, or their images, this one is."""
+    """Number of this look at these patients or their images."""
     earlier = looks.earlier_looks(
         run.store,
         experiment_id(run.store, config),

@@ -1,4 +1,4 @@
-"""From logits to a judged model: calibrate on one split, choose thresholds there, judge on another."""
+"""Calibrate on one split, choose thresholds there, and evaluate on another."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from pipeline.workflow.learning.held_out import HeldOut
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """Everything that is known of a model after training.
+    """Results of calibration and evaluation of a trained model.
 
     Attributes:
         calibrations: one a finding, of all networks' mean logit, fitted on the calibration split.
-        covariates: what they add to every network's logits, fitted on the calibration split.
-        means: one a finding, how the logits that calibrate were made those of the mean of all networks.
+        covariates: term added to every network's logits, fitted on the calibration split.
+        means: one a finding, how the calibration logits were moved to those of the mean of all networks.
         operating_points: by finding, chosen on the calibration split.
         predictions: of the validation, calibration and test splits, all findings.
         findings: the test split's evaluation, finding by finding.
@@ -108,7 +108,7 @@ class Judgement:
 
 
 def used_columns(config: Config, *, available: Collection[str] = ()) -> list[str]:
-    """Extra columns that evaluation uses, each once: the configured ones, and the usual ones that there are."""
+    """Extra columns that evaluation uses, each once: the configured ones, and the usual ones that exist."""
     settings = config.evaluation
     usual = [name for name in (*SUBGROUP_COLUMNS, RATING_SCALE.column) if name in available]
     usual += settings.readers or usual_reader_columns(list(available))
@@ -119,7 +119,7 @@ def judge(usable: Sequence[Usable], held_out: HeldOut, config: Config, *, prior_
     """Add covariates, calibrate, choose thresholds, judge, and compare with regressions on the same cases.
 
     Args:
-        usable: cases of all splits; what trained the only network only feeds the comparisons.
+        usable: cases of all splits; those that trained the only network are used by the comparisons alone.
         held_out: of ``usable``, by networks that were not trained on them.
         config: the experiment.
         prior_offset: what class balancing added to the logits.
@@ -135,7 +135,7 @@ def judge(usable: Sequence[Usable], held_out: HeldOut, config: Config, *, prior_
     term = fit_covariate_term(logits[rows], labels[rows], values[rows], config.data.covariates)
     logits = logits + term.logits(values)
     fits, points = calibrate_findings(logits[rows], labels[rows], config, prior_offset=prior_offset)
-    splits[rows] = "calibration"  # also what members say of training cases that they left out
+    splits[rows] = "calibration"  # also training cases that members left out
     judged = np.flatnonzero(splits != "train").tolist()
     pairs = zip(fits, logits[judged].T, strict=True)
     predictions = predictions_of(

@@ -1,4 +1,4 @@
-"""Labelled cases for judging a model that exists: who may be judged on, and what the model answers."""
+"""Labelled cases for evaluating an existing model: those it has not seen, and its answers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def seen_cases(description: ModelDescription, cases: Sequence[Case], *, splits: 
 
 
 def seen_images(description: ModelDescription, scored: Sequence[Scored]) -> set[str]:
-    """Ids of the cases of patients who seem new, whose very image the model was fitted on."""
+    """Ids of cases whose patient seems new but whose image the model was fitted on."""
     known = seen_cases(description, [scored_case.case for scored_case in scored])
     digests = {
         scored_case.case.case_id: scored_case.row.image_sha256 for scored_case in scored if scored_case.row.image_sha256
@@ -56,7 +56,7 @@ def seen_images(description: ModelDescription, scored: Sequence[Scored]) -> set[
 
 
 def known_images_text(case_ids: Collection[str]) -> str | None:
-    """What to say of cases whose images the model was fitted on, under patients that it does not know."""
+    """Line on cases whose images the model was fitted on under other patient ids."""
     if not case_ids:
         return None
     return (
@@ -123,7 +123,7 @@ def reader_columns(manifest: Manifest, description: ModelDescription) -> ReaderC
 
 
 def cases_digest(cases: Sequence[Case]) -> str:
-    """Digest of who is judged and by which label, whatever the order, other columns or spelling of the table."""
+    """Digest of cases and labels, independent of the table's order, other columns and spelling."""
     return sha256_json(sorted([case.case_id, case.patient_id, case.label, case.image] for case in cases))
 
 
@@ -137,7 +137,7 @@ def manifest_record(case: Case, description: ModelDescription) -> dict[str, Any]
 
 
 def example_record(description: ModelDescription) -> dict[str, Any]:
-    """A made-up case as a row of the columns that a model needs: what is published holds nobody's."""
+    """A fictitious case as a row of the columns that a model needs, because the row is published."""
     row: dict[str, Any] = {"case_id": "example", "patient_id": "example", "image": "example.nii.gz"}
     if description.preprocessing.region == "lesion":
         row |= dict.fromkeys(CENTER_COLUMNS, 0.0) | {"coordinate_system": "RAS"}

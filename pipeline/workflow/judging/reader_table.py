@@ -1,6 +1,6 @@
 """A table of readers' scores, long or wide, for comparing a model with the readers' average.
 
-Errors name rows and columns, never what a cell holds: a cell out of place may be a patient's name.
+Errors name rows and columns, never the content of a cell, which may be a patient's name.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ def read_reader_scores(path: Path) -> pd.DataFrame:
 
 
 def require_known_cases(scores: pd.DataFrame, known: Collection[str], path: Path, *, where: str) -> None:
-    """Refuse scores of cases that are nowhere, as case ids in another spelling are.
+    """Refuse scores of unknown cases, as with case ids in another spelling.
 
     Args:
         scores: as ``read_reader_scores`` returns them.
         known: every case id that there is, judged or not.
         path: of the readers' table.
-        where: what the known ids stand in.
+        where: the known ids come from.
 
     Raises:
         TableError: when a case id of the readers is not known.
@@ -97,7 +97,7 @@ def reader_scores(path: Path | None, case_ids: Sequence[str], where: str) -> pd.
 def study_or_reason(predictions: Predictions, scores: pd.DataFrame | None) -> ReaderStudy | str | None:
     """The model beside the readers, why that is undefined, or None without scores.
 
-    The reason is written down, as the cases were scored at some cost and all else about them holds.
+    The reason is recorded instead of raised, because scoring the cases was costly and the other results hold.
     """
     if scores is None:
         return None

@@ -20,12 +20,12 @@ from pipeline.evaluation.metrics import log_odds
 from pipeline.evaluation.predictions import Predictions
 from pipeline.scoring.model_directory import Model
 
-PATIENTS_A_CLASS = 10  # below which an intercept says more about chance than about the place
+PATIENTS_A_CLASS = 10  # with fewer, an intercept is mostly chance
 
 
 @dataclass(frozen=True, eq=False)
 class Refit:
-    """What local cases changed of one finding.
+    """Refit of one finding on local cases.
 
     Attributes:
         shift: added to the log odds.
@@ -49,7 +49,7 @@ def refit_findings(model: Model, local: Predictions, *, prevalence: float | None
 
     Args:
         model: whose calibrators are shifted.
-        local: its predictions of all findings; those of which too little is known stay as they are.
+        local: its predictions of all findings; those with too few patients are left out.
         prevalence: of the label, to calibrate for; that of the local cases by default.
     """
     first, *others = model.findings
@@ -83,7 +83,7 @@ def refit_finding(
         raise UsageError(
             "recalibrate: an ensemble with isotonic members cannot be shifted; train with temperature or platt"
         )
-    # Of an ensemble, the mean of calibrated logits is what moves: the log odds of its probability.
+    # Of an ensemble, the shift moves the mean of calibrated logits, which is the log odds of its probability.
     single = old[0] if len(old) == 1 else Calibrator("none")
     logits = local.logits if len(old) == 1 else log_odds(local.probabilities)
     observed = float(local.labels.mean())
@@ -108,7 +108,7 @@ def refit_finding(
 
 
 def _refit_zone(old: ReferZone | None, local: Predictions, probabilities: FloatArray) -> ReferZone | None:
-    """The zone of the same coverage on local cases; the old one means nothing once probabilities have moved."""
+    """The zone of the same coverage on local cases; the old one does not hold for shifted probabilities."""
     if old is None:
         return None
     try:

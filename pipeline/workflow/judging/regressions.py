@@ -1,4 +1,4 @@
-"""Regressions beside the model: on columns of the manifest, and on simple measures of the image."""
+"""Regressions to compare the model with: on columns of the manifest, and on simple measures of the image."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Comparison:
 
     @property
     def read(self) -> str:
-        """What it reads, for people."""
+        """Its columns, as shown."""
         return f"{len(MEASURES)} measures of the image" if self.columns == MEASURES else ", ".join(self.columns)
 
     def describe(self) -> str:
@@ -121,7 +121,7 @@ def _compare(
         frame[splits == "train"], labels[splits == "train"], columns=columns, log_columns=_log_columns(config)
     )
     logits = baseline.logits(frame)
-    rows = calibration_rows(usable)  # for several members also what it was fitted on; it has a handful of numbers
+    rows = calibration_rows(usable)  # for several members it was fitted on them too; it has few parameters
     fit, point = calibrate(logits[rows], labels[rows], config, prior_offset=0.0)
     tested = np.flatnonzero(splits == "test").tolist()
     predictions = predictions_of(
@@ -143,7 +143,7 @@ def compare_with_regression(
     point: OperatingPoint,
     config: Config,
 ) -> Comparison:
-    """Judge another's predictions of the same cases, and how much better the model ranks them.
+    """Evaluate another model's predictions of the same cases, and the model's gain in AUROC.
 
     Raises:
         ValueError: when the two are not of the same cases in the same order, which a paired difference rests on.

@@ -1,6 +1,6 @@
-"""Whether a table's cases are of the kind that a model was made with: histology or opinion, real or simulated.
+"""Compare a table's kind of truth with a model's: histology or opinion, real or simulated intensities.
 
-A table says it in the file beside it or in columns (`pipeline.cases.table_facts`); one that says nothing is not judged.
+A table states it in the file beside it or in columns (`pipeline.cases.table_facts`); one that states nothing passes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pipeline.cases.tables.table import most_common
 
 @dataclass(frozen=True)
 class TruthDifferences:
-    """How a table's cases differ from what a model was trained on; None where they do not, or nothing is known.
+    """Differences of a table's cases from a model's training cases; None where there are none, or nothing is known.
 
     Attributes:
         intensities: simulated against real, or a mix of both.
@@ -38,7 +38,7 @@ def truth_differences(
         facts: of the table.
         label_source: whose opinion or which test the other's labels are.
         intensities: ``real`` or ``simulated``.
-        of: what the other is called.
+        of: name of the other.
     """
     found_intensities = found_labels = None
     if set(facts.intensities) - {intensities}:

@@ -1,4 +1,4 @@
-"""What a training was asked to do, checked before anything heavy is imported and any scan is read."""
+"""The experiment of a training, checked before anything heavy is imported and any scan is read."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from pipeline.files import sha256_json
 from pipeline.workflow.judging.table_truth import TruthDifferences, truth_differences
 
 _COLUMN_KEYS = ("baseline_columns", "oracle_columns", "subgroups", "readers")
-_DIAMETER = "diameter_mm"  # the baseline that a reader asks for
+_DIAMETER = "diameter_mm"  # column of the default baseline
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A configuration with the table that it names, and who is in which split.
+    """A configuration with the table that it names, and the split of each case.
 
     Attributes:
-        config: with nothing left that is ``auto``.
+        config: with every ``auto`` resolved.
         manifest: without table faults.
         splits: of its labelled cases.
     """
@@ -51,15 +51,15 @@ class Experiment:
 
 
 def read_experiment(config_path: Path, overrides: Sequence[str] = (), *, folds: int | None = None) -> Experiment:
-    """Read a configuration and its table, settle what is ``auto``, and draw the splits; no scan is opened.
+    """Read a configuration and its table, resolve every ``auto``, and draw the splits; no scan is opened.
 
     Args:
         config_path: the configuration.
         overrides: ``section.key=value``.
-        folds: of ``--folds``, which wins over ``training.folds``.
+        folds: of ``--folds``, which overrides ``training.folds``.
 
     Raises:
-        UsageError: with whatever would make the training end badly and can be seen now.
+        UsageError: for every fault of configuration or table that would stop the training later.
     """
     config, manifest = read_config_and_table(config_path, overrides)
     _require_centers(config_path, config, manifest)
@@ -109,7 +109,7 @@ def read_config_and_table(config_path: Path, overrides: Sequence[str] = ()) -> t
 
 
 def _with_lesions(config_path: Path, manifest: Manifest, sources: Sequence[Path]) -> Manifest:
-    """The manifest with a case for each lesion that annotation files mark; what has no counterpart is said."""
+    """The manifest with a case for each lesion that annotation files mark; prints what has no counterpart."""
     from pipeline.cases.inputs import Inputs
     from pipeline.cases.lesions.locate import locate
     from pipeline.cases.lesions.report import report_lines

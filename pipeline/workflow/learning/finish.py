@@ -1,4 +1,4 @@
-"""From what was learnt to a finished training: save the model and write the report."""
+"""Finish a training: save the model and write the report."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Trained:
     Attributes:
         folder: of the run: ``model``, ``predictions.parquet``, ``report.html``, ``summary.txt``, checkpoints.
         experiment: configuration, table and splits.
-        cohort: what was used and what was not.
+        cohort: usable cases and those left out.
         fitted: the model's networks: one, the configured members, or those of every fold, fold by fold.
         judgement: on the test split, or on every case by the network that never saw its patient.
         description: the model directory's.
@@ -76,7 +76,7 @@ class Trained:
         return f"out of fold, {folds} folds" if folds else "test split"
 
     def refused(self) -> RefusedCases:
-        """Labelled cases that would have been judged, had they been read."""
+        """Labelled cases for evaluation that could not be read."""
         return self.cohort.refused(self.experiment.splits.of)
 
 
@@ -154,7 +154,7 @@ def _report_sources(trained: Trained) -> ReportSources:
 
 
 def _characteristics(trained: Trained) -> Characteristics:
-    """Who the labelled cases of each split are; with folds every case judges and trains, so there is one group."""
+    """Labelled cases of each split; with folds every case judges and trains, so there is one group."""
     usable, config = trained.cohort.usable, trained.config
     wanted = described_columns(config.evaluation.subgroups, list(config.data.covariates))
     columns = [name for name in wanted if name in trained.experiment.manifest.columns]
@@ -191,7 +191,7 @@ def _pictures(trained: Trained) -> tuple[ReportPicture, ...]:
         return ()
     inputs = {prepared.case.case_id: prepared.input.voxels for prepared in trained.cohort.usable}
     test = trained.judgement.of_first("test")
-    # Out of fold, the networks that gave the answer are the ones to ask; the others were trained on the case.
+    # Out of fold, only the networks of the case's fold are shown; the others were trained on the case.
     folds = dict(zip(test.case_ids, test.frame["fold"].fillna(0).astype(int), strict=True))
     networks, members = [member.network for member in trained.fitted], trained.config.training.member_count
     of_fold = [networks[first : first + members] for first in range(0, len(networks), members)]
@@ -256,7 +256,7 @@ def _save(
 
 
 def _envelope(config: Config, training: Sequence[Usable]) -> Envelope:
-    """What the training cases allow; their body part is the configuration's, else what their headers name."""
+    """Envelope of the training cases; their body part is the configuration's, else that of their headers."""
     envelope = fit_envelope_of_cases(
         [case.input.measures for case in training], modality=config.data.modality, scales=config.data.covariates
     )

@@ -35,7 +35,7 @@ def learn_folds(
     tags: Mapping[str, str],
     profile: bool = False,
 ) -> tuple[tuple[Fitted, ...], Judgement]:
-    """Learn each fold in a tracked run of its own, below ``run``, and pool what they say of their test cases.
+    """Learn each fold in a tracked run of its own, below ``run``, and pool the predictions of their test cases.
 
     Args:
         cohort: whose splits are folds.
@@ -97,7 +97,7 @@ class _FoldRuns:
 
     @contextmanager
     def open(self, fold: str) -> Iterator[TrackedRun]:
-        """A fold's run; the one that it had, where it is resumed."""
+        """A fold's run; its earlier one, when the training is resumed."""
         nested = {**self.tags, "kind": "fold", "mlflow.parentRunId": self.parent.run_id}
         earlier = read_record(self.folder / fold)
         name = f"{self.name}, {fold}"
@@ -116,8 +116,8 @@ def fold_names(cohort: Cohort) -> list[str]:
 def around_fold(cohort: Cohort, fold: str, config: Config) -> Cohort:
     """The same cases with the fold as test split, and the others' for training.
 
-    No case is spent on calibration: what the networks of the other folds say of their own cases calibrates. Only early
-    stopping has a validation split of its own.
+    No case is set apart for calibration, which uses the out-of-fold logits of the other folds. Only early stopping has
+    a validation split of its own.
     """
     cases, folds = zip(*((prepared.case, prepared.split) for prepared in cohort.usable), strict=True)
     validated = config.training.early_stopping is not None

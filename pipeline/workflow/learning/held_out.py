@@ -1,4 +1,4 @@
-"""What networks say of cases that they were not fitted on."""
+"""Logits of cases by networks that were not fitted on them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class HeldOut:
     """Logits of networks that were not fitted on the cases.
 
     Attributes:
-        logits: (N, F), each usable case by whoever left it out; NaN where nobody did.
-        pairs: (M, 2, F), what two of the model's networks (or folds) that had left out the same case say of it.
-        networks: how many of them the model's logit is the mean of.
+        logits: (N, F), each usable case by the networks that left it out; NaN where none did.
+        pairs: (M, 2, F), of cases that two of the model's networks (or folds) had left out, the logits of both.
+        networks: number of networks that the model's logit is the mean of.
     """
 
     logits: FloatArray
@@ -33,7 +33,7 @@ class HeldOut:
 
 
 def held_out_logits(parts: Sequence[Cohort], networks: Sequence[nn.Module], config: Config) -> HeldOut:
-    """What a model's networks say: of test cases their mean, as in scoring; of any other the one that left it out.
+    """Logits by a model's networks: of test cases their mean, as in scoring; of others by the one that left it out.
 
     Args:
         parts: the same cases as each network saw them.
@@ -52,7 +52,7 @@ def held_out_logits(parts: Sequence[Cohort], networks: Sequence[nn.Module], conf
 
 
 def out_of_fold_logits(parts: Sequence[Cohort], folds: Sequence[Sequence[nn.Module]], config: Config) -> HeldOut:
-    """What the networks of each fold say of its test cases, on average, and of the cases that were set aside for it.
+    """Mean logits by the networks of each fold, of its test cases and of the cases that were set aside for it.
 
     Args:
         parts: the same cases as the networks of each fold saw them.
@@ -69,7 +69,7 @@ def out_of_fold_logits(parts: Sequence[Cohort], folds: Sequence[Sequence[nn.Modu
 
 
 def _again(part: Cohort, networks: Sequence[nn.Module], logits: FloatArray, config: Config) -> FloatArray:
-    """What those who left out a case and these networks, for which it was set aside, say of it, (M, 2, F)."""
+    """Logits of set-aside cases by the networks that left them out and by these networks, (M, 2, F)."""
     rows = _rows(part.usable, AGREEMENT)
     return np.stack([logits[rows], _predict(networks, part.usable, rows, config)], axis=1)
 

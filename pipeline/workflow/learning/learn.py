@@ -1,4 +1,4 @@
-"""From a cohort to networks and what is known of them: fit, calibrate, judge."""
+"""Fit networks on a cohort, calibrate and evaluate them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def learn(
 
 
 def require_can_calibrate(usable: Sequence[Usable], rows: Iterable[int], config: Config) -> None:
-    """Refuse, before anything is trained, what the cases that calibrate cannot bear: zone, confidence, covariate.
+    """Refuse, before anything is trained, a refer zone, confidence or covariate that needs other calibration cases.
 
     Args:
         usable: all cases.
@@ -59,7 +59,7 @@ def require_can_calibrate(usable: Sequence[Usable], rows: Iterable[int], config:
 def judge_members(cohort: Cohort, fitted: Sequence[Fitted], config: Config) -> Judgement:
     """Calibrate the networks together and judge them on the test cases."""
     held_out = held_out_logits(member_parts(cohort, config), [member.network for member in fitted], config)
-    # Members' offsets differ by what the parts left out differ in; the calibrator takes one off all of them.
+    # Members' offsets differ a little because their training cases differ; the calibrator takes off one for all.
     offset = float(np.mean([member.prior_offset for member in fitted]))
     return judge(cohort.usable, held_out, config, prior_offset=offset)
 
@@ -83,7 +83,7 @@ def fit_members(
 ) -> tuple[Fitted, ...]:
     """Fit a network on the training cases of each part.
 
-    What one of several members leaves out is not looked at in training: its last weights are kept.
+    The cases that one of several members leaves out are not used in its training: its last weights are kept.
 
     Args:
         parts: the cohort as each network sees it.
@@ -96,7 +96,7 @@ def fit_members(
 
 
 def member_tasks(parts: Sequence[Cohort], config: Config, folder: Path, tracker: Tracker) -> list[NetworkTask]:
-    """What each member is fitted on, with what seed, and where its checkpoints lie; the only network is no member."""
+    """Training cases, seed and checkpoint folder of each member; a single network has no member folder."""
     if len(parts) == 1:
         (cohort,) = parts
         validation = case_tensors(cohort, "validation", config) if cohort.of("validation") else None

@@ -1,4 +1,4 @@
-"""Judging what the networks of all folds say of cases that they have not seen, calibrated across the folds."""
+"""Evaluate the out-of-fold predictions of the networks of all folds, calibrated across the folds."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from pipeline.workflow.learning.held_out import HeldOut
 def judge_out_of_fold(parts: Sequence[Cohort], held_out: HeldOut, config: Config, *, prior_offset: float) -> Judgement:
     """Calibrate and judge the networks of all folds together (cross-fitting).
 
-    The probability that judges a case comes from a calibrator (and covariates' weights) fitted on the cases of the
-    other folds, and so do the threshold and the refer zone that decide it (``FOLD_COLUMNS`` of the predictions), so
-    that nothing that is judged was fitted to it: one fold's networks are judged, and calibrated by one fold's. The
-    model, whose logit is the mean of all folds', gets what is fitted on all cases for that mean.
+    The probability of a case comes from a calibrator (and covariates' weights) fitted on the cases of the other folds,
+    and so do its threshold and refer zone (``FOLD_COLUMNS`` of the predictions), so that nothing was fitted to the
+    cases that are evaluated. The model, whose logit is the mean of all folds', gets a calibrator, thresholds and zone
+    fitted on all cases for that mean.
 
     Args:
         parts: the same cases for each fold, its own being the test split.
@@ -62,7 +62,7 @@ def judge_out_of_fold(parts: Sequence[Cohort], held_out: HeldOut, config: Config
         ("test", crossed.logits, crossed.probabilities),
     ):
         rows = predictions_of(cases, [split] * len(cases), at, chance, columns, seed=config.seed, findings=findings)
-        # What fits the model's own calibrator is of no fold.
+        # The model's own calibrator is fitted on the cases of all folds.
         of_rows = np.tile(crossed.fold, len(findings)) if split == "test" else np.nan
         rows = Predictions.from_frame(rows.frame.assign(fold=of_rows))
         frames.append((with_fold_limits(rows, crossed.limits) if split == "test" else rows).frame)
@@ -136,7 +136,7 @@ def _cross_fit(
 def pool_comparisons(
     of_folds: Sequence[Sequence[Comparison]], test: Predictions, point: OperatingPoint, config: Config
 ) -> tuple[Comparison, ...]:
-    """Each regression's predictions of all folds, judged as one beside the model's, and decided at its thresholds."""
+    """Each regression's out-of-fold predictions, evaluated beside the model's at the regression's thresholds."""
     thresholds = test.frame.set_index("case_id")["fold_threshold"]
     pooled = []
     for same in zip(*of_folds, strict=True):

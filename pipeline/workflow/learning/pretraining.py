@@ -1,8 +1,8 @@
-"""``malignancy pretrain``: a network learns what readers rated and measured, from cases that nobody is judged on.
+"""``malignancy pretrain``: a network learns readers' ratings and measures, from cases that are not evaluated later.
 
-Scans without a diagnosis often have readings: sizes, ratings, an outline's volume. What a network learns from them can
-start one that learns the label (``network.weights``). The patients whose logits calibrate or judge that one are left
-out before any of their scans is opened, so that nothing of them can reach a figure.
+Scans without a diagnosis often have readings: sizes, ratings, an outline's volume. Weights learnt from them can
+initialise a network that learns the label (``network.weights``). The patients on whom that one is calibrated or
+evaluated are left out before any of their scans is opened.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from pipeline.workflow.cohort import auxiliary_targets
 from pipeline.workflow.learning.experiment import Experiment
 from pipeline.workflow.learning.seen_patients import held_out_patients, patients_metadata
 
-_FEWEST = 8  # cases: below, batch normalisation's statistics say nothing
+_FEWEST = 8  # cases; with fewer, the statistics of batch normalisation are meaningless
 
 
 @dataclass(frozen=True)
 class PretrainingResult:
-    """What a pretraining left.
+    """Result of a pretraining.
 
     Attributes:
         weights: the file, which ``network.weights`` takes.
@@ -114,10 +114,10 @@ def run_pretraining(experiment: Experiment, out: Path) -> PretrainingResult:
 
 
 def pretraining_cases(experiment: Experiment) -> tuple[list[Case], int]:
-    """The cases with a reading, of patients who neither calibrate nor judge, and how many patients do.
+    """Cases with a reading, of patients who are used for neither calibration nor evaluation; and the number of others.
 
-    With folds, and with several members, each labelled patient does one or the other (`held_out_patients`): what
-    is left are patients without any label. Else those of the training split are left too.
+    With folds, and with several members, each labelled patient is (`held_out_patients`), so only patients without any
+    label are used. Otherwise those of the training split are used too.
 
     Args:
         experiment: configuration, table and splits.
@@ -160,7 +160,7 @@ def _read(
 
 
 def _fit(read: Sequence[tuple[Case, ModelInput]], columns: Auxiliary, config: Config) -> Fitted:
-    """A network that learnt the columns; what it says of the label, which nobody told it, means nothing."""
+    """A network that learnt the columns; its logit of the label, which it was not trained on, is meaningless."""
     cases = [case for case, _ in read]
     tensors = CaseTensors.from_arrays(
         ImageRows([prepared.voxels for _, prepared in read]),

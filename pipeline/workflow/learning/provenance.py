@@ -1,4 +1,4 @@
-"""Where a model comes from: data, configuration, code, versions, seeds."""
+"""Provenance of a model: data, configuration, code, versions, seeds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ABSOLUTE = re.compile(r"(?P<scheme>sqlite:///|file://)?/")
 def provenance(
     experiment: Experiment, dataset_digest: str, run_id: str, *, weights: InitialWeights | None = None
 ) -> dict[str, Any]:
-    """What ``model.json`` keeps so that a training can be repeated.
+    """Provenance in ``model.json``, with which a training can be repeated.
 
     Args:
         experiment: configuration, table and splits.
@@ -38,7 +38,7 @@ def provenance(
 
 
 def origin(config: Config | DetectionConfig, splits: Splits, run_id: str, digests: Mapping[str, str]) -> dict[str, Any]:
-    """What any trained model keeps of where it comes from.
+    """Provenance of any trained model.
 
     Args:
         config: of the training.
@@ -68,7 +68,7 @@ def public_config(config: Config | DetectionConfig) -> dict[str, Any]:
 def public_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """JSON values as they may be published with a model: files by name alone, URLs without passwords.
 
-    Where a table lies says who has it and who the users are; its digest, which is kept beside, says which one it was.
+    The folder of a table may reveal users and institutions; its digest, which is kept too, identifies the table.
     """
     public: dict[str, Any] = map_texts(dict(values), _public)
     return public

@@ -1,4 +1,4 @@
-"""What a training leaves in the tracking store for a reviewer."""
+"""Record a training in the tracking store, for a reviewer."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def final_metrics(trained: Trained) -> dict[str, float]:
 
 
 def headline(evaluation: Evaluation, prefix: str = PREFIX) -> dict[str, float]:
-    """Those of an evaluation's metrics that a reviewer decides by, as the UI's columns are named."""
+    """The metrics of an evaluation that a reviewer needs, named like the UI's columns."""
     metrics = evaluation.metrics(prefix)
     return {prefix + name: metrics[prefix + name] for name in HEADLINE if prefix + name in metrics}
 
@@ -103,7 +103,7 @@ def _dataset_table(trained: Trained) -> pd.DataFrame:
 
 
 def version_tags(description: ModelDescription, dataset_digest: str) -> dict[str, str]:
-    """Tags of every registered version: what its probabilities are about, and of which model and data."""
+    """Tags of every registered version: meaning of its probabilities, model and data."""
     return {
         "label_source": description.label.source,
         "intensities": description.label.intensities,

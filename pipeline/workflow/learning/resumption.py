@@ -1,4 +1,4 @@
-"""What an earlier run into the same folder leaves to be done."""
+"""Compare an earlier run into the same folder with the input, to find the cases still to be scored."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pipeline.scoring.sink import Finished
 
 @dataclass(frozen=True)
 class Resumption:
-    """Committed cases against the input as it is now.
+    """Committed cases compared with the present input.
 
     Attributes:
         finished: committed cases by case_id.
         changed: scored cases whose input looks different now, or is another one.
-        mended: rejected cases of which the same is true; they are tried again without being asked for.
+        mended: rejected cases of which the same is true; they are always tried again.
         gone: committed cases that the input no longer names.
     """
 
@@ -37,7 +37,7 @@ class Resumption:
 
 
 def compare_with_input(inputs: Inputs, finished: dict[str, Finished], covariates: Collection[str] = ()) -> Resumption:
-    """Look at every committed case's input from outside; nothing is opened."""
+    """Compare the signature of every committed case's input; nothing is opened."""
     if not finished:
         return Resumption(finished)
     changed: set[str] = set()

@@ -1,4 +1,4 @@
-"""A training from prepared splits to a model: read, fit, calibrate, judge, save, track, register."""
+"""Train a model from prepared splits: read, fit, calibrate, judge, save, track, register."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from pipeline.workflow.reporting.training_summary import training_summary
 
 @dataclass(frozen=True, eq=False)
 class TrainingResult:
-    """What came of a training.
+    """Result of a training.
 
     Attributes:
         folder: of the run: ``model``, ``predictions.parquet``, ``evaluation.json``, ``report.html``, ``summary.txt``.
@@ -65,12 +65,12 @@ class TrainingResult:
 
 
 def run_training(experiment: Experiment, *, resume: str | None = None, profile: bool = False) -> TrainingResult | None:
-    """Train as asked.
+    """Run a training.
 
     Args:
         experiment: configuration, table and splits.
-        resume: folder or MLflow id of a run that was killed; it goes on to what it would have been, at most one epoch
-            being trained again. None starts a new run.
+        resume: folder or MLflow id of a run that was killed; it continues to the same result, with at most one epoch
+            trained again. None starts a new run.
         profile: print and track where the time of the training goes.
 
     Returns:
@@ -128,7 +128,7 @@ def run_training(experiment: Experiment, *, resume: str | None = None, profile: 
 
 @contextmanager
 def saying_what_is_kept(folder: Path) -> Iterator[None]:
-    """Tell, when the store or the disk stops a training, what is not lost and how it goes on."""
+    """Add to an error of the store or a full disk what is kept and how to continue."""
     try:
         yield
     except StoreError as error:
@@ -147,8 +147,8 @@ def _kept(folder: Path) -> str:
 
 
 def _follow(experiment: Experiment, group: Processes) -> None:
-    """What the other processes of a training do: the steps, and nothing that anyone sees."""
-    folder = group.from_first(Path()) / "checkpoints"  # comes when the first process has read, and cached, every scan
+    """Take part in the steps of a training as one of its other processes, without any output."""
+    folder = group.from_first(Path()) / "checkpoints"  # sent when the first process has read and cached every scan
     cohort = prepare_cohort(experiment.manifest, experiment.splits.of, experiment.config)
     for fold, parts in _network_parts(cohort, experiment).items():
         fit_members(parts, experiment.config, folder / fold, NullTracker())
@@ -170,7 +170,7 @@ def _network_parts(cohort: Cohort, experiment: Experiment) -> dict[str, list[Coh
 
 
 def _read_cases(experiment: Experiment) -> Cohort:
-    """Read every labelled case, name the rejected ones, and refuse what they leave when a class is missing."""
+    """Read every labelled case, print the rejected ones, and refuse a split without a class."""
     config, manifest = experiment.config, experiment.manifest
     cohort = prepare_cohort(manifest, experiment.splits.of, config)
     for case, error in cohort.rejected:
@@ -185,7 +185,7 @@ def _read_cases(experiment: Experiment) -> Cohort:
 
 
 def _require_learnable(cohort: Cohort, experiment: Experiment) -> None:
-    """Refuse, before the first epoch, targets and regressions that would stop a later fold or the judging."""
+    """Check, before the first epoch, targets and regressions that would stop a later fold or the evaluation."""
     config = experiment.config
     for parts in _network_parts(cohort, experiment).values():
         for part in parts:

@@ -21,7 +21,7 @@ _RECORD, SUMMARY = "run.json", "summary.txt"
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a training must know to go on: kept as ``run.json`` in its folder.
+    """Record for resuming a training, kept as ``run.json`` in its folder.
 
     Attributes:
         run_id: MLflow's; None before the run is open.
@@ -36,12 +36,12 @@ class RunRecord:
     manifest_sha256: str
 
     def write(self, folder: Path) -> None:
-        """Keep it in a run's folder, which is created."""
+        """Write it into a run's folder, which is created."""
         private_folder(folder)
         write_json(folder / _RECORD, asdict(self))
 
     def require_same(self, now: RunRecord, folder: Path) -> None:
-        """Refuse to go on with something else than what was begun.
+        """Refuse to resume with another configuration or table.
 
         Raises:
             UsageError: naming the first difference.
@@ -107,7 +107,7 @@ def _set_aside(model: Path) -> None:
 
 
 def new_folder(config: Config | DetectionConfig, started: datetime) -> Path:
-    """A folder that no other run has, whatever starts in the same second."""
+    """Create a folder with a unique name, also among runs that start in the same second."""
     config.output.mkdir(parents=True, exist_ok=True)
     name = f"{config.name}-{started:%Y%m%d-%H%M%S}"
     for suffix in ("", *(f"-{number}" for number in range(2, 1000))):

@@ -1,7 +1,7 @@
-"""Patients that a file of weights was learnt from, and those that a training must not find among them.
+"""Check that a training is not calibrated or evaluated on patients that its initial weights were learnt from.
 
-Weights of this program say whose they are: a model directory in the ``model.json`` beside them, a pretraining in the
-file itself; both as salted hashes. Of other files nobody can know.
+Weights of this program name their patients as salted hashes: a model directory in the ``model.json`` beside them, a
+pretraining in the file itself. Of other files the patients are unknown.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def held_out_patients(experiment: Experiment) -> set[str | None]:
 
 
 def patients_metadata(salt: str, patients: Iterable[str], case_ids: Iterable[str]) -> dict[str, str]:
-    """What a file of pretrained weights says of whom it was learnt from, as safetensors keeps it."""
+    """Safetensors metadata of a file of pretrained weights that name its patients as hashes."""
     hashes = PatientHashes.of(salt, {"train": patients, "validation": (), "calibration": ()}, case_ids=case_ids)
     return {_KEY: hashes.model_dump_json()}
 
@@ -60,7 +60,7 @@ def require_unseen(experiment: Experiment) -> None:
 
 
 def _hashes_of(file: Path) -> PatientHashes | None:
-    """Hashes of the patients that a file of this program was learnt from; None where it does not say."""
+    """Hashes of the patients that a file of this program was learnt from; None where they are unknown."""
     try:
         with safe_open(file, "np") as handle:
             text = (handle.metadata() or {}).get(_KEY)

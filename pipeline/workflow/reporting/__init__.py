@@ -1,1 +1,1 @@
-"""What jobs write and print: evaluation files, summaries, checklist answers."""
+"""Output of jobs: evaluation files, summaries, checklist answers."""

@@ -1,4 +1,4 @@
-"""What a scoring and a search both say at their end: which inputs, which model, how fast, what was there before."""
+"""Parts of the summaries that scoring and searching share: inputs, model, throughput, earlier rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class EndedRun:
     """A run into an output folder that has come to its end.
 
     Attributes:
-        inputs: what was asked for.
+        inputs: of the run.
         identity: of the model, or of the detector.
         counts: rows of the whole output, earlier runs into it included.
         new: rows of this run by status.
@@ -58,11 +58,11 @@ def run_to_json(run: EndedRun) -> dict[str, Any]:
 
 
 def earlier_and_later(run: EndedRun, inputs: str) -> Iterator[str]:
-    """Lines about what earlier runs left and what later ones will take.
+    """Lines about rows of earlier runs and inputs left for later ones.
 
     Args:
         run: that ended.
-        inputs: what one of them is called, in the plural.
+        inputs: word for them, in the plural.
     """
     earlier = run.counts.total - sum(run.new.values())
     if earlier > 0:

@@ -1,4 +1,4 @@
-"""Writing an evaluation down: predictions, figures and the report."""
+"""Write an evaluation: predictions, figures and the report."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def write_evaluation(
     """Write ``predictions.parquet``, ``evaluation.json``, ``characteristics.csv``, ``figures`` and ``report.html``.
 
     Args:
-        sources: what to write down.
+        sources: to write.
         folder: exists.
-        all_predictions: what ``predictions.parquet`` holds, when it is more than what was sources.
+        all_predictions: content of ``predictions.parquet``, when it is more than those of the sources.
         calibration: predictions of the calibration split, for the refer zone; None when they are not at hand.
-        refer_zone: the model's own, which is judged; None judges what one of 90 % coverage would do.
+        refer_zone: the model's own, which is evaluated; None evaluates one of 90 % coverage.
     """
     write_predictions(all_predictions or sources.predictions, folder / "predictions.parquet")
     details = evaluate_details(

@@ -1,4 +1,4 @@
-"""What an evaluation leaves in its folder, and what it says."""
+"""Result of an evaluation, and its folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.workflow.reporting.training_summary import evaluation_text, refuse
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What an evaluation found, and where it stands.
+    """Result of an evaluation.
 
     Attributes:
         folder: ``report.html``, ``evaluation.json``, ``predictions.parquet`` and figures.
@@ -59,7 +59,7 @@ def write_result(
     calibration: Predictions | None = None,
     refer_zone: ReferZone | None = None,
 ) -> list[str]:
-    """Write the folder, and return what the command prints of it."""
+    """Write the folder, and return the lines that the command prints."""
     with atomic_folder(out) as folder:
         write_evaluation(
             judged, folder, all_predictions=all_predictions, calibration=calibration, refer_zone=refer_zone

@@ -1,4 +1,4 @@
-"""What a search of whole scans says at its end, for people and for whatever watches the night."""
+"""Summary of a search of whole scans, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class FindingRun(EndedRun):
 
     @property
     def scan_probability(self) -> ScanProbability | None:
-        """What turns the candidates of a scan into its probability; None where none was fitted for both models."""
+        """Turns the candidates of a scan into its probability; None where none was fitted for both models."""
         fitted, classifier = self.detector.scan_probability, self.classifier
         if fitted is None or classifier is None:
             return None
@@ -49,7 +49,7 @@ class FindingRun(EndedRun):
 
 @dataclass(eq=False)
 class _FoundCounts:
-    """What was found in all scans: candidates, scans with one, candidates without a score, and their codes."""
+    """Counts over all scans: candidates, scans with one, candidates without a score, and their codes."""
 
     candidates: int = 0
     scans: int = 0
@@ -79,7 +79,7 @@ def summarise_finding(run: FindingRun, parts: Iterable[pa.Table]) -> dict[str, A
 
     Args:
         run: that ended.
-        parts: committed scans with what was found in them (`pipeline.scoring.sink.Sink.tables`).
+        parts: committed scans with their candidates (`pipeline.scoring.sink.Sink.tables`).
     """
     counts = _FoundCounts()
     for part in parts:
@@ -110,7 +110,7 @@ def summarise_finding(run: FindingRun, parts: Iterable[pa.Table]) -> dict[str, A
 
 
 def finding_text(run: FindingRun, summary: Mapping[str, Any], out: Path) -> str:
-    """The same for a person, in a few lines."""
+    """The summary in a few lines of text."""
     counts = ", ".join(f"{summary[status]} {'searched' if status == 'scored' else status}" for status in STATUSES)
     lines = [f"{summary['cases']} scans: {counts} ({summary['seconds']:.1f} s)"]
     lines += earlier_and_later(run, "scans")

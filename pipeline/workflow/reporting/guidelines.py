@@ -1,4 +1,4 @@
-"""What this program knows of the TRIPOD+AI and CLAIM items, from an evaluation and its model."""
+"""Answers to TRIPOD+AI and CLAIM items that can be computed from an evaluation and its model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pipeline.evaluation.report.checklist import Item, checklist
 from pipeline.scoring.model_description import ModelDescription
 from pipeline.workflow.reporting.report_sources import ReportSources
 
-CLUSTER_COLUMNS = ("site", "scanner", "manufacturer")  # hospitals and machines, not kinds of people
+CLUSTER_COLUMNS = ("site", "scanner", "manufacturer")  # hospitals and machines
 _BALANCED = {
     "none": "nothing was done about it (training.class_balance: none)",
     "weighted_loss": "the loss was weighted by class (training.class_balance: weighted_loss)",
@@ -16,7 +16,7 @@ _BALANCED = {
 
 
 def answered_items(sources: ReportSources, details: Details) -> tuple[Item, ...]:
-    """The checklist with every answer that can be computed; what is unknown stays open, never invented."""
+    """The checklist with every answer that can be computed; the other items stay open."""
     evaluation, data, label = sources.evaluation, sources.data, sources.label
     known = {
         "size": evaluation.counts,

@@ -1,4 +1,4 @@
-"""The most confident mistakes as finished pictures: what the network was given, and where Grad-CAM points."""
+"""Pictures of the most confident mistakes: the network's input, and its Grad-CAM map."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def confident_mistakes(predictions: Predictions, *, each_way: int = _EACH_WAY) -
 def mistake_pictures(
     predictions: Predictions, networks_of: NetworksOf, input_of: InputOf, *, spacing_mm: Sequence[float] | None
 ) -> tuple[ReportPicture, ...]:
-    """The most confident mistakes, each above what Grad-CAM shows towards the answer that was wrong.
+    """The most confident mistakes, each above its Grad-CAM map towards the wrong answer.
 
     Args:
         predictions: judged cases, with labels and probabilities.
-        networks_of: gives the networks that answered for a case.
+        networks_of: gives the networks that scored a case.
         input_of: gives a case's network input.
         spacing_mm: of the input's voxels along R, A (and S), for a bar of 10 mm; None draws none.
     """
@@ -121,5 +121,5 @@ def _shown(plane: NDArray[np.float32]) -> NDArray[np.float64]:
 def _blend(grey: NDArray[np.float64], heat: NDArray[np.float64]) -> NDArray[np.uint8]:
     stops = np.linspace(0.0, 1.0, len(_HEAT))
     colour = np.stack([np.interp(heat, stops, _HEAT[:, channel]) for channel in range(3)], axis=-1)
-    cover = 0.7 * np.clip((heat - 0.2) / 0.6, 0.0, 1.0)[..., None]  # faint heat would only veil the image
+    cover = 0.7 * np.clip((heat - 0.2) / 0.6, 0.0, 1.0)[..., None]  # faint heat is not drawn
     return ((1 - cover) * 255 * grey[..., None] + cover * colour).astype(np.uint8)

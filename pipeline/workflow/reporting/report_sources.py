@@ -1,4 +1,4 @@
-"""What a report is made of: what it shows, and the predictions and models that this is computed from."""
+"""Sources of a report: its data, and the predictions and models that the rest is computed from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.workflow.judging.regressions import Comparison
 
 @dataclass(frozen=True, kw_only=True)
 class ReportSources(ReportData):
-    """The data of a report before it is written, with what figures, tables and checklist are computed from.
+    """The data of a report before it is written, with the sources of its figures, tables and checklist.
 
     Attributes:
         predictions: the cases that were judged, of the first finding.
@@ -66,7 +66,7 @@ def preprocessing_facts(description: ModelDescription) -> dict[str, str]:
 
 
 def provenance_facts(description: ModelDescription) -> dict[str, str]:
-    """Where the model comes from, for the report."""
+    """Provenance of the model, for the report."""
     known = description.provenance
     names = ("created_at", "git_commit", "mlflow_run_id", "manifest_sha256", "dataset_sha256", "split_sha256", "seed")
     facts = {name.replace("_", " "): str(known[name]) for name in names if known.get(name) is not None}

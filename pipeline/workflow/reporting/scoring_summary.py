@@ -1,4 +1,4 @@
-"""What a scoring run says at its end, for people and for whatever watches the night."""
+"""Summary of a scoring run, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def summarise(run: ScoringRun, tables: Iterable[pa.Table], *, drift_alert: float
     Args:
         run: that ended.
         tables: committed rows with their measures (`pipeline.scoring.sink.Sink.tables`).
-        drift_alert: population stability index, less what chance adds to it, from which a clear shift is an alert.
+        drift_alert: population stability index, less its value by chance, from which a significant shift is an alert.
     """
     meter = DriftMeter(_references(run.descriptions))
     histogram = np.zeros(_HISTOGRAM_BINS, np.int64)
@@ -77,7 +77,7 @@ def summarise(run: ScoringRun, tables: Iterable[pa.Table], *, drift_alert: float
 
 
 def scoring_summary(run: ScoringRun, summary: Mapping[str, Any], out: Path) -> str:
-    """The same for a person, in a few lines."""
+    """The summary in a few lines of text."""
     counts = ", ".join(f"{summary[status]} {status}" for status in STATUSES)
     lines = [f"{summary['cases']} cases: {counts} ({summary['scans_per_second']} scans per second)"]
     lines += earlier_and_later(run, "cases")
@@ -112,22 +112,22 @@ def scoring_summary(run: ScoringRun, summary: Mapping[str, Any], out: Path) -> s
 
 
 def _references(descriptions: Sequence[ModelDescription]) -> dict[str, DriftReference]:
-    """What the cases are held against; of several models the first one's measures alone.
+    """References to compare the cases with; of several models only the first one's measures.
 
-    Its probabilities are its own, and the rows hold the mean of all.
+    The first model's probabilities are not compared, because the rows hold the mean of all.
     """
     description = descriptions[0]
     stored = description.drift_reference
     if len(descriptions) > 1:
         stored = {name: reference for name, reference in stored.items() if not name.startswith(PROBABILITY)}
-    # For models that were saved before references said how many cases they are of.
+    # For models that were saved before references held their numbers of cases.
     train, calibration = len(description.patients.train), len(description.patients.calibration)
     patients = {name: calibration or train if name.startswith(PROBABILITY) else train for name in stored}
     return references_from_json(stored, patients=patients)
 
 
 def _drift_to_json(drift: Drift) -> dict[str, Any]:
-    """Indices by name, the test of each, and what has changed in words."""
+    """Indices by name, the test of each, and the change in words."""
     return {
         "drift": {name: round(shift.index, 4) for name, shift in drift.shifts.items()},
         "drift_alerts": list(drift.alerts),

@@ -1,4 +1,4 @@
-"""What a training says at its end, and the note that a reviewer reads first."""
+"""Summary of a training, and the note on its run's page."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 NOT_CALIBRATED = "no calibrator could be fitted, so its numbers are no probabilities; give more labelled cases"
 
-_FOLDS_APART = 0.1  # by which the mean AUROC within folds exceeds the pooled one
+_FOLDS_APART = 0.1  # excess of the mean AUROC within folds over the pooled one that is reported
 
 
 def training_summary(trained: Trained, version: RegisteredVersion | None) -> str:
@@ -62,14 +62,14 @@ def training_summary(trained: Trained, version: RegisteredVersion | None) -> str
 
 
 def note(trained: Trained) -> str:
-    """Markdown for the run's page: which is better, and is it calibrated."""
+    """Markdown for the run's page: discrimination, comparisons and calibration."""
     config, evaluation = trained.config, trained.judgement.evaluation
     rows = [
         f"**{config.name}{_simulated(trained)}**, probability of malignancy. Research use; not a medical device.",
         "",
         (f"{trained.judged_on.capitalize()}: {evaluation.counts}. Label: {config.data.label_source}."),
         "",
-        # First, because MLflow folds long notes: how good, and can its probabilities be believed.
+        # First, because MLflow folds long notes: discrimination and calibration.
         f"AUROC {_cell(evaluation, 'auroc')}; calibration {evaluation.calibration}.",
         "",
         "| | model | " + " | ".join(comparison.name for comparison in trained.judgement.comparisons) + " |",
@@ -101,7 +101,7 @@ def _epochs(trained: Trained) -> str:
 
 
 def fold_lines(judgement: Judgement) -> list[str]:
-    """AUROC within the folds, beside the pooled one: pooling also asks whether the folds' probabilities agree."""
+    """AUROC within the folds, beside the pooled one, which also depends on agreement between the folds."""
     aurocs = judgement.fold_aurocs
     if not aurocs:
         return []
@@ -171,12 +171,12 @@ def champion_text(champion: ChampionBeside | str) -> str:
 
 
 def refused_text(refused: WithRefused | str) -> str:
-    """A line on what the cases that were refused do to sensitivity and specificity, or why that is not known."""
+    """A line on sensitivity and specificity with the refused cases, or why they are not known."""
     return f"refused cases: {refused if isinstance(refused, str) else refused.describe()}"
 
 
 def evaluation_text(title: str, evaluation: Evaluation, findings: FindingsEvaluation | None = None) -> str:
-    """What ``malignancy evaluate`` prints."""
+    """Text that ``malignancy evaluate`` prints."""
     rows = [f"{title}: {evaluation.counts}"]
     rows += [f"  {label}: {_cell(evaluation, name)}" for name, label in STATISTIC_NAMES.items()]
     rows += [f"  operating point: {evaluation.decided_at}"]

@@ -39,7 +39,7 @@ class DicomObject:
     Attributes:
         header: only the elements that were asked for.
         place: of the pixels; None without any.
-        data_set: of the file, for whoever reads the pixels; its handle is closed.
+        data_set: of the file, to read the pixels from; its handle is closed.
     """
 
     path: Path
@@ -83,7 +83,7 @@ def read_object(path: Path, tags: tuple[int, ...], limits: Limits) -> DicomObjec
 
 @contextmanager
 def damage_named(path: Path) -> Iterator[None]:
-    """Turn whatever pydicom raises over a damaged sequence into one line, and keep it from warning with its values.
+    """Turn pydicom's exceptions over a damaged sequence into a CaseError, and silence warnings that hold values.
 
     Raises:
         CaseError: E_FORMAT.
@@ -135,6 +135,6 @@ def floats(header: Dataset, tag: int) -> Points:
 
 
 def word(header: Dataset, tag: int, known: frozenset[str]) -> str:
-    """A defined term of the standard; ``other`` for any other text, which may be anything."""
+    """A defined term of the standard; ``other`` for any other text."""
     term = text(header, tag).upper()
     return term if term in known or not term else "other"

@@ -47,7 +47,7 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """Coordinates as they stand in the report.
+    """Coordinates as the report gives them.
 
     Attributes:
         kind: graphic type.
@@ -111,7 +111,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Sources:
-    """What a report was made from.
+    """Objects and series that a report was made from.
 
     Attributes:
         series_of: the series of each referenced object.

@@ -119,7 +119,7 @@ def read_structure_set(path: Path, images: ImageIndex, options: ReadingOptions |
 
 
 def _taken(regions: Sequence[_Region], options: ReadingOptions) -> tuple[list[_Region], list[_Region]]:
-    """Regions that are lesions, and those that are not by their type; who is asked for by number is one."""
+    """Split regions into lesions and others by their type; a region asked for by number is a lesion."""
     if options.only is not None:
         return [region for region in regions if region.number in options.only], []
     return (
@@ -129,7 +129,7 @@ def _taken(regions: Sequence[_Region], options: ReadingOptions) -> tuple[list[_R
 
 
 def _reference(frame: str | None, series_of: dict[str, set[str]]) -> ImageReference:
-    """The one frame of reference and the one series that are meant; None where there are several."""
+    """The frame of reference and the series of the regions; None where there are several."""
     frames = set(series_of) if frame is None else {frame}
     series = set().union(*(series_of.get(frame_uid, set()) for frame_uid in frames))
     return ImageReference(

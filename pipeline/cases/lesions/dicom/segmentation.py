@@ -1,7 +1,7 @@
 """DICOM segmentations: binary, fractional (inside from half of the maximum) and label maps.
 
-Every frame says itself where it lies and which segment it shows, so frames may stand in any order, and empty ones may
-be missing. The centre comes from the object's own geometry, which lies in its image's frame of reference.
+Every frame gives its own position and segment, so frames may come in any order, and empty ones may be missing. The
+centre comes from the object's own geometry, in its image's frame of reference.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def _frames(segmentation: DicomObject, count: int, kind: str) -> list[_Frame]:
 
 
 def _frame(path: Path, groups: Sequence[Dataset], *, numbered: bool) -> _Frame:
-    """A frame's own groups stand before the shared ones."""
+    """Value of a frame's own functional groups, else of the shared ones."""
 
     def first(name: int, tag: int, size: int) -> Numbers | None:
         sources = (item for group in groups for item in items(group, name)[:1])

@@ -1,8 +1,8 @@
 """DICOM structured reports: the measurement groups of TID 1500, by points and outlines in space or on an image.
 
-A group's place is its region, else what its measurements were inferred from. Its diameter is the long axis, diameter
-or length that it states, else the region's extent. A group without a place of its own that names a segment of a DICOM
-segmentation takes its place from there. Tracking identifiers and findings are free text, and not read.
+A group's place is its region, else the regions that its measurements were inferred from. Its diameter is the long
+axis, diameter or length that it states, else the region's extent. A group without a place that names a segment of a
+DICOM segmentation takes the segment's place. Tracking identifiers and findings are free text, and not read.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _REFERENCED, _INSTANCE, _SEGMENT = 0x00081199, 0x00081155, 0x0062000B
 _EVIDENCE, _OTHER_EVIDENCE = 0x0040A375, 0x0040A385
 _TAGS: Final = (SOP_INSTANCE, _VALUE_TYPE, _CONCEPT, _CONTENT, _EVIDENCE, _OTHER_EVIDENCE)
 _GROUP: Final = "125007"  # DCM, Measurement Group
-# The long axis stands before a diameter, and that before a length; codes of SNOMED CT and of SRT.
+# A long axis is preferred to a diameter, and that to a length; codes of SNOMED CT and of SRT.
 _DIAMETERS: Final = ("103339001", "G-A185", "81827009", "M-02550", "410668003", "G-D7FE")
 _MILLIMETRES: Final = {"mm": 1.0, "cm": 10.0}
 _COORDINATES: Final = ("SCOORD3D", "SCOORD")

@@ -1,4 +1,4 @@
-"""Readings of LIDC-IDRI: outlines of one nodule by one reader, and which readings are of the same nodule.
+"""Readings of LIDC-IDRI: outlines of one nodule by one reader, and their grouping into nodules.
 
 Used by ``tools/build_lidc_nodules.py`` for the annotations that the package holds, and for LIDC's XML files, so that a
 nodule has the same centre from either.

@@ -41,7 +41,7 @@ _MOST_SLICES = 10_000
 
 @dataclass(frozen=True, eq=False)
 class _Outline:
-    """One outline as it stands in the file."""
+    """One outline as the file gives it."""
 
     inclusion: bool
     z_mm: float
@@ -160,7 +160,7 @@ def _depths(readings: Sequence[Reading], slices: int, step: float) -> Points:
     places = [contour.z_mm / step for reading in readings for contour in reading.contours]
     first, last = min(0, int(np.floor(min(places)))), max(slices - 1, int(np.ceil(max(places))))
     if last - first > _MOST_SLICES:
-        first, last = 0, slices - 1  # heights that no scan has; their nodules lie outside of the image
+        first, last = 0, slices - 1  # impossible heights, whose nodules lie outside of the image
     return np.arange(first, last + 1, dtype=np.float64) * step
 
 
@@ -169,7 +169,7 @@ def _on_slice(path: Path, outline: _Outline, image: IndexedImage, step: float) -
     place = image.slices.get((outline.object_uid, 1))
     if place is not None:
         return Contour(outline.inclusion, place.number * step, outline.points)
-    affine = image.grid.affine  # the slice is not at hand, as in a part of the series: its height says where it is
+    affine = image.grid.affine  # the slice is missing, as in a part of the series: its height gives its position
     if np.abs(affine[2, :2]).max() > _AXIAL * step or abs(affine[2, 2]) < 0.5 * step:
         reason = "an outline lies on a slice that the series does not hold, and the series is not axial; give all of it"
         raise CaseError(Code.E_MIXED_SERIES, path, reason)

@@ -85,7 +85,7 @@ def _whole_numbers(path: Path, voxels: Float32Array) -> NDArray[np.int32]:
 
 
 def _refuse_grey(path: Path, numbers: list[int], options: ReadingOptions) -> None:
-    """Grey levels taken for labels would invent a lesion a level."""
+    """Refuse a scan of grey levels, each of which would be taken for a label."""
     if len(numbers) > _MOST_LABELS:
         reason = f"holds {len(numbers)} different values, as a scan does, not labels; name the mask, not the scan"
         raise CaseError(Code.E_RANGE, path, reason)

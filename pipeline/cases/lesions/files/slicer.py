@@ -1,6 +1,6 @@
 """3D Slicer's markups: ``.mrk.json`` (fiducials, lines, regions of interest) and the older ``.fcsv``.
 
-The coordinate system is the file's own; one that does not say is refused unless it is declared. Labels and
+The coordinate system is the file's own; a file without one is refused unless the user declares it. Labels and
 descriptions are free text, and not read.
 """
 

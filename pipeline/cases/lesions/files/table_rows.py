@@ -1,4 +1,4 @@
-"""A table of lesions as rows of text, and what its columns are by their names."""
+"""Read a table of lesions as rows of text, and find the meaning of its columns by their names."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class LesionColumns:
 
     @property
     def format(self) -> LesionFormat:
-        """What kind of table it is; centres in mm stand before voxel indices."""
+        """Format of the table; centres in mm are preferred to voxel indices."""
         return "luna16" if self.is_luna16 else "table" if self.center is not None else "voxel-table"
 
     def cell(self, row: Sequence[str], name: str) -> str:
@@ -122,11 +122,11 @@ def read_lesion_table(path: Path) -> LesionTable:
         raise TableError(Code.E_LABEL_COLUMNS, path, reason)
     rows, lines = [], []
     for row, line in zip(grid.rows[start + 1 :], grid.row_numbers[start + 1 :], strict=True):
-        if any(cell.strip() for cell in row):  # spreadsheets leave blank lines behind
+        if any(cell.strip() for cell in row):  # spreadsheets leave blank lines at the end
             rows.append(_of_width(path, row, len(header), line, padded=grid.is_spreadsheet))
             lines.append(line)
     by_comma = not grid.is_spreadsheet and not any("separated by" in note for note in grid.notes)
-    notes = tuple(note for note in grid.notes if not note.startswith("sheet "))  # whose name may be anybody's
+    notes = tuple(note for note in grid.notes if not note.startswith("sheet "))  # a sheet's name may be a person's
     return LesionTable(rows, lines, columns, decimal_comma=not by_comma, notes=notes)
 
 

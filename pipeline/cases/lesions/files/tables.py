@@ -33,8 +33,8 @@ from pipeline.errors import CaseError, Code
 def read_table_lesions(path: Path, images: ImageIndex, options: ReadingOptions | None = None) -> Annotations:
     """The lesions of a table, one a row.
 
-    Centres in mm stand before voxel indices where a table has both. Rows without a centre are left out and counted, and
-    so are those of LUNA16's candidates that are no nodules (``class`` 0).
+    Where a table has both, centres in mm are used and not voxel indices. Rows without a centre, and LUNA16's candidates
+    that are no nodules (``class`` 0), are left out and counted.
 
     Args:
         path: a text, Excel or Parquet table.
@@ -78,7 +78,7 @@ def read_table_lesions(path: Path, images: ImageIndex, options: ReadingOptions |
 
 def _reference(row: Sequence[str], columns: LesionColumns) -> ImageReference:
     case_id, image, series, patient = (columns.cell(row, name) or None for name in REFERENCES)
-    if image is not None:  # as Windows writes it, and with what leads nowhere
+    if image is not None:  # normalise Windows separators and ``.`` parts
         image = posixpath.normpath(image.replace("\\", "/"))
     return ImageReference(series=series, image=image, case_id=case_id, patient=patient)
 

@@ -1,4 +1,4 @@
-"""Small annotation files as whole, checked bytes and text."""
+"""Read small annotation files as a whole, as checked bytes or text."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def decode_text(path: Path, data: bytes) -> str:
     """Its text: UTF-8, or UTF-16 with its byte order mark, as spreadsheets write it.
 
     Raises:
-        CaseError: E_ENCODING, or E_EMPTY_FILE when nothing stands behind the mark.
+        CaseError: E_ENCODING, or E_EMPTY_FILE when nothing follows the mark.
     """
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:

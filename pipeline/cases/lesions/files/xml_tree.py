@@ -1,4 +1,4 @@
-"""XML as a tree, without what makes XML dangerous: document types and entities are refused unread."""
+"""Parse XML safely into a tree: document types and entities are refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DEEPEST = 64
 
 
 class _RefusedError(Exception):
-    """Something that no annotation file has."""
+    """Refuse a construct that no annotation file has."""
 
 
 def parse_xml(path: Path, data: bytes) -> Element:
