@@ -84,19 +84,8 @@ class Plan:
     members: int
 
 
-<<<<<<< HEAD
 def plan_training(cases: Sequence[Case], *, folds: int | Auto | None = "auto", members: int | Auto = "auto") -> Plan:
     """Choose what is ``auto`` by the number of patients of the rarer class; other values are kept.
-=======
-def plan_training(
-    cases: Sequence[Case],
-    *,
-    folds: int | Auto | None = "auto",
-    members: int | Auto = "auto",
-    splits: Collection[str] = (),
-) -> Plan:
-    """Choose what is ``auto`` by the number of patients of the rarer class; other values are kept.
->>>>>>> refs/remotes/h/words2
 
     Splits that the table names are kept, so that no folds are drawn.
 
@@ -104,11 +93,6 @@ def plan_training(
         cases: labelled cases with their patients, and their splits where the table names them.
         folds: as configured.
         members: as configured.
-<<<<<<< HEAD
-=======
-        splits: that the table names; they are kept, so that no folds are drawn. Where none of them is for calibration,
-            several networks are calibrated on the cases that each leaves out.
->>>>>>> refs/remotes/h/words2
 
     Example:
         >>> from pathlib import Path
