@@ -1,6 +1,6 @@
-"""What lies around a simulated lesion: the pixel grid, vessels, chest wall, heart and diaphragm.
+"""Surroundings of a simulated lesion: the pixel grid, vessels, chest wall, heart and diaphragm.
 
-Nothing here knows the lesion: its surroundings are drawn from random numbers alone.
+They do not depend on the lesion, but on random numbers alone.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ Real: the shapes, the ratings, which nodules belong to one patient, and pixel sp
 and contrast of each nodule's own scan. Simulated: every intensity (``rendering``). The label is radiologists' opinion,
 not pathology.
 
-It is not circular. One reader, drawn by seed, is the painter: the image is rendered from that reading (and from the
-consensus shape). The label and every findings column come from the *other* readers. Noise, blur and surroundings are
-drawn without regard to either.
+Images and labels come from different readers. The image is rendered from the reading of one reader, drawn by seed (the
+painter), and from the consensus shape. The label and every findings column come from the *other* readers. Noise, blur
+and surroundings are drawn independently of both.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class DemoCase:
 
 
 def write_demo_data(out: Path, *, cases: int | None = None, seed: int = 0) -> Path:
-    """Write NIfTI images, ``manifest.csv`` and, to be scored, its unlabelled rows as ``unlabelled.csv``.
+    """Write NIfTI images, ``manifest.csv`` and, for scoring, its unlabelled rows as ``unlabelled.csv``.
 
     The same seed gives the same bytes, whatever the number of cores; a case looks the same in a subset as in the whole.
 

@@ -103,7 +103,7 @@ def _rows(root: Path, base: Path) -> list[dict[str, object]]:
 
 
 def place_series(candidate: FoundScan, known: Collection[str]) -> tuple[str, AxialPlane | None]:
-    """Series UID, and its plane when it is one of the known series. Whether it is sound, its reader will say."""
+    """Series UID, and its plane when it is one of the known series; other faults are left to its reader."""
     if not candidate.files:
         return "", None
     headers = []

@@ -7,7 +7,7 @@ As in ``import_lidc`` nothing is copied, and the tables lie in a folder that con
   readers marked, for one below 3 mm, and for one whose centre lies outside the slices at hand while a part of it may
   be in them. A nodule that is wholly outside them is left out.
 - ``label`` is the readers' mean malignancy rating (above 3 is 1, below 3 is 0, exactly 3 is blank): opinion. A scan's
-  label is 1 when a nodule that is not ignored is malignant, blank when that cannot be told, else 0.
+  label is 1 when a nodule that is not ignored is malignant, blank when that is unknown, else 0.
 
 Marks that LIDC's readers called nodules below 3 mm, or no nodules, have no outline and are not in the annotations.
 

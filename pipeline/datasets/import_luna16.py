@@ -8,9 +8,9 @@ Nothing is copied: the tables lie in a folder that contains the download (or in 
   the cell is blank. ``candidates.csv`` and ``candidates_V2.csv`` are not used.
 - Rows of scans that are not here are left out and counted, so that a part of the ten subsets can be imported.
 
-LUNA16 says nothing of malignancy, and names no patients; its scans are of LIDC-IDRI, whose embedded annotations do. A
-nodule gets their opinions where one of them lies within its radius (but at least 3 mm), else they are blank. Where
-the series is not one of LIDC-IDRI, the patient is the series.
+LUNA16 has neither malignancy nor patients; its scans are from LIDC-IDRI, whose embedded annotations have both. A nodule
+gets the ratings of the LIDC nodule within its radius (but at least 3 mm), else they are blank. Where the series is not
+one of LIDC-IDRI, the patient is the series.
 
 Source: Setio et al., 2017, doi 10.1016/j.media.2017.06.015; LIDC-IDRI, CC BY 3.0, doi 10.7937/K9/TCIA.2015.LO9QL9SX.
 """
@@ -66,7 +66,7 @@ class _Mark:
 
 @dataclass(frozen=True)
 class _Lidc:
-    """What the embedded annotations say, by series."""
+    """Embedded annotations, by series."""
 
     patients: Mapping[str, str] = field(
         default_factory=lambda: {scan.series_instance_uid: scan.patient_id for scan in load_scans()}
@@ -177,7 +177,7 @@ def _places(path: Path, nodules: Sequence[LidcNodule]) -> list[tuple[Point, Lidc
     try:
         affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ open_metaimage(path, limits=Limits()).affine
     except CaseError:
-        return []  # its reader says what is wrong, with a code
+        return []  # its reader reports the fault with a code
     places = []
     for nodule in nodules:
         x, y, _ = (affine[:3, :2] @ [nodule.centroid_x_px, nodule.centroid_y_px] + affine[:3, 3]).tolist()

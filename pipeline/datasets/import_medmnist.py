@@ -62,7 +62,7 @@ def import_medmnist(file: Path, out: Path, *, positive: int) -> Path:
 def _load(file: Path) -> tuple[dict[str, Array], dict[str, NDArray[np.int64]]]:
     """Images and labels of each official split, checked."""
     try:
-        # allow_pickle stays off: an object array would run whatever the file says.
+        # allow_pickle stays off: an object array would run code of the file.
         with np.load(file, allow_pickle=False) as archive:
             names = [f"{split}_{kind}" for split in _SPLITS for kind in ("images", "labels")]
             missing = [name for name in names if name not in archive]
@@ -82,7 +82,7 @@ def _load(file: Path) -> tuple[dict[str, Array], dict[str, NDArray[np.int64]]]:
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        # numpy says ValueError for a pickle and for most damage; TypeError or AttributeError when it is a bare .npy.
+        # numpy raises ValueError for a pickle and for most damage; TypeError or AttributeError for a bare .npy.
         raise UsageError(f"{file}: cannot be read as .npz ({type(error).__name__}); download it again") from None
     images = {split: arrays[f"{split}_images"] for split in _SPLITS}
     labels = {split: _check(file, split, images[split], arrays[f"{split}_labels"]) for split in _SPLITS}

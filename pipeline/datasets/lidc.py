@@ -4,8 +4,8 @@ The file is built from the reader annotations of LIDC-IDRI by ``tools/build_lidc
 nodules of the 1,018 scans. It holds no image data.
 
 - A nodule is a cluster of readings (one reading: one reader's outlines and ratings). LIDC had four readers, yet 14
-  clusters hold more than four readings: touching nodules, or a nodule drawn in pieces. Who drew what cannot be told,
-  so they have metadata but no mask.
+  clusters hold more than four readings: touching nodules, or a nodule drawn in pieces. Which reader drew which part is
+  unknown, so they have metadata but no mask.
 - 8 patients have two scans. Their nodules stand under one patient id, and some are the same lesion seen twice, so
   whatever splits or resamples must go by patient.
 - Nodules with at least three (and at most four) readings have a consensus mask: the points at least half of the
@@ -55,7 +55,7 @@ class NoduleMask:
 
 @dataclass(frozen=True, eq=False)
 class LidcNodule:
-    """One nodule of LIDC-IDRI, as its readers saw it.
+    """One nodule of LIDC-IDRI, as its readers outlined and rated it.
 
     Attributes:
         nodule_id: ``<patient>-n<number>``, numbered from 1 within the patient, by series and then by z.

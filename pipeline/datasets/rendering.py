@@ -2,8 +2,8 @@
 
 What is painted depends on four things only: the nodule's consensus shape, one reader's ratings of texture,
 calcification and margin (``Painted``), the scan's own geometry, and random numbers drawn per patient (``Scanner``) and
-per case. No malignancy rating and no other reader's opinion comes in, so an image cannot give its label away by more
-than shape and one reader's description of it do.
+per case. No malignancy rating and no other reader's opinion is used, so an image reveals no more of its label than the
+shape and one reader's description do.
 
 A case is built on the scan's pixels in-plane and on a finer grid along z, from soft-edged objects, blurred in-plane,
 averaged over the slice thickness, and given noise that is correlated in-plane. Objects are painted brightest wins, as
@@ -43,7 +43,7 @@ class Painted:
 
 @dataclass(frozen=True)
 class Scanner:
-    """What a patient's images have in common; drawn per patient, whatever the lesions are.
+    """Common properties of a patient's images; drawn per patient, independently of the lesions.
 
     Attributes:
         lung_hu: parenchyma between the visible vessels.
@@ -94,7 +94,7 @@ def render(
     Returns:
         HU, shape (len(grid.x), len(grid.y), len(grid.slices)).
     """
-    # One stream each, so that what one part draws never depends on what another part paints.
+    # One stream each, so that the random numbers of one part do not depend on another part.
     background, vessel, wall, lesion, noise = rng.spawn(5)
     hu = _parenchyma(scanner, grid, background)
     vessels(hu, scanner.vessel_hu, grid, vessel)

@@ -1,7 +1,7 @@
 """The two tables of a detection data set: ``scans.csv``, one row a scan, and ``lesions.csv``, one row a lesion.
 
-``lesions.csv`` is a manifest. A lesion with ``ignore`` 1 is not to be found and not to be left alone: a detector is
-neither trained on it nor judged by it.
+``lesions.csv`` is a manifest. A lesion with ``ignore`` 1 counts neither as a lesion nor as background: a detector is
+neither trained nor evaluated on it.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _EXACT: Final = ("case_id", "image", "patient_id", "scan_id")
 
 @dataclass(frozen=True)
 class ImportedScans:
-    """What an importer wrote.
+    """Tables that an importer wrote.
 
     Attributes:
         scans: path of ``scans.csv``.
         scan_count: its rows.
         lesion_count: rows of ``lesions.csv`` that a detector is to find.
-        ignored: rows that it is neither to find nor to leave alone.
-        left_out: annotated lesions of scans or slices that are not at hand.
+        ignored: rows with ``ignore`` 1.
+        left_out: annotated lesions of scans or slices that are missing.
     """
 
     scans: Path
@@ -101,7 +101,7 @@ def write_scan_tables(
 
 
 def opinion_columns(nodule: LidcNodule) -> dict[str, object]:
-    """What the readers of LIDC-IDRI say of a nodule, a column each; the names are `OPINIONS`."""
+    """Ratings of a nodule by the readers of LIDC-IDRI, a column each; the names are `OPINIONS`."""
     ratings = nodule.ratings["malignancy"]
     mean = float(np.mean(ratings))
     texture = nodule.ratings["texture"]
@@ -117,7 +117,7 @@ def opinion_columns(nodule: LidcNodule) -> dict[str, object]:
 
 
 def majority(votes: Sequence[bool]) -> str:
-    """``1`` or ``0`` as most say, blank for a tie."""
+    """``1`` or ``0`` by majority, blank for a tie."""
     balance = 2 * sum(votes) - len(votes)
     return "" if balance == 0 else str(int(balance > 0))
 

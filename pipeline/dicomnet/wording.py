@@ -1,4 +1,4 @@
-"""Words that stand in every result object."""
+"""Texts of every result object."""
 
 from __future__ import annotations
 

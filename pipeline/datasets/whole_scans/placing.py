@@ -1,4 +1,4 @@
-"""Where a patient's nodules lie in the simulated lung: in the parenchyma, at the pleura, or beside a vessel.
+"""Place a patient's nodules in the simulated lung: in the parenchyma, at the pleura, or beside a vessel.
 
 Places are simulated: drawn from the nodule's size and the lung's shape, never from a rating or label.
 """

@@ -1,8 +1,8 @@
 """One whole scan: half of a chest with vessels, bronchi, distractors and the patient's nodules, through a scanner.
 
-What the image depends on is what a crop's does (``datasets.rendering``): the nodules' shapes, one reader's ratings of
-texture, calcification and margin, the scan's own geometry, and random numbers drawn by name. The background is painted
-in slabs of a few planes, so that memory is that of two copies of the volume.
+Like a crop (``datasets.rendering``), the image depends on the nodules' shapes, one reader's ratings of texture,
+calcification and margin, the scan's own geometry, and random numbers drawn by name. The background is painted in slabs
+of a few planes, so that memory is that of two copies of the volume.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def render_scan(
         rng: the scan's own randomness.
         contrast: whether a contrast agent was given.
     """
-    # One stream each, so that what one part draws never depends on what another part paints.
+    # One stream each, so that the random numbers of one part do not depend on another part.
     shape, tree, background, places, distractors, noise, *lesions = rng.spawn(6 + len(nodules))
     thorax = draw_thorax(shape)
     vessels = _grow_vessels(thorax, tree)
@@ -92,7 +92,7 @@ def render_scan(
 
 
 def _grow_vessels(thorax: Thorax, rng: np.random.Generator) -> list[VesselTree]:
-    """Arteries and veins of the lung, and of what is seen of the other one; arteries first."""
+    """Arteries and veins of the lung, and of the visible part of the other one; arteries first."""
     spacing = rng.uniform(8.5, 10.5)
     trees = []
     for own in (True, False):
@@ -156,7 +156,7 @@ def _paint(thorax: Thorax, tissues: Tissues, scanner: Scanner, tubes: Sequence[T
         planes = slice(start, min(start + SLAB_PLANES, len(grid.z)))
         slab = grid.cut((*everything, planes))
         painted, depth = paint_background(thorax, tissues, scanner, slab)
-        # In the mediastinum nothing is seen of vessels but near the lung.
+        # In the mediastinum vessels are visible only near the lung.
         seen = ramp(depth + np.float32(18), 6.0)
         for tube in tubes:
             fill = fill_tubes(tube, slab)

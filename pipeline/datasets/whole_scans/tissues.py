@@ -1,7 +1,7 @@
-"""What fills a simulated half of a chest, slab by slab: lung, chest wall, heart, mediastinum and abdomen.
+"""Tissues of a simulated half of a chest, slab by slab: lung, chest wall, heart, mediastinum and abdomen.
 
-Everything here is background that holds no nodule. Randomness is drawn once a scan (``draw_tissues``), so a slab looks
-the same wherever slabs begin and end.
+They are the background without nodules. Randomness is drawn once a scan (``draw_tissues``), so a slab does not depend
+on where slabs begin and end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pipeline.datasets.whole_scans.thorax import CoarseField, Thorax, random_fie
 from pipeline.imaging.image import Float32Array
 
 OUTSIDE_HU = -1000.0
-EDGE_MM = 0.9  # over which one tissue goes over into the next
+EDGE_MM = 0.9  # width of the transition between two tissues
 RIB_PERIMETER_MM = 90.0  # converts the angle around the body's middle to mm along the wall
 
 

@@ -2,7 +2,7 @@
 
 A tree runs to a set of ends: its trunk goes part of the way to their centre, where it divides into two trees, each to
 one half of the ends, and so on. The radius of a segment is that of an end times the cube root of the number of ends it
-leads to (Murray's law), so calibres taper as those of real vessels do, from the hilum's 4-6 mm to what is just visible.
+leads to (Murray's law), so calibres taper like those of real vessels, from 4-6 mm at the hilum to just visible ones.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Receiving studies, scoring them, and sending what comes of it; every state is a place on disk."""
+"""Receive studies, score them, and send the results; every state is a place on disk."""

@@ -1,4 +1,4 @@
-"""A line for everything that happens to a listener: JSON, without any attribute of a patient or study."""
+"""Audit log of a listener: a JSON line for each event, without any attribute of a patient or study."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-_LONGEST: Final = 200  # characters of a text that another machine chose
+_LONGEST: Final = 200  # characters of a text from another machine
 
 
 class Audit:
     """Appends lines to ``DATE.jsonl``; several processes may do so at once.
 
-    A line is one write to a file opened for appending, so that lines of several processes do not mix. A full disk
-    costs the line and not the event.
+    A line is one write to a file opened for appending, so that lines of several processes do not mix. On a full disk
+    the line is lost, and the event is handled.
 
     Args:
         folder: exists.
-        process: who writes.
+        process: name of the writing process.
     """
 
     def __init__(self, folder: Path, process: str) -> None:
@@ -32,7 +32,7 @@ class Audit:
 
         Args:
             event: in a few words.
-            details: digests, counts, names of the configuration, and what a program on the other side is called.
+            details: digests, counts, names of the configuration, and the name of the program on the other side.
         """
         now = datetime.now(UTC)
         shown = {name: _shortened(value) for name, value in details.items() if value is not None}

@@ -1,4 +1,4 @@
-"""A pynetdicom server whose threads, memory and patience have an end, whatever is sent to it."""
+"""A pynetdicom server with bounded threads, memory and waiting times."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.config.listening import ReceptionLimits
 
 LARGEST_PDU: Final = 131_072  # bytes that we ask senders to keep to
 _PDU_ALLOWANCE: Final = 16_384  # for the headers of a PDU, and for association requests with many contexts
-_SPARE: Final = 16  # associations beyond the limit that are still told in the protocol's way that there are too many
+_SPARE: Final = 16  # associations beyond the limit that are still rejected by the protocol
 _TOO_MANY: Final = bytes([3, 0, 0, 0, 0, 4, 0, 2, 3, 2])  # A-ASSOCIATE-RJ: transient, local limit exceeded
 _BLOCK: Final = 65_536
 
@@ -31,7 +31,7 @@ class BoundedSocket(AssociationSocket):
         limits: of the configuration.
 
     Attributes:
-        object_bytes: received since the last object was complete; set to 0 by whoever completes one.
+        object_bytes: received since the last object was complete; the handler that completes one sets it to 0.
     """
 
     def __init__(self, association: Association, client_socket: socket.socket, limits: ReceptionLimits) -> None:
@@ -112,7 +112,7 @@ class BoundedServer(ThreadedAssociationServer):
         super().__init__(*args, **{**keywords, "request_handler": _Request})
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept a connection; its TLS handshake is for its own thread, because it may never end."""
+        """Accept a connection; its TLS handshake runs in its own thread, because it may never end."""
         assert self.socket is not None
         client, address = self.socket.accept()
         if self.ssl_context is not None:
@@ -121,7 +121,7 @@ class BoundedServer(ThreadedAssociationServer):
         return client, address
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Whether there is room for another connection; the sender is told when there is none."""
+        """Whether there is room for another connection; otherwise the sender is rejected."""
         if self._slots.acquire(blocking=False):
             return True
         with contextlib.suppress(OSError):
@@ -131,7 +131,7 @@ class BoundedServer(ThreadedAssociationServer):
         return False
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve a connection and give its room back."""
+        """Serve a connection and release its slot."""
         try:
             super().process_request_thread(request, client_address)
         finally:
@@ -139,7 +139,7 @@ class BoundedServer(ThreadedAssociationServer):
             self._slots.release()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Start the connection's thread, or give its room back where the system has none left."""
+        """Start the connection's thread, or release its slot where the system has no thread left."""
         try:
             super().process_request(request, client_address)
         except RuntimeError:
@@ -147,4 +147,4 @@ class BoundedServer(ThreadedAssociationServer):
             raise
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: connections that break off are daily business, and their bytes are nobody's to read."""
+        """Print nothing: broken connections are usual, and a traceback may hold patients' data."""

@@ -20,13 +20,13 @@ _PAUSE_SECONDS: Final = 1.0  # between the death of a process and its next start
 
 
 def say(parent: Connection, word: object) -> None:
-    """Tell the process that started this one; when it has died meanwhile, `end_with` notices."""
+    """Send a message to the parent process; its death is noticed by `end_with`."""
     with contextlib.suppress(OSError):
         parent.send(word)
 
 
 def end_with(parent: Connection) -> NoReturn:
-    """Wait for the end of the process that started this one, and end at once: the files say what is left to do."""
+    """Wait for the end of the parent process, and end at once: the files record what is left to do."""
     with contextlib.suppress(EOFError, OSError):
         parent.recv()
     os._exit(0)
@@ -37,7 +37,7 @@ class ChildProcess:
 
     Args:
         name: in audit lines and errors.
-        target: what runs in it; it says something over the connection when it is ready.
+        target: function that runs in it; it sends a message over the connection when it is ready.
         config: handed to it.
         audit: of the listener.
     """
@@ -51,10 +51,10 @@ class ChildProcess:
         self._died_at, self._failures = -_PAUSE_SECONDS, 0
 
     def start(self) -> Any:
-        """Start it and wait until it is ready; what it says first.
+        """Start it, wait until it is ready, and return its first message.
 
         Raises:
-            UnfinishedError: when it dies, or says nothing.
+            UnfinishedError: when it dies, or sends nothing.
         """
         self.begin()
         return self.first_word()
@@ -69,10 +69,10 @@ class ChildProcess:
         self._connection = here
 
     def first_word(self) -> Any:
-        """What it says when it is ready.
+        """Its message when it is ready.
 
         Raises:
-            UnfinishedError: when it dies, or says nothing.
+            UnfinishedError: when it dies, or sends nothing.
         """
         with contextlib.suppress(EOFError, OSError):
             if self._connection is not None and self._connection.poll(_START_SECONDS):

@@ -1,4 +1,4 @@
-"""Handing a result to one destination, and understanding its answer; success is what it says of every object."""
+"""Send a result to one destination, and interpret its answer; success needs its confirmation of every object."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.dicomnet.listening.tls import client_context
 from pipeline.errors import UsageError
 from pipeline.imaging.dicom.file import quiet
 
-_WARNINGS: Final = frozenset({0xB000, 0xB006, 0xB007})  # stored, though something of it was changed or is odd
+_WARNINGS: Final = frozenset({0xB000, 0xB006, 0xB007})  # stored, with coercion or warnings
 _DUPLICATE: Final = 0x0111  # it is there already
 _UNSUPPORTED: Final = frozenset({0x0122, 0x0124, 0x0106, 0x0115, 0x0117})
 _REFUSING_HTTP: Final = frozenset({400, 406, 409, 413, 415, 422})
@@ -29,12 +29,12 @@ _REFUSING_HTTP: Final = frozenset({400, 406, 409, 413, 415, 422})
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a try to hand over a result.
+    """Outcome of an attempt to send a result.
 
     Attributes:
-        outcome: ``sent`` (the destination has every object), ``refused`` (it says that it will not take one) or
-            ``unreachable`` (anything else: nothing can be said of what it has, so it is tried again).
-        reason: a status or an error, without anything of the objects.
+        outcome: ``sent`` (the destination has every object), ``refused`` (it will not take one) or
+            ``unreachable`` (anything else: what it has is unknown, so the result is sent again).
+        reason: a status or an error, without data of the objects.
     """
 
     outcome: Literal["sent", "refused", "unreachable"]
@@ -45,7 +45,7 @@ class Sender(Protocol):
     """One destination."""
 
     def send(self, paths: Sequence[Path]) -> Answer:
-        """Hand over the objects of one result."""
+        """Send the objects of one result."""
         ...
 
 
@@ -96,7 +96,7 @@ class StoreSender:
         self._tls = None if destination.tls is None else (client_context(destination.tls), destination.address)
 
     def send(self, paths: Sequence[Path]) -> Answer:
-        """Hand over the objects in one association."""
+        """Send the objects in one association."""
         with quiet():
             objects = [dcmread(path) for path in paths]
         application = AE(ae_title=self._own_title)
@@ -132,7 +132,7 @@ class StoreSender:
 
 
 def judge_status(status: int) -> Answer:
-    """What a C-STORE status, or the reason of a failure in STOW-RS, says.
+    """Interpret a C-STORE status, or the reason of a failure in STOW-RS.
 
     Example:
         >>> judge_status(0xA700)
@@ -171,7 +171,7 @@ class StowSender:
         self._client.set_http_retry_params(retry=False)
 
     def send(self, paths: Sequence[Path]) -> Answer:
-        """Hand over the objects in one request."""
+        """Send the objects in one request."""
         with quiet():
             objects = [dcmread(path) for path in paths]
             try:
@@ -185,7 +185,7 @@ class StowSender:
 
 
 def judge_response(response: Dataset, objects: Sequence[Dataset]) -> Answer:
-    """What the answer of a STOW-RS request says: every object must be named as stored.
+    """Interpret the answer of a STOW-RS request: every object must be named as stored.
 
     Source: PS3.18, section 10.5.3.
     """

@@ -1,4 +1,4 @@
-"""The file that an object is written to while it arrives; a full disk makes the object refused, not the association."""
+"""File for an arriving object; on a full disk the object is refused, and the association goes on."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Self
 
 
 class IncomingFile:
-    """What pynetdicom writes an arriving object to, in place of its own temporary file.
+    """File that pynetdicom writes an arriving object to, in place of its own temporary file.
 
-    An error while writing is kept for whoever answers the sender; what still arrives of the object is thrown away, so
-    that the association goes on.
+    An error while writing is kept for the answer to the sender; the rest of the object is discarded, so that the
+    association goes on.
 
     Args:
         folder: where the file is made.
-        why_full: says why nothing may be written; nothing is then.
+        why_full: returns why nothing may be written, or None.
 
     Attributes:
         name: path of the file.
@@ -49,7 +49,7 @@ class IncomingFile:
         """Do nothing: each write has gone to the operating system."""
 
     def write(self, data: bytes) -> int:
-        """Write all of the data, or note why not and drop what was written."""
+        """Write all of the data, or note the error and discard the file."""
         view = memoryview(data)
         while view and self._descriptor is not None:
             try:

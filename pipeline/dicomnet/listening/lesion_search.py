@@ -26,7 +26,7 @@ class DetectorSearch:
         workers: processes, at most.
         timeout_seconds: that one scan may take to be read.
         backend: of the classifier, for the processes' threads.
-        least_probability: of being a lesion; candidates below it are passed over.
+        least_probability: of being a lesion; candidates below it are ignored.
     """
 
     def __init__(

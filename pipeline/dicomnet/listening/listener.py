@@ -1,4 +1,4 @@
-"""The listener as a whole: its processes, and the turns in which it looks for work."""
+"""The listener: its processes, and the loop in which it looks for work."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _FULL_SECONDS: Final = 30.0  # before a study is scored again whose result did n
 
 
 class Listener:
-    """Receives, scores and sends; this process scores, and looks after the two that receive and send.
+    """Receives, scores and sends; this process scores, and supervises the two that receive and send.
 
     Args:
         config: whose folder is there, with its lock held.
@@ -117,7 +117,7 @@ class Listener:
         ready(started.port)
 
     def _work(self, scoring: StudyScoring, stop: threading.Event) -> None:
-        """Score what has come to rest, and forget what is old."""
+        """Score studies that are complete, and remove old ones."""
         next_retention = 0.0
         while not stop.wait(_TURN_SECONDS):
             for files in self._store.due():
@@ -134,7 +134,7 @@ class Listener:
             child.keep_alive()
 
     def _intake(self, stop: threading.Event) -> list[threading.Thread]:
-        """Threads for the other ways in."""
+        """Threads for the other sources."""
         threads = []
         if self._config.watch is not None:
             watched = WatchedFolder(self._config, self._folder, Audit(self._folder.audit, "watch"))
@@ -147,7 +147,7 @@ class Listener:
     def _thread(
         self, step: Callable[[], None], stop: threading.Event, *, seconds: float = _TURN_SECONDS
     ) -> threading.Thread:
-        """Call a step again and again; a fault in it ends the listener instead of going unseen."""
+        """Call a step repeatedly; a fault in it ends the listener."""
 
         def run() -> None:
             try:
@@ -165,7 +165,7 @@ class Listener:
 
 @contextmanager
 def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """SIGTERM and Ctrl-C end the listener as they end a service: with success, because nothing is lost by it."""
+    """Let SIGTERM and Ctrl-C end the listener with success, because nothing is lost."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

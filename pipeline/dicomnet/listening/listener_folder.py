@@ -1,4 +1,4 @@
-"""What a listener keeps on disk, and under which names; every state is a place, and every step is one rename.
+"""Folders of a listener on disk; every state is a place, and every step is one rename.
 
     FOLDER/.lock                                      who runs, or ran last
     FOLDER/.received.lock                             shared by who takes in, held alone by who removes
@@ -12,7 +12,7 @@
     FOLDER/audit/DATE.jsonl                           what happened, a line each
     FOLDER/orthanc.json                               which changes of an Orthanc have been dealt with
 
-Whatever is killed at whatever moment, the files say what is left to do: an object counts when it has its name under
+After a kill at any moment, the files record what is left to do: an object counts when it has its name under
 ``received``; a series is to be scored when its files differ from those of its last result; a result counts when its
 folder has its name under ``outbox``; it is to be sent to every destination without a mark in it. STUDY, SERIES and
 OBJECT are digests of the UIDs, so that no name and no audit line holds an attribute of a study.
@@ -41,7 +41,7 @@ EVALUATED: Final = "evaluated.json"
 
 
 def uid_digest(uid: str) -> str:
-    """A name for a UID that does not tell it.
+    """A name for a UID that does not reveal it.
 
     Example:
         >>> uid_digest("1.2.3")
@@ -73,7 +73,7 @@ class ResultName:
 
     @classmethod
     def parse(cls, name: str) -> Self | None:
-        """The result that a folder's name says; None when it is no such name."""
+        """The result named by a folder's name; None for other names."""
         match = _RESULT_NAME.fullmatch(name)
         return None if match is None else cls(SeriesKey(match[1], match[2]), int(match[3]))
 
@@ -120,7 +120,7 @@ class ListenerFolder:
 
     @property
     def results(self) -> tuple[Path, ...]:
-        """Where results may lie, in the order in which they move, so that a search on the way misses none."""
+        """Folders of results, in the order in which results move, so that a search meanwhile misses none."""
         return self.outbox, self.errors, self.archive
 
     def series_folder(self, series: SeriesKey) -> Path:
@@ -129,7 +129,7 @@ class ListenerFolder:
 
     @contextmanager
     def taking_in(self, *, removing: bool = False) -> Iterator[None]:
-        """Hold off the removal of studies while objects get their names, and the other way round.
+        """Lock that keeps the removal of studies and the naming of objects apart.
 
         Args:
             removing: whether this is the removal; many may take in at a time.
@@ -160,7 +160,7 @@ class ListenerFolder:
         sync_folder(self.root)
 
     def clear_unfinished(self) -> None:
-        """Remove what a killed run was receiving or writing; nobody else may be at work."""
+        """Remove unfinished files of a killed run; no other process may be working."""
         unfinished = [*self.receiving.iterdir(), *(path for place in self.results for path in place.glob(".*.tmp"))]
         for path in unfinished:
             if path.is_dir():

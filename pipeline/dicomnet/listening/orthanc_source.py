@@ -1,4 +1,4 @@
-"""An Orthanc as a source: its word that a study is complete, and, where asked for, the study itself."""
+"""An Orthanc as a source: its notice that a study is complete, and optionally the study itself."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _BLOCK: Final = 1 << 20
 
 
 class OrthancSource:
-    """Asks for changes since the last ones that were dealt with, and deals with the studies that became stable.
+    """Asks for changes since the last ones that were handled, and handles the studies that became stable.
 
-    How far it has come is written down after a study is here and synchronised, so that a kill repeats work and skips
-    none. The quiet time goes on beside it.
+    Its position is recorded after a study is received and synchronised, so that a kill repeats work and skips none. The
+    quiet time applies as well.
 
     Args:
         config: of the listener, with an Orthanc.
@@ -58,7 +58,7 @@ class OrthancSource:
         self._reachable = True
 
     def step(self) -> None:
-        """Look once; an Orthanc that does not answer, and a disk that is full, are looked at again later."""
+        """Check once; an Orthanc that does not answer, or a full disk, is retried later."""
         try:
             done = False
             while not done:
@@ -91,7 +91,7 @@ class OrthancSource:
             self._audit("study called complete", study=uid_digest(uid))
 
     def _fetch(self, study: str, series: list[Any]) -> None:
-        """Take in what is not here yet of a study."""
+        """Fetch the objects of a study that are not here yet."""
         outcomes: Counter[str] = Counter()
         for item in series:
             key = SeriesKey(study, uid_digest(str(item["MainDicomTags"]["SeriesInstanceUID"])))
@@ -136,5 +136,5 @@ class OrthancSource:
         try:
             value = read_json(self._state)
         except (OSError, ValueError):
-            return 0  # from the beginning: what is here already is not fetched again
+            return 0  # from the beginning: objects that are here are not fetched again
         return int(value["last"]) if isinstance(value, dict) and isinstance(value.get("last"), int) else 0

@@ -25,7 +25,7 @@ _SENT, _REFUSED = "sent-", "refused-"
 
 @dataclass(frozen=True)
 class ResultRecord:
-    """What a result's folder says of itself.
+    """Record in a result's folder.
 
     Attributes:
         inputs: digest of the images and lesions that were scored.
@@ -53,7 +53,7 @@ class ResultRecord:
 
         Raises:
             OSError: when it cannot be read.
-            ValueError: when it is not what was written.
+            ValueError: when it is damaged.
         """
         value = read_json(folder / RECORD)
         if not isinstance(value, dict) or set(value) != set(cls.__dataclass_fields__):
@@ -65,7 +65,7 @@ class ResultRecord:
 
 @dataclass(frozen=True)
 class NewResult:
-    """A result that is to be kept.
+    """A result to keep.
 
     Attributes:
         series: that was scored.
@@ -86,7 +86,7 @@ class NewResult:
 
 
 class Outbox:
-    """The results of a listener, wherever they lie.
+    """The results of a listener, in all of its folders.
 
     Args:
         folder: of the listener.
@@ -139,7 +139,7 @@ class Outbox:
             OSError: when the disk is full; nothing has the result's name then.
         """
         from pipeline.dicomnet.objects.result_objects import (
-            write_results,  # not for the sender: highdicom takes a second to import
+            write_results,  # imported here, because the sender does not need highdicom, which takes a second
         )
 
         name = ResultName(result.series, number)
@@ -160,7 +160,7 @@ class Outbox:
         return name
 
     def waiting(self, destination: str) -> list[ResultName]:
-        """Results that a destination has neither taken nor refused, the oldest first."""
+        """Results that a destination has neither accepted nor refused, the oldest first."""
         waiting = []
         for name in _names_in(self._folder.outbox):
             folder = self._folder.outbox / str(name)
@@ -177,12 +177,12 @@ class Outbox:
         return [folder / file for file in ResultRecord.read(folder).files]
 
     def mark(self, name: ResultName, destination: str, details: dict[str, Any], *, sent: bool) -> None:
-        """Note durably that a destination has taken a result, or refused it for good."""
+        """Record durably that a destination has accepted a result, or refused it for good."""
         mark = f"{_SENT if sent else _REFUSED}{destination}"
         write_json(self._folder.outbox / str(name) / mark, {"at": now(), **details})
 
     def settle(self, name: ResultName, destinations: Sequence[str]) -> str | None:
-        """Move a result away when every destination has taken or refused it.
+        """Move a result away when every destination has accepted or refused it.
 
         Returns:
             The name of the folder that it went to; None when it stays.

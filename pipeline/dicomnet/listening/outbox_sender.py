@@ -38,7 +38,7 @@ def run_sender(config: ListenConfig, parent: Connection) -> None:
         delivery = Delivery(destination, config, outbox, audit)
         threading.Thread(target=delivery.run, args=(names,), daemon=True).start()
     say(parent, "ready")
-    end_with(parent)  # what is half-sent is sent again
+    end_with(parent)  # a result that is partly sent is sent again
 
 
 class Backoff:
@@ -53,7 +53,7 @@ class Backoff:
         self._retry, self._rng, self._failures = retry, rng, 0
 
     def success(self) -> None:
-        """Begin anew."""
+        """Reset."""
         self._failures = 0
 
     def failure(self) -> float:
@@ -64,7 +64,7 @@ class Backoff:
 
 
 class Delivery:
-    """What one destination is still to get.
+    """Sends the waiting results to one destination.
 
     Args:
         destination: of the configuration.
@@ -89,21 +89,23 @@ class Delivery:
         self._backoff = Backoff(config.retry, random.Random())  # noqa: S311  # spreads retries; no secret
 
     def run(self, destinations: list[str]) -> None:
-        """Send for ever; a fault of ours ends the process, which the listener starts again."""
+        """Send for ever; an internal fault ends the process, which the listener starts again."""
         try:
             while True:
                 try:
                     wait = self.step(destinations)
-                except OSError as error:  # a full disk: what was sent and not noted is sent again, as the same objects
+                except (
+                    OSError
+                ) as error:  # a full disk: results sent but not recorded are sent again, as the same objects
                     wait = self._backoff.failure()
                     self._audit("outbox not read or written", destination=self._name, reason=error.strerror)
                 time.sleep(wait)
-        except Exception as error:  # noqa: BLE001  # in a thread nobody would see it
+        except Exception as error:  # noqa: BLE001  # it would go unnoticed in a thread
             self._audit("sender failed", destination=self._name, reason=type(error).__name__)
             os._exit(1)
 
     def step(self, destinations: list[str]) -> float:
-        """Send what waits, until the destination cannot be reached.
+        """Send the waiting results until the destination cannot be reached.
 
         Args:
             destinations: names of all of them, which a result must have been given to before it leaves the outbox.
@@ -117,7 +119,7 @@ class Delivery:
                 answer = self._sender.send(self._outbox.objects(name))
             except FileNotFoundError:  # moved away by hand
                 continue
-            except Exception as error:  # noqa: BLE001  # whatever it is, the other results and destinations go on
+            except Exception as error:  # noqa: BLE001  # the other results and destinations must go on
                 answer = Answer("refused", type(error).__name__)
             if answer.outcome == "unreachable":
                 wait = self._backoff.failure()
@@ -134,7 +136,7 @@ class Delivery:
         return self._retry.first_seconds if refused else _LOOK_SECONDS
 
     def _settle(self, name: ResultName, answer: Answer, destinations: list[str]) -> bool:
-        """Note the answer; False when the result is to be tried again."""
+        """Record the answer; False when the result is to be sent again."""
         if answer.outcome == "sent":
             self._outbox.mark(name, self._name, {}, sent=True)
             self._audit("sent", result=str(name), destination=self._name)

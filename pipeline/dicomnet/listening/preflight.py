@@ -1,4 +1,4 @@
-"""What a configuration names and this machine must have, checked before anything is made."""
+"""Check the secrets, certificates and folders that a configuration names before anything is made."""
 
 from __future__ import annotations
 

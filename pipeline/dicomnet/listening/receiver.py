@@ -1,4 +1,4 @@
-"""The C-STORE SCP: a process of its own, which ends with the listener that started it."""
+"""The C-STORE SCP: a separate process, which ends with the listener that started it."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _SUCCESS: Final = 0x0000
 _OUT_OF_RESOURCES: Final = 0xA700
 _OTHER_OBJECT: Final = 0xA900
 _NOT_UNDERSTOOD: Final = 0xC000
-_BIND_SECONDS: Final = 10.0  # that the process of a killed listener may take to let go of the port
+_BIND_SECONDS: Final = 10.0  # that the process of a killed listener may take to release the port
 
 
 @dataclass(frozen=True)
 class ReceiverStart:
-    """What the process answers when it has begun, or cannot.
+    """Message of the process when it has started, or cannot start.
 
     Attributes:
         port: that it listens on; 0 when it cannot.
@@ -73,7 +73,7 @@ def run_receiver(config: ListenConfig, parent: Connection) -> None:
 
 
 class Receiver:
-    """Answers associations, and takes in what they send.
+    """Answers associations, and stores the objects that they send.
 
     Args:
         config: of the listener.
@@ -208,7 +208,8 @@ _TRANSFER_SYNTAXES: Final = [syntax for syntax in AllTransferSyntaxes if not syn
 def _receive_into_files(new_file: Any) -> None:
     """Have pynetdicom write arriving objects to our files, and not hold them in memory.
 
-    It has a setting for files, and none for which: the name that it makes them by is replaced, in this process alone.
+    pynetdicom can write to files but not to given ones, so the class that makes its files is replaced, in this process
+    alone.
     """
     pynetdicom._config.STORE_RECV_CHUNKED_DATASET = True
     pynetdicom._config.LOG_HANDLER_LEVEL = "none"

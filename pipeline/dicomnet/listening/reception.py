@@ -1,4 +1,4 @@
-"""Taking in one DICOM object: checked, synchronised to disk and named before anyone is told that it was accepted."""
+"""Store one received DICOM object: check it, synchronise it to disk and name it before it is acknowledged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SERIES: Final = 0x0020000E
 
 
 class ReceptionOutcome(Enum):
-    """What became of an object."""
+    """Outcome of storing an object."""
 
     STORED = "stored"
     REPEATED = "repeated"
@@ -33,7 +33,7 @@ class ReceptionOutcome(Enum):
 
 @dataclass(frozen=True)
 class ObjectIdentity:
-    """Which object a file holds.
+    """Identity of the object in a file.
 
     Attributes:
         sop_class, sop_instance, study, series: UIDs.
@@ -53,7 +53,7 @@ class ObjectIdentity:
 
 
 def read_object_identity(path: Path) -> ObjectIdentity | None:
-    """Which object a DICOM file holds, from the first part of its header; None when it lacks one of the UIDs.
+    """Identity of a DICOM file's object, from the first part of its header; None when it lacks one of the UIDs.
 
     Raises:
         CaseError: when the file is no DICOM file, or its header is damaged or cut short.
@@ -74,9 +74,9 @@ def read_object_identity(path: Path) -> ObjectIdentity | None:
 def store_object(folder: ListenerFolder, path: Path, identity: ObjectIdentity) -> ReceptionOutcome:
     """Give an object that lies in ``receiving`` its final name.
 
-    When this returns, the object survives a crash of the machine. An object that is there already is kept as it is:
-    a SOP Instance UID stands for one content. What this program made is not kept, or its reports would be read as
-    annotations.
+    When this returns, the object survives a crash of the machine. An object that is there already is kept, because a
+    SOP Instance UID identifies one content. Objects that this program made are not kept, since its reports would be
+    read as annotations.
 
     Args:
         folder: of the listener.

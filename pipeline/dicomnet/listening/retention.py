@@ -1,4 +1,4 @@
-"""Forgetting: scans and results that have been delivered everywhere, after the configured time."""
+"""Retention: remove scans, and results that have been delivered everywhere, after the configured time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DAY_SECONDS: Final = 86_400.0
 
 
 def forget_old(folder: ListenerFolder, audit: Audit, *, days: float, now: float | None = None) -> int:
-    """Remove the scans of studies that are done with, and the objects of results that were delivered.
+    """Remove the scans of finished studies, and the objects of results that were delivered.
 
     A study is kept while one of its results waits in the outbox or lies among the errors, and a study that was not
     evaluated yet is kept whatever its age. Of a delivered result the record stays, which holds no patient's data: it
@@ -39,7 +39,7 @@ def forget_old(folder: ListenerFolder, audit: Audit, *, days: float, now: float 
         with folder.taking_in(removing=True):
             if not (study / EVALUATED).exists() or _last_change(study) >= limit:
                 continue
-            os.replace(study, away)  # at once, so that what a kill leaves of the study is not taken for all of it
+            os.replace(study, away)  # at once, so that a partly removed study is not taken for a complete one
         shutil.rmtree(away, ignore_errors=True)
         audit("study removed", study=study.name)
         removed += 1

@@ -1,4 +1,4 @@
-"""Which studies have come to rest, and which of their series are images, annotations or something else."""
+"""Find studies that have become quiet, and list the objects of their series."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class StudyFiles:
 
     @property
     def digest(self) -> str:
-        """Of the names, which stand for the contents: an accepted object never changes."""
+        """Digest of the names, which identify the contents: an accepted object never changes."""
         return sha256_json({name: list(files) for name, files in self.series.items()})
 
 
@@ -46,8 +46,8 @@ class _Seen:
 class SeriesStore:
     """Watches the accepted objects.
 
-    The quiet time of a study begins when its last object was seen, and anew when the program starts: while it was
-    down, nothing could come.
+    The quiet time of a study begins when its last object was seen, and again when the program starts, because nothing
+    could arrive while it was down.
 
     Args:
         folder: of the listener.
@@ -63,7 +63,7 @@ class SeriesStore:
         self._done: dict[str, str] = {}
 
     def due(self) -> list[StudyFiles]:
-        """Studies with objects that were not evaluated yet and that nothing is added to any more."""
+        """Quiet studies with objects that were not evaluated yet."""
         due, there = [], set()
         for study in _folders_in(self._folder.received):
             there.add(study)
@@ -80,7 +80,7 @@ class SeriesStore:
         return [self.files(study) for _, study in sorted(due)]
 
     def _look(self, study: str) -> _Seen:
-        """What a study holds; its files are listed again when the time stamp of one of its folders has changed."""
+        """Objects of a study, listed again when the time stamp of one of its folders has changed."""
         stamps = self._stamps(study)
         seen = self._seen.get(study)
         if seen is None or seen.stamps != stamps:
@@ -108,7 +108,7 @@ class SeriesStore:
         return self.files(files.study).digest == files.digest
 
     def mark_evaluated(self, files: StudyFiles) -> None:
-        """Note that everything in a study has its result, if it is to have one."""
+        """Record that every series of a study has its result, if it gets one."""
         root = self._folder.received / files.study
         if not root.is_dir():  # removed by retention
             return
@@ -117,7 +117,7 @@ class SeriesStore:
         self._done[files.study] = files.digest
 
     def mark_complete(self, study: str) -> bool:
-        """Note that nothing more comes for a study; False when nothing of it is here."""
+        """Record that a study is complete; False when none of its objects is here."""
         root = self._folder.received / study
         if not root.is_dir():
             return False
@@ -139,7 +139,7 @@ class SeriesStore:
             try:
                 value = read_json(self._folder.received / study / EVALUATED)
             except (OSError, ValueError):
-                return None  # evaluated once more, which finds that nothing is new
+                return None  # evaluated again, which finds nothing new
             self._done[study] = str(value.get("files")) if isinstance(value, dict) else ""
         return self._done[study]
 

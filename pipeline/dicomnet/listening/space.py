@@ -1,4 +1,4 @@
-"""How much room a listener has: what its configuration allows it, and what the disk still holds."""
+"""Space of a listener: the limit of its configuration, and the free space of the disk."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Final
 
 from pipeline.config.listening import ReceptionLimits
 
-_LOOK_SECONDS: Final = 120.0  # between two walks through the folder; what comes meanwhile is counted as it comes
+_LOOK_SECONDS: Final = 120.0  # between two walks through the folder; arriving bytes are counted in between
 _GB: Final = 10**9
 
 
 class Space:
-    """Says whether another object may come.
+    """Decides whether another object may be received.
 
     Args:
         folder: whose content is counted.
@@ -29,12 +29,12 @@ class Space:
         self._used, self._looked_at = 0, -_LOOK_SECONDS
 
     def add(self, size: int) -> None:
-        """Count bytes that have just come."""
+        """Count bytes that have just arrived."""
         with self._lock:
             self._used += size
 
     def why_full(self) -> str | None:
-        """Why nothing more may come, in words; None while there is room."""
+        """Why nothing more may be received, in words; None while there is space."""
         with self._lock:
             now = time.monotonic()
             if now - self._looked_at > _LOOK_SECONDS:
@@ -48,7 +48,7 @@ class Space:
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes of all files in a folder and its subfolders; what is moved or removed meanwhile may be missed."""
+    """Bytes of all files in a folder and its subfolders; files that are moved or removed meanwhile may be missed."""
     size = 0
     pending = [str(folder)]
     while pending:

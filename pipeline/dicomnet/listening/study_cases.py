@@ -1,4 +1,4 @@
-"""From the objects of a study to cases: which series are images for the model, and where their lesions are."""
+"""Make cases from the objects of a study: image series that the model can score, with their lesions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.errors import CaseError, Code, TableError
 from pipeline.files import sha256_json
 from pipeline.imaging.dicom.header import read_header
 
-_ANY: Final = ("other", "mask")  # modalities of models that fit no word of DICOM's
+_ANY: Final = ("other", "mask")  # modalities of models without a DICOM term
 
 
 class LesionDetector(Protocol):
@@ -40,7 +40,7 @@ class SeriesCases:
         series: digest of its UID.
         files: its objects.
         cases: one a lesion, or one for the whole image; faults among them.
-        detector: digest of the detector that is to find its lesions, because nothing marks one; blank for none.
+        detector: digest of the detector that is to find its lesions, because none is marked; blank for none.
     """
 
     series: str
@@ -50,9 +50,9 @@ class SeriesCases:
 
     @property
     def digest(self) -> str:
-        """Of the images and lesions, by which a scoring that would repeat an earlier one is known.
+        """Digest of the images and lesions, by which a repeated scoring is recognised.
 
-        What a detector will find follows from the images and the detector, so that it need not search to know.
+        A detector's lesions follow from the images and the detector, so its digest is used without a search.
         """
         if self.detector:
             return sha256_json([sorted(path.name for path in self.files), self.detector])
@@ -64,7 +64,7 @@ class SeriesCases:
 
     @property
     def is_unmarked(self) -> bool:
-        """Whether a lesion is all that it lacks."""
+        """Whether it only lacks a lesion."""
         return all(case.fault is not None and case.fault.code == Code.E_CENTER_MISSING for case in self.cases)
 
 
@@ -135,4 +135,4 @@ def _kind(paths: Sequence[Path], modality: Modality) -> str:
         if not (header.frames and all(frame.localizer for frame in header.frames)):
             return "image"
         only_scouts = True
-    return "other" if only_scouts else "image"  # whose reader says why no header can be read
+    return "other" if only_scouts else "image"  # its reader reports why no header can be read

@@ -1,4 +1,4 @@
-"""Scoring what has come to rest, and keeping the results."""
+"""Score quiet studies, and keep the results."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ class StudyScoring:
         self._latest = self._outbox.latest()
 
     def score(self, files: StudyFiles) -> bool:
-        """Make every result that a study is still to have, and note that it has them all.
+        """Make the missing results of a study, and record that it has them all.
 
-        A study that changes meanwhile comes to rest again later.
+        A study that changes meanwhile is scored again later.
 
         Returns:
             False when the disk has no room for a result, so that the study is to be scored again when it has.
@@ -78,7 +78,7 @@ class StudyScoring:
         """
         try:
             series_cases = self._cases(files)
-        except Exception as error:  # noqa: BLE001  # a fault of ours costs this study, never the listener
+        except Exception as error:  # noqa: BLE001  # an internal fault must not end the listener
             problem = f"{Code.E_INTERNAL}: {type(error).__name__} inside the program"
             if not self._commit(NewResult(SeriesKey(files.study, min(files.series)), "", 0, problem=problem)):
                 return False
@@ -122,7 +122,7 @@ class StudyScoring:
         return last.inputs != series.digest
 
     def _searched(self, todo: Sequence[SeriesCases]) -> list[SeriesCases]:
-        """The series with the lesions that the detector finds in those that nothing marks."""
+        """The series, with the detector's lesions in those without a marked one."""
         unmarked = [series for series in todo if series.detector]
         if self._choices.find is None or not unmarked:
             return list(todo)
@@ -135,13 +135,13 @@ class StudyScoring:
         return list(self._pool.score(cases, self._choices.batch_size)) if cases else []
 
     def _keep(self, key: SeriesKey, series: SeriesCases, rows: Sequence[ScoreRow]) -> bool:
-        """Put a series' result into the outbox; False when the disk has no room for it."""
+        """Put a series' result into the outbox; False when the disk is full."""
         objects, problem = None, ""
         try:
             objects = self._objects(key, series, rows)
         except CaseError as error:
             problem = f"{error.code}: {error.reason}"
-        except Exception as error:  # noqa: BLE001  # a fault of ours costs this result, never the listener
+        except Exception as error:  # noqa: BLE001  # an internal fault costs this result only
             problem = f"{Code.E_INTERNAL}: {type(error).__name__} inside the program"
         result = NewResult(
             series=key,
@@ -155,7 +155,7 @@ class StudyScoring:
         return self._commit(result)
 
     def _commit(self, result: NewResult) -> bool:
-        """Make a result durable under the next number of its series; False when the disk has no room for it."""
+        """Store a result under the next number of its series; False when the disk is full."""
         key = result.series
         number, _ = self._latest.get(key, (0, None))
         try:

@@ -1,4 +1,4 @@
-"""A folder that is watched: its DICOM files are taken in like received objects."""
+"""A watched folder, whose DICOM files are stored like received objects."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from pipeline.dicomnet.listening.reception import read_object_identity, refusal_
 from pipeline.dicomnet.listening.space import Space
 from pipeline.errors import CaseError
 
-_FULL_SECONDS: Final = 30.0  # between two looks at whether there is room again
+_FULL_SECONDS: Final = 30.0  # between two checks of a full disk
 _Stamp = tuple[int, int]
 
 
 class WatchedFolder:
-    """Takes in the files of a folder that have been still for a while.
+    """Stores the files of a folder that have not changed for a while.
 
-    A file is copied, synchronised and named before it is removed, if it is to be; killed in between, it is taken in
-    again, which changes nothing. Links are not followed, and what is no DICOM file stays where it is.
+    A file is copied, synchronised and named before it is removed, if that is configured; after a kill in between it is
+    stored again, which changes nothing. Links are not followed, and other files are left alone.
 
     Args:
         config: of the listener, with a watched folder.
@@ -41,7 +41,7 @@ class WatchedFolder:
         self._not_before = 0.0
 
     def step(self) -> None:
-        """Take in what is new."""
+        """Store new files."""
         if time.monotonic() < self._not_before:
             return
         there = set()
@@ -74,7 +74,7 @@ class WatchedFolder:
         return files
 
     def _take(self, path: Path) -> str | None:
-        """Take in one file; why it has to wait, if it has to."""
+        """Store one file; returns why it has to wait, or None."""
         copy = self._folder.receiving / f"{uuid.uuid4().hex}.part"
         try:
             identity = read_object_identity(path)

@@ -1,1 +1,1 @@
-"""DICOM objects that say what was scored: structured reports and pictures of lesions."""
+"""DICOM objects with results: structured reports and pictures of lesions."""

@@ -33,7 +33,7 @@ class LesionCaptures:
 
 
 def lesion_captures(results: Sequence[CaseResult], series: SourceSeries, model: ReportedModel) -> LesionCaptures:
-    """Draw every lesion that was scored; a damaged slice beyond the model's region costs the picture alone."""
+    """Draw every scored lesion; with a damaged slice outside of the model's region only the picture is missing."""
     images: list[Dataset] = []
     missing: dict[str, str] = {}
     for number, result in enumerate(results, start=1):
@@ -73,7 +73,7 @@ def _capture(
     capture.add_new(0x00200020, "CS", None)  # PatientOrientation: of three planes there is no one
     capture.add_new(0x00200060, "CS", None)  # Laterality: required, and empty where it is not known
     capture.ConversionType = "WSD"  # made by a workstation
-    # NO means that the picture does not tell who the patient is; that text is drawn in, DerivationDescription says.
+    # NO means that the picture does not identify the patient; DerivationDescription states that text is drawn in.
     capture.BurnedInAnnotation = "NO"
     capture.DerivationDescription = (
         "Three planes through a lesion's centre; the probability of malignancy and a disclaimer are drawn in"

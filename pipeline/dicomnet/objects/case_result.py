@@ -1,4 +1,4 @@
-"""What is reported of one case: its score row, and where its lesion is."""
+"""Reported values of one case: its score row, and its lesion's centre."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class CaseResult:
         )
 
     def found_in_words(self) -> str:
-        """That a detector found the lesion, and what this means for its probability; blank where a person marked it."""
+        """Sentence on a lesion that a detector found and its probability; blank where a person marked it."""
         if self.lesion_probability is None:
             return ""
         return (

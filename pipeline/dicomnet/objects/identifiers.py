@@ -1,4 +1,4 @@
-"""UIDs that depend on their contents alone, so that what is sent twice is one object to whoever receives it."""
+"""UIDs that depend on content alone, so that an object that is sent twice is the same object to the receiver."""
 
 from __future__ import annotations
 

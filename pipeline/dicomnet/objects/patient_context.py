@@ -1,9 +1,8 @@
 """Patient and study attributes of a series, which its result objects repeat so that an archive files them with it.
 
 These are the attributes that DICOM requires of every object of a study (type 1 and 2 of the Patient and General Study
-modules), what makes the patient's ID unique, and whether the patient's identity was removed. Everything else that a
-header says of the patient (address, history, comments) stays where it is. The values are written into result objects
-and nowhere else.
+modules), those that make the patient's ID unique, and whether the patient's identity was removed. All other patient
+attributes (address, history, comments) are not copied. The values are written into result objects and nowhere else.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _TEXTS: Final = (
 )
 _ISSUER, _REMOVED, _METHOD = "IssuerOfPatientID", "PatientIdentityRemoved", "DeidentificationMethod"
 _METHOD_CODES: Final = "DeidentificationMethodCodeSequence"
-# What is no date, time or word of the standard's is left out: an archive may refuse the object for it.
+# Values that are no date, time or term of the standard are left out, because an archive may refuse the object.
 _CHECKED: Final = {
     "StudyDate": re.compile(r"\d{8}"),
     "StudyTime": re.compile(r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?"),
@@ -84,7 +83,7 @@ def _text(header: Dataset, keyword: str) -> str:
 
 
 def _code_meanings(header: Dataset) -> str:
-    """How the identity was removed, where that is said in codes alone."""
+    """How the identity was removed, where it is given as codes alone."""
     try:
         items = list(header.get(_METHOD_CODES) or ())
     except PARSE_FAULTS:

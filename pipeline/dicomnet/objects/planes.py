@@ -26,7 +26,7 @@ _PANEL: Final = _NODES * _ENLARGED
 _GAP, _LINE, _FONT = 8, 22, 15
 _SHADE: Final = (2, 98)  # percentiles shown black and white where the model has no window
 _WHITE, _GREY, _BLACK = 255, 170, 0
-# Left and top of each plane, as they are looked at: the patient's right is on the left.
+# Left and top of each plane as displayed: the patient's right is on the left.
 _LETTERS: Final = (("R", "A"), ("R", "S"), ("A", "S"))
 
 

@@ -34,7 +34,7 @@ class _Report(sr.Comprehensive3DSR):
     """A report whose patient and study attributes are set by `result_objects`, for all objects alike."""
 
     def copy_patient_and_study_information(self, dataset: Dataset) -> None:
-        """Leave them to the caller: highdicom would copy all that a header holds, the patient's address among it."""
+        """Do nothing: the caller sets them, while highdicom would copy all attributes, as the patient's address."""
 
 
 def structured_report(
@@ -82,10 +82,10 @@ def structured_report(
 
 
 def identity_of(results: Sequence[CaseResult], series: SourceSeries, model: ReportedModel) -> list[object]:
-    """What makes one result another object: model, images, cases and whether they were scored.
+    """Values that identify a result: model, images, cases and whether they were scored.
 
-    Probabilities are left out: they may differ in the last digit when a killed run is repeated, and that must not make
-    a second object of the same result.
+    Probabilities are left out: they may differ in the last digit when a killed run is repeated, which must not give a
+    second object of the same result.
     """
     cases = [
         [result.case_id, result.center_mm and [round(mm, 3) for mm in result.center_mm], result.code, result.threshold]
@@ -95,7 +95,7 @@ def identity_of(results: Sequence[CaseResult], series: SourceSeries, model: Repo
 
 
 def equipment(model: ReportedModel) -> dict[str, Any]:
-    """The attributes by which an archive knows what made an object."""
+    """Attributes that name the equipment and software that made an object."""
     return {
         "manufacturer": wording.MANUFACTURER,
         "manufacturer_model_name": model.name[:64],
@@ -213,7 +213,7 @@ def _texts(result: CaseResult, model: ReportedModel) -> Iterator[sr.TextContentI
 
 
 def _evaluations(results: Sequence[CaseResult], model: ReportedModel) -> sr.ContainerContentItem:
-    """What holds for the whole report: how far processing came, what the model is, and what it is not for."""
+    """Items about the whole report: completeness, model and disclaimer."""
     scored = sum(result.is_scored for result in results)
     if scored == len(results):
         summary = concepts.ALL_SUCCEEDED
@@ -238,7 +238,7 @@ def _text(name: Code, value: str) -> sr.TextContentItem:
 
 
 def _image_library(series: SourceSeries) -> sr.ContainerContentItem:
-    """TID 1600: every image of the series, with what they have in common said once."""
+    """TID 1600: every image of the series, with their common attributes given once."""
     group = sr.ContainerContentItem(name=codes.DCM.ImageLibraryGroup, relationship_type=_CONTAINS)
     group.ContentSequence = sr.ContentSequence()
     modality = concepts.MODALITIES.get(series.modality or "")
@@ -267,7 +267,7 @@ def _image_library(series: SourceSeries) -> sr.ContainerContentItem:
 
 
 def _evidence(image: SourceImage, series: SourceSeries) -> Dataset:
-    """What highdicom asks of an image that a report refers to."""
+    """Attributes that highdicom needs of an image that a report refers to."""
     evidence = Dataset()
     evidence.SOPClassUID, evidence.SOPInstanceUID = image.sop_class, image.sop_instance
     evidence.StudyInstanceUID, evidence.SeriesInstanceUID = series.study, image.series

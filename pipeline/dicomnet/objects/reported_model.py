@@ -1,4 +1,4 @@
-"""What result objects say of the model that scored, as plain values, so that it can be kept beside the rows."""
+"""Facts about the model for result objects, as plain values that can be kept beside the rows."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from pipeline.scoring.rows import ModelIdentity
 
 
 class ReportedModel(Section):
-    """A model, or several that score together, in the words of its results.
+    """A model, or an ensemble, as described in results.
 
     Attributes:
         name: names and short digests, as in the rows.
         digest: as in the rows.
-        findings: what probabilities are of; the first is malignancy.
+        findings: of the probabilities; the first is malignancy.
         label_source: whose opinion or which test the labels are.
         intensities: ``real`` or ``simulated``.
         calibration: how probabilities were calibrated; of several networks each way once.
@@ -52,7 +52,7 @@ class ReportedModel(Section):
 
     @classmethod
     def of(cls, models: Sequence[ModelDescription], identity: ModelIdentity) -> Self:
-        """From the descriptions of the models that score together and what their rows call them."""
+        """From the descriptions of the models that score together and the identity in their rows."""
         first = models[0]
         calibrators = [Calibrator.from_json(dict(member.calibrator)) for model in models for member in model.members]
         zone = None if first.refer_zone is None else ReferZone.from_json(first.refer_zone).describe()
@@ -99,7 +99,7 @@ class ReportedModel(Section):
         """Read what ``model_dump`` wrote.
 
         Raises:
-            UsageError: when it is something else.
+            UsageError: for anything else.
         """
         try:
             return cls.model_validate(value, strict=False)

@@ -31,7 +31,7 @@ from pipeline.imaging.dicom.file import quiet
 
 @dataclass(frozen=True, eq=False)
 class ResultObjects:
-    """What goes to the archive for one series.
+    """Objects for the archive of one series.
 
     Attributes:
         report: a Comprehensive 3D SR.

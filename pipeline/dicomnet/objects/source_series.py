@@ -1,4 +1,4 @@
-"""The DICOM series that was scored: whose it is, and which images it has, whether or not it could be read as a scan."""
+"""The scored DICOM series: its patient context and images, whether or not it could be read as a scan."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class SourceImage:
 
 @dataclass(frozen=True, eq=False)
 class SourceSeries:
-    """What result objects are made from, beside the scores.
+    """Source of result objects, beside the scores.
 
     Attributes:
         path: named in errors.
@@ -124,7 +124,7 @@ class SourceSeries:
 
     @property
     def objects(self) -> tuple[SourceImage, ...]:
-        """One image of each object, in order; a multi-frame object stands once."""
+        """One image of each object, in order; a multi-frame object occurs once."""
         return tuple({image.sop_instance: image for image in reversed(self.images)}.values())[::-1]
 
     def images_in(self, center_mm: Point, extent_mm: Point) -> tuple[SourceImage, ...]:
@@ -154,7 +154,7 @@ def _image(file: DicomFile, index: int | None, position: tuple[float, ...] | Non
 def _readable(
     source: Path | Sequence[Path], limits: Limits, part: str | None, refusal: CaseError
 ) -> tuple[Path, list[DicomFile]]:
-    """The images of a refused series whose headers can be read, or else whatever objects are there."""
+    """The images of a refused series whose headers can be read, or else all objects."""
     path, paths = series_paths(source)
     files = []
     for file_path in paths:
