@@ -52,8 +52,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         if table is not None:
             mapping[key] = _locate(path, table, current_first=f"data.{key}" in named)
     if config.data.lesions:
-        here = "data.lesions" in named
-        mapping["lesions"] = tuple(_locate(path, source, current_first=here) for source in config.data.lesions)
+        first = "data.lesions" in named
+        mapping["lesions"] = tuple(_locate(path, source, current_first=first) for source in config.data.lesions)
     update: dict[str, Any] = {"data": config.data.model_copy(update=mapping)}
     if weights := config.network.weights:
         file = _locate(path, weights, current_first="network.weights" in named)

@@ -215,9 +215,14 @@ def _density(depth: Float32Array, deepest: float, painted: Painted, rng: np.rand
 
 
 def _calcification(
-    depth: Float32Array, deepest: float, kind: int, here: Float32Array, local: FineGrid, rng: np.random.Generator
+    depth: Float32Array,
+    deepest: float,
+    kind: int,
+    surroundings: Float32Array,
+    local: FineGrid,
+    rng: np.random.Generator,
 ) -> Float32Array:
-    """HU of the lesion's calcium by LIDC's nominal codes, ``here`` where there is none."""
+    """HU of the lesion's calcium by LIDC's nominal codes, ``surroundings`` where there is none."""
     bright = float(np.clip(rng.lognormal(np.log(950), 0.6), 250, 2400))
     fraction = np.clip(depth / np.float32(max(deepest, 0.5)), 0, 1)
     if kind == 3:  # solid: all but a rim
@@ -229,7 +234,7 @@ def _calcification(
     else:  # popcorn and non-central: specks, here and there or on one side
         specks = smooth_field(local, max(1.2, 0.6 * deepest), rng)
         amount = ramp(specks - np.float32(0.6), 0.6) * ramp(depth - np.float32(0.3), 0.8)
-    return np.asarray(here + amount * np.float32(bright) * (fraction > 0), np.float32)
+    return np.asarray(surroundings + amount * np.float32(bright) * (fraction > 0), np.float32)
 
 
 def through_scanner(hu: Float32Array, scanner: Scanner, grid: FineGrid) -> Float32Array:

@@ -162,7 +162,7 @@ def _report_series(cases: _ScoredCases, model: ReportedModel, root: Path | None,
         raise CaseError(Code.E_NOT_FOUND, case.image, "lies on another machine; copy the series here to report on it")
     path = case.path if root is None else within_root(case.path, root)
     series = SourceSeries.read(case.files or path, limits=model.limits, modality=model.modality, part=case.part)
-    results = [CaseResult.of(row, each, model.findings) for each, row in cases]
+    results = [CaseResult.of(row, case, model.findings) for case, row in cases]
     objects = result_objects(results, series, model)
     write_results(objects, result.folder)
     result.reports += 1

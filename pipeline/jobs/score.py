@@ -136,8 +136,8 @@ def _write_summary(run: ScoringRun, sink: Sink[ScoreRow], out: Path, options: Sc
 def _found_and_scored(model_names: str, source: str, out: Path, options: ScoreOptions) -> ScoringResult:
     from pipeline.jobs.find import find
 
-    found = find(str(options.find), source, out, options, classifiers=model_names)
-    return ScoringResult(found.folder, found.summary, found.summary_text)
+    result = find(str(options.find), source, out, options, classifiers=model_names)
+    return ScoringResult(result.folder, result.summary, result.summary_text)
 
 
 def _located(inputs: Inputs, sources: tuple[Path, ...], model: ModelDescription) -> Inputs:
@@ -158,8 +158,8 @@ def _superseded(out: Path, gone: frozenset[str], inputs: Inputs, options: ScoreO
     """Earlier rows of lesions that are no longer marked, recorded for when their scan is moved away."""
     record = out / "superseded.json"
     try:
-        kept = record.exists() and not options.restart
-        known = _case_ids(read_json(record)) if kept else frozenset()
+        is_continued = record.exists() and not options.restart
+        known = _case_ids(read_json(record)) if is_continued else frozenset()
     except (OSError, ValueError):
         raise UsageError(f"{record}: is not what was written; restore it, or score anew with --restart") from None
     if not options.lesions and not known:

@@ -155,7 +155,7 @@ class _Reporter:
 
 
 def _open_study(config: Config, cohort: Cohort, manifest: Manifest) -> optuna.Study:
-    """The journal's study of exactly this question, new or begun before; safe for several processes at once."""
+    """Open or create the study of these settings and data in the journal; safe for several processes at once."""
     require_extra("search", "malignancy search", "optuna")
     import optuna
     from optuna.storages import JournalStorage
@@ -165,11 +165,11 @@ def _open_study(config: Config, cohort: Cohort, manifest: Manifest) -> optuna.St
     folder = config.output / f"{config.name}-search"
     folder.mkdir(parents=True, exist_ok=True)
     without = {"search": {"ranges", "seeds"}}
-    asked = config.model_dump(mode="json", exclude={"search", "output", "tracking"})
-    asked["search"] = config.model_dump(mode="json", include=without)["search"]
+    settings = config.model_dump(mode="json", exclude={"search", "output", "tracking"})
+    settings["search"] = config.model_dump(mode="json", include=without)["search"]
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(folder / "study.journal"))),
-        study_name=sha256_json([asked, cohort.digest(manifest)])[:16],
+        study_name=sha256_json([settings, cohort.digest(manifest)])[:16],
         direction="maximize" if _monitor(config) == "validation_auroc" else "minimize",
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=config.training.max_epochs // 4),
         load_if_exists=True,
@@ -204,8 +204,8 @@ def _require_valid_ranges(config_path: Path, overrides: Sequence[str], settings:
     """Check at the start that the configuration accepts the ends of the ranges."""
     for key, span in settings.ranges.items():
         for value in span.choices or (span.low, span.high):
-            found = int(value) if span.integer and value is not None else value
-            load_config(config_path, [*overrides, *_as_overrides({key: found})])
+            plain = int(value) if span.integer and value is not None else value
+            load_config(config_path, [*overrides, *_as_overrides({key: plain})])
 
 
 def _as_overrides(values: Mapping[str, Any]) -> list[str]:

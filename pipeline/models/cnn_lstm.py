@@ -43,32 +43,32 @@ class CNNLSTM(nn.Module):
         slices = images.permute(0, 4, 1, 2, 3)  # (B, S, 1, R, A)
         if present is None:
             present = slices.amax(dim=(2, 3, 4)) > slices.amin(dim=(2, 3, 4))
-        said = self.read(self.encode(slices, present), present)  # (B, S, 2 hidden)
-        weights = self.weigh(said, present)  # (B, S)
-        found: Tensor = self.head((weights.unsqueeze(2) * said).sum(dim=1))
-        return found
+        states = self.read(self.encode(slices, present), present)  # (B, S, 2 hidden)
+        weights = self.weigh(states, present)  # (B, S)
+        logits: Tensor = self.head((weights.unsqueeze(2) * states).sum(dim=1))
+        return logits
 
     def encode(self, slices: Tensor, present: Tensor) -> Tensor:
         """(B, S, 1, R, A) → (B, S, features); in training padding must not enter the batch's statistics either."""
         pictures = slices.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         if self.training:
-            kept = self.encoder(pictures[present.flatten()])
-            seen: Tensor = kept.new_zeros(len(pictures), kept.shape[1])
-            seen[present.flatten()] = kept
+            encoded = self.encoder(pictures[present.flatten()])
+            seen: Tensor = encoded.new_zeros(len(pictures), encoded.shape[1])
+            seen[present.flatten()] = encoded
         else:
             seen = self.encoder(pictures)
-        found: Tensor = seen.view(-1, slices.shape[1], seen.shape[1])
-        return found
+        reshaped: Tensor = seen.view(-1, slices.shape[1], seen.shape[1])
+        return reshaped
 
     def read(self, seen: Tensor, present: Tensor) -> Tensor:
         """Outputs of the two LSTMs at each slice: (B, S, features) → (B, S, 2 hidden)."""
         back = self.downwards(seen.flip(1), present.flip(1)).flip(1)
         return torch.cat([self.upwards(seen, present), back], dim=2)
 
-    def weigh(self, said: Tensor, present: Tensor) -> Tensor:
+    def weigh(self, states: Tensor, present: Tensor) -> Tensor:
         """Attention (B, S): sums to 1 over each case's slices, 0 at padding."""
         # The lowest number instead of minus infinity, so that an input of padding alone stays finite.
-        scores = self.attention(said).squeeze(2)  # (B, S, 1) -> (B, S)
+        scores = self.attention(states).squeeze(2)  # (B, S, 1) -> (B, S)
         weights: Tensor = scores.masked_fill(~present, torch.finfo(scores.dtype).min).softmax(dim=1)
         return weights
 
@@ -90,8 +90,8 @@ class MaskedLSTM(nn.LSTMCell):
         hidden = cell = projected.new_zeros(1, self.hidden_size)  # broadcast: an export would fix the batch's size
         states, gates = [], []
         for step in range(inputs.shape[1]):
-            here = projected[:, step] + functional.linear(hidden, self.weight_hh, self.bias_hh)
-            entry, forget, candidate, output = here.chunk(4, dim=1)
+            summed = projected[:, step] + functional.linear(hidden, self.weight_hh, self.bias_hh)
+            entry, forget, candidate, output = summed.chunk(4, dim=1)
             entry, forget, output = entry.sigmoid(), forget.sigmoid(), output.sigmoid()
             fresh = forget * cell + entry * candidate.tanh()
             keep = present[:, step].unsqueeze(1)

@@ -56,8 +56,8 @@ class CompactCNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, channels, R, A[, S]) → (B, outputs)."""
-        found: Tensor = self.head(self.stages(self.stem(images)))
-        return found
+        logits: Tensor = self.head(self.stages(self.stem(images)))
+        return logits
 
 
 class PlanesCNN(nn.Module):
@@ -87,8 +87,8 @@ class PlanesCNN(nn.Module):
         )  # (B, 3 planes, 3 channels, N, N)
         seen = self.encoder(planes.flatten(0, 1).contiguous(memory_format=torch.channels_last))  # (3 B, features)
         seen = seen.view(-1, 3, seen.shape[1])
-        found: Tensor = self.head(torch.cat([seen.mean(dim=1), seen.amax(dim=1)], dim=1))
-        return found
+        logits: Tensor = self.head(torch.cat([seen.mean(dim=1), seen.amax(dim=1)], dim=1))
+        return logits
 
 
 class _ResidualBlock(nn.Module):
@@ -117,5 +117,5 @@ class _ResidualBlock(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        found: Tensor = self.activation(self.body(features) + self.shortcut(features))
-        return found
+        activated: Tensor = self.activation(self.body(features) + self.shortcut(features))
+        return activated

@@ -50,8 +50,8 @@ class _PointwiseConv2d(nn.Conv2d):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002  # torch's name
         rows, columns = self.stride
-        kept = input[:, :, ::rows, ::columns].contiguous(memory_format=torch.channels_last)
-        return functional.conv2d(kept, weight, bias, groups=self.groups)
+        strided = input[:, :, ::rows, ::columns].contiguous(memory_format=torch.channels_last)
+        return functional.conv2d(strided, weight, bias, groups=self.groups)
 
 
 class _ExactWhereSmall(nn.Module):

@@ -88,8 +88,8 @@ class Detector(nn.Module):
         features = [self.stem(images)]
         for block in self.encoder:
             features.append(block(features[-1]))
-        found = features.pop()
+        decoded = features.pop()
         for block in self.decoder:
-            found = block(found, features.pop())
-        heads = self.head(found)
+            decoded = block(decoded, features.pop())
+        heads = self.head(decoded)
         return DetectorOutput(*torch.split(heads, [self.classes, 3, 1], dim=1))

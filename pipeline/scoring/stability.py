@@ -160,7 +160,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     Source: Holm, 1979; valid for any dependence between the measures.
     """
     adjusted, largest = {}, 0.0
-    for place, name in enumerate(sorted(p_values, key=lambda each: p_values[each])):
+    for place, name in enumerate(sorted(p_values, key=lambda measure: p_values[measure])):
         largest = max(largest, min((len(p_values) - place) * p_values[name], 1.0))
         adjusted[name] = largest
     return adjusted

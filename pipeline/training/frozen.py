@@ -103,7 +103,7 @@ def fit_logistic_head(
         UsageError: when a class has fewer than two patients.
     """
     of_class = [
-        len({patient for patient, label in zip(patients, labels, strict=True) if label == one}) for one in (0, 1)
+        len({patient for patient, label in zip(patients, labels, strict=True) if label == value}) for value in (0, 1)
     ]
     parts = min(_PARTS, *of_class)
     if parts < 2:

@@ -87,5 +87,5 @@ def initial_weights(config: Config) -> InitialWeights | None:
     file, source = config.network.weights, config.network.weights_source
     if file is None or source is None:
         return None
-    found = start_from_weights(build_network(config.network, dimensions=config.preprocessing.dimensions), config)
-    return None if found is None else InitialWeights(file.name, sha256_file(file), source, found)
+    weight_map = start_from_weights(build_network(config.network, dimensions=config.preprocessing.dimensions), config)
+    return None if weight_map is None else InitialWeights(file.name, sha256_file(file), source, weight_map)

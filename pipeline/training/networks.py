@@ -103,8 +103,8 @@ def _fit_at_once(tasks: Sequence[NetworkTask], at_once: int) -> tuple[Fitted, ..
     with tempfile.TemporaryDirectory(prefix="malignancy-networks-") as folder:
         lines = [Path(folder) / f"{number}.jsonl" for number in range(len(tasks))]
         jobs = [
-            delayed(_fit_here)(task.train, task.validation, task.config, task.folder, told, threads)
-            for task, told in zip(_sharing_inputs(tasks), lines, strict=True)
+            delayed(_fit_here)(task.train, task.validation, task.config, task.folder, path, threads)
+            for task, path in zip(_sharing_inputs(tasks), lines, strict=True)
         ]
         setting = parallel_config(
             "loky", inner_max_num_threads=threads, initializer=start, initargs=(os.getpid(),), temp_folder=folder
@@ -122,11 +122,11 @@ def _fit_at_once(tasks: Sequence[NetworkTask], at_once: int) -> tuple[Fitted, ..
 
 
 def _fit_here(
-    train: CaseTensors, validation: CaseTensors | None, config: Config, folder: Path, told: Path, threads: int
+    train: CaseTensors, validation: CaseTensors | None, config: Config, folder: Path, lines: Path, threads: int
 ) -> Fitted:
     """Fit a network in a process of its own."""
     torch.set_num_threads(threads)
-    with LinesTracker(told) as tracker:
+    with LinesTracker(lines) as tracker:
         return fit(train, validation, config, folder=folder, tracker=tracker)
 
 

@@ -181,8 +181,8 @@ def _mediastinum(u: Vector, y: Vector, z: Vector, side: int, half_depth: float, 
 def _fissures(side: int, rng: np.random.Generator) -> tuple[tuple[Vector, Vector], ...]:
     oblique = np.array([side * rng.normal(0, 0.12), rng.uniform(0.6, 0.85), -rng.uniform(0.5, 0.7)])
     middle = place(side, 60, rng.uniform(-2, 12), rng.uniform(-20, -5))
-    found = [(middle, oblique / np.linalg.norm(oblique))]
+    planes = [(middle, oblique / np.linalg.norm(oblique))]
     if side < 0:  # the right lung has a third lobe
         level = np.array([rng.normal(0, 0.1), rng.normal(0, 0.1), 1.0])
-        found.append((place(side, 60, -30, rng.uniform(-5, 15)), level / np.linalg.norm(level)))
-    return tuple(found)
+        planes.append((place(side, 60, -30, rng.uniform(-5, 15)), level / np.linalg.norm(level)))
+    return tuple(planes)

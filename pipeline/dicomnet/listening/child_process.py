@@ -62,11 +62,11 @@ class ChildProcess:
     def begin(self) -> None:
         """Start it."""
         context = multiprocessing.get_context("spawn")
-        here, there = context.Pipe()
-        self._process = context.Process(target=self._target, args=(self._config, there), daemon=True)
+        own_end, child_end = context.Pipe()
+        self._process = context.Process(target=self._target, args=(self._config, child_end), daemon=True)
         self._process.start()
-        there.close()
-        self._connection = here
+        child_end.close()
+        self._connection = own_end
 
     def first_word(self) -> Any:
         """Its message when it is ready.

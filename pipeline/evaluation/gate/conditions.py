@@ -85,10 +85,10 @@ def _anchor(challenger: Standing, champion: Standing, anchor: Standing | str) ->
 
 
 def same_question(challenger: Standing, champion: Standing) -> tuple[Condition, ...]:
-    """What must hold for the results of the two to be comparable at all: label, intensities, input."""
+    """Conditions under which the results of both are comparable: label, intensities, input."""
     return tuple(
-        _same(what, getattr(challenger, key), getattr(champion, key))
-        for what, key in (
+        _same(subject, getattr(challenger, key), getattr(champion, key))
+        for subject, key in (
             ("label source", "label_source"),
             ("intensities", "intensities"),
             ("input contract", "input_contract"),
@@ -96,14 +96,14 @@ def same_question(challenger: Standing, champion: Standing) -> tuple[Condition, 
     )
 
 
-def _same(what: str, challenger: str, champion: str) -> Condition:
+def _same(subject: str, challenger: str, champion: str) -> Condition:
     if challenger == champion:
-        return Condition(f"same {what}", holds=True, finding=challenger)
+        return Condition(f"same {subject}", holds=True, finding=challenger)
     finding = (
         f"the challenger's is {challenger!r}, the champion's {champion!r}: their results do not answer the same "
         "question; register the challenger under a name of its own"
     )
-    return Condition(f"same {what}", holds=False, finding=finding)
+    return Condition(f"same {subject}", holds=False, finding=finding)
 
 
 def _enough(cases: LockedCases, policy: GatePolicy) -> Condition:

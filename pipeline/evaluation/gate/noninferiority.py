@@ -100,13 +100,13 @@ def not_inferior(
     who = _who(challenger)
     ranking = Claim(f"AUROC not worse{than}", policy.auroc_margin, less, who)
     conditions = [ranking.judge(partial(auroc_difference, challenger, reference), at)]
-    for what, label, margin, members in (
+    for subject, label, margin, members in (
         ("sensitivity", 1, policy.sensitivity_margin, who[:1]),
         ("specificity", 0, policy.specificity_margin, who[1:]),
     ):
         shares = [_share(_rightly(contender, label)) for contender in (challenger, reference)]
         compared = f"{shares[0]} against the {title}'s {shares[1]}, each at its own threshold; {less}"
-        claim = Claim(f"{what} not worse{than}", margin, compared, members)
+        claim = Claim(f"{subject} not worse{than}", margin, compared, members)
         conditions.append(claim.judge(partial(_decision_difference, challenger, reference, label), at))
     shares = [_share(contender.referred) for contender in (challenger, reference)]
     compared = f"{shares[0]} against the {title}'s {shares[1]}; {title} less challenger, paired"

@@ -167,8 +167,8 @@ def _check_colours(file: DicomFile) -> None:
     elif file.transfer_syntax in JPEG or (not compressed and pixel_format.columns % 2 == 0):
         known.add("YBR_FULL_422")
     shown = file.modality in ("US", "XR", "other") and not file.is_pet
-    whole = (pixel_format.bits_stored, pixel_format.signed) == (pixel_format.bits_allocated, False)
-    if grey or (shown and whole and pixel_format.samples == 3 and pixel_format.photometric in known):
+    is_plain = (pixel_format.bits_stored, pixel_format.signed) == (pixel_format.bits_allocated, False)
+    if grey or (shown and is_plain and pixel_format.samples == 3 and pixel_format.photometric in known):
         return
     photometric = pixel_format.photometric or "unknown"
     reason = f"{pixel_format.samples} samples a pixel, {photometric}; grey images (MONOCHROME2) are read"

@@ -67,8 +67,8 @@ class Planes:
             take = min(high - low, self._buffer.size - self._filled)
             self._buffer[self._filled : self._filled + take] = np.frombuffer(block, np.uint8, take, low)
             self._filled, low = self._filled + take, low + take
-            whole = self._done + self._filled // self._layout.plane_bytes
-            if self._filled == self._buffer.size or whole == self.voxels.shape[2]:
+            complete = self._done + self._filled // self._layout.plane_bytes
+            if self._filled == self._buffer.size or complete == self.voxels.shape[2]:
                 self._convert()
 
     def _convert(self) -> None:

@@ -211,17 +211,17 @@ class Worker:
     @classmethod
     def start(cls, setup: WorkerSetup[Any]) -> Worker:
         """Start a process; it sends ``ready`` when it has loaded the model."""
-        here, there = multiprocessing.Pipe()
+        own_end, child_end = multiprocessing.Pipe()
         start_server()
-        process = context().Process(target=_serve, args=(there, setup), daemon=True)
+        process = context().Process(target=_serve, args=(child_end, setup), daemon=True)
         try:
             process.start()
         except (ConnectionError, EOFError):  # the server died between the two calls; the next one starts another
             start_server()
-            process = context().Process(target=_serve, args=(there, setup), daemon=True)
+            process = context().Process(target=_serve, args=(child_end, setup), daemon=True)
             process.start()
-        there.close()  # so that its death ends the pipe
-        return cls(process, here)
+        child_end.close()  # so that its death ends the pipe
+        return cls(process, own_end)
 
     def give(self, job: Job) -> None:
         """Send it another job; a worker that has just died is noticed when its answer is awaited."""

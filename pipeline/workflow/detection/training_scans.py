@@ -68,7 +68,7 @@ def read_scans(experiment: DetectionExperiment, cases: Sequence[Case], *, what: 
         cases: rows of the scans' table.
         what: of the progress bar.
     """
-    scans, kept, digests, rejected = [], [], [], []
+    scans, rows, digests, rejected = [], [], [], []
     with ThreadPoolExecutor(usable_cores()) as pool:
         outcomes = pool.map(lambda case: _read(experiment, case), cases)
         for case, outcome in zip(cases, with_progress(outcomes, what, total=len(cases)), strict=True):
@@ -77,9 +77,9 @@ def read_scans(experiment: DetectionExperiment, cases: Sequence[Case], *, what: 
                 continue
             scan, digest = outcome
             scans.append(scan)
-            kept.append(case)
+            rows.append(case)
             digests.append(digest)
-    return ReadScans(tuple(scans), tuple(kept), tuple(digests), tuple(rejected))
+    return ReadScans(tuple(scans), tuple(rows), tuple(digests), tuple(rejected))
 
 
 def _read(experiment: DetectionExperiment, case: Case) -> tuple[TrainingScan, str] | CaseError:
