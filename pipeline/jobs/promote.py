@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pipeline.cases.manifest import read_manifest
 from pipeline.config.experiment import Tracking
@@ -179,15 +180,7 @@ def _record(
     }
     if contest is not None:
         run.metrics(_metrics(contest))
-        judged = {"challenger": contest.challenger, "champion": contest.champion}
-        if contest.anchored is not None and contest.anchored.pair is not None:
-            judged["anchor"] = contest.anchored.pair[1]
-        evaluations = {name: contender.evaluation.to_json() for name, contender in judged.items()}
-        restated = {
-            name: contender.calibration for name, contender in judged.items() if contender.calibration is not None
-        }
-        evaluations |= {f"{name}_at_prevalence": evaluation.to_json() for name, evaluation in restated.items()}
-        run.json(evaluations, "evaluation.json")
+        run.json(_evaluations(contest), "evaluation.json")
         mine, other = (
             contender.evaluation.intervals.get("auroc") for contender in (contest.challenger, contest.champion)
         )
@@ -212,6 +205,18 @@ def _record(
     promotion.write_decision(run.store, matchup.challenger.version, tags=tags, text=text)
     for name, value in facts.items():
         print(f"{name}: {value}")
+
+
+def _evaluations(contest: Contest) -> dict[str, Any]:
+    """Evaluations of the compared models by name, also restated for the policy's prevalence, as JSON values."""
+    judged = {"challenger": contest.challenger, "champion": contest.champion}
+    if contest.anchored is not None and contest.anchored.pair is not None:
+        judged["anchor"] = contest.anchored.pair[1]
+    evaluations = {name: contender.evaluation.to_json() for name, contender in judged.items()}
+    for name, contender in judged.items():
+        if contender.calibration is not None:
+            evaluations[f"{name}_at_prevalence"] = contender.calibration.to_json()
+    return evaluations
 
 
 def _print(conditions: Sequence[Condition]) -> None:
