@@ -171,6 +171,8 @@ class Config(Section):
             )
         if self.training.members != 1:
             self._members_leave_parts_untouched()
+        if self.training.precise_batch_norm:
+            self._statistics_can_be_estimated()
         if self.network.weights_input != "as_is" and self.preprocessing.intensity.scaling == "zscore":
             raise ValueError(
                 f"network.weights_input: {self.network.weights_input!r} starts from values in [0, 1], and "
@@ -233,6 +235,22 @@ class Config(Section):
             raise ValueError(
                 f"{named[0]}: has no meaning with training.mode 'frozen_features', which fits one layer on features "
                 f"that are computed once; set {' '.join(f'{key}={_without(key)}' for key in named)}"
+            )
+
+    def _statistics_can_be_estimated(self) -> None:
+        """Refuse estimating batch normalisation where nothing is averaged, or after an epoch was picked without it."""
+        training, key = self.training, "training.precise_batch_norm: true"
+        if training.ema_decay == 0:
+            raise ValueError(f"{key} is for averaged weights, and training.ema_decay is 0; set that, or this to false")
+        if training.early_stopping:
+            raise ValueError(
+                f"{key} would change the epoch that training.early_stopping picked by other statistics; set "
+                "early_stopping to null, or this to false"
+            )
+        if training.devices * training.num_nodes > 1:
+            raise ValueError(
+                f"{key} is done in one process, and there are {training.devices * training.num_nodes} "
+                "(training.devices, training.num_nodes); set it to false"
             )
 
     def _members_leave_parts_untouched(self) -> None:
