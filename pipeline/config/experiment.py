@@ -105,7 +105,12 @@ class Tracking(Section):
 
 def _without(key: str) -> str:
     """What a dotted key of the configuration is set to so that it asks for nothing."""
-    nothing = {"augmentation": "{}", "network.head": "sigmoid", "training.class_balance": "none"}
+    nothing = {
+        "augmentation": "{}",
+        "network.head": "sigmoid",
+        "training.class_balance": "none",
+        "training.precise_batch_norm": "false",
+    }
     ones = ("training.devices", "training.layer_decay")
     return nothing.get(key) or ("1" if key in ones else "0" if key.endswith(("decay", "freeze")) else "null")
 
@@ -171,8 +176,6 @@ class Config(Section):
             )
         if self.training.members != 1:
             self._members_leave_parts_untouched()
-        if self.training.precise_batch_norm:
-            self._statistics_can_be_estimated()
         if self.network.weights_input != "as_is" and self.preprocessing.intensity.scaling == "zscore":
             raise ValueError(
                 f"network.weights_input: {self.network.weights_input!r} starts from values in [0, 1], and "
@@ -180,6 +183,8 @@ class Config(Section):
             )
         if self.training.mode == "frozen_features":
             self._features_can_stay()
+        elif self.training.precise_batch_norm:
+            self._statistics_can_be_estimated()
         shifts = self.training.class_balance != "none"
         mends = self.calibration.method == "platt" or self.calibration.prior_correction
         if shifts and not mends:
@@ -230,6 +235,7 @@ class Config(Section):
             "training.devices": training.devices * training.num_nodes > 1,
             "training.ema_decay": training.ema_decay != 0,
             "training.layer_decay": training.layer_decay != 1,
+            "training.precise_batch_norm": training.precise_batch_norm,
         }
         if named := [key for key, is_given in means_nothing.items() if is_given]:
             raise ValueError(
@@ -246,11 +252,6 @@ class Config(Section):
             raise ValueError(
                 f"{key} would change the epoch that training.early_stopping picked by other statistics; set "
                 "early_stopping to null, or this to false"
-            )
-        if training.devices * training.num_nodes > 1:
-            raise ValueError(
-                f"{key} is done in one process, and there are {training.devices * training.num_nodes} "
-                "(training.devices, training.num_nodes); set it to false"
             )
 
     def _members_leave_parts_untouched(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MethodType
+
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -39,10 +41,13 @@ def estimate_batch_norm(network: nn.Module, train: CaseTensors, *, batch_size: i
         layer.reset_running_stats()
         layer.momentum = None  # each batch counts the same
         layer.train()
+        # Each of several processes holds all cases, so that it need not hear of the others' batches.
+        layer.forward = MethodType(_BatchNorm.forward, layer)  # type: ignore[method-assign]
     for places in torch.tensor_split(order, max(len(order) // batch_size, 1))[:_MOST_BATCHES]:
         network(train.images[places].to(device))
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
+        del layer.forward  # that of its class again
     network.eval()
 
 

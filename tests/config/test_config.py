@@ -91,10 +91,6 @@ def test_overrides_are_read_as_yaml_and_win(config_file):
             "training={precise_batch_norm: true, ema_decay: 0.9}",
             r"the epoch that training\.early_stopping picked.*null",
         ),
-        (
-            "training={precise_batch_norm: true, ema_decay: 0.9, early_stopping: null, devices: 2}",
-            r"done in one process, and there are 2",
-        ),
         ("preprocessing.size=[32,32]", r"size has 2 values for dimensions=3; give 3"),
         ("preprocessing.size=[4,4,4]", r"below 8 voxels"),
         ("preprocessing.spacing_mm=null", r"region 'lesion' needs spacing_mm"),

@@ -8,6 +8,7 @@ from torch import nn
 from pipeline.models.networks import build_network, predict_logits
 from pipeline.training.batch_norm import estimate_batch_norm
 from pipeline.training.fit import fit
+from pipeline.training.processes import share_batch_norm
 from pipeline.training.tracker import NullTracker
 
 AVERAGED = {"early_stopping": None, "ema_decay": 0.9}
@@ -41,7 +42,7 @@ def test_more_batches_than_are_needed_are_not_looked_at(monkeypatch):
     assert int(network.stem[1].num_batches_tracked) == 2
 
 
-def test_all_else_of_the_network_stays(tmp_path):
+def test_all_else_of_the_network_stays():
     network, train = made(dropout=0.5), blobs(24)
     network.stem[1].weight.requires_grad = False  # a frozen stage keeps what it was loaded with
     weights = {name: value.clone() for name, value in network.named_parameters()}
@@ -53,6 +54,16 @@ def test_all_else_of_the_network_stays(tmp_path):
     assert [module.momentum for module in network.modules() if isinstance(module, nn.BatchNorm2d)] == momenta
     assert not any(module.training for module in network.modules())
     assert network.stages[0].body[1].num_batches_tracked == 3
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_each_of_several_processes_estimates_by_itself(on_gpu):
+    alone, shared, train = made(), made(), blobs(24)
+    shared = share_batch_norm(shared, on_gpu=on_gpu)
+    for network in (alone, shared):
+        estimate_batch_norm(network, train, batch_size=8, seed=0)
+    assert all(map(torch.equal, alone.state_dict().values(), shared.state_dict().values()))
+    assert "forward" not in vars(shared.stem[1])
 
 
 def test_a_training_ends_with_statistics_of_its_averaged_weights(tmp_path):
