@@ -105,7 +105,12 @@ class Tracking(Section):
 
 def _without(key: str) -> str:
     """What a dotted key of the configuration is set to so that it asks for nothing."""
-    nothing = {"augmentation": "{}", "network.head": "sigmoid", "training.class_balance": "none"}
+    nothing = {
+        "augmentation": "{}",
+        "network.head": "sigmoid",
+        "training.class_balance": "none",
+        "training.precise_batch_norm": "false",
+    }
     ones = ("training.devices", "training.layer_decay")
     return nothing.get(key) or ("1" if key in ones else "0" if key.endswith(("decay", "freeze")) else "null")
 
@@ -178,6 +183,8 @@ class Config(Section):
             )
         if self.training.mode == "frozen_features":
             self._features_can_stay()
+        elif self.training.precise_batch_norm:
+            self._statistics_can_be_estimated()
         shifts = self.training.class_balance != "none"
         mends = self.calibration.method == "platt" or self.calibration.prior_correction
         if shifts and not mends:
@@ -228,11 +235,23 @@ class Config(Section):
             "training.devices": training.devices * training.num_nodes > 1,
             "training.ema_decay": training.ema_decay != 0,
             "training.layer_decay": training.layer_decay != 1,
+            "training.precise_batch_norm": training.precise_batch_norm,
         }
         if named := [key for key, is_given in means_nothing.items() if is_given]:
             raise ValueError(
                 f"{named[0]}: has no meaning with training.mode 'frozen_features', which fits one layer on features "
                 f"that are computed once; set {' '.join(f'{key}={_without(key)}' for key in named)}"
+            )
+
+    def _statistics_can_be_estimated(self) -> None:
+        """Refuse estimating batch normalisation where nothing is averaged, or after an epoch was picked without it."""
+        training, key = self.training, "training.precise_batch_norm: true"
+        if training.ema_decay == 0:
+            raise ValueError(f"{key} is for averaged weights, and training.ema_decay is 0; set that, or this to false")
+        if training.early_stopping:
+            raise ValueError(
+                f"{key} would change the epoch that training.early_stopping picked by other statistics; set "
+                "early_stopping to null, or this to false"
             )
 
     def _members_leave_parts_untouched(self) -> None:

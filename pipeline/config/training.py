@@ -234,6 +234,11 @@ class Training(Section):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="exponential moving average of the weights; 0 is off"
     )
+    precise_batch_norm: bool = Field(
+        default=False,
+        description="at the end, means and variances of batch normalisation are those of the training images under the "
+        "averaged weights, and no average of earlier ones: with ema_decay, for trainings of few steps",
+    )
     gradient_clip: NonNegativeFloat = Field(1.0, description="largest gradient norm; 0 is off")
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = Field(
         "32-true", description="auto: bf16-mixed where the device computes in bf16, else 32-true"

@@ -22,6 +22,7 @@ from pipeline.config.training import Training
 from pipeline.errors import UnfinishedError
 from pipeline.models.cpu_kernels import to_fast_layout
 from pipeline.models.networks import build_network, keep_outputs
+from pipeline.training.batch_norm import estimate_batch_norm
 from pipeline.training.callbacks import Report, ResumedStop, StepSeeds, TerminateOnNonFiniteLoss
 from pipeline.training.checkpoints import LAST, AtomicCheckpointIO, checkpoints, monitored, readable
 from pipeline.training.data import CasesDataModule, CaseTensors
@@ -115,7 +116,10 @@ def fit(
             raise out_of_memory(module.network, train, config)
     if profile:
         report_shares(shares.shares(), tracker, step=trainer.current_epoch)
-    return replace(_load_best(module, best, trainer, offset=offset), history=tuple(history.epochs))
+    fitted = _load_best(module, best, trainer, offset=offset)
+    if settings.precise_batch_norm:
+        estimate_batch_norm(fitted.network, train, batch_size=settings.batch_size, seed=config.seed)
+    return replace(fitted, history=tuple(history.epochs))
 
 
 def _seed(config: Config) -> None:

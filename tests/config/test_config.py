@@ -86,6 +86,11 @@ def test_overrides_are_read_as_yaml_and_win(config_file):
         ("training.class_balance=weighted_loss", r"calibration\.method: 'temperature' cannot mend.*use 'platt'"),
         ("training.class_balance=balanced_sampler", r"calibration\.method: 'temperature' cannot mend.*use 'platt'"),
         ("calibration.prior_correction=true", r"has nothing to correct"),
+        ("training.precise_batch_norm=true", r"for averaged weights, and training\.ema_decay is 0; set that"),
+        (
+            "training={precise_batch_norm: true, ema_decay: 0.9}",
+            r"the epoch that training\.early_stopping picked.*null",
+        ),
         ("preprocessing.size=[32,32]", r"size has 2 values for dimensions=3; give 3"),
         ("preprocessing.size=[4,4,4]", r"below 8 voxels"),
         ("preprocessing.spacing_mm=null", r"region 'lesion' needs spacing_mm"),
@@ -220,6 +225,10 @@ LIMITS = [  # what is still accepted, and the next value that is not
     ("training.ema_decay=0", "training.ema_decay=1"),
     ("training.weight_decay=0", "training.weight_decay=-0.001"),
     ("training={members: 2, early_stopping: null}", "training={members: 2}"),
+    (
+        "training={precise_batch_norm: true, ema_decay: 0.9, early_stopping: null}",
+        "training={precise_batch_norm: true, ema_decay: 0.9}",
+    ),
     (
         "training.soft_labels={column: rating, lowest: 1, highest: 1.001}",
         "training.soft_labels={column: rating, lowest: 1, highest: 1}",
