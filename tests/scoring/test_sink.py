@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -225,52 +226,78 @@ def test_a_full_disk_keeps_every_committed_row(tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-WRITER = """
+# Every writer is a process of its own, forked from one that has imported everything: imports would be most of its time.
+WRITERS = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_sink import HEADER, TABLES, row
 from pipeline import files
 from pipeline.scoring import sink as module
-left = int(sys.argv[2])
-def dying(real):
-    def call(*arguments, **options):
-        global left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*arguments, **options)
-    return call
-for name in ("fsync", "replace", "open"):
-    setattr(files.os, name, dying(getattr(os, name)))
-module.pq.write_table = dying(module.pq.write_table)
-module._PART_ROWS = 3
 from pipeline.scoring.lock import exclusive
-with exclusive(Path(sys.argv[1])):
-    sink = module.Sink(Path(sys.argv[1]), HEADER, TABLES)
-    for name in "abcdefgh":
-        if name not in sink.finished:
-            sink.append(row(name))
-    sink.finish()
+module._PART_ROWS = 3
+def write(folder, left):
+    def dying(real):
+        def call(*arguments, **options):
+            nonlocal left
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **options)
+        return call
+    for name in ("fsync", "replace", "open"):
+        setattr(files.os, name, dying(getattr(os, name)))
+    module.pq.write_table = dying(module.pq.write_table)
+    with exclusive(folder):
+        sink = module.Sink(folder, HEADER, TABLES)
+        for name in "abcdefgh":
+            if name not in sink.finished:
+                sink.append(row(name))
+        sink.finish()
+for line in sys.stdin:
+    moment, folder = line.rstrip().split(" ", 1)
+    writer = os.fork()
+    if writer == 0:
+        try:
+            write(Path(folder), int(moment))
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            os._exit(1)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(writer, 0)[1]), flush=True)
 """
+NEVER = 100_000
+
+
+@pytest.fixture
+def write_rows():
+    """Write rows in a process that is killed at a moment, the n-th write, sync or rename; its exit code."""
+    command = [sys.executable, "-c", WRITERS.format(tests=str(Path(__file__).parent))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writers:
+
+        def write(folder: Path, *, killed_at: int) -> int:
+            writers.stdin.write(f"{killed_at} {folder}\n")
+            writers.stdin.flush()
+            return int(writers.stdout.readline())
+
+        yield write
+        writers.stdin.close()
 
 
 @pytest.mark.slow
-def test_a_kill_at_every_write_sync_and_rename_loses_and_repeats_no_row(tmp_path):
-    code = WRITER.format(tests=str(Path(__file__).parent))
+def test_a_kill_at_every_write_sync_and_rename_loses_and_repeats_no_row(tmp_path, write_rows):
     moments = 0
     for moment in range(1, 200):
         folder = tmp_path / str(moment)
         folder.mkdir()
-        first = subprocess.run([sys.executable, "-c", code, str(folder), str(moment)], capture_output=True, text=True)
-        if first.returncode == 0:
+        code = write_rows(folder, killed_at=moment)
+        if code == 0:
             break
-        assert first.returncode == -9, first.stderr
+        assert code == -signal.SIGKILL
         if (folder / "scores.parquet").exists():
             assert ids(folder) == list("abcdefgh")  # never half a table under the final name
         moments += 1
-        again = subprocess.run([sys.executable, "-c", code, str(folder), "100000"], capture_output=True, text=True)
-        assert again.returncode == 0, again.stderr
+        assert write_rows(folder, killed_at=NEVER) == 0
         assert ids(folder) == list("abcdefgh")
         assert not list(folder.rglob("*.tmp"))
     assert moments > 20
