@@ -50,7 +50,7 @@ demo: setup $(DEMO)/data/manifest.csv ## The whole pipeline on the embedded data
 	@echo "look further: make ui, the report named above, $(DEMO)/scores/scores.csv"
 
 $(DEMO)/find/scans.csv: | setup
-	$(BIN)/malignancy demo-data $(DEMO)/find --whole-scans 240
+	$(BIN)/malignancy demo-data $(DEMO)/find --whole-scans 400
 
 demo-find: setup $(DEMO)/find/scans.csv ## Whole scans: find the lesions, then score each one; simulated, offline
 	$(BIN)/malignancy train configs/demo_find.yaml

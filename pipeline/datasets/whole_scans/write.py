@@ -62,7 +62,7 @@ https://doi.org/10.7937/K9/TCIA.2015.LO9QL9SX
 """
 
 # Share of the patients up to the end of each split.
-SPLIT_ENDS = {"train": 0.5, "validation": 0.62, "calibration": 0.78, "test": 1.0}
+SPLIT_ENDS = {"train": 0.6, "validation": 0.7, "calibration": 0.82, "test": 1.0}
 
 
 @dataclass(frozen=True, eq=False)

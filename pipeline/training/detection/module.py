@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
@@ -16,6 +16,7 @@ from pipeline.training.detection.losses import detection_loss
 from pipeline.training.detection.patches import PatchBatch, PatchSampler
 from pipeline.training.module import ClippedByNorm
 
+_MOVING_STATISTICS = 0.6  # share of the steps in which batch normalisation goes by the batch
 _WARM_UP = 0.15  # share of the steps in which the learning rate rises
 
 
@@ -32,6 +33,18 @@ class DetectorTraining(ClippedByNorm):
         super().__init__()
         self.network = network
         self._config, self._sampler = config, sampler
+
+    def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
+        """Hold the statistics of batch normalisation still in the last part of the training.
+
+        A batch is mostly patches around lesions, which is no sample of a scan: weights must fit the statistics that
+        finding uses.
+        """
+        del batch, batch_idx
+        if self.global_step >= _MOVING_STATISTICS * self._config.max_epochs * self._config.steps_per_epoch:
+            for layer in self.network.modules():
+                if isinstance(layer, nn.BatchNorm3d):
+                    layer.eval()
 
     def training_step(self, _: Tensor, __: int) -> Tensor:
         """Loss of one step's patches, its parts logged.
