@@ -76,7 +76,7 @@ def rows(folder: Path, *, slabs: bool, most: int) -> Iterator[tuple[str, dict[st
         hu, spacing_mm = read(open_scan(found.path, limits=Limits()))
         values = lung(hu if slabs else middle(hu, spacing_mm), spacing_mm)
         if len(values):
-            yield found.case_id, measure(values)
+            yield found.name, measure(values)
 
 
 def main() -> None:

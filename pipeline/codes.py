@@ -182,7 +182,7 @@ class Code(StrEnum):
         "a split or table has malignant or benign cases alone",
         "label more cases, or have splits drawn",
     )
-    E_PATIENT_LEAK = "E_PATIENT_LEAK", "a patient stands in several splits", "put all of a patient's cases in one split"
+    E_PATIENT_LEAK = "E_PATIENT_LEAK", "a patient is in several splits", "put all of a patient's cases in one split"
     # Models and this program.
     E_OUT_OF_ENVELOPE = (
         "E_OUT_OF_ENVELOPE",

@@ -121,7 +121,7 @@ def _read_remote_inputs(url: str) -> Inputs:
 
 def _cases_in_folder(folder: Path, skipped: SkippedCount) -> Iterator[Case]:
     for scan in find_scans(folder, skipped=skipped):
-        yield Case(case_id=scan.case_id, image=scan.case_id, path=scan.path, files=scan.files, fault=scan.error)
+        yield Case(case_id=scan.name, image=scan.name, path=scan.path, files=scan.files, fault=scan.error)
 
 
 class Arrived:

@@ -189,7 +189,7 @@ class Config(Section):
         mends = self.calibration.method == "platt" or self.calibration.prior_correction
         if shifts and not mends:
             raise ValueError(
-                f"calibration.method: {self.calibration.method!r} cannot mend the intercept that "
+                f"calibration.method: {self.calibration.method!r} cannot correct the intercept that "
                 f"training.class_balance={self.training.class_balance!r} shifts; use 'platt' or set "
                 "calibration.prior_correction: true"
             )

@@ -4,7 +4,7 @@ As in ``import_lidc`` nothing is copied, and the tables lie in a folder that con
 
 - ``scans.csv`` has every CT of LIDC-IDRI that was found, with or without a nodule.
 - ``lesions.csv`` has every nodule that lies in its scan. ``ignore`` is 1 for one that fewer than ``least_readers``
-  readers marked, for one below 3 mm, and for one whose centre lies outside the slices at hand while a part of it may
+  readers marked, for one below 3 mm, and for one whose centre lies outside the present slices while a part of it may
   be in them. A nodule that is wholly outside them is left out.
 - ``label`` is the readers' mean malignancy rating (above 3 is 1, below 3 is 0, exactly 3 is blank): opinion. A scan's
   label is 1 when a nodule that is not ignored is malignant, blank when that is unknown, else 0.

@@ -82,7 +82,7 @@ def evaluate_details(
         judged: one row a case, with probabilities; unlabelled rows count by label certainty alone.
         operating_point: chosen on the calibration split.
         columns: subgroup columns beside the usual ones.
-        calibration: calibration split's predictions, for the refer zone; None when they are not at hand.
+        calibration: calibration split's predictions, for the refer zone; None when they are missing.
         refer_zone: the model's own; None fits one of 90 % coverage on ``calibration``.
         all_seeds: the judged cases under every seed; None when there is one.
         readers: columns of several readers' ratings; None takes the usual ones, where there are any.

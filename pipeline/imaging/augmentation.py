@@ -1,4 +1,4 @@
-"""Random changes of training inputs: MONAI's transforms, drawn anew for every (seed, epoch, case)."""
+"""Random changes of training inputs: MONAI's transforms, drawn for every (seed, epoch, case)."""
 
 from __future__ import annotations
 

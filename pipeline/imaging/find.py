@@ -58,7 +58,7 @@ class FoundScan:
     r"""One input of a folder.
 
     Attributes:
-        case_id: path relative to the searched folder, ``/`` between its parts; for a series that of the nearest
+        name: path relative to the searched folder, ``/`` between its parts; for a series that of the nearest
             folder that holds all its files, then ``#`` and 8 hex digits of the UID's SHA-256 (more where two series of
             the folder share them). Bytes that are not UTF-8 appear as ``\xNN``.
         path: the file, or the folder of the series.
@@ -67,7 +67,7 @@ class FoundScan:
         alone: no other series has files in ``path``.
     """
 
-    case_id: str
+    name: str
     path: Path
     files: tuple[Path, ...] | None = None
     error: CaseError | None = None
@@ -75,7 +75,7 @@ class FoundScan:
 
     def image(self, folder: Path) -> str:
         """What a manifest in ``folder`` names it; a series among others by its code too."""
-        code = "" if self.alone else f"#{self.case_id.rpartition('#')[2]}"
+        code = "" if self.alone else f"#{self.name.rpartition('#')[2]}"
         return f"{self.path.relative_to(folder).as_posix()}{code}"
 
 
@@ -144,19 +144,19 @@ def find_scans(
             yield _broken(CaseError(Code.E_PERMISSION, current, reason), folder)
             continue
         _settle_others(inside, search)
-        rows = [FoundScan(_case_id(path, folder), path) for path in inside.plain]
+        rows = [FoundScan(_name(path, folder), path) for path in inside.plain]
         rows += [_broken(error, folder) for error in inside.broken]
-        yield from sorted(rows, key=lambda row: row.case_id)
+        yield from sorted(rows, key=lambda row: row.name)
         waiting += reversed(inside.folders)
     late = [_broken(error, folder) for error in search.series.settle(skipped.by_suffix)]
     for series in search.series.rows():
-        case_id = f"{_case_id(series.folder, folder)}#{series.code}"
-        late.append(FoundScan(case_id, series.folder, series.files, series.error, series.alone))
-    yield from sorted(late, key=lambda row: row.case_id)
+        name = f"{_name(series.folder, folder)}#{series.code}"
+        late.append(FoundScan(name, series.folder, series.files, series.error, series.alone))
+    yield from sorted(late, key=lambda row: row.name)
 
 
 def _broken(error: CaseError, root: Path) -> FoundScan:
-    return FoundScan(_case_id(Path(error.path), root), Path(error.path), None, error)
+    return FoundScan(_name(Path(error.path), root), Path(error.path), None, error)
 
 
 def _look_through(current: Path, search: _Search) -> _Folder:
@@ -273,5 +273,5 @@ def scan_suffix(name: str) -> str:
     return f".{suffix}"
 
 
-def _case_id(path: Path, root: Path) -> str:
+def _name(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -25,7 +25,7 @@ Packing = Literal["by content", "none", "gzip", "zlib"]
 
 
 class Stream:
-    """The decompressed bytes of a file, as an iterable of blocks; each iteration starts anew.
+    """The decompressed bytes of a file, as an iterable of blocks; each iteration starts from the beginning.
 
     Args:
         path: of the file.

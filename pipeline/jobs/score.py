@@ -161,7 +161,7 @@ def _superseded(out: Path, gone: frozenset[str], inputs: Inputs, options: ScoreO
         is_continued = record.exists() and not options.restart
         known = _case_ids(read_json(record)) if is_continued else frozenset()
     except (OSError, ValueError):
-        raise UsageError(f"{record}: is not what was written; restore it, or score anew with --restart") from None
+        raise UsageError(f"{record}: is not what was written; restore it, or score again with --restart") from None
     if not options.lesions and not known:
         return frozenset()
     from pipeline.cases.lesions.locate import superseded

@@ -202,7 +202,7 @@ class DriftMeter:
 
 def _shift(reference: DriftReference, places: NDArray[np.uint8], patients: NDArray[np.int64]) -> DistributionShift:
     if reference.sample is None:
-        raise UndefinedMetricError("the model does not say of how many cases its reference is; train it anew")
+        raise UndefinedMetricError("the model does not say of how many cases its reference is; train it again")
     if places.size < LEAST_CASES:
         raise UndefinedMetricError(f"{places.size} cases; expected at least {LEAST_CASES}")
     return measure_shift(reference.sample, BinShares.of(places, patients, count=len(reference.shares)))

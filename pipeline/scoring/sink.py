@@ -269,7 +269,7 @@ def _read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def _damaged(path: Path) -> ModelError:
-    return ModelError(f"{path}: is not what was committed; restore it, or score anew with --restart")
+    return ModelError(f"{path}: is not what was committed; restore it, or score again with --restart")
 
 
 def _read_record(path: Path) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def readable(path: Path) -> Path | None:
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise UnfinishedError(
             f"{path}: {path.stat().st_size} bytes that are no whole checkpoint; restore the file, or move it away: "
-            "with --resume this network then starts from its first epoch, and whatever else is finished is kept"
+            "with --resume this network then starts from its first epoch, and everything else that is finished is kept"
         ) from error
     return path
 

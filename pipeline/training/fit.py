@@ -228,7 +228,7 @@ def load_best(module: pl.LightningModule, best: ModelCheckpoint) -> int:
         UnfinishedError: when they are not there.
     """
     if readable(Path(best.best_model_path)) is None:
-        raise UnfinishedError(f"{best.best_model_path}: is missing; restore it, or start the training anew")
+        raise UnfinishedError(f"{best.best_model_path}: is missing; restore it, or start the training again")
     checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     module.cpu().load_state_dict(checkpoint["state_dict"])
     return int(checkpoint["epoch"]) + 1

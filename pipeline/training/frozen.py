@@ -109,7 +109,7 @@ def fit_logistic_head(
     if parts < 2:
         raise UsageError(
             f"training.mode: 'frozen_features' chooses its penalty by patients left out, and {of_class[0]} benign and "
-            f"{of_class[1]} malignant patients leave nobody to choose by; two of each are the least"
+            f"{of_class[1]} malignant patients are too few to choose a penalty by; expected at least two of each"
         )
     scaler = StandardScaler().fit(features.astype(np.float64))
     divided = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)

@@ -36,7 +36,7 @@ def out_of_memory(network: nn.Module, cases: CaseTensors, config: Config) -> Unf
         "the checkpoint of the last whole epoch is kept: if another program holds the memory, continue with --resume"
     )
     if processes().count > 1:  # the other processes wait for batch statistics, so no trial is possible
-        return UnfinishedError(f"{reason}; start anew with fewer, or {remedy}")
+        return UnfinishedError(f"{reason}; start again with fewer, or {remedy}")
     fits = largest_fitting(lambda size: _try_step(network, cases, config, size), below=settings.batch_size)
     if fits is None:
         return UnfinishedError(
@@ -44,7 +44,7 @@ def out_of_memory(network: nn.Module, cases: CaseTensors, config: Config) -> Unf
         )
     batches = math.ceil(settings.batch_size * settings.accumulate_batches / fits)
     return UnfinishedError(
-        f"{reason}, {fits} do: start anew with training.batch_size={fits} training.accumulate_batches={batches} "
+        f"{reason}, {fits} do: start again with training.batch_size={fits} training.accumulate_batches={batches} "
         f"(as many cases a step); {remedy}"
     )
 

@@ -134,7 +134,7 @@ class LinesTracker:
     """Writes metrics as lines of JSON, which the parent process reads.
 
     Args:
-        path: of the file; made anew.
+        path: of the file, which is replaced.
     """
 
     def __init__(self, path: Path) -> None:

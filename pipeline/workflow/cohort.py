@@ -170,7 +170,7 @@ def _require_one_label_an_image(manifest: Manifest, usable: Sequence[Usable]) ->
     leaked = across_splits(findings)
     if leaked:
         print(
-            f"warning: {len(leaked)} images stand in several splits, under different patients (first: "
+            f"warning: {len(leaked)} images are in several splits, under different patients (first: "
             f"{' and '.join(repr(case.case_id) for case in leaked[0][:2])}): figures of them say too much; give them "
             "one patient_id, or keep one case",
             file=sys.stderr,

@@ -83,8 +83,8 @@ def test_overrides_are_read_as_yaml_and_win(config_file):
         ("training.max_epochs=2.5", r"training\.max_epochs: 2\.5 is not accepted"),
         ("training.max_epochs=-1", r"training\.max_epochs: -1 is not accepted: input should be greater than 0"),
         ("training.early_stopping.patience=40", r"patience: 40 is not below training\.max_epochs \(30\).*lower it"),
-        ("training.class_balance=weighted_loss", r"calibration\.method: 'temperature' cannot mend.*use 'platt'"),
-        ("training.class_balance=balanced_sampler", r"calibration\.method: 'temperature' cannot mend.*use 'platt'"),
+        ("training.class_balance=weighted_loss", r"calibration\.method: 'temperature' cannot correct.*use 'platt'"),
+        ("training.class_balance=balanced_sampler", r"calibration\.method: 'temperature' cannot correct.*use 'platt'"),
         ("calibration.prior_correction=true", r"has nothing to correct"),
         ("training.precise_batch_norm=true", r"for averaged weights, and training\.ema_decay is 0; set that"),
         (

@@ -24,9 +24,9 @@ UID8 = sha256_bytes(SERIES.encode())[:8]
 def search(folder: Path) -> tuple[dict[str, FoundScan], SkippedCount]:
     skipped = SkippedCount()
     rows = list(find_scans(folder, skipped=skipped))
-    assert len({row.case_id for row in rows}) == len(rows)
+    assert len({row.name for row in rows}) == len(rows)
     assert not any("CANARY" in str(row.error) for row in rows)
-    return {row.case_id: row for row in rows}, skipped
+    return {row.name: row for row in rows}, skipped
 
 
 def codes(rows: dict[str, FoundScan]) -> dict[str, Code | None]:
@@ -305,10 +305,10 @@ def test_name_that_is_not_text_still_gives_one(tmp_path: Path) -> None:
 def test_order_is_the_same_every_time_and_lazy(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{folder}/{name}.nii" for folder in "zyx" for name in "cab"))
     rows = find_scans(tmp_path)
-    assert next(rows).case_id == "x/a.nii"
+    assert next(rows).name == "x/a.nii"
     shutil.rmtree(tmp_path / "z")
     touch(tmp_path, "z/new.nii")
-    assert [row.case_id for row in rows] == ["x/b.nii", "x/c.nii", "y/a.nii", "y/b.nii", "y/c.nii", "z/new.nii"]
+    assert [row.name for row in rows] == ["x/b.nii", "x/c.nii", "y/a.nii", "y/b.nii", "y/c.nii", "z/new.nii"]
 
 
 def test_file_is_no_folder_to_search(tmp_path: Path) -> None:

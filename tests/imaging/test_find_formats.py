@@ -15,7 +15,7 @@ from pipeline.imaging.read import open_scan
 
 def search(folder: Path) -> tuple[list[str], SkippedCount]:
     skipped = SkippedCount()
-    return [row.case_id for row in find_scans(folder, skipped=skipped)], skipped
+    return [row.name for row in find_scans(folder, skipped=skipped)], skipped
 
 
 @pytest.mark.parametrize("slices", [False, True], ids=["alone", "beside slices"])

@@ -75,7 +75,7 @@ def test_split_series_is_one_row_of_a_search() -> None:
 def test_objects_beside_a_ct_make_no_rows() -> None:
     (row,) = find_scans(shared("odd_scans") / "d27_ct_seg_rtstruct")
     assert row.error is None
-    code = row.case_id.partition("#")[2]
+    code = row.name.partition("#")[2]
     np.testing.assert_array_equal(opened("d27_ct_seg_rtstruct", code)[0], opened("d00_ref")[0])
 
 

@@ -224,7 +224,7 @@ def test_damaged_records_are_one_line(model, manifest, capsys, name):
     with open(f"out/parts/{name}", "w") as handle:
         handle.write("{")
     assert score(model, manifest) == 2
-    assert f"{name}: is not what was committed; restore it, or score anew with --restart" in capsys.readouterr().err
+    assert f"{name}: is not what was committed; restore it, or score again with --restart" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["{}", "7", '[["a"]]', "NaN", '"abc"', "{"])

@@ -69,7 +69,7 @@ def test_training_names_images_that_stand_in_several_splits(cohort, tmp_path, ca
     table.to_csv(cohort, index=False)
     with_copy(cohort, 0, split="test")
     train(cohort, tmp_path)
-    assert "warning: 1 images stand in several splits, under different patients (first: '" in capsys.readouterr().err
+    assert "warning: 1 images are in several splits, under different patients (first: '" in capsys.readouterr().err
 
 
 def test_backslashes_of_windows_are_read(cohort):

@@ -93,7 +93,7 @@ def test_patients_stay_together_when_the_penalty_is_chosen():
 def test_one_patient_of_a_class_is_too_few_to_choose_a_penalty(weights, tmp_path):
     cases = blobs(20)
     one = replace(cases, patients=tuple("M" if label else f"B{n}" for n, label in enumerate(cases.labels[:, 0])))
-    with pytest.raises(UsageError, match="10 benign and 1 malignant patients leave nobody to choose by"):
+    with pytest.raises(UsageError, match="10 benign and 1 malignant patients are too few to choose a penalty by"):
         fit_frozen([task_of(one, started(weights, mode="frozen_features"), tmp_path)])
 
 

@@ -129,11 +129,11 @@ def survey(folder: Path, *, skipped: SkippedCount | None = None) -> Iterator[Sur
     limits = Limits()
     for candidate in find_scans(folder, skipped=skipped, limits=limits):
         if candidate.error:
-            yield UnreadScan(candidate.case_id, candidate.error)
+            yield UnreadScan(candidate.name, candidate.error)
             continue
         try:
             image = _image(candidate, folder)
-            _require_a_name_for_tables(image, candidate.case_id)
+            _require_a_name_for_tables(image, candidate.name)
             scan = open_scan(candidate.path, limits=limits, files=candidate.files)
             yield SurveyedScan(
                 image=image,
@@ -147,7 +147,7 @@ def survey(folder: Path, *, skipped: SkippedCount | None = None) -> Iterator[Sur
                 bytes=sum(path.stat().st_size for path in candidate.files or (candidate.path,)),
             )
         except CaseError as error:
-            yield UnreadScan(candidate.case_id, error)
+            yield UnreadScan(candidate.name, error)
 
 
 def _image(candidate: FoundScan, folder: Path) -> str:

@@ -54,7 +54,7 @@ def collect_annotations(
 
     Args:
         sources: files, and folders that are searched.
-        images: at hand.
+        images: of the input.
         options: for what the files leave unspecified.
         leave_out: files that are no annotations, as the manifest.
 

@@ -74,7 +74,7 @@ class ImageIndex:
 
         Args:
             reference: what the annotation states.
-            dedicated: whether its file is about one image. With a single image at hand it then belongs to that one,
+            dedicated: whether its file is about one image. With a single image it then belongs to that one,
                 unless the two contradict each other. A row of a table of many images must name its own.
         """
         resolution = self._named(reference, dedicated=dedicated)
@@ -119,7 +119,7 @@ class ImageIndex:
             yield self._patients.get(reference.patient, []), "that patient"
 
     def _missing(self, reference: ImageReference) -> tuple[Code, str]:
-        count = f"{len(self.images)} images at hand" if len(self.images) != 1 else "image at hand"
+        count = f"{len(self.images)} images of the input" if len(self.images) != 1 else "image of the input"
         if reference.case_id is not None:
             return Code.E_CASE_ID, f"names a case that is none of the {count}; check its case_id"
         if reference.image is not None:

@@ -56,7 +56,7 @@ def match_lesions(images: ImageIndex, annotations: Iterable[Annotations]) -> Les
     - Where several rows name one image, only a case_id tells whose a lesion is.
 
     Args:
-        images: at hand.
+        images: of the input.
         annotations: of each file, in order.
     """
     files = list(annotations)

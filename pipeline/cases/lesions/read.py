@@ -31,8 +31,8 @@ def read_lesions(path: Path, *, images: ImageIndex | None = None, options: Readi
     Args:
         path: a mask (any image format), a DICOM segmentation, structure set or report, 3D Slicer's markups, LIDC-IDRI's
             XML, or a table.
-        images: at hand. Structure sets, reports with points on an image, LIDC's XML and voxel indices need the geometry
-            of theirs; everything else has its place without.
+        images: of the input. Structure sets, reports with points on an image, LIDC's XML and voxel indices need the
+            geometry of theirs; everything else has its place without.
         options: for what the file leaves unspecified.
 
     Raises:

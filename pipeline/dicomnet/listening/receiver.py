@@ -166,7 +166,7 @@ class Receiver:
             self._audit("object refused", status="C000", reason=refusal_reason(error))
             return _NOT_UNDERSTOOD, "refused"
         if identity is None:
-            self._audit("object refused", status="C000", reason="its header lacks a UID, or holds one that is none")
+            self._audit("object refused", status="C000", reason="its header lacks a UID, or holds an invalid one")
             return _NOT_UNDERSTOOD, "refused"
         if identity.sop_instance != named:
             self._audit("object refused", status="A900", reason="the object is another one than the request names")

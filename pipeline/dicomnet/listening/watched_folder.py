@@ -79,7 +79,7 @@ class WatchedFolder:
         try:
             identity = read_object_identity(path)
             if identity is None:
-                self._audit("file left", reason="its header lacks a UID, or holds one that is none")
+                self._audit("file left", reason="its header lacks a UID, or holds an invalid one")
                 return None
             shutil.copyfile(path, copy)
             outcome = store_object(self._folder, copy, identity)

@@ -158,7 +158,7 @@ def calibration_outcome(
     Args:
         intervals: by name; an absent one is undefined.
         undefined: why, by name.
-        counts: of the study at hand.
+        counts: of this study.
 
     Source: margins of equivalence as Schuirmann, 1987 (with intervals of 95 %, not 90 %).
     """

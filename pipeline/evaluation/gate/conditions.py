@@ -52,7 +52,7 @@ def admission(
     envelope = Condition(
         "acceptance envelope",
         challenger.has_envelope,
-        "present" if challenger.has_envelope else "the challenger has none, so it would score anything; train it anew",
+        "present" if challenger.has_envelope else "the challenger has none, so it would score anything; train it again",
     )
     told_apart = Condition(
         "patients are recognised", cases.doubt is None, cases.doubt or "by their ids, in whatever spelling"

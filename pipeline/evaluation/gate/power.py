@@ -135,7 +135,7 @@ def power_condition(policy: GatePolicy, look: GateLook, cases: LockedCases, *, r
     Args:
         policy: margins, assumptions, and the power that is asked for.
         look: which look it would be.
-        cases: the patients at hand.
+        cases: the available patients.
         references: models to be compared with, 1 or 2.
     """
     malignant, benign = cases.patients_malignant, cases.patients_benign

@@ -147,7 +147,7 @@ def decode_deep_tiff(content: bytes, page: TiffPage, path: Path) -> NDArray[Any]
         planes = [_grey(content, page, 1, slice(count * number, count * (number + 1))) for number in range(samples)]
         return np.stack(planes, axis=2)
     pixels = _grey(content, page, samples, slice(None)).reshape(page.height, page.width, samples)
-    if predicted:  # differences between neighbouring pixels, starting anew in each tile
+    if predicted:  # differences between neighbouring pixels, restarting in each tile
         step = page.one(_TILE_WIDTH, page.width)
         for column in range(0, page.width, step):
             part = pixels[:, column : column + step]

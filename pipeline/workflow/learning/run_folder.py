@@ -48,7 +48,7 @@ class RunRecord:
         """
         records = [{**record.config, "the manifest's digest": record.manifest_sha256[:12]} for record in (self, now)]
         for name, was, is_now in _differences(records[0], records[1]):
-            raise UsageError(f"--resume {folder}: {name} was {was!r}, and is {is_now!r}; restore it, or start anew")
+            raise UsageError(f"--resume {folder}: {name} was {was!r}, and is {is_now!r}; restore it, or start again")
 
 
 def read_record(folder: Path) -> RunRecord | None:

@@ -45,7 +45,7 @@ def write_evaluation(
         sources: to write.
         folder: exists.
         all_predictions: content of ``predictions.parquet``, when it is more than those of the sources.
-        calibration: predictions of the calibration split, for the refer zone; None when they are not at hand.
+        calibration: predictions of the calibration split, for the refer zone; None when they are missing.
         refer_zone: the model's own, which is evaluated; None evaluates one of 90 % coverage.
     """
     write_predictions(all_predictions or sources.predictions, folder / "predictions.parquet")

@@ -95,6 +95,6 @@ def _of_model(sources: ReportSources, description: ModelDescription) -> dict[str
     if updated is None:
         return known | dict.fromkeys(("updating", "updated"), "the model was not updated after its training")
     return known | {
-        "updating": "the intercept was refitted and thresholds were chosen anew on labelled cases of the place of use",
+        "updating": "the intercept was refitted and thresholds were chosen again on labelled cases of the place of use",
         "updated": f"log odds shifted by {updated['intercept_shift']:+.3f}; the figures above are of the updated model",
     }

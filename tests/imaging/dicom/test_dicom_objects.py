@@ -115,7 +115,7 @@ def test_objects_that_are_no_images_are_counted_and_leave_the_series_alone(
     write_object(folder / "object", sop_class, series=series, pixels=pixels)
     skipped = SkippedCount()
     (row,) = find_scans(tmp_path, skipped=skipped)
-    assert (row.case_id, row.error, len(row.files or ())) == (f"s#{CODE}", None, 16)
+    assert (row.name, row.error, len(row.files or ())) == (f"s#{CODE}", None, 16)
     assert skipped.by_suffix == {word: 1}
     scan = open_series(folder, limits=LIMITS, modality="CT")
     np.testing.assert_array_equal(scan.read(ALL), phantom())
@@ -311,7 +311,7 @@ def test_data_set_without_a_file_header_is_read(tmp_path: Path, syntax: str, pre
     np.testing.assert_array_equal(scan.read(ALL), phantom())
     assert scan.warnings == ()
     (row,) = find_scans(tmp_path)
-    assert (row.case_id, row.error) == (f"s#{CODE}", None)
+    assert (row.name, row.error) == (f"s#{CODE}", None)
     assert open_scan(folder / "3", limits=LIMITS).shape == (*SHAPE[:2], 1)
 
 

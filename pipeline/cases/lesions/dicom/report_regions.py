@@ -84,7 +84,7 @@ class Region:
             reason = f"its coordinates lie on one of {len(frames)} frames, and it does not say which; export it again"
             raise CaseError(Code.E_GEOMETRY_MISSING, path, reason)
         if not frames:
-            reason = "its coordinates lie on a slice that the image at hand does not hold; give its own image, whole"
+            reason = "its coordinates lie on a slice that the image does not hold; give its own image, whole"
             raise CaseError(Code.E_MIXED_SERIES, path, reason)
         return self._measured(path, _in_space(path, self.values - _PIXEL_CENTER, frames[0].frame))
 

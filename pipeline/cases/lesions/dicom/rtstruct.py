@@ -86,7 +86,7 @@ def read_structure_set(path: Path, images: ImageIndex, options: ReadingOptions |
 
     Args:
         path: of the object.
-        images: at hand; outlines are filled on the grid of the one that it refers to.
+        images: of the input; outlines are filled on the grid of the one that it refers to.
         options: which regions are lesions, by number.
 
     Raises:
@@ -207,7 +207,7 @@ def _lesions(
     elif all(kind in _CLOSED for kind, _ in region.contours):
         resolution = images.resolve(reference, dedicated=True)
         if resolution.image is None or resolution.error is not None:
-            code, reason = resolution.error or (Code.E_NOT_FOUND, "its image is not at hand")
+            code, reason = resolution.error or (Code.E_NOT_FOUND, "its image is missing")
             raise CaseError(code, path, reason)
         places = _enclosed(path, region, resolution.image, options)
     else:

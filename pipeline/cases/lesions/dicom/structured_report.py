@@ -69,7 +69,7 @@ def read_report(path: Path, images: ImageIndex, options: ReadingOptions | None =
 
     Args:
         path: of the object.
-        images: at hand; points on an image need its headers.
+        images: of the input; points on an image need its headers.
         options: which groups are lesions, by their number in the report.
 
     Raises:
@@ -176,7 +176,7 @@ def _lesion(path: Path, group: _Group, reference: ImageReference, images: ImageI
     if any(region.image is not None for region in group.regions):
         resolution = images.resolve(reference, dedicated=True)
         if resolution.image is None or resolution.error is not None:
-            code, reason = resolution.error or (Code.E_NOT_FOUND, "its image is not at hand")
+            code, reason = resolution.error or (Code.E_NOT_FOUND, "its image is missing")
             raise CaseError(code, path, reason)
         image = resolution.image
     center, extent = united([region.measured(path, image) for region in group.regions])

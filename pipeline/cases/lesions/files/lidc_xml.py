@@ -58,7 +58,7 @@ def read_lidc_xml(path: Path, images: ImageIndex, options: ReadingOptions | None
 
     Args:
         path: of the file.
-        images: at hand; the outlines are on the pixels of the DICOM series that it names.
+        images: of the input; the outlines are on the pixels of the DICOM series that it names.
         options: not needed here.
 
     Raises:
@@ -128,7 +128,7 @@ def _lesions(
 ) -> tuple[Lesion, ...]:
     resolution = images.resolve(reference, dedicated=True)
     if resolution.image is None or resolution.error is not None:
-        code, reason = resolution.error or (Code.E_NOT_FOUND, "its image is not at hand")
+        code, reason = resolution.error or (Code.E_NOT_FOUND, "its image is missing")
         raise CaseError(code, path, reason)
     image = resolution.image
     if not image.slices:

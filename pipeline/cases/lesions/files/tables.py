@@ -38,7 +38,7 @@ def read_table_lesions(path: Path, images: ImageIndex, options: ReadingOptions |
 
     Args:
         path: a text, Excel or Parquet table.
-        images: at hand; voxel indices need the geometry of theirs.
+        images: of the input; voxel indices need the geometry of theirs.
         options: the coordinate system and the first index, where the table does not say them.
 
     Raises:
@@ -100,7 +100,7 @@ def _center(
     base = _index_base(path, row, columns, options)
     resolution = images.resolve(reference, dedicated=not columns.names_images)
     if resolution.image is None or resolution.error is not None:
-        code, reason = resolution.error or (Code.E_NOT_FOUND, "its image is not at hand")
+        code, reason = resolution.error or (Code.E_NOT_FOUND, "its image is missing")
         raise CaseError(code, path, reason)
     return world_point(resolution.image.grid.world((index - base)[np.newaxis])[0], path)
 

@@ -220,7 +220,7 @@ def test_a_slice_that_is_not_at_hand_is_refused(scan, path, tmp_path):
     images = ImageIndex([Case("ct", "ct", scan.folder, files=files)])
     (refused,) = read_report(path, images).refused
     assert refused.error.code is Code.E_MIXED_SERIES
-    assert "a slice that the image at hand does not hold" in refused.error.reason
+    assert "a slice that the image does not hold" in refused.error.reason
 
 
 def test_a_multi_frame_image_needs_the_number_of_the_frame(tmp_path, path):
