@@ -274,6 +274,7 @@ training:
   weight_decay: 0.05
   early_stopping: null # the last weights: a whole cycle of the learning rate
   ema_decay: 0.98
+  precise_batch_norm: true # statistics of the averaged weights themselves: it matters where steps are few
   precision: auto
 
 calibration: {{method: platt}}
