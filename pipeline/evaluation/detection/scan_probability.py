@@ -15,6 +15,7 @@ from pipeline.evaluation.arrays import FloatArray, as_labels, as_scores
 
 FEWEST_SCANS = 5  # of each class, to fit two numbers
 MOST_APART = 0.05  # of the bounds of a probability whose middle is still given
+LEAST_SCORED = 0.5  # share of the candidates; a scan of which most are refused is unlike what the classifier knows
 _PRIOR = 0.5  # scans added to either side of leak and weight, so that neither is ever 0 or 1
 _JSON_KEYS = {"classifier_digest", "leak", "weight"}
 _DIGEST = re.compile(r"[0-9a-f]{8,128}")
@@ -27,15 +28,21 @@ class ScanBounds:
     Attributes:
         lower: where the candidates that were not scored are surely benign, in [0, 1].
         upper: where they are surely malignant; the same as ``lower`` where all were scored.
+        scored_share: of the candidates, in [0, 1]; 1 where there is none.
     """
 
     lower: float
     upper: float
+    scored_share: float = 1.0
 
     @property
     def probability(self) -> float | None:
-        """The middle, where the bounds lie within 0.05 and it is off by at most 0.025; else None."""
-        return (self.lower + self.upper) / 2 if self.upper - self.lower <= MOST_APART else None
+        """The middle, where at least half of the candidates were scored and the bounds lie within 0.05; else None.
+
+        As long as the noisy-or holds, it is off by at most 0.025.
+        """
+        is_known = self.scored_share >= LEAST_SCORED and self.upper - self.lower <= MOST_APART
+        return (self.lower + self.upper) / 2 if is_known else None
 
 
 @dataclass(frozen=True)
@@ -95,12 +102,12 @@ class ScanProbability:
 
         Example:
             >>> ScanProbability(leak=0.1, weight=1.0, classifier_digest="0" * 64).bounds([0.8, 0.5], [0.5, None])
-            ScanBounds(lower=0.46, upper=0.73)
+            ScanBounds(lower=0.46, upper=0.73, scored_share=0.5)
         """
         lower, upper = (
             self.apply(nodule, [unknown if value is None else value for value in malignant]) for unknown in (0.0, 1.0)
         )
-        return ScanBounds(lower, upper)
+        return ScanBounds(lower, upper, _scored_share(malignant))
 
     def describe(self) -> str:
         """One line for summaries and reports."""
@@ -152,14 +159,19 @@ def nearly_known_products(nodule: Sequence[float], malignant: Sequence[float | N
 
     Returns:
         Shape (n,); None where the candidates that were not scored could move the scan's probability by more than 0.05,
-        whatever leak and weight are.
+        whatever leak and weight are, or are more than half of all.
 
     Raises:
         CalibrationError: when a value lies outside [0, 1], or their numbers differ.
     """
     products = candidate_products(nodule, [0.5 if value is None else value for value in malignant])
     unknown = [lesion for lesion, value in zip(nodule, malignant, strict=True) if value is None]
-    return products if 1.0 - np.prod(1.0 - np.array(unknown)) <= MOST_APART else None
+    is_known = _scored_share(malignant) >= LEAST_SCORED and 1.0 - np.prod(1.0 - np.array(unknown)) <= MOST_APART
+    return products if is_known else None
+
+
+def _scored_share(malignant: Sequence[float | None]) -> float:
+    return sum(value is not None for value in malignant) / len(malignant) if malignant else 1.0
 
 
 def fit_scan_probability(

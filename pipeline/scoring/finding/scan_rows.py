@@ -23,7 +23,7 @@ class ScanRow:
         status, code, reason, warnings: as of a score row; ``scored`` is a scan that was searched.
         probability: calibrated, that the scan holds a malignant lesion; None where it was not searched, where there is
             no classifier, where none was fitted for this detector and classifier together, and where candidates that
-            could not be scored leave its bounds further apart than 0.05.
+            could not be scored are more than half, or leave its bounds further apart than 0.05.
         probability_lower, probability_upper: its bounds, the same where every candidate was scored.
         candidates: by falling probability of class ``nodule``.
         scores: with a classifier, one for each candidate; else empty.

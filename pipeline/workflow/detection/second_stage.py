@@ -46,8 +46,8 @@ class ClassifiedScans:
     def products(self) -> dict[str, np.ndarray]:
         """By scan id, of each candidate the probability that it is a malignant lesion, for fitting.
 
-        Scans are absent where candidates that the classifier refused could change the scan's probability by more than
-        0.05 (`pipeline.evaluation.detection.scan_probability.nearly_known_products`).
+        Scans are absent where the candidates that the classifier refused are more than half, or could change the scan's
+        probability by more than 0.05 (`pipeline.evaluation.detection.scan_probability.nearly_known_products`).
         """
         products = {}
         for scan, nodule, malignant in zip(self.searches.scans, self.nodule, self.malignant, strict=True):
@@ -109,7 +109,7 @@ def fit_on_scans(classified: ClassifiedScans, *, classifier_digest: str) -> Scan
 def scan_probabilities(classified: ClassifiedScans, fitted: ScanProbability) -> dict[str, float]:
     """Probability of each scan that it holds a malignant lesion, by id, as ``score --find`` gives it.
 
-    Scans are absent where refused candidates leave its bounds too far apart.
+    Scans are absent where refused candidates are most, or leave its bounds too far apart.
     """
     probabilities = {}
     for scan, nodule, malignant in zip(classified.searches.scans, classified.nodule, classified.malignant, strict=True):

@@ -61,7 +61,7 @@ class FindingRun(EndedRun):
 class _FoundCounts:
     """Counts over all scans: candidates, scans with one, candidates without a score, and their codes.
 
-    ``undecided`` scans have bounds of a probability that are too far apart to give one.
+    ``undecided`` scans have bounds of a probability, and too little is known to give one.
     """
 
     candidates: int = 0
@@ -138,8 +138,8 @@ def finding_text(run: FindingRun, summary: Mapping[str, Any], out: Path) -> str:
         lines.append(f"  {summary['candidates_not_scored']} of them were not scored; scores.csv says why")
     if summary["scans_with_bounds_alone"]:
         lines.append(
-            f"  {summary['scans_with_bounds_alone']} scans have bounds of a probability alone: candidates that were "
-            f"not scored leave them more than {MOST_APART:g} apart"
+            f"  {summary['scans_with_bounds_alone']} scans have bounds of a probability alone: candidates without a "
+            f"score are more than half, or leave the bounds more than {MOST_APART:g} apart"
         )
     calibrator = Calibrator.from_json(run.detector.calibrators[0]).describe()
     lines.append(

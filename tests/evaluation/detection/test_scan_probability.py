@@ -61,9 +61,17 @@ def test_the_middle_of_close_bounds_is_given():
     assert apart.probability is None
 
 
+def test_where_most_candidates_could_not_be_scored_there_is_no_probability_however_close_the_bounds():
+    fitted = ScanProbability(leak=0.1, weight=1.0, classifier_digest=DIGEST)
+    assert fitted.bounds([0.001, 0.001], [0.5, None]).probability is not None
+    assert fitted.bounds([0.001, 0.001, 0.001], [0.5, None, None]).probability is None
+    assert nearly_known_products([0.001, 0.001, 0.001], [0.5, None, None]) is None
+    assert fitted.bounds([], []).probability == pytest.approx(0.1)  # no candidate is no refused candidate
+
+
 def test_scans_whose_unscored_candidates_could_matter_fit_nothing():
     np.testing.assert_allclose(nearly_known_products([0.9, 0.04], [0.5, None]), [0.45, 0.02])
-    assert nearly_known_products([0.9, 0.04, 0.02], [0.5, None, None]) is None
+    assert nearly_known_products([0.9, 0.9, 0.04, 0.02], [0.5, 0.5, None, None]) is None
     assert nearly_known_products([], []).shape == (0,)
 
 
