@@ -22,6 +22,7 @@ __all__ = [
     "evaluate",
     "evaluate_detector",
     "find",
+    "heat_map",
     "load_model",
     "score",
     "train",

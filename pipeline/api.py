@@ -9,97 +9,22 @@ Research use; not a medical device.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import pandas as pd
+from pipeline.loaded_model import LoadedModel, model_name
+from pipeline.loaded_model import load_model as load_model
 
-    from pipeline.evaluation.decisions.operating_points import OperatingPoint
+if TYPE_CHECKING:
     from pipeline.jobs.audit import AuditResult
     from pipeline.jobs.check import CheckResult
     from pipeline.jobs.evaluate_detector import DetectionResult
     from pipeline.jobs.find import FindResult
+    from pipeline.jobs.heat_map import HeatMap
     from pipeline.jobs.score import ScoringResult
-    from pipeline.scoring.model_directory import Model
     from pipeline.workflow.detection.train_detector import DetectorTrainingResult
     from pipeline.workflow.learning.run import TrainingResult
     from pipeline.workflow.reporting.evaluation_result import EvaluationResult
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedModel:
-    """A model in memory.
-
-    Attributes:
-        name: as it was asked for: a model directory or an MLflow model URI.
-        model: its networks, calibrators and description.
-    """
-
-    name: str
-    model: Model
-
-    @property
-    def contract(self) -> str:
-        """What a case must be, in words: modality, region, spacing and columns."""
-        return self.model.description.input_contract
-
-    @property
-    def thresholds(self) -> dict[str, OperatingPoint]:
-        """By finding, the threshold and the rule that chose it; the label is called ``malignant``."""
-        return dict(zip(self.model.findings, self.model.operating_points, strict=True))
-
-    def predict(
-        self, cases: pd.DataFrame | str | Path | Sequence[str | Path], *, root: str | Path = "."
-    ) -> pd.DataFrame:
-        """Score cases in this process.
-
-        Args:
-            cases: a DataFrame of manifest columns (``image``; for lesion models ``center_x_mm``, ``center_y_mm``,
-                ``center_z_mm`` and ``coordinate_system``; covariates; ``image_base64`` in place of a path), or paths
-                of scans, folders or manifests.
-            root: of a DataFrame: the folder that relative paths start from, and that no image may leave.
-
-        Returns:
-            Score rows, one a case, always: ``probability`` in [0, 1], ``decision``, or ``code`` and ``reason`` of what
-            is wrong.
-
-        Raises:
-            UsageError: for a DataFrame without ``image``, or a path that does not exist.
-        """
-        import pandas as pd
-
-        from pipeline.scoring.frames import score_frame, score_paths
-        from pipeline.scoring.scorer import Scorer
-
-        scorer = Scorer(self.model)
-        if isinstance(cases, pd.DataFrame):
-            return score_frame(scorer, cases, root=Path(root).resolve())
-        return score_paths(scorer, [cases] if isinstance(cases, str | Path) else cases)
-
-
-def load_model(name: str | Path) -> LoadedModel:
-    """Load a model and verify every digest in it.
-
-    Args:
-        name: a model directory, or an MLflow model URI as ``models:/malignancy@champion``.
-
-    Raises:
-        ModelError: when there is none, or it is damaged.
-
-    Example:
-        >>> import pipeline
-        >>> pipeline.load_model("nowhere")
-        Traceback (most recent call last):
-            ...
-        pipeline.errors.ModelError: nowhere: holds no model.json; give a model directory or an MLflow model URI
-    """
-    from pipeline.config.experiment import Tracking
-    from pipeline.scoring import model_directory
-    from pipeline.tracking.registry import model_folder
-
-    return LoadedModel(str(name), model_directory.load_model(model_folder(str(name), Tracking())))
 
 
 def train(
@@ -153,7 +78,7 @@ def check(
     from pipeline.jobs.check import check as job
 
     return job(
-        Path(source), model_name=None if model is None else _name(model), lesions=[Path(path) for path in lesions]
+        Path(source), model_name=None if model is None else model_name(model), lesions=[Path(path) for path in lesions]
     )
 
 
@@ -200,7 +125,7 @@ def score(
     from pipeline.jobs.score import score as job
 
     several = not isinstance(model, str | Path | LoadedModel)
-    names = [_name(source) for source in model] if several else [_name(model)]  # type: ignore[union-attr,arg-type]
+    names = [model_name(source) for source in model] if several else [model_name(model)]  # type: ignore[union-attr,arg-type]
     return job(",".join(names), str(source), Path(out), ScoreOptions(**options))
 
 
@@ -232,8 +157,36 @@ def find(
     from pipeline.jobs.find import find as job
     from pipeline.jobs.score import ScoreOptions
 
-    classifiers = None if classifier is None else _name(classifier)
+    classifiers = None if classifier is None else model_name(classifier)
     return job(str(detector), str(source), Path(out), ScoreOptions(**options), classifiers=classifiers)
+
+
+def heat_map(detector: str | Path, scan: str | Path) -> HeatMap:
+    """What a detector sees in one whole scan: the scan on its grid, and its heat map.
+
+    Args:
+        detector: a detector's directory, or an MLflow model URI.
+        scan: one scan, a folder that holds one DICOM series, or a table of one row.
+
+    Returns:
+        ``voxels`` and ``probabilities`` (arrays), and where a place in millimetres lies in each: ``voxel_at`` and
+        ``cell_at``.
+
+    Raises:
+        CaseError: for a scan that cannot be searched.
+        ModelError: when the detector is damaged, or none.
+        UsageError: when ``scan`` names no scan, or several.
+
+    Example:
+        >>> import pipeline
+        >>> pipeline.heat_map("nowhere", "ct.nii.gz")
+        Traceback (most recent call last):
+            ...
+        pipeline.errors.ModelError: nowhere: holds no model.json; give a model directory or an MLflow model URI
+    """
+    from pipeline.jobs.heat_map import heat_map as job
+
+    return job(str(detector), str(scan))
 
 
 def evaluate(
@@ -263,7 +216,7 @@ def evaluate(
     from pipeline.jobs.evaluate import EvaluateOptions, evaluate_model
 
     options = EvaluateOptions(champion=champion, prevalence=prevalence)
-    return evaluate_model(_name(model), Path(manifest), Path(out), options)
+    return evaluate_model(model_name(model), Path(manifest), Path(out), options)
 
 
 def evaluate_detector(
@@ -294,12 +247,8 @@ def evaluate_detector(
     from pipeline.jobs.evaluate_detector import DetectorOptions
     from pipeline.jobs.evaluate_detector import evaluate_detector as job
 
-    options = DetectorOptions(None if classifier is None else _name(classifier), pictures=pictures)
+    options = DetectorOptions(None if classifier is None else model_name(classifier), pictures=pictures)
     return job(str(detector), Path(scans), Path(out), options)
-
-
-def _name(model: str | Path | LoadedModel) -> str:
-    return model.name if isinstance(model, LoadedModel) else str(model)
 
 
 def _texts(overrides: Mapping[str, Any] | Sequence[str]) -> list[str]:

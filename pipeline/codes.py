@@ -246,3 +246,8 @@ class Code(StrEnum):
         "near the border of what the model was trained on",
         "read its probability with care",
     )
+    W_CANDIDATE_UNSCORED = (
+        "W_CANDIDATE_UNSCORED",
+        "some of a scan's candidates could not be scored, so that the scan's probability has bounds",
+        "look at these candidates; their rows in `scores.csv` say why",
+    )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from dicom_writing import ct_slice, save
 
 Ball = tuple[tuple[float, float, float], float]  # RAS centre and diameter in mm
 
@@ -33,3 +34,20 @@ def write_chest(path: Path, balls: Sequence[Ball], **settings) -> Path:
     hu, affine = chest(balls, **settings)
     nib.save(nib.Nifti1Image(np.rint(hu).astype(np.int16), affine), path)
     return path
+
+
+def write_chest_series(folder: Path, balls: Sequence[Ball], *, skip: Sequence[int] = ()) -> Path:
+    """A chest as a DICOM series, one file a slice."""
+    voxels, affine = chest(balls)
+    for number in range(voxels.shape[2]):
+        if number in skip:
+            continue
+        image = ct_slice(number % 16)
+        image.Columns, image.Rows = voxels.shape[:2]
+        image.PixelSpacing, image.SliceThickness = [1.5, 1.5], 2.0
+        image.ImagePositionPatient = [-float(affine[0, 3]), -float(affine[1, 3]), float(affine[2, 3]) + 2.0 * number]
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = f"1.9.1.{number}"
+        image.InstanceNumber = number + 1
+        image.PixelData = (np.maximum(voxels[:, :, number].T, -1024).astype(np.int32) + 1024).astype("<u2").tobytes()
+        save(image, folder / f"{number:03d}.dcm")
+    return folder

@@ -11,7 +11,7 @@ import yaml
 from cohorts import tiny_config
 
 import pipeline
-from pipeline import api
+from pipeline import api, loaded_model
 from pipeline.errors import ModelError, UsageError
 
 
@@ -48,9 +48,10 @@ def test_every_public_name_is_there_and_documented():
         _ = pipeline.forecast
 
 
-def test_examples_of_the_docstrings_run():
-    assert doctest.testmod(api).failed == 0
-    assert doctest.testmod(api).attempted > 0
+@pytest.mark.parametrize("module", [api, loaded_model], ids=lambda module: module.__name__)
+def test_examples_of_the_docstrings_run(module):
+    assert doctest.testmod(module).failed == 0
+    assert doctest.testmod(module).attempted > 0
 
 
 def test_a_training_says_where_everything_is(run):

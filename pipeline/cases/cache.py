@@ -89,7 +89,7 @@ class StoredInputs:
         content = [
             preprocessing.model_dump(mode="json"),
             modality,
-            _code(),
+            reading_code(),
             str(case.path.absolute()),
             files,
             case.center_mm,
@@ -241,7 +241,7 @@ def _input(facts: dict[str, Any], voxels: Float32Array) -> ModelInput:
 
 
 @cache
-def _code() -> str:
+def reading_code() -> str:
     """Digest of the code between a scan and its input: this package's imaging room, and the libraries' versions."""
     import pipeline.imaging
 

@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.cases.case import Case, split_part
@@ -100,6 +100,25 @@ def read_inputs(source: str | Path) -> Inputs:
     absolute = Path(source).absolute()
     case = Case(case_id=absolute.name, image=str(source), path=path.absolute(), part=part)
     return Inputs(lambda _: (case,), str(absolute), total=1)
+
+
+def one_scan_a_case(inputs: Inputs) -> Inputs:
+    """Name a single scan relative to its folder, like those of a searched folder, so that its candidates can be too.
+
+    Other inputs are returned unchanged.
+    """
+    if inputs.root is not None or inputs.digest is not None or inputs.total != 1:
+        return inputs
+    case = next(inputs.cases())
+    if case.url is not None:
+        return inputs
+    part = "" if case.part is None else f"#{case.part}"
+    named = replace(case, image=f"{case.path.name}{part}")
+
+    def listing(_: object) -> Iterator[Case]:
+        yield named
+
+    return replace(inputs, listing=listing, root=None)
 
 
 def _read_remote_inputs(url: str) -> Inputs:

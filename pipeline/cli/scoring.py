@@ -26,7 +26,6 @@ from pipeline.cli.options import (
     Workers,
 )
 from pipeline.console import print_summary
-from pipeline.errors import UsageError
 
 
 def score(
@@ -59,7 +58,9 @@ def score(
 ) -> None:
     """Score every scan: one row each, with a calibrated probability or the reason why there is none."""
     if dicom_results is not None:
-        _require_dicom_results(find)
+        from pipeline.jobs.report_dicom import require_dicom_results
+
+        require_dicom_results()
     if engine == "local":
         from pipeline.scoring.engines.worker_server import start_server_early
 
@@ -86,18 +87,6 @@ def score(
     print_summary(result.summary_text)
     is_complete = dicom_results is None or _write_dicom_results(out, source, dicom_results, options.lesions)
     raise typer.Exit(int(result.summary["unscored_share"] > accept_rejects or not is_complete))
-
-
-def _require_dicom_results(find: str | None) -> None:
-    """Refuse ``--dicom-results`` where its packages are missing, or beside ``--find``."""
-    from pipeline.jobs.report_dicom import require_dicom_results
-
-    require_dicom_results()
-    if find is not None:
-        raise UsageError(
-            "--dicom-results and --find: leave one out; score the candidates.csv that --find writes, "
-            "with --dicom-results"
-        )
 
 
 def _write_dicom_results(scores: Path, source: str, out: Path, lesions: tuple[Path, ...]) -> bool:

@@ -31,6 +31,7 @@ from pipeline.config.inputs import (
 
 DETECTION = "detection"  # the task
 NODULE = "nodule"  # the class that a candidate is found by
+LEAST_REPORTED = 0.1  # probability of being a lesion; candidates below it are in no DICOM report
 DetectionClass = Literal["nodule", "solid", "part_solid_or_ground_glass", "calcified"]
 
 

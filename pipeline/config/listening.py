@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from pipeline.config.detection import LEAST_REPORTED
 from pipeline.config.inputs import FilePath, Name, Probability, Section
 
 AETitle = Annotated[
@@ -127,7 +128,7 @@ class ListenConfig(Section):
         "report", description="a series that no annotation marks: report that it was not scored, or wait for one"
     )
     find_probability: Probability = Field(
-        0.1, description="with --find: candidates less likely than this to be a lesion are not reported"
+        LEAST_REPORTED, description="with --find: candidates less likely than this to be a lesion are not reported"
     )
     captures: bool = Field(default=True, description="send a picture of each lesion beside the report")
     watch: Watch | None = None

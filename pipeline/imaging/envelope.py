@@ -22,6 +22,7 @@ from pipeline.imaging.image import Warning
 # How far beyond the training range a measure may lie, at least. The composition of a region changes by half when a
 # lesion lies at the pleura or at the file's edge instead of inside the lung, and few patients need not show that.
 _LEAST_MARGIN = {"share_inside": 0.55, "air_fraction": 0.55, "tissue_fraction": 0.55, "zero_fraction": 0.1}
+_LEAST_MARGIN |= {"lung_hu": 120.0}  # a mean over all of the lung moves less than that of a region
 _LEAST_MARGIN_HU = 250.0
 _LEAST_RATIO_SPACING = 1.25  # spacing is judged by ratio: 0.7 and 0.9 mm are as far apart as 1.4 and 1.8
 # The middle quantiles depend on a region's composition alone, which the fractions judge.

@@ -275,7 +275,7 @@ def _measures(values: Float32Array, modality: str) -> dict[str, float]:
 
 
 def _geometry_measures(scan: Scan, slice_axis: int | None) -> dict[str, float]:
-    """Stored spacing; of the three, the pair most alike is in-plane. Without millimetres there is none."""
+    """Stored spacing. Without millimetres there is none."""
     if not scan.has_millimetres:
         return {}
     spacing = spacing_mm(scan.affine)
@@ -283,6 +283,15 @@ def _geometry_measures(scan: Scan, slice_axis: int | None) -> dict[str, float]:
         across = nearest_axes(scan.affine)[slice_axis][0]
         plane = [value for axis, value in enumerate(spacing) if axis != across]
         return {"spacing_in_plane_mm": float(np.sqrt(plane[0] * plane[1])), "slice_axis": float(slice_axis)}
+    return spacing_measures(spacing)
+
+
+def spacing_measures(spacing: Sequence[float]) -> dict[str, float]:
+    """``spacing_in_plane_mm`` and ``spacing_slice_mm`` of a volume; the two spacings most alike are in-plane.
+
+    Args:
+        spacing: mm between voxels along the three stored axes.
+    """
     a, b, c = sorted(spacing)
     plane, across_mm = ([a, b], c) if b / a <= c / b else ([b, c], a)
     return {"spacing_in_plane_mm": float(np.sqrt(plane[0] * plane[1])), "spacing_slice_mm": across_mm}

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cases.case import Case
-from pipeline.cases.inputs import Arrived, Inputs, read_inputs
+from pipeline.cases.inputs import Arrived, Inputs, one_scan_a_case, read_inputs
 from pipeline.config.experiment import Tracking
 from pipeline.errors import UsageError
 from pipeline.files import private_folder, write_json, write_text
+from pipeline.scoring.backends import Backend
 from pipeline.scoring.ensemble import Ensemble
 from pipeline.scoring.finding.detector_description import DetectorDescription, verify_detector
 from pipeline.scoring.finding.scan_rows import ScanRow
@@ -117,9 +117,12 @@ def find(
     """
     options = replace(options or ScoreOptions(), batch_size=1)
     if options.lesions:
-        raise UsageError("--lesions and --find: a detector finds the lesions; leave one out")
+        raise UsageError(
+            "--lesions and --find: rows are of lesions that somebody marked, or of those that a detector finds; leave "
+            "one out, or score twice into two folders"
+        )
     models = _verified(detector_name, classifiers)
-    inputs = _one_scan_a_case(read_inputs(source))
+    inputs = one_scan_a_case(read_inputs(source))
     setup = FinderSetup.on_this_machine(
         models.folder,
         models.identity,
@@ -147,6 +150,7 @@ def find(
             detector=models.detector,
             identity=models.identity,
             classifier=models.classifier,
+            scorer=models.scorer(options.backend),
             counts=sink.finish(),
             new=new,
             waiting=arrived.waiting,
@@ -189,6 +193,10 @@ class _Models:
         """Columns that the classifier needs."""
         return () if self.classifier is None else self.classifier.descriptions[0].covariates
 
+    def scorer(self, backend: Backend) -> ModelIdentity | None:
+        """Of the classifier, as its rows name it; None without one."""
+        return None if self.classifier is None else self.classifier.identity(backend)
+
 
 def _verified(detector_name: str, classifiers: str | None) -> _Models:
     folder = model_folder(detector_name, Tracking()).absolute()
@@ -201,11 +209,8 @@ def _verified(detector_name: str, classifiers: str | None) -> _Models:
 
 
 def _sink(out: Path, models: _Models, inputs: Inputs, options: ScoreOptions) -> Sink[ScanRow]:
-    classifier = models.classifier
-    scores, scorer = None, None
-    if classifier is not None:
-        scores = ScoreTables(classifier.member_columns, classifier.finding_columns)
-        scorer = classifier.identity(options.backend)
+    classifier, scorer = models.classifier, models.scorer(options.backend)
+    scores = None if classifier is None else ScoreTables(classifier.member_columns, classifier.finding_columns)
     tables = ScanTables(models.detector.classes, scores, scorer, inputs.columns)
     header = FindingHeader(
         identity=models.identity,
@@ -236,25 +241,6 @@ def require_fit(detector: DetectorDescription, classifier: Ensemble) -> None:
             f"{model.name} takes {model.modality} and the detector {detector.name} {detector.modality}; "
             "name two of one modality"
         )
-
-
-def _one_scan_a_case(inputs: Inputs) -> Inputs:
-    """Name a single scan relative to its folder, like those of a searched folder, so that its candidates can be too.
-
-    Other inputs are returned unchanged.
-    """
-    if inputs.root is not None or inputs.digest is not None or inputs.total != 1:
-        return inputs
-    case = next(inputs.cases())
-    if case.url is not None:
-        return inputs
-    part = "" if case.part is None else f"#{case.part}"
-    named = replace(case, image=f"{case.path.name}{part}")
-
-    def listing(_: object) -> Iterator[Case]:
-        yield named
-
-    return replace(inputs, listing=listing, root=None)
 
 
 def _write_images_root(out: Path, inputs: Inputs) -> None:

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from pyarrow import ArrowException
 
 from pipeline.cases.case import Case
-from pipeline.cases.inputs import Inputs, read_inputs
+from pipeline.cases.inputs import Inputs, one_scan_a_case, read_inputs
+from pipeline.config.detection import LEAST_REPORTED
 from pipeline.dicomnet.objects.case_result import CaseResult
 from pipeline.dicomnet.objects.reported_model import ReportedModel
 from pipeline.errors import CaseError, Code, UsageError
@@ -21,6 +22,7 @@ from pipeline.files import read_json
 from pipeline.imaging.checks import within_root
 from pipeline.progress import ProgressReport
 
+_CANDIDATES = "candidates.parquet"  # of what a detector found
 _SHOWN = 5  # series without objects that are named
 
 
@@ -77,7 +79,7 @@ def report_dicom(scores: Path, source: str, out: Path, *, lesions: tuple[Path, .
     """Write the result objects of every DICOM series that was scored.
 
     Args:
-        scores: output folder of `malignancy score`.
+        scores: output folder of `malignancy score`, with or without a detector.
         source: the input that was scored: manifest, folder or scan.
         out: folder of the objects; made when missing.
         lesions: annotation files or folders that lesion centres were taken from.
@@ -89,6 +91,10 @@ def report_dicom(scores: Path, source: str, out: Path, *, lesions: tuple[Path, .
     model = _read_model(scores)
     rows = _read_rows(scores, model)
     inputs = read_inputs(source)
+    if (scores / _CANDIDATES).exists():
+        if lesions:
+            raise UsageError(f"--lesions: the rows in {scores} are of lesions that a detector found; leave it out")
+        return _report_found(scores, inputs, model, out)
     if lesions:
         from pipeline.cases.lesions.locate import locate, located_inputs
 
@@ -96,10 +102,37 @@ def report_dicom(scores: Path, source: str, out: Path, *, lesions: tuple[Path, .
     result = DicomReporting(out)
     series = _by_series(inputs, rows, result)
     result.rows_without_case = len(rows)
+    return _report(series, model, inputs.root, result)
+
+
+def _report_found(scores: Path, inputs: Inputs, model: ReportedModel, out: Path) -> DicomReporting:
+    """The objects of the series that a detector searched: candidates, or why a series has none."""
+    from pipeline.dicomnet.objects.found_cases import FoundScans
+
+    try:
+        found = FoundScans.read(scores)
+    except (FileNotFoundError, ArrowException, KeyError):
+        raise UsageError(f"{scores}: lacks a table of what was found; run the same `malignancy score` again") from None
+    inputs, result = one_scan_a_case(inputs), DicomReporting(out)
+    series: dict[_Place, _ScoredCases] = defaultdict(list)
+    without_case = set(found.scans)
+    for scan in inputs.cases():
+        if scan.case_id in found.scans:
+            series[(scan.files, *scan.place)] += found.cases_of(scan, least_probability=LEAST_REPORTED)
+            without_case.discard(scan.case_id)
+        else:
+            result.cases_without_row += 1
+    result.rows_without_case = len(without_case)
+    return _report(series, model, inputs.root, result)
+
+
+def _report(
+    series: Mapping[_Place, _ScoredCases], model: ReportedModel, root: Path | None, result: DicomReporting
+) -> DicomReporting:
     with ProgressReport("series reported", total=len(series)) as progress:
         for cases in series.values():
             try:
-                _report_series(cases, model, inputs.root, result)
+                _report_series(cases, model, root, result)
             except CaseError as error:
                 result.refused.append(error)
             progress.advance(f"{len(result.refused)} without a report")
@@ -108,10 +141,10 @@ def report_dicom(scores: Path, source: str, out: Path, *, lesions: tuple[Path, .
 
 def _read_model(scores: Path) -> ReportedModel:
     path = scores / "summary.json"
-    if (scores / "candidates.parquet").exists():
+    if (scores / _CANDIDATES).exists() and not (scores / "scores.parquet").exists():
         raise UsageError(
-            f"{scores}: holds what a detector found; score its candidates.csv with `malignancy score`, "
-            "and give that --out folder and candidates.csv"
+            f"{scores}: holds what a detector found, without scores; search with `malignancy score MODEL INPUT --find "
+            "DETECTOR`, or score its candidates.csv and give that --out folder and candidates.csv"
         )
     try:
         return ReportedModel.from_json(read_json(path)["reported_model"])

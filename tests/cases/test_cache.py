@@ -138,7 +138,7 @@ def test_other_preprocessing_centre_or_code_is_another_entry(manifest, config, r
     prepared(manifest, config, SETTINGS.model_copy(update={"spacing_mm": (1.0, 1.0, 1.0)}))
     moved = tuple(replace(case, center_mm=(1.0, 0.0, 0.0)) for case in manifest.cases)
     prepared(replace(manifest, cases=moved), config)
-    monkeypatch.setattr(cache, "_code", lambda: "another reader")
+    monkeypatch.setattr(cache, "reading_code", lambda: "another reader")
     prepared(manifest, config)
     assert len(read) == 4 * len(manifest.cases)
     assert len(entries(config)) == 4 * len(manifest.cases)

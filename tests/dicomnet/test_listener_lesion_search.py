@@ -5,10 +5,9 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import pytest
-from chest_scans import chest
-from dicom_writing import ct_slice, save, write_series
+from chest_scans import write_chest_series
+from dicom_writing import write_series
 from small_detectors import save_small_detector
 
 from pipeline.cases.case import Case
@@ -23,17 +22,7 @@ from pipeline.scoring.rows import ModelIdentity
 def test_candidates_of_a_series_are_cases_and_a_scan_that_cannot_be_searched_says_why(tmp_path):
     description = save_small_detector(tmp_path / "detector")
     add_golden_scans(tmp_path / "detector")
-    voxels, affine = chest([((20.0, 10.0, 5.0), 8.0)])
-    whole = tmp_path / "received" / "whole"
-    for number in range(voxels.shape[2]):
-        image = ct_slice(number % 16)
-        image.Columns, image.Rows = voxels.shape[:2]
-        image.PixelSpacing, image.SliceThickness = [1.5, 1.5], 2.0
-        image.ImagePositionPatient = [-float(affine[0, 3]), -float(affine[1, 3]), float(affine[2, 3]) + 2.0 * number]
-        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = f"1.9.1.{number}"
-        image.InstanceNumber = number + 1
-        image.PixelData = (np.maximum(voxels[:, :, number].T, -1024).astype(np.int32) + 1024).astype("<u2").tobytes()
-        save(image, whole / f"{number:03d}.dcm")
+    whole = write_chest_series(tmp_path / "received" / "whole", [((20.0, 10.0, 5.0), 8.0)])
     small = write_series(tmp_path / "received" / "small")
     scans = [
         Case(case_id=folder.name, image=folder.name, path=folder, files=tuple(sorted(folder.iterdir())))

@@ -11,21 +11,26 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+from chest_scans import write_chest_series
 from dicom_programs import dciodvfy_errors, dicom_validator_errors
 from dicom_writing import write_series
 from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 from scored_series import case_result, reported_model
 from shared_data import shared
+from small_detectors import save_small_detector
 from tiny_models import PREPROCESSING, write_manifest, write_model, write_scans
 
+from pipeline.cases.case import Case
 from pipeline.cli import run
 from pipeline.config.inputs import Limits
+from pipeline.dicomnet.objects.found_cases import FoundScans
 from pipeline.dicomnet.objects.identifiers import stable_uid
 from pipeline.dicomnet.objects.result_objects import result_objects, write_results
 from pipeline.dicomnet.objects.source_series import SourceSeries
 from pipeline.errors import CaseError
 from pipeline.extras import install_hint
+from pipeline.scoring.finding.golden_detector import add_golden_scans
 
 HEADER = "case_id,patient_id,image,center_x_mm,center_y_mm,center_z_mm,coordinate_system,diameter_mm\n"
 
@@ -99,6 +104,56 @@ def test_the_same_objects_from_the_folder_of_scores(model, workspace):
         {path.name: path.read_bytes() for path in (workspace / name).iterdir()} for name in ("with", "after")
     )
     assert first == second
+
+
+def test_what_a_detector_finds_is_reported_and_so_is_why_a_series_has_nothing(model, workspace, monkeypatch, capsys):
+    save_small_detector(workspace / "detector")
+    add_golden_scans(workspace / "detector")
+    write_chest_series(workspace / "study" / "whole", [((20.0, 10.0, 5.0), 8.0)])
+    write_series(workspace / "study" / "small", lambda image, _: setattr(image, "SeriesInstanceUID", "1.2.826.0.1.9"))
+    monkeypatch.setattr("pipeline.jobs.report_dicom.LEAST_REPORTED", 0.0)
+    command = ["score", model, "study", "--find", "detector", "--workers", "1", "--out", "both", "--no-track"]
+    assert run([*command, "--dicom-results", "objects"]) == 1  # one series is too small to be searched
+    assert "2 reports and 5 pictures of lesions: objects" in capsys.readouterr().out
+    reports = {data.SeriesInstanceUID: path for path, data in objects(workspace / "objects")["SR"]}
+    assert len(reports) == 2
+    texts = [pydicom.dcmread(path).to_json() for path in reports.values()]
+    assert sum("E_OUT_OF_ENVELOPE" in text for text in texts) == 1
+    assert sum("found by a detector" in text for text in texts) == 1
+    rows = pd.read_parquet("both/scores.parquet").set_index("case_id")
+    candidates = pd.read_parquet("both/candidates.parquet").set_index("case_id")
+    scored = {name: place for path in reports.values() for name, place in points(path).items()}
+    assert set(scored) == set(rows.index)
+    for name, (place, probability) in scored.items():
+        x, y, z = candidates.loc[name, ["center_x_mm", "center_y_mm", "center_z_mm"]]
+        np.testing.assert_allclose(place, (-x, -y, z), atol=1e-3)
+        assert probability == rows.loc[name, "probability"]
+    assert run(["report-dicom", "both", "study", "--out", "after"]) == 0
+    assert {path.name for path in (workspace / "after").iterdir()} == {
+        path.name for path in (workspace / "objects").iterdir()
+    }
+
+
+def test_candidates_that_are_hardly_lesions_are_in_no_report(tmp_path):
+    ct = Case(case_id="ct", image="ct", path=tmp_path, extra={"ward": "north"})
+    about = {"scan_id": "ct", "center_x_mm": 1.0, "center_y_mm": 2.0, "center_z_mm": 3.0, "diameter_mm": 8.0}
+    candidates = [about | {"case_id": f"ct#{n}", "probability_nodule": p} for n, p in ((1, 0.6), (2, 0.05))]
+    scan = {"scan_id": "ct", "status": "scored", "code": "", "reason": "", "probability": 0.3}
+    found = FoundScans({"ct": scan}, {"ct": candidates}, {f"ct#{n}": {"case_id": f"ct#{n}"} for n in (1, 2)})
+    ((case, row),) = found.cases_of(ct, least_probability=0.1)
+    assert (case.case_id, case.center_mm, row["case_id"]) == ("ct#1", (1.0, 2.0, 3.0), "ct#1")
+    assert case.extra == {"ward": "north", "diameter_mm": "8.0", "probability_nodule": "0.6"}
+    ((case, row),) = found.cases_of(ct, least_probability=0.9)
+    assert (case, row["code"], row["probability"]) == (ct, "E_CENTER_MISSING", None)
+    assert "found no lesion with a probability of 0.9 or more" in row["reason"]
+
+
+def test_candidates_without_scores_are_no_results(workspace, capsys):
+    save_small_detector(workspace / "detector")
+    write_chest_series(workspace / "whole", [])
+    run(["find", "detector", "whole", "--workers", "1", "--out", "found", "--no-track"])
+    assert run(["report-dicom", "found", "whole", "--out", "objects"]) == 2
+    assert "found: holds what a detector found, without scores" in capsys.readouterr().err
 
 
 def test_a_searched_folder_has_a_report_a_series(workspace, tmp_path_factory):

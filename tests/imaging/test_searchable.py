@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import CaseError
 from pipeline.imaging.decoded import DecodedScan
-from pipeline.imaging.whole_scans.searchable import lung_ml, require_lung, require_searchable
+from pipeline.imaging.whole_scans.searchable import lung_measures, require_lung, require_searchable
 
 WINDOW = (-1000.0, 400.0)
 PATH = Path("scan.nii.gz")
@@ -23,7 +23,13 @@ def scan(shape=(200, 200, 100), spacing=(1.0, 1.0, 2.0), *, modality=None, body_
 
 def test_a_chest_ct_has_its_sides_measured():
     measures = require_searchable(scan(modality="CT", body_part="CHEST"), PATH, modality="CT")
-    assert measures == {"side_r_mm": 200.0, "side_a_mm": 200.0, "side_s_mm": 200.0}
+    assert measures == {
+        "side_r_mm": 200.0,
+        "side_a_mm": 200.0,
+        "side_s_mm": 200.0,
+        "spacing_in_plane_mm": 1.0,
+        "spacing_slice_mm": 2.0,
+    }
 
 
 def test_a_thin_slab_of_a_whole_chest_can_be_searched():
@@ -66,14 +72,15 @@ def body(noise, inside_hu, *, seed=0):
 
 @pytest.mark.parametrize("noise", [0, 30, 80])
 def test_lung_is_measured_and_neither_outside_air_nor_skin_nor_bowel_gas_is_lung(noise):
-    lung = lung_ml(body(noise, -820), window=WINDOW, spacing=2.0)
+    measures = lung_measures(body(noise, -820), window=WINDOW, spacing=2.0)
     truth = 4 / 3 * np.pi * (0.5 * 119 / 2 * 2.0) ** 3 / 1000
-    assert 0.5 * truth < lung < truth
-    assert require_lung(body(noise, -820), PATH, window=WINDOW, spacing=2.0) == lung
+    assert 0.5 * truth < measures["lung_ml"] < truth
+    assert measures["lung_hu"] == pytest.approx(-820, abs=5)
+    assert require_lung(body(noise, -820), PATH, window=WINDOW, spacing=2.0) == measures
     for other in (40, -1000):
         with pytest.raises(CaseError, match=r"E_OUT_OF_ENVELOPE: shows \d+ ml of lung, expected at least 40"):
             require_lung(body(noise, other), PATH, window=WINDOW, spacing=2.0)
 
 
 def test_a_volume_smaller_than_a_block_shows_no_lung():
-    assert lung_ml(np.zeros((2, 50, 50), np.uint8), window=WINDOW, spacing=2.0) == 0
+    assert lung_measures(np.zeros((2, 50, 50), np.uint8), window=WINDOW, spacing=2.0) == {"lung_ml": 0.0}

@@ -26,7 +26,8 @@ from pipeline.jobs import evaluate_detector as job
 from pipeline.jobs.evaluate_detector import DetectorOptions, evaluate_detector
 from pipeline.scoring.finding.candidate import Candidate
 from pipeline.scoring.finding.detector_directory import load_detector
-from pipeline.scoring.finding.finder import Found, SearchableScan
+from pipeline.scoring.finding.finder import Found
+from pipeline.scoring.finding.searchable_scan import SearchableScan
 from pipeline.scoring.model_directory import load_model
 
 HEADER = "case_id,patient_id,image,label,center_x_mm,center_y_mm,center_z_mm,coordinate_system,diameter_mm,ignore,solid"

@@ -20,6 +20,7 @@ from tiny_models import write_model
 
 import pipeline
 from pipeline.cli.command_line import run
+from pipeline.errors import CaseError, UsageError
 from pipeline.evaluation.detection.scan_probability import ScanProbability
 from pipeline.scoring.finding.golden_detector import add_golden_scans
 from pipeline.scoring.model_description import read_description
@@ -107,6 +108,25 @@ def test_a_series_with_a_hole_in_z_and_a_file_that_is_no_scan_have_their_codes(w
     (work / "holes" / "empty.nii.gz").touch()
     scans = pipeline.find("detector", "holes", out="of-holes", workers=1, track=False).scans
     assert sorted(scans.code) == ["E_EMPTY_FILE", "E_SLICE_GAP"]
+
+
+def test_the_heat_map_of_a_scan_lies_where_its_candidates_do(work, found):
+    view = pipeline.heat_map("detector", "scans/images/0.nii.gz")
+    assert view.spacing_mm == 2.0
+    row = found.candidates.iloc[0]
+    cell = view.cell_at(row[["center_x_mm", "center_y_mm", "center_z_mm"]])
+    corner = np.clip(np.rint(cell).astype(int) - 1, 0, None)
+    around = view.probabilities[tuple(slice(start, start + 3) for start in corner)]
+    assert around.max() == pytest.approx(row.probability_nodule, abs=1e-6)  # an offset is less than a cell
+    middle = view.affine[:3, :3] @ np.array([7.0, 8.0, 9.0]) + view.affine[:3, 3]
+    np.testing.assert_allclose(view.voxel_at(middle), [7.0, 8.0, 9.0])
+
+
+def test_a_heat_map_is_of_one_scan(work):
+    with pytest.raises(UsageError, match="scans/images: holds several scans, expected one; name one scan"):
+        pipeline.heat_map("detector", "scans/images")
+    with pytest.raises(CaseError, match="E_SHAPE"):
+        pipeline.heat_map("detector", "scans/images/few.nii.gz")
 
 
 @pytest.mark.slow
@@ -216,11 +236,7 @@ def test_the_command_exits_1_for_a_scan_that_was_not_searched_and_0_when_that_is
         (["find", "detector", "scans/none.csv"], "none.csv"),
         (
             ["score", "classifier", "scans/scans.csv", "--find", "detector", "--lesions", "scans"],
-            "--lesions and --find: a detector finds the lesions",
-        ),
-        (
-            ["score", "classifier", "scans/scans.csv", "--find", "detector", "--dicom-results", "dicom"],
-            "--dicom-results and --find",
+            "--lesions and --find: rows are of lesions that somebody marked, or of those that a detector finds",
         ),
     ],
 )

@@ -8,16 +8,20 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from chest_scans import write_chest
 from detection_sets import read_rows, write_detection_set, write_rows
 
+import pipeline
 from pipeline.cases.case import Case
 from pipeline.cli import run
 from pipeline.config.file import load_config, load_detection_config
 from pipeline.errors import ConfigError
 from pipeline.scoring.finding.detector_directory import load_detector
 from pipeline.scoring.finding.finder import Finder
+from pipeline.scoring.finding.finding_frames import find_frame
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +74,29 @@ def test_finding_gives_the_candidates_of_the_training(trained):
     assert len(rows) == len(found) > 0
     np.testing.assert_allclose([row["probability_nodule"] for row in rows], [each.probabilities[0] for each in found])
     np.testing.assert_allclose([row["center_x_mm"] for row in rows], [each.center_mm[0] for each in found])
+
+
+def test_a_scan_unlike_those_of_the_training_is_flagged_or_refused(trained, tmp_path):
+    _, run_folder, _, _ = trained
+    detector = load_detector(run_folder / "model")
+    limits = detector.envelope.limits
+    assert set(limits) == {"spacing_in_plane_mm", "spacing_slice_mm", "lung_hu"}
+    assert detector.envelope.cases == 3
+    assert limits["spacing_slice_mm"].near_upper < 2.4 < limits["spacing_slice_mm"].upper < 3.0  # 2 mm in training
+
+    def scans_of(slice_mm):
+        path = write_chest(tmp_path / f"{slice_mm}.nii.gz", [], spacing=(1.5, 1.5, slice_mm))
+        return pipeline.find(run_folder / "model", path, out=tmp_path / f"of-{slice_mm}", workers=1, track=False).scans
+
+    near, outside = scans_of(2.4).iloc[0], scans_of(3.0).iloc[0]
+    assert (near.status, near.code) == ("flagged", "W_NEAR_ENVELOPE")
+    assert near.reason.startswith("spacing_slice_mm is 2.4, accepted ")
+    assert (outside.status, outside.code) == ("rejected", "E_OUT_OF_ENVELOPE")
+    assert "spacing_slice_mm is 3, accepted" in outside.reason
+    table = pd.DataFrame({"image": ["2.4.nii.gz", "3.0.nii.gz"]})
+    frame = find_frame(detector, table, root=tmp_path).drop_duplicates("scan_id")  # as the MLflow model does
+    assert list(frame.code) == ["W_NEAR_ENVELOPE", "E_OUT_OF_ENVELOPE"]
+    assert list(frame.reason) == [near.reason, outside.reason]
 
 
 def edit(folder, table, change):

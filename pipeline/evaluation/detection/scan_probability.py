@@ -14,9 +14,35 @@ from pipeline.errors import CalibrationError
 from pipeline.evaluation.arrays import FloatArray, as_labels, as_scores
 
 FEWEST_SCANS = 5  # of each class, to fit two numbers
+MOST_APART = 0.05  # of the bounds of a probability whose middle is still given
+LEAST_SCORED = 0.5  # share of the candidates; a scan of which most are refused is unlike what the classifier knows
 _PRIOR = 0.5  # scans added to either side of leak and weight, so that neither is ever 0 or 1
 _JSON_KEYS = {"classifier_digest", "leak", "weight"}
 _DIGEST = re.compile(r"[0-9a-f]{8,128}")
+
+
+@dataclass(frozen=True)
+class ScanBounds:
+    """Between which values the probability of a scan lies when some of its candidates could not be scored.
+
+    Attributes:
+        lower: where the candidates that were not scored are surely benign, in [0, 1].
+        upper: where they are surely malignant; the same as ``lower`` where all were scored.
+        scored_share: of the candidates, in [0, 1]; 1 where there is none.
+    """
+
+    lower: float
+    upper: float
+    scored_share: float = 1.0
+
+    @property
+    def probability(self) -> float | None:
+        """The middle, where at least half of the candidates were scored and the bounds lie within 0.05; else None.
+
+        As long as the noisy-or holds, it is off by at most 0.025.
+        """
+        is_known = self.scored_share >= LEAST_SCORED and self.upper - self.lower <= MOST_APART
+        return (self.lower + self.upper) / 2 if is_known else None
 
 
 @dataclass(frozen=True)
@@ -64,6 +90,25 @@ class ScanProbability:
         products = candidate_products(nodule, malignant)
         return float(-np.expm1(np.log1p(-self.leak) + np.log1p(-self.weight * products).sum()))
 
+    def bounds(self, nodule: Sequence[float], malignant: Sequence[float | None]) -> ScanBounds:
+        """Lowest and highest probability of the scan, whatever the candidates are that could not be scored.
+
+        Args:
+            nodule: as of ``apply``.
+            malignant: as of ``apply``; None for a candidate that could not be scored.
+
+        Raises:
+            CalibrationError: as of ``apply``.
+
+        Example:
+            >>> ScanProbability(leak=0.1, weight=1.0, classifier_digest="0" * 64).bounds([0.8, 0.5], [0.5, None])
+            ScanBounds(lower=0.46, upper=0.73, scored_share=0.5)
+        """
+        lower, upper = (
+            self.apply(nodule, [unknown if value is None else value for value in malignant]) for unknown in (0.0, 1.0)
+        )
+        return ScanBounds(lower, upper, _scored_share(malignant))
+
     def describe(self) -> str:
         """One line for summaries and reports."""
         return f"leaky noisy-or, leak {self.leak:.3g}, weight {self.weight:.3g}"
@@ -103,6 +148,30 @@ def candidate_products(nodule: npt.ArrayLike, malignant: npt.ArrayLike) -> Float
     if any(values.size and (values.min() < 0.0 or values.max() > 1.0) for values in (first, second)):
         raise CalibrationError("candidates: a probability lies outside [0, 1]; pass probabilities, not logits")
     return first * second
+
+
+def nearly_known_products(nodule: Sequence[float], malignant: Sequence[float | None]) -> FloatArray | None:
+    """The products of a scan for fitting; a candidate that could not be scored counts as half malignant.
+
+    Args:
+        nodule: probability of each candidate that it is a lesion, shape (n,).
+        malignant: probability of each candidate that it is malignant if it is a lesion; None for one not scored.
+
+    Returns:
+        Shape (n,); None where the candidates that were not scored could move the scan's probability by more than 0.05,
+        whatever leak and weight are, or are more than half of all.
+
+    Raises:
+        CalibrationError: when a value lies outside [0, 1], or their numbers differ.
+    """
+    products = candidate_products(nodule, [0.5 if value is None else value for value in malignant])
+    unknown = [lesion for lesion, value in zip(nodule, malignant, strict=True) if value is None]
+    is_known = _scored_share(malignant) >= LEAST_SCORED and 1.0 - np.prod(1.0 - np.array(unknown)) <= MOST_APART
+    return products if is_known else None
+
+
+def _scored_share(malignant: Sequence[float | None]) -> float:
+    return sum(value is not None for value in malignant) / len(malignant) if malignant else 1.0
 
 
 def fit_scan_probability(

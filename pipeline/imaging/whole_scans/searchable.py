@@ -17,7 +17,7 @@ from pipeline.config.body_parts import contradicts
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import nearest_axes
 from pipeline.imaging.image import Scan, spacing_mm
-from pipeline.imaging.region import require_modality
+from pipeline.imaging.region import require_modality, spacing_measures
 
 # A slab of ten slices can be searched; of fewer, most lesions show no more than a part.
 _LEAST_SLICES = 10
@@ -28,6 +28,9 @@ _LEAST_SIDE_MM = 100.0
 _LEAST_LUNG_ML = 40.0
 _LUNG_HU = (-960.0, -500.0)
 _BLOCK_MM = 6.0
+# What a detector's envelope judges. Not the scan's extent, which is the field of view, nor the density of what is not
+# lung: its median follows how much fat a patient has (-69 to 7 HU in three slabs of real CT).
+ENVELOPE_MEASURES = ("spacing_in_plane_mm", "spacing_slice_mm", "lung_hu")
 _CHEST = ("CHEST",)
 
 
@@ -40,7 +43,8 @@ def require_searchable(scan: Scan, path: Path, *, modality: str) -> dict[str, fl
         modality: that the detector takes.
 
     Returns:
-        Measures: ``side_r_mm``, ``side_a_mm`` and ``side_s_mm``, from edge to edge of the image.
+        Measures: ``side_r_mm``, ``side_a_mm`` and ``side_s_mm``, from edge to edge of the image; of the stored grid
+        ``spacing_in_plane_mm`` and ``spacing_slice_mm``.
 
     Raises:
         CaseError: E_GEOMETRY_MISSING without millimetres; E_SHAPE for a slice or a few; E_OUT_OF_ENVELOPE for another
@@ -70,11 +74,13 @@ def require_searchable(scan: Scan, path: Path, *, modality: str) -> dict[str, fl
             f"covers {text} mm, expected at least {_LEAST_SIDE_MM:g} mm along two axes; a crop about a lesion is "
             "scored without a detector",
         )
-    return dict(zip(("side_r_mm", "side_a_mm", "side_s_mm"), sides, strict=True))
+    return dict(zip(("side_r_mm", "side_a_mm", "side_s_mm"), sides, strict=True)) | spacing_measures(zooms)
 
 
-def require_lung(voxels: NDArray[np.uint8], path: Path, *, window: tuple[float, float], spacing: float) -> float:
-    """Refuse a CT that shows almost no lung, and return the lung's volume in ml.
+def require_lung(
+    voxels: NDArray[np.uint8], path: Path, *, window: tuple[float, float], spacing: float
+) -> dict[str, float]:
+    """Refuse a CT that shows almost no lung.
 
     Args:
         voxels: (R, A, S), as `resample_whole` gives them.
@@ -82,33 +88,42 @@ def require_lung(voxels: NDArray[np.uint8], path: Path, *, window: tuple[float, 
         window: HU of the lowest and the highest byte.
         spacing: mm between voxels.
 
+    Returns:
+        Measures, see `lung_measures`.
+
     Raises:
         CaseError: E_OUT_OF_ENVELOPE.
     """
-    volume_ml = lung_ml(voxels, window=window, spacing=spacing)
-    if volume_ml < _LEAST_LUNG_ML:
+    measures = lung_measures(voxels, window=window, spacing=spacing)
+    if measures["lung_ml"] < _LEAST_LUNG_ML:
         raise CaseError(
             Code.E_OUT_OF_ENVELOPE,
             path,
-            f"shows {volume_ml:.0f} ml of lung, expected at least {_LEAST_LUNG_ML:g}; "
+            f"shows {measures['lung_ml']:.0f} ml of lung, expected at least {_LEAST_LUNG_ML:g}; "
             "this detector takes CT of the chest",
         )
-    return volume_ml
+    return measures
 
 
-def lung_ml(voxels: NDArray[np.uint8], *, window: tuple[float, float], spacing: float) -> float:
-    """Volume amid voxels that have the density of aerated lung, in ml.
+def lung_measures(voxels: NDArray[np.uint8], *, window: tuple[float, float], spacing: float) -> dict[str, float]:
+    """How much lung a CT shows, and how dense it is.
 
-    Measured on means over blocks of about 6 mm. A block counts when it and its 26 neighbours lie between -960 and
-    -500 HU: the air around a patient does not, nor the layer between air and skin, nor most bowel gas.
+    Measured on means over blocks of about 6 mm. A block counts as lung when it and its 26 neighbours lie between -960
+    and -500 HU: the air around a patient does not, nor the layer between air and skin, nor most bowel gas.
+
+    Returns:
+        ``lung_ml``, the volume of lung; ``lung_hu``, its mean, absent without lung.
     """
     side = max(1, round(_BLOCK_MM / spacing))
     r, a, s = (length // side for length in voxels.shape)
     if min(r, a, s) == 0:
-        return 0.0
+        return {"lung_ml": 0.0}
     trimmed = voxels[: r * side, : a * side, : s * side]
     sums = trimmed.reshape(r, side, a, side, s, side).sum(axis=(1, 3, 5), dtype=np.uint32)
     means = window[0] + (window[1] - window[0]) * sums / (np.iinfo(np.uint8).max * side**3)
-    is_lung = (means >= _LUNG_HU[0]) & (means <= _LUNG_HU[1])
-    count = int(minimum_filter(is_lung.astype(np.uint8), size=3, mode="nearest").sum())
-    return count * (side * spacing) ** 3 / 1000
+    is_dense_as_lung = (means >= _LUNG_HU[0]) & (means <= _LUNG_HU[1])
+    lung = means[minimum_filter(is_dense_as_lung.astype(np.uint8), size=3, mode="nearest").astype(bool)]
+    measures = {"lung_ml": lung.size * (side * spacing) ** 3 / 1000}
+    if lung.size:
+        measures["lung_hu"] = float(lung.mean())
+    return measures

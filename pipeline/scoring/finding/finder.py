@@ -1,4 +1,4 @@
-"""The search of one whole scan: read, resampled, through the network in windows, peaks to candidates."""
+"""The search of one whole scan: through the network in windows, and its peaks as candidates."""
 
 from __future__ import annotations
 
@@ -13,47 +13,22 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.cases.case import Case
-from pipeline.cases.remote import local_copy
-from pipeline.config.detection import DetectionGrid
-from pipeline.errors import CaseError, Code, UnfinishedError
-from pipeline.imaging.checks import within_root
-from pipeline.imaging.decoded import DecodedScan, decode
-from pipeline.imaging.image import Affine, ScanFacts, Warning, carrying, scan_facts
-from pipeline.imaging.read import open_scan
-from pipeline.imaging.whole_scans.resampled import ByteArray, as_input, resample_whole
-from pipeline.imaging.whole_scans.searchable import require_lung, require_searchable
+from pipeline.errors import UnfinishedError
+from pipeline.imaging.decoded import DecodedScan
+from pipeline.imaging.image import ScanFacts, Warning, carrying
+from pipeline.imaging.whole_scans.resampled import ByteArray, as_input
 from pipeline.models.cpu_kernels import to_fast_layout
 from pipeline.models.detector import STRIDE, DetectorOutput
 from pipeline.models.peaks import find_peaks
 from pipeline.scoring.finding.candidate import Candidate
 from pipeline.scoring.finding.detector_directory import LoadedDetector
+from pipeline.scoring.finding.searchable_scan import SearchableScan, read_searchable
 
 # Windows as large as memory allows, because the overlap of neighbouring windows is computed twice.
 _WINDOW = 160
 _OVERLAP = 0.25
 _DECIMALS = 3  # of centres and diameters: a micrometre, so that a table read back gives the same region
 _EDGE = 0.5  # voxels: how far the outermost voxels reach beyond their centres
-
-
-@dataclass(frozen=True, eq=False)
-class SearchableScan:
-    """A scan that has been read and can be searched.
-
-    Attributes:
-        voxels: (R, A, S) on the detector's grid, a byte each.
-        affine: (4, 4), index of ``voxels`` → RAS+ world mm.
-        warnings: of reading.
-        measures: sides in mm and, for CT, the lung's volume; see `pipeline.imaging.whole_scans.searchable`.
-        facts: of the scan.
-        scan: its decoded voxels, for cutting regions out of it.
-    """
-
-    voxels: ByteArray
-    affine: Affine
-    warnings: tuple[Warning, ...]
-    measures: dict[str, float]
-    facts: ScanFacts
-    scan: DecodedScan
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,42 +46,6 @@ class Found:
     facts: ScanFacts
     warnings: tuple[Warning, ...]
     measures: dict[str, float]
-
-
-def read_searchable(case: Case, grid: DetectionGrid, *, modality: str, root: Path | None) -> SearchableScan:
-    """Read a scan onto a detector's grid; training and finding both use this function.
-
-    Args:
-        case: the scan.
-        grid: of the detector.
-        modality: that it takes.
-        root: folder that no image may leave, None for no such limit.
-
-    Raises:
-        CaseError: with the code of what is wrong; also for a scan that cannot be searched.
-    """
-    if case.fault:
-        raise case.fault
-    try:
-        with local_copy(case) as local:
-            return _read(local, grid, modality=modality, root=root)
-    except MemoryError:
-        raise CaseError(
-            Code.E_TOO_LARGE, case.image, "does not fit into memory; search fewer scans at a time (--workers)"
-        ) from None
-
-
-def _read(case: Case, grid: DetectionGrid, *, modality: str, root: Path | None) -> SearchableScan:
-    path = case.path if root is None else within_root(case.path, root)
-    opened = open_scan(path, limits=grid.limits, modality=modality, files=case.files, part=case.part)
-    with carrying(opened.warnings):
-        measures = require_searchable(opened, path, modality=modality)
-        scan = decode(opened)
-        window = (grid.lower, grid.upper)
-        voxels, affine = resample_whole(scan, path, spacing=grid.spacing_mm, window=window, modality=modality)
-        if modality == "CT":
-            measures["lung_ml"] = require_lung(voxels, path, window=window, spacing=grid.spacing_mm)
-    return SearchableScan(voxels, affine, scan.warnings, measures, scan_facts(scan, modality=modality), scan)
 
 
 class Finder:

@@ -22,7 +22,9 @@ class ScanRow:
         case_id: of the scan.
         status, code, reason, warnings: as of a score row; ``scored`` is a scan that was searched.
         probability: calibrated, that the scan holds a malignant lesion; None where it was not searched, where there is
-            no classifier, and where none was fitted for this detector and classifier together.
+            no classifier, where none was fitted for this detector and classifier together, and where candidates that
+            could not be scored are more than half, or leave its bounds further apart than 0.05.
+        probability_lower, probability_upper: its bounds, the same where every candidate was scored.
         candidates: by falling probability of class ``nodule``.
         scores: with a classifier, one for each candidate; else empty.
         extra: the scan's other columns in its table, which its candidates keep.
@@ -41,6 +43,8 @@ class ScanRow:
     reason: str = ""
     warnings: str = ""
     probability: float | None = None
+    probability_lower: float | None = None
+    probability_upper: float | None = None
     candidates: tuple[Candidate, ...] = ()
     scores: tuple[ScoreRow, ...] = ()
     extra: Mapping[str, str] = field(default_factory=dict)

@@ -25,6 +25,7 @@ from pipeline.scoring.rows import ModelIdentity, ScoreTables, table_writer
 _ABOUT = ("case_id", "patient_id", "image", "status", "code", "reason", "warnings")
 _IDENTITY = ("model", "model_digest", "preprocessing_digest")
 _CLASSIFIER = ("classifier", "classifier_digest")
+_PROBABILITIES = ("probability", "probability_lower", "probability_upper")
 _CANDIDATES, _SCORES, _EXTRA = "found", "scores", "extra"
 _TEXT, _NUMBER = pa.string(), pa.float64()
 
@@ -49,7 +50,7 @@ class ScanTables:
     def columns(self) -> pa.Schema:
         """Of the parts."""
         fields = [(name, _TEXT) for name in _ABOUT]
-        fields += [("probability", _NUMBER), (_CANDIDATES, pa.list_(self._candidate))]
+        fields += [(name, _NUMBER) for name in _PROBABILITIES] + [(_CANDIDATES, pa.list_(self._candidate))]
         fields += [(_EXTRA, pa.list_(_TEXT))]
         if self.scores is not None:
             fields += [(_SCORES, pa.list_(pa.struct(list(self.scores.columns))))]
@@ -65,7 +66,7 @@ class ScanTables:
         """Rows in these columns."""
         names = [field.name for field in self._candidate]
         columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in _ABOUT}
-        columns |= {name: [getattr(row, name) for row in rows] for name in ("probability", "seconds")}
+        columns |= {name: [getattr(row, name) for row in rows] for name in (*_PROBABILITIES, "seconds")}
         columns |= {name: [getattr(row, name) for row in rows] for name in ("image_sha256", "scored_at")}
         identities = [asdict(row.detector) for row in rows]
         columns |= {name: [identity[name] for identity in identities] for name in _IDENTITY}
@@ -102,7 +103,8 @@ class ScanTables:
     def scan_columns(self) -> pa.Schema:
         """Of ``scans.parquet``."""
         names = ("scan_id", *_ABOUT[1:])
-        fields = [(name, _TEXT) for name in names] + [("candidates", pa.int64()), ("probability", _NUMBER)]
+        fields = [(name, _TEXT) for name in names] + [("candidates", pa.int64())]
+        fields += [(name, _NUMBER) for name in _PROBABILITIES]
         fields += [(name, _TEXT) for name in (*_IDENTITY, *(_CLASSIFIER if self.classifier else ()), "image_sha256")]
         return pa.schema([*fields, ("scored_at", _TEXT), ("seconds", _NUMBER)])
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pipeline.cases.case import Case
 from pipeline.cases.signature import input_signature
 from pipeline.errors import Code
+from pipeline.imaging.image import Warning
 from pipeline.machine import usable_cores
 from pipeline.scoring.backends import Backend
 from pipeline.scoring.engines.workers import ScorerSetup
@@ -23,8 +24,9 @@ from pipeline.scoring.finding.scan_rows import ScanRow, candidate_case, unsearch
 from pipeline.scoring.rows import ModelIdentity, ScoreRow, Status, first_code, now, why_unscored
 
 if TYPE_CHECKING:
-    from pipeline.evaluation.detection.scan_probability import ScanProbability
-    from pipeline.scoring.finding.finder import Finder, SearchableScan
+    from pipeline.evaluation.detection.scan_probability import ScanBounds, ScanProbability
+    from pipeline.scoring.finding.finder import Finder
+    from pipeline.scoring.finding.searchable_scan import SearchableScan
     from pipeline.scoring.scorer import Scorer
 
 _BATCH = 8  # candidates that go through the classifier together
@@ -167,16 +169,20 @@ class ScanWorker:
     def _searched(self, item: ReadScan, scan: SearchableScan) -> ScanRow:
         findings = self.finder.find(scan)
         scores = self._scores(item.case, scan, findings.candidates)
-        codes = [warning.code for warning in findings.warnings]
+        bounds = self._bounds(findings.candidates, scores)
+        warnings = (*findings.warnings, *_unscored(scores, bounds))
+        codes = [warning.code for warning in warnings]
         return ScanRow(
             case_id=item.case.case_id,
             patient_id=item.case.patient_id,
             image=item.case.image,
             status="flagged" if codes else "scored",
             code=first_code(codes),
-            reason="; ".join(warning.detail for warning in findings.warnings),
+            reason="; ".join(warning.detail for warning in warnings),
             warnings=";".join(codes),
-            probability=self._probability(findings.candidates, scores),
+            probability=None if bounds is None else bounds.probability,
+            probability_lower=None if bounds is None else bounds.lower,
+            probability_upper=None if bounds is None else bounds.upper,
             candidates=findings.candidates,
             scores=scores,
             extra=item.case.extra,
@@ -198,19 +204,29 @@ class ScanWorker:
             rows += self.scorer.score(batch)
         return tuple(replace(row, measures={}, signature="") for row in rows)  # neither is kept of a candidate
 
-    def _probability(self, candidates: Sequence[Candidate], scores: Sequence[ScoreRow]) -> float | None:
-        """Probability that the scan holds a malignant lesion; None where it is unknown.
+    def _bounds(self, candidates: Sequence[Candidate], scores: Sequence[ScoreRow]) -> ScanBounds | None:
+        """Bounds of the probability that the scan holds a malignant lesion; None where none was fitted for both models.
 
-        A candidate that could not be scored might be the malignant one, so the scan then has no probability either.
+        A candidate that could not be scored might be the malignant one, or be benign: both are counted with.
         """
         fitted = self.scan_probability
         if fitted is None or self.scorer is None or fitted.classifier_digest != self.scorer.identity.model_digest:
             return None
-        malignant = [row.probability for row in scores if row.probability is not None]
-        if len(malignant) < len(scores):
-            return None
-        return fitted.apply([candidate.probabilities[0] for candidate in candidates], malignant)
+        return fitted.bounds(
+            [candidate.probabilities[0] for candidate in candidates], [row.probability for row in scores]
+        )
 
     def _unsearched(self, item: ReadScan, error: Exception) -> ScanRow:
         seconds = perf_counter() - item.started
         return unsearched(item.case, self.identity, **why_unscored(error), signature=item.signature, seconds=seconds)
+
+
+def _unscored(scores: Sequence[ScoreRow], bounds: ScanBounds | None) -> tuple[Warning, ...]:
+    """The flag of a scan with candidates that the classifier could not score."""
+    count = sum(row.probability is None for row in scores)
+    if not count:
+        return ()
+    detail = f"{count} of {len(scores)} candidates could not be scored"
+    if bounds is not None:
+        detail += f", so that the scan's probability lies between {bounds.lower:.3f} and {bounds.upper:.3f}"
+    return (Warning(Code.W_CANDIDATE_UNSCORED, detail),)

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.detection import DetectionConfig
+from pipeline.config.inputs import Modality
 from pipeline.evaluation.calibration.calibrator import Calibrator
+from pipeline.imaging.envelope import Envelope, fit_envelope
+from pipeline.imaging.whole_scans.searchable import ENVELOPE_MEASURES
 from pipeline.scoring.finding.detector_description import LesionMeaning
 from pipeline.scoring.finding.detector_directory import (
     DetectorSettings,
@@ -57,6 +60,8 @@ def save_trained(
     calibrators: list[Calibrator],
     digests: Mapping[str, Sequence[str]],
     provenance: Mapping[str, Any],
+    *,
+    measures: Sequence[Mapping[str, float]],
 ) -> LoadedDetector:
     """Write the detector's directory with its golden scans, and load it.
 
@@ -67,6 +72,7 @@ def save_trained(
         calibrators: one for each class.
         digests: of the scans' bytes, by split.
         provenance: where it comes from.
+        measures: of the training scans, from which the acceptance envelope is learned.
     """
     cases = {name: experiment.of(name) for name in FITTED_ON}
     save_detector(
@@ -81,9 +87,21 @@ def save_trained(
             images=[digest for name in FITTED_ON for digest in digests[name]],
         ),
         provenance=provenance,
+        envelope=detector_envelope(measures, modality=experiment.config.data.modality),
     )
     add_golden_scans(folder)
     return load_detector(folder)
+
+
+def detector_envelope(measures: Sequence[Mapping[str, float]], *, modality: Modality) -> Envelope:
+    """What the training scans allow: spacing and, for CT, the density of lung.
+
+    Args:
+        measures: of each training scan.
+        modality: of the scans.
+    """
+    judged = [{name: scan[name] for name in ENVELOPE_MEASURES if name in scan} for scan in measures]
+    return fit_envelope(judged, modality=modality)
 
 
 def _settings(config: DetectionConfig) -> DetectorSettings:

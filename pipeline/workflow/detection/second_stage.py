@@ -12,7 +12,11 @@ from pipeline.cases.scan_table import ScanTable
 from pipeline.errors import CalibrationError, CaseError, Code
 from pipeline.evaluation.detection.matching import Matches
 from pipeline.evaluation.detection.probabilities import LabelledProbabilities
-from pipeline.evaluation.detection.scan_probability import ScanProbability, candidate_products, fit_scan_probability
+from pipeline.evaluation.detection.scan_probability import (
+    ScanProbability,
+    fit_scan_probability,
+    nearly_known_products,
+)
 from pipeline.evaluation.detection.second_stage import SecondStage, judge_second_stage
 from pipeline.progress import ProgressReport
 from pipeline.scoring.finding.candidate import Candidate
@@ -34,17 +38,22 @@ class ClassifiedScans:
     searches: Searches
     malignant: tuple[tuple[float | None, ...], ...]
 
-    def products(self) -> dict[str, np.ndarray]:
-        """By scan id, of each candidate the probability that it is a malignant lesion.
+    @property
+    def nodule(self) -> tuple[tuple[float, ...], ...]:
+        """Probability that it is a lesion, of each candidate of each scan."""
+        return tuple(tuple(point.probability for point in scan.candidates) for scan in self.searches.scans)
 
-        Scans with a candidate that the classifier refused are absent, because its probability is not known.
+    def products(self) -> dict[str, np.ndarray]:
+        """By scan id, of each candidate the probability that it is a malignant lesion, for fitting.
+
+        Scans are absent where the candidates that the classifier refused are more than half, or could change the scan's
+        probability by more than 0.05 (`pipeline.evaluation.detection.scan_probability.nearly_known_products`).
         """
         products = {}
-        for scan, answers in zip(self.searches.scans, self.malignant, strict=True):
-            known = [answer for answer in answers if answer is not None]
-            if len(known) == len(answers):
-                nodule = [point.probability for point in scan.candidates]
-                products[scan.scan_id] = candidate_products(nodule, known)
+        for scan, nodule, malignant in zip(self.searches.scans, self.nodule, self.malignant, strict=True):
+            known = nearly_known_products(nodule, malignant)
+            if known is not None:
+                products[scan.scan_id] = known
         return products
 
 
@@ -98,9 +107,16 @@ def fit_on_scans(classified: ClassifiedScans, *, classifier_digest: str) -> Scan
 
 
 def scan_probabilities(classified: ClassifiedScans, fitted: ScanProbability) -> dict[str, float]:
-    """Probability of each scan that it holds a malignant lesion, by id; scans with a refused candidate are absent."""
-    # The products include both stages already, so the second probability is 1.
-    return {scan_id: fitted.apply(values, np.ones_like(values)) for scan_id, values in classified.products().items()}
+    """Probability of each scan that it holds a malignant lesion, by id, as ``score --find`` gives it.
+
+    Scans are absent where refused candidates are most, or leave its bounds too far apart.
+    """
+    probabilities = {}
+    for scan, nodule, malignant in zip(classified.searches.scans, classified.nodule, classified.malignant, strict=True):
+        probability = fitted.bounds(nodule, malignant).probability
+        if probability is not None:
+            probabilities[scan.scan_id] = probability
+    return probabilities
 
 
 def labelled_scan_probabilities(

@@ -127,7 +127,15 @@ def _train(experiment: DetectionExperiment, folder: Path, run: TrackedRun) -> De
     provenance = origin(config, experiment.splits, run.run_id, _table_digests(experiment, digests))
     provenance["calibration"] = {name: fit.to_json() for name, fit in zip(config.classes, fits, strict=True)}
     calibrators = [fit.calibrator for fit in fits]
-    detector = save_trained(folder / "model", experiment, learnt.fitted, calibrators, digests, provenance)
+    detector = save_trained(
+        folder / "model",
+        experiment,
+        learnt.fitted,
+        calibrators,
+        digests,
+        provenance,
+        measures=learnt.train.measures,
+    )
     test = _search(detector, experiment, "test")
     judged = judge_searches(test.searches, resamples=config.evaluation.resamples, seed=config.seed)
     sources = _sources(experiment, detector, judged, fits[0])

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cases.cache import look
+from pipeline.cases.cache import look, reading_code
 from pipeline.cases.case import Case
 from pipeline.cases.scan_table import is_ignored, lesion_diameter_mm, lesion_flag
 from pipeline.config.detection import DetectionGrid
 from pipeline.config.inputs import Modality
 from pipeline.errors import CaseError, Code
-from pipeline.files import atomic_write, private_folder, sha256_json
+from pipeline.files import atomic_write, private_folder, sha256_file, sha256_json
 from pipeline.machine import usable_cores
 from pipeline.progress import with_progress
-from pipeline.scoring.finding.finder import read_searchable
+from pipeline.scoring.finding import searchable_scan
+from pipeline.scoring.finding.searchable_scan import read_searchable
 from pipeline.training.detection.scans import MarkedLesion, TrainingScan
 from pipeline.workflow.detection.detection_experiment import DetectionExperiment
 
-_FORMAT = 1  # of cache entries; raised when reading or resampling changes
+_SOURCES = (__file__, searchable_scan.__file__)  # of cache entries, beside what `reading_code` covers
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +37,13 @@ class ScanOnGrid:
         voxels: (R, A, S) uint8.
         affine: (4, 4), index of ``voxels`` → RAS+ world mm.
         digest: hex SHA-256 of the scan's bytes.
+        measures: of the scan; see `pipeline.imaging.whole_scans.searchable`.
     """
 
     voxels: NDArray[np.uint8]
     affine: NDArray[np.float64]
     digest: str
+    measures: Mapping[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,12 +54,14 @@ class ReadScans:
         scans: for training, in order.
         cases: the same scans' rows.
         digests: hex SHA-256 of their bytes.
+        measures: of each; see `pipeline.imaging.whole_scans.searchable`.
         rejected: those that cannot be searched, with the reason.
     """
 
     scans: tuple[TrainingScan, ...]
     cases: tuple[Case, ...]
     digests: tuple[str, ...]
+    measures: tuple[Mapping[str, float], ...]
     rejected: tuple[tuple[Case, CaseError], ...]
 
 
@@ -68,21 +73,30 @@ def read_scans(experiment: DetectionExperiment, cases: Sequence[Case], *, what: 
         cases: rows of the scans' table.
         what: of the progress bar.
     """
-    scans, rows, digests, rejected = [], [], [], []
+    scans: list[TrainingScan] = []
+    on_grids: list[ScanOnGrid] = []
+    rows: list[Case] = []
+    rejected: list[tuple[Case, CaseError]] = []
     with ThreadPoolExecutor(usable_cores()) as pool:
         outcomes = pool.map(lambda case: _read(experiment, case), cases)
         for case, outcome in zip(cases, with_progress(outcomes, what, total=len(cases)), strict=True):
             if isinstance(outcome, CaseError):
                 rejected.append((case, outcome))
                 continue
-            scan, digest = outcome
+            scan, on_grid = outcome
             scans.append(scan)
             rows.append(case)
-            digests.append(digest)
-    return ReadScans(tuple(scans), tuple(rows), tuple(digests), tuple(rejected))
+            on_grids.append(on_grid)
+    return ReadScans(
+        scans=tuple(scans),
+        cases=tuple(rows),
+        digests=tuple(on_grid.digest for on_grid in on_grids),
+        measures=tuple(on_grid.measures for on_grid in on_grids),
+        rejected=tuple(rejected),
+    )
 
 
-def _read(experiment: DetectionExperiment, case: Case) -> tuple[TrainingScan, str] | CaseError:
+def _read(experiment: DetectionExperiment, case: Case) -> tuple[TrainingScan, ScanOnGrid] | CaseError:
     config = experiment.config
     try:
         on_grid = _on_grid(case, config.grid, modality=config.data.modality, experiment=experiment)
@@ -91,32 +105,45 @@ def _read(experiment: DetectionExperiment, case: Case) -> tuple[TrainingScan, st
         )
     except CaseError as error:
         return error
-    return TrainingScan(case.case_id, on_grid.voxels, lesions), on_grid.digest
+    return TrainingScan(case.case_id, on_grid.voxels, lesions), on_grid
 
 
 def _on_grid(case: Case, grid: DetectionGrid, *, modality: Modality, experiment: DetectionExperiment) -> ScanOnGrid:
     """The scan on the grid, from the cache where it is there and the file is unchanged."""
     folder, root = experiment.config.data.cache, experiment.table.root
-    stamps = look(case) if folder else None
-    place = None
-    if folder and stamps:
-        key = [_FORMAT, grid.model_dump(mode="json"), modality, str(case.path.absolute()), case.part, stamps]
-        place = folder / f"{sha256_json(key)}.npz"
+    place = None if folder is None else cached_at(case, folder, grid, modality=modality)
+    if place is not None:
         with suppress(OSError, ValueError, KeyError):
             return _load(place)
     scan = read_searchable(case, grid, modality=modality, root=root)
-    on_grid = ScanOnGrid(scan.voxels, scan.affine, scan.facts.digest)
+    on_grid = ScanOnGrid(scan.voxels, scan.affine, scan.facts.digest, scan.measures)
     if place is not None:
         private_folder(place.parent)  # voxels of patients
         with atomic_write(place) as temporary, open(temporary, "wb") as handle:
-            np.savez(handle, voxels=on_grid.voxels, affine=on_grid.affine, digest=np.array(on_grid.digest))
+            facts = json.dumps({"digest": on_grid.digest, "measures": dict(on_grid.measures)})
+            np.savez(handle, voxels=on_grid.voxels, affine=on_grid.affine, facts=np.array(facts))
     return on_grid
+
+
+def cached_at(case: Case, folder: Path, grid: DetectionGrid, *, modality: Modality) -> Path | None:
+    """Where the cache keeps a scan on a grid, or would; None for a scan that cannot be looked at.
+
+    The name is a digest of all that decides on the content: the grid, the scan's place and how its files look, this
+    module, the code that reads and resamples, and the versions of the libraries under it.
+    """
+    stamps = look(case)
+    if not stamps:
+        return None
+    code = [reading_code(), *(sha256_file(Path(source)) for source in _SOURCES)]
+    files = None if case.files is None else [str(path) for path in case.files]
+    key = [code, grid.model_dump(mode="json"), modality, str(case.path.absolute()), files, case.part, stamps]
+    return folder / f"{sha256_json(key)}.npz"
 
 
 def _load(place: Path) -> ScanOnGrid:
     with np.load(place, allow_pickle=False) as stored:
-        values: dict[str, Any] = {name: stored[name] for name in ("voxels", "affine", "digest")}
-    return ScanOnGrid(values["voxels"], values["affine"], str(values["digest"]))
+        facts = json.loads(str(stored["facts"]))
+        return ScanOnGrid(stored["voxels"], stored["affine"], facts["digest"], facts["measures"])
 
 
 def _marked(lesion: Case, scan: ScanOnGrid, attributes: Sequence[str]) -> MarkedLesion:

@@ -13,11 +13,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.console import one_line
+from pipeline.dicomnet.objects.reported_model import ReportedModel
 from pipeline.evaluation.calibration.calibrator import Calibrator
-from pipeline.evaluation.detection.scan_probability import ScanProbability
+from pipeline.evaluation.detection.scan_probability import MOST_APART, ScanProbability
 from pipeline.scoring.ensemble import Ensemble
 from pipeline.scoring.finding.detector_description import DetectorDescription
-from pipeline.scoring.rows import STATUSES
+from pipeline.scoring.rows import STATUSES, ModelIdentity
 from pipeline.workflow.reporting.ended_run import EndedRun, earlier_and_later, run_to_json
 
 _HISTOGRAM_BINS = 20
@@ -32,28 +33,41 @@ class FindingRun(EndedRun):
     Attributes:
         detector: that searched.
         classifier: of the second stage; None without one.
+        scorer: the same as its rows name it.
     """
 
     detector: DetectorDescription
     classifier: Ensemble | None
+    scorer: ModelIdentity | None
 
     @property
     def scan_probability(self) -> ScanProbability | None:
         """Turns the candidates of a scan into its probability; None where none was fitted for both models."""
-        fitted, classifier = self.detector.scan_probability, self.classifier
-        if fitted is None or classifier is None:
+        fitted, scorer = self.detector.scan_probability, self.scorer
+        if fitted is None or scorer is None:
             return None
         read = ScanProbability.from_json(fitted)
-        return read if read.classifier_digest == classifier.identity("eager").model_digest else None
+        return read if read.classifier_digest == scorer.model_digest else None
+
+    @property
+    def reported_model(self) -> dict[str, Any] | None:
+        """The classifier in the words of DICOM results; None without one."""
+        if self.classifier is None or self.scorer is None:
+            return None
+        return ReportedModel.of(self.classifier.descriptions, self.scorer).model_dump(mode="json")
 
 
 @dataclass(eq=False)
 class _FoundCounts:
-    """Counts over all scans: candidates, scans with one, candidates without a score, and their codes."""
+    """Counts over all scans: candidates, scans with one, candidates without a score, and their codes.
+
+    ``undecided`` scans have bounds of a probability, and too little is known to give one.
+    """
 
     candidates: int = 0
     scans: int = 0
     unscored: int = 0
+    undecided: int = 0
     codes: Counter[str] = field(default_factory=Counter)
     histogram: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_HISTOGRAM_BINS, np.int64))
     first: list[dict[str, Any]] = field(default_factory=list)
@@ -64,6 +78,7 @@ class _FoundCounts:
             candidates = row["found"]
             self.candidates += len(candidates)
             self.scans += bool(candidates)
+            self.undecided += row["probability"] is None and row["probability_lower"] is not None
             probabilities = [candidate["probability_nodule"] for candidate in candidates]
             self.histogram += np.histogram(probabilities, bins=_HISTOGRAM_BINS, range=(0.0, 1.0))[0]
             for score in row.get("scores", ()):
@@ -97,12 +112,14 @@ def summarise_finding(run: FindingRun, parts: Iterable[pa.Table]) -> dict[str, A
         "candidates_per_scan": round(counts.candidates / searched, 3) if searched else None,
         "scans_with_candidates": counts.scans,
         "candidates_not_scored": counts.unscored if run.classifier is not None else None,
+        "scans_with_bounds_alone": counts.undecided,
         "candidate_codes": dict(sorted(counts.codes.items())),
         "unscored_share": (unscored + counts.unscored) / max(rows, 1),
         **run_to_json(run),
         "label_source": run.detector.lesions.source,
         "intensities": run.detector.lesions.intensities,
-        "classifier": None if run.classifier is None else run.classifier.identity("eager").model,
+        "classifier": None if run.scorer is None else run.scorer.model,
+        "reported_model": run.reported_model,
         "scan_probability": None if fitted is None else fitted.to_json(),
         "probability_histogram": counts.histogram.tolist(),
         "first_rows": counts.first,
@@ -119,6 +136,11 @@ def finding_text(run: FindingRun, summary: Mapping[str, Any], out: Path) -> str:
         lines.append(f"{summary['candidates']} candidates, {summary['candidates_per_scan']:g} a scan that was searched")
     if summary["candidates_not_scored"]:
         lines.append(f"  {summary['candidates_not_scored']} of them were not scored; scores.csv says why")
+    if summary["scans_with_bounds_alone"]:
+        lines.append(
+            f"  {summary['scans_with_bounds_alone']} scans have bounds of a probability alone: candidates without a "
+            f"score are more than half, or leave the bounds more than {MOST_APART:g} apart"
+        )
     calibrator = Calibrator.from_json(run.detector.calibrators[0]).describe()
     lines.append(
         f"detector {run.identity.model}: probability that a candidate is a lesion ({summary['label_source']}), "
@@ -136,10 +158,9 @@ def finding_text(run: FindingRun, summary: Mapping[str, Any], out: Path) -> str:
 
 
 def _classifier_lines(run: FindingRun) -> list[str]:
-    if run.classifier is None:
+    if run.classifier is None or run.scorer is None:
         return []
-    label = run.classifier.descriptions[0].label
-    model = run.classifier.identity("eager").model
+    label, model = run.classifier.descriptions[0].label, run.scorer.model
     meaning = f"probability that a lesion is malignant ({label.source}), {label.intensities} intensities"
     lines = [f"model {model}: {meaning}"]
     fitted = run.scan_probability

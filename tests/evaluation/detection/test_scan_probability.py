@@ -12,6 +12,7 @@ from pipeline.evaluation.detection.scan_probability import (
     ScanProbability,
     candidate_products,
     fit_scan_probability,
+    nearly_known_products,
 )
 
 DIGEST = "ab" * 32
@@ -29,6 +30,49 @@ def test_probability_worked_out_by_hand():
     fitted = ScanProbability(leak=0.1, weight=0.5, classifier_digest=DIGEST)
     assert fitted.apply([], []) == pytest.approx(0.1)
     assert fitted.apply([0.8, 1.0], [0.5, 0.6]) == pytest.approx(1.0 - 0.9 * 0.8 * 0.7)
+
+
+def test_bounds_worked_out_by_hand():
+    fitted = ScanProbability(leak=0.1, weight=0.5, classifier_digest=DIGEST)
+    bounds = fitted.bounds([0.8, 0.5], [0.5, None])
+    assert bounds.lower == pytest.approx(1.0 - 0.9 * 0.8)
+    assert bounds.upper == pytest.approx(1.0 - 0.9 * 0.8 * 0.75)
+    assert bounds.probability is None  # 0.18 apart
+
+
+@given(nodule=SHARES, data=st.data())
+@settings(max_examples=50, deadline=None)
+def test_whatever_an_unscored_candidate_is_the_probability_lies_within_the_bounds(nodule, data):
+    fitted = ScanProbability(0.1, 0.8, DIGEST)
+    known = data.draw(st.lists(st.none() | st.floats(0.0, 1.0), min_size=len(nodule), max_size=len(nodule)))
+    bounds = fitted.bounds(nodule, known)
+    filled = [data.draw(st.floats(0.0, 1.0)) if value is None else value for value in known]
+    assert bounds.lower - 1e-12 <= fitted.apply(nodule, filled) <= bounds.upper + 1e-12
+    if None not in known:
+        assert bounds.lower == bounds.upper == bounds.probability
+
+
+def test_the_middle_of_close_bounds_is_given():
+    fitted = ScanProbability(leak=0.1, weight=1.0, classifier_digest=DIGEST)
+    near, apart = fitted.bounds([0.9, 0.05], [0.5, None]), fitted.bounds([0.06], [None])
+    assert near.upper - near.lower == pytest.approx(0.55 * 0.9 * 0.05)
+    assert near.probability == pytest.approx(1.0 - 0.9 * 0.55 * 0.975)
+    assert apart.upper - apart.lower == pytest.approx(0.054)
+    assert apart.probability is None
+
+
+def test_where_most_candidates_could_not_be_scored_there_is_no_probability_however_close_the_bounds():
+    fitted = ScanProbability(leak=0.1, weight=1.0, classifier_digest=DIGEST)
+    assert fitted.bounds([0.001, 0.001], [0.5, None]).probability is not None
+    assert fitted.bounds([0.001, 0.001, 0.001], [0.5, None, None]).probability is None
+    assert nearly_known_products([0.001, 0.001, 0.001], [0.5, None, None]) is None
+    assert fitted.bounds([], []).probability == pytest.approx(0.1)  # no candidate is no refused candidate
+
+
+def test_scans_whose_unscored_candidates_could_matter_fit_nothing():
+    np.testing.assert_allclose(nearly_known_products([0.9, 0.04], [0.5, None]), [0.45, 0.02])
+    assert nearly_known_products([0.9, 0.9, 0.04, 0.02], [0.5, 0.5, None, None]) is None
+    assert nearly_known_products([], []).shape == (0,)
 
 
 @given(nodule=SHARES, leak=st.floats(0.01, 0.99), weight=st.floats(0.01, 1.0), extra=st.floats(0.0, 1.0))
