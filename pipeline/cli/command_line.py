@@ -6,7 +6,7 @@ import errno
 import socket
 import sys
 import traceback
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -14,7 +14,6 @@ from pipeline import __version__
 from pipeline.cli import data, evaluation, listening, scoring, training
 from pipeline.console import one_line, plain_output
 from pipeline.errors import ConfigError, ModelError, PipelineError, TableError, UsageError
-from pipeline.imaging.lean_monai import install as install_lean_monai
 from pipeline.redaction import redact
 
 _CTRL_C = 130  # what typer makes of a KeyboardInterrupt
@@ -85,12 +84,11 @@ def _application() -> typer.Typer:
 app = _application()
 
 
-def main() -> None:
-    """Run the command; 0 done, 1 done with rejected cases, 2 wrong usage or table, 3 could not finish."""
-    install_lean_monai()
+def run_and_exit(arguments: list[str]) -> NoReturn:
+    """Run one command line and leave the process with its exit code."""
     with plain_output():
         try:
-            code = run(sys.argv[1:])
+            code = run(arguments)
         except Exception:  # noqa: BLE001  # a fault of ours must not look like exit 1, "done, but some were rejected"
             print(redact(traceback.format_exc()), end="", file=sys.stderr)
             code = 3

@@ -23,7 +23,6 @@ would have been an input. Nothing but regular files is ever opened, so a pipe ca
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,23 +31,22 @@ from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import file_kind
 from pipeline.imaging.dicom.header import read_identity
-from pipeline.imaging.dicom.scan import DICOM_SUFFIXES, NO_SCANS, is_nonempty_dicom, may_be_slice
+from pipeline.imaging.dicom.scan import is_nonempty_dicom
 from pipeline.imaging.find_series import SeriesCollector, no_dicom
-from pipeline.imaging.kinds import SUFFIXES
 from pipeline.imaging.outputs import is_output
+from pipeline.imaging.scan_names import (
+    DICOM_SUFFIXES,
+    DOCUMENT_SUFFIXES,
+    NO_SCANS,
+    PAIRS,
+    SCAN_SUFFIXES,
+    SCANS_BY_NAME,
+    may_be_slice,
+    scan_suffix,
+)
 from pipeline.imaging.side_files import side_file_names
+from pipeline.imaging.skipped import SkippedCount
 
-PAIRS = {".img": ".hdr", ".img.gz": ".hdr.gz"}  # the header stands for both halves
-_READ = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes) | {".hdr.gz", ".img.gz"}
-_FOREIGN = (".mnc", ".nii.bz2", ".nii.xz", ".nii.zst")  # scans, which the reader refuses with a remedy
-# Never the suffix of a slice; a truncated slice keeps .dcm, a number or no suffix.
-DOCUMENT_SUFFIXES = frozenset({
-    ".xml", ".xsd", ".xsl", ".json", ".yaml", ".yml", ".csv", ".tsv", ".xls", ".xlsx", ".ods", ".db", ".txt", ".log",
-    ".md", ".rst", ".rtf", ".doc", ".docx", ".odt", ".ppt", ".pptx", ".pdf", ".html", ".htm", ".css", ".js", ".ini",
-    ".cfg", ".inf", ".exe", ".bat", ".sh", ".py", ".ipynb", ".md5", ".sha1", ".sha256",
-})  # fmt: skip
-_BY_NAME = frozenset({*_READ, *_FOREIGN} - {".img", ".hdr"})  # those two may also be DICOM
-SCAN_SUFFIXES = frozenset({*_READ, *_FOREIGN, *DICOM_SUFFIXES})
 _LINK, _PIPE, _HIDDEN = "(link)", "(pipe, socket or device)", "(hidden)"
 _OUTPUT = "(folder of a run, scores or a model)"
 
@@ -77,22 +75,6 @@ class FoundScan:
         """What a manifest in ``folder`` names it; a series among others by its code too."""
         code = "" if self.alone else f"#{self.name.rpartition('#')[2]}"
         return f"{self.path.relative_to(folder).as_posix()}{code}"
-
-
-@dataclass
-class SkippedCount:
-    """Counts of the files that a search left out.
-
-    Counted by suffix (lower case; "" has none), by kind, as ``(link)``, or by what a DICOM object is that is no image,
-    as ``DICOM segmentation``.
-    """
-
-    by_suffix: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def total(self) -> int:
-        """How many files and links were left out."""
-        return self.by_suffix.total()
 
 
 @dataclass
@@ -181,7 +163,7 @@ def _look_through(current: Path, search: _Search) -> _Folder:
                 inside.others.append((path, _LINK if entry.is_symlink() else _PIPE, fault))
         elif suffix in PAIRS and entry.name.lower().removesuffix(suffix) + PAIRS[suffix] in names:
             continue
-        elif suffix in _BY_NAME and not entry.name.startswith("._"):  # macOS keeps attributes of files under such names
+        elif suffix in SCANS_BY_NAME and not entry.name.startswith("._"):  # of macOS, for attributes of files
             inside.plain.append(path)
         else:
             _sort_in(inside, path, suffix, search)
@@ -261,16 +243,6 @@ def _settle_others(inside: _Folder, search: _Search) -> None:
 
 def _is_document(path: Path) -> bool:
     return scan_suffix(path.name) in DOCUMENT_SUFFIXES or path.name.lower() in NO_SCANS
-
-
-def scan_suffix(name: str) -> str:
-    """Lower-case suffix; compressed files keep both, and a number (the end of a UID) is none."""
-    stem, dot, suffix = name.lower().rpartition(".")
-    if not dot or not stem or suffix.isdigit():
-        return ""
-    if suffix in ("gz", "bz2", "xz", "zst") and stem.endswith((".nii", ".hdr", ".img", ".mgh")):
-        return f"{stem[-4:]}.{suffix}"
-    return f".{suffix}"
 
 
 def _name(path: Path, root: Path) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.imaging.dicom.scan import NO_SCANS, may_be_slice
-from pipeline.imaging.find import DOCUMENT_SUFFIXES, SCAN_SUFFIXES, scan_suffix
 from pipeline.imaging.kinds import SUFFIXES, scan_kind
+from pipeline.imaging.scan_names import DOCUMENT_SUFFIXES, NO_SCANS, SCAN_SUFFIXES, may_be_slice, scan_suffix
 
 _OTHER = ".other"  # no suffix of a scan or a slice
 _GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"

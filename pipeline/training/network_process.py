@@ -6,7 +6,7 @@ import os
 import threading
 import time
 
-from pipeline.imaging.lean_monai import install
+from pipeline.imaging.lean_imports import install
 from pipeline.machine import ensure_user_name
 
 

@@ -198,9 +198,7 @@ def test_a_second_run_searches_nothing_and_a_changed_scan_is_refused(work, found
 @pytest.mark.slow
 def test_a_killed_search_goes_on_and_loses_and_repeats_nothing(work, found):
     command = [sys.executable, "-m", "pipeline", "find", "detector", "scans/scans.csv", "--out", "killed", "--no-track"]
-    code = (
-        "import pipeline.scoring.sink as s; s._PART_SECONDS = 0.0; from pipeline.cli.command_line import main; main()"
-    )
+    code = "import pipeline.scoring.sink as s; s._PART_SECONDS = 0.0; from pipeline.cli import main; main()"
     command = [sys.executable, "-c", code, *command[3:], "--workers", "1"]
     first = subprocess.Popen(command, cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 120

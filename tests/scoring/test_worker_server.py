@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from pipeline.imaging import lean_monai
+from pipeline.imaging import lean_imports
 from pipeline.scoring.engines import worker_server
 
 
@@ -62,4 +62,4 @@ def test_workers_are_lean_where_their_parent_is(monkeypatch, lean):
     monkeypatch.setattr(worker_server, "is_installed", lambda: lean)
     worker_server.context()
     assert modules == ["pipeline.scoring.engines.worker_preload" if lean else "pipeline.scoring.engines.worker_process"]
-    assert not lean_monai.is_installed()
+    assert not lean_imports.is_installed()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
-from pipeline.imaging.find import SCAN_SUFFIXES, scan_suffix
+from pipeline.imaging.scan_names import SCAN_SUFFIXES, scan_suffix
 
 _MASK_FOLDERS: Final = frozenset({
     "mask", "masks", "label", "labels", "labelstr", "labelsts", "seg", "segs", "segmentation", "segmentations", "gt",

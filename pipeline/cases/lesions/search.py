@@ -19,8 +19,7 @@ from pipeline.cases.tables.table import TABLE_SUFFIXES
 from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import file_kind, open_regular
-from pipeline.imaging.dicom.scan import DICOM_SUFFIXES
-from pipeline.imaging.find import SCAN_SUFFIXES, scan_suffix
+from pipeline.imaging.scan_names import DICOM_SUFFIXES, SCAN_SUFFIXES, scan_suffix
 
 _HEAD_BYTES: Final = 1 << 16
 _LINK, _UNREADABLE = "(link)", "(unreadable)"

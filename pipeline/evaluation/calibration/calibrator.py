@@ -33,9 +33,8 @@ def sigmoid(logits: npt.ArrayLike) -> FloatArray:
     Returns:
         Values in [0, 1], float64, the same shape.
     """
-    from scipy import special
-
-    return np.asarray(special.expit(np.asarray(logits, dtype=np.float64)), dtype=np.float64)
+    with np.errstate(over="ignore"):  # infinite, one over which is the 0 that it should be
+        return np.asarray(1 / (1 + np.exp(-np.asarray(logits, dtype=np.float64))), dtype=np.float64)
 
 
 def logit(probabilities: npt.ArrayLike) -> FloatArray:

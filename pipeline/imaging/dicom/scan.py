@@ -37,11 +37,10 @@ from pipeline.imaging.dicom.pixels import Slice, Stored, read_frame
 from pipeline.imaging.dicom.select import UNREADABLE, frame_number, read_headers, select_images
 from pipeline.imaging.dicom.series import arrange
 from pipeline.imaging.image import Affine, Box, Float32Array, Warning, part_digest
+from pipeline.imaging.scan_names import may_be_slice
 
-DICOM_SUFFIXES = (".dcm", ".dicom", ".dic", ".ima", ".dc3")
 _MOST_ZEROS = 0.25  # share of a frame by which its zero end may exceed that of slices around it
 _MOST_FILES = 50_000  # of one series; above it, the folder is not one
-NO_SCANS = frozenset({"license", "readme", "notice", "version", "dicomdir", "manifest", "checksums", "md5sums"})
 
 
 @dataclass(eq=False)
@@ -227,17 +226,6 @@ def is_nonempty_dicom(path: Path) -> bool:
         if error.code in UNREADABLE:
             return False
         raise
-
-
-def may_be_slice(name: str) -> bool:
-    """Whether a file of this name, among slices, must be taken for one even when its content is damaged.
-
-    Slices have a DICOM suffix, none, or the last part of a UID for one; hidden files and documents are no slices.
-    """
-    stem, dot, suffix = name.lower().rpartition(".")
-    if name.startswith(".") or name.lower() in NO_SCANS:
-        return False
-    return not dot or f".{suffix}" in DICOM_SUFFIXES or suffix.isdigit() or not stem
 
 
 def _zeros_at_the_end(values: Stored) -> float:

@@ -10,7 +10,6 @@ import threading
 from multiprocessing.connection import Connection
 from typing import Any
 
-import scipy.special  # noqa: F401  # imported by calibrators: once here, not again in every worker
 import torch
 
 from pipeline.errors import ModelError, UsageError

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+from collections.abc import Sequence
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-from pipeline.imaging.lean_monai import is_installed
+from pipeline.imaging.lean_imports import is_installed
 
 _WORKER, _LEAN_WORKER = "pipeline.scoring.engines.worker_process", "pipeline.scoring.engines.worker_preload"
 
@@ -32,6 +33,17 @@ def start_server() -> None:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def start_server_for(words: Sequence[str]) -> None:
+    """Start the server before the command line is parsed, where it reads ``score MODEL INPUT ... --out DIR``.
+
+    Args:
+        words: of the command line; others than these are left for when they have been parsed.
+    """
+    if {"--help", "--engine"}.isdisjoint(words) and "--out" in words[3:-1]:
+        out = Path(words[words.index("--out") + 1])
+        start_server_early(words[1], words[2], out, restart="--restart" in words)
 
 
 def start_server_early(models: str, source: str, out: Path, *, restart: bool) -> None:

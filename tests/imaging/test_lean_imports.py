@@ -1,4 +1,4 @@
-"""MONAI without the optional packages that nothing here uses: the same results, and nothing lost afterwards."""
+"""MONAI, nibabel and torch without what nothing here uses: the same results, and nothing lost afterwards."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ import sys
 import numpy as np
 import pytest
 
-from pipeline.imaging.lean_monai import OPTIONAL_PACKAGES, is_installed, without_optional_packages
+from pipeline.imaging.lean_imports import OPTIONAL_PACKAGES, is_installed, without_packages
 
 # What scoring and training take from MONAI: transforms, networks, augmentation; on inputs from a seed.
 COMPUTE = """
 import json, sys
+from functools import partial
+from pathlib import Path
 import numpy as np, torch
 from pipeline.imaging.preprocess import _chain  # noqa: F401
 from pipeline.imaging.batch_augmentation import *  # noqa: F403
 from monai.transforms import NormalizeIntensityd, Resize, ScaleIntensityd, ScaleIntensityRanged
-from pipeline.config.training import Network
+from pipeline.config.training import NETWORKS, Network
 from pipeline.models.networks import build_network
+from pipeline.scoring.weights_file import network_bytes
+HEAVY = ("mlflow", "pandas", "matplotlib", "ignite", "pydicom", "sympy", "torch._decomp", "torch._dynamo")
 image = torch.from_numpy(np.random.default_rng(0).normal(0, 400, (1, 20, 20, 20)).astype(np.float32))
 found = {}
 for transform in (
@@ -34,9 +38,17 @@ for name in ("compact", "densenet121", "resnet18"):
     network = build_network(Network(name=name), dimensions=3).eval()
     with torch.inference_mode():
         found[name] = network(image[None] / 400).ravel().tolist()
-print(json.dumps([found, sorted({"mlflow", "pandas", "matplotlib", "ignite"} & set(sys.modules))]))
+for name in NETWORKS:
+    for dimensions in (2, 3):
+        if (name, dimensions) in {("planes", 2), ("cnn_lstm", 2)}:  # of volumes alone
+            continue
+        build = partial(build_network, Network(name=name), dimensions=dimensions)
+        measured = network_bytes(Path("model.json"), build)
+        assert measured == sum(value.numel() * value.element_size() for value in build().state_dict().values())
+        found[f"{name}, bytes in {dimensions}D"] = [measured]
+print(json.dumps([found, sorted(set(HEAVY) & set(sys.modules))]))
 """
-LEAN = "from pipeline.imaging.lean_monai import install; install()\n"
+LEAN = "from pipeline.imaging.lean_imports import defer_compiler, install; install(); defer_compiler()\n"
 
 
 def computed(code: str):
@@ -69,6 +81,35 @@ print(json.dumps([optional_import("pandas")[1], type(monai.__spec__.loader).__na
     assert computed(LEAN + code) == [True, "SourceFileLoader"]
 
 
+def test_nibabel_reads_and_writes_without_pydicom_which_is_there_afterwards(tmp_path):
+    code = f"""
+import json, sys
+import nibabel as nib, numpy as np
+absent = "pydicom" not in sys.modules
+image = nib.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.diag([1.0, 2.0, 3.0, 1.0]))
+nib.save(image, {str(tmp_path / "a.nii.gz")!r})
+again = nib.load({str(tmp_path / "a.nii.gz")!r})
+import pydicom
+print(json.dumps([absent, np.asarray(again.dataobj).sum().item(), type(nib.__spec__.loader).__name__]))
+"""
+    assert computed(LEAN + code) == [True, 276, "SourceFileLoader"]
+
+
+def test_what_torch_defers_comes_when_it_is_asked_for():
+    code = """
+import inspect, json, sys
+import torch
+deferred = "torch._decomp" not in sys.modules
+for module in list(sys.modules.values()):  # as inspect does when it looks for the source of something
+    getattr(module, "__file__", None)
+still = "torch._decomp" not in sys.modules
+function = torch._meta_registrations.meta_index_Tensor
+print(json.dumps([deferred, still, callable(function), "torch._decomp" in sys.modules,
+    list(torch.linalg.ldl_factor(torch.empty(3, 3, device="meta")).LD.shape)]))
+"""
+    assert computed(LEAN + code) == [True, True, True, True, [3, 3]]
+
+
 def test_a_program_that_imports_the_package_gets_monai_whole():
     code = """
 import json, sys
@@ -83,7 +124,7 @@ def test_what_was_imported_before_stays(monkeypatch):
     present, absent = sys.modules["nibabel"], "openslide"
     monkeypatch.delitem(sys.modules, absent, raising=False)
     assert {"nibabel", absent} <= set(OPTIONAL_PACKAGES)
-    with without_optional_packages():
+    with without_packages(OPTIONAL_PACKAGES):
         assert sys.modules["nibabel"] is present
         with pytest.raises(ModuleNotFoundError, match="openslide"):
             __import__(absent)
