@@ -10,7 +10,7 @@ from pipeline.evaluation.calibration.calibrator import logit, sigmoid
 from pipeline.evaluation.decisions.operating_points import OperatingPoint
 from pipeline.evaluation.decisions.refer_zone import ReferZone
 from pipeline.evaluation.predictions import Predictions
-from pipeline.workflow.judging import candidates
+from pipeline.workflow.judging import comparison
 
 ZONE = ReferZone(0.9, 0.3, 0.6, 100, 100, (0.8, 0.95), (0.8, 0.95))
 POINT = OperatingPoint(0.02, "sensitivity", 0.9, None, 50, 50, 0.9, 0.6)
@@ -35,17 +35,17 @@ def enriched(monkeypatch):
         }
     )
     predictions = Predictions.from_frame(table)
-    monkeypatch.setattr(candidates, "predictions_from", lambda scored, columns: predictions)
+    monkeypatch.setattr(comparison, "predictions_from", lambda scored, columns: predictions)
     return sigmoid(odds)
 
 
 def test_probabilities_are_restated_for_the_cases_at_hand_before_calibration_is_judged(enriched):
     model = SimpleNamespace(operating_point=POINT, refer_zone=ZONE)
-    plain = candidates.contender([], (), model)
+    plain = comparison.contender([], (), model)
     assert plain.calibration is None
     assert plain.zone is ZONE
     assert not plain.evaluation.intervals["calibration_intercept"].contains(0.0)
-    restated = candidates.contender([], (), model, prevalence=0.02)
+    restated = comparison.contender([], (), model, prevalence=0.02)
     assert restated.calibration.intervals["calibration_intercept"].contains(0.0)
     labels = restated.predictions.labels
     assert restated.calibration.calibrated.brier_score == pytest.approx(np.mean((enriched - labels) ** 2))
