@@ -33,8 +33,10 @@ def test_two_processes_train_one_run(tmp_path, cohort_manifest, monkeypatch):
         == 1
     )
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    settings = ["training.devices=2", "training.accelerator=cpu", "training.early_stopping=null"]
+    averaged = ["training.ema_decay=0.9", "training.precise_batch_norm=true"]
     done = subprocess.run(
-        [*torchrun, "-m", "pipeline", "train", "tiny.yaml", "training.devices=2", "training.accelerator=cpu"],
+        [*torchrun, "-m", "pipeline", "train", "tiny.yaml", *settings, *averaged],
         env=environment,
         capture_output=True,
         text=True,
