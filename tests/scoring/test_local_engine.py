@@ -172,7 +172,7 @@ def test_leaving_early_ends_the_workers(model, cases):
     next(rows)
     assert len(workers_of_this_process() - before) == 2
     rows.close()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while workers_of_this_process() - before:
         assert time.monotonic() < deadline
 

@@ -21,6 +21,8 @@ from serving import MIDDLE, serve, wait_until_ready
 
 from pipeline.files import parse_json
 
+pytestmark = pytest.mark.xdist_group("served")  # one server for all who ask it
+
 LIMITS = {
     "upload_bytes": 4 << 20,
     "unpacked_bytes": 32 << 20,

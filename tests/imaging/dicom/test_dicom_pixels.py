@@ -275,11 +275,11 @@ def test_codestream_claiming_a_huge_picture_allocates_nothing(tmp_path: Path) ->
     image.PixelData = encapsulate([bytes(frame)])
     path = save(image, tmp_path / "x.dcm")
     tracemalloc.start()
-    started = time.monotonic()
+    started = time.process_time()
     refused(path, Code.E_CODEC, "60000 × 60000|tiles")
     assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
     tracemalloc.stop()
-    assert time.monotonic() - started < 2  # a promise of the design about bombs, not a benchmark
+    assert time.process_time() - started < 2  # a promise of the design about bombs, not a benchmark
 
 
 def test_rle_bomb_is_stopped_at_the_size_of_the_picture(tmp_path: Path) -> None:
