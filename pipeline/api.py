@@ -162,15 +162,15 @@ def find(
 
 
 def heat_map(detector: str | Path, scan: str | Path) -> HeatMap:
-    """What a detector sees in one whole scan: the scan on its grid, and its heat map.
+    """Compute a detector's heat map of one whole scan.
 
     Args:
         detector: a detector's directory, or an MLflow model URI.
         scan: one scan, a folder that holds one DICOM series, or a table of one row.
 
     Returns:
-        ``voxels`` and ``probabilities`` (arrays), and where a place in millimetres lies in each: ``voxel_at`` and
-        ``cell_at``.
+        ``voxels`` (the scan on the detector's grid) and ``probabilities`` (the heat map), and the index of a place in
+        millimetres in each: ``voxel_at`` and ``cell_at``.
 
     Raises:
         CaseError: for a scan that cannot be searched.

@@ -89,5 +89,5 @@ def load_model(name: str | Path) -> LoadedModel:
 
 
 def model_name(model: str | Path | LoadedModel) -> str:
-    """What a job is told to load: the name that a loaded model was asked for by."""
+    """Name or path of a model, of a loaded one the name that it was loaded by."""
     return model.name if isinstance(model, LoadedModel) else str(model)

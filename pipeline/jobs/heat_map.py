@@ -1,4 +1,4 @@
-"""``pipeline.heat_map``: what a detector sees in one whole scan, for looking at it."""
+"""``pipeline.heat_map``: a whole scan on a detector's grid, and the detector's heat map of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class HeatMap:
-    """A whole scan on a detector's grid, and where the detector sees a lesion in it.
+    """A whole scan on a detector's grid, and the heat map of class ``nodule``.
 
     Attributes:
         voxels: (R, A, S) uint8, from 0 at the lower to 255 at the upper end of the detector's window of values.
@@ -47,7 +47,7 @@ class HeatMap:
 
 
 def heat_map(detector_name: str, source: str) -> HeatMap:
-    """Read one scan as a detector does, and run the network over it.
+    """Read one scan onto a detector's grid and compute its heat map.
 
     Args:
         detector_name: a detector's directory, or an MLflow model URI.

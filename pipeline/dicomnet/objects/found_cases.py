@@ -1,4 +1,4 @@
-"""What a search of whole scans left in its output folder, as cases for reports: candidates, or why a scan has none."""
+"""Cases for DICOM reports from the output folder of a search: candidates, or the reason why a scan has none."""
 
 from __future__ import annotations
 
