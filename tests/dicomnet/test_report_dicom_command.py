@@ -101,6 +101,24 @@ def test_the_same_objects_from_the_folder_of_scores(model, workspace):
     assert first == second
 
 
+def test_candidates_that_were_scored_name_their_detector(model, workspace):
+    """As ``malignancy find`` writes its ``candidates.csv``: the columns that name the detector are its own."""
+    (write_study(workspace / "study")).write_text(
+        f"{HEADER.strip()},probability_nodule,model,model_digest\n"
+        f"w#1,p,whole,1,2,-3,LPS,7.5,0.75,finder@{'ab' * 6},{'ab' * 32}\n"
+        "w#2,p,whole,-2,0,4,LPS,6.0,,,\n"
+    )
+    manifest = str(workspace / "study" / "manifest.csv")
+    assert run(["score", model, manifest, "--out", "scores", "--no-track", "--dicom-results", "objects"]) == 0
+    ((path, _),) = objects(workspace / "objects")["SR"]
+    assert dciodvfy_errors(path) == []
+    assert dicom_validator_errors(path) == []
+    found = hd.sr.srread(path).content.get_planar_roi_measurement_groups()
+    groups = {group.tracking_identifier: group for group in found}
+    assert groups["w#1"][0].to_json().count(f"model digest (SHA-256): {'ab' * 32}") == 2  # probability and diameter
+    assert "ab" * 32 not in groups["w#2"][0].to_json()
+
+
 def test_a_searched_folder_has_a_report_a_series(workspace, tmp_path_factory):
     """Of whole images; a case is a series of the folder."""
     from pipeline.config.inputs import Preprocessing
