@@ -40,11 +40,9 @@ class FindingRun(EndedRun):
     @property
     def scan_probability(self) -> ScanProbability | None:
         """Turns the candidates of a scan into its probability; None where none was fitted for both models."""
-        fitted, classifier = self.detector.scan_probability, self.classifier
-        if fitted is None or classifier is None:
+        if self.classifier is None:
             return None
-        read = ScanProbability.from_json(fitted)
-        return read if read.classifier_digest == classifier.identity("eager").model_digest else None
+        return self.detector.scan_probability_with(self.classifier.identity("eager").model_digest)
 
 
 @dataclass(eq=False)
