@@ -27,6 +27,11 @@ from pipeline.cli.options import (
 )
 from pipeline.console import print_summary
 
+FindWith = Annotated[
+    str | None, typer.Option(metavar="DETECTOR", help="Search whole scans with this detector, and score what it finds.")
+]
+_READING_SECONDS, _SEARCH_SECONDS = 60.0, 300.0  # that a client's scan may take, and a whole scan that is searched
+
 
 def score(
     model: Models,
@@ -50,10 +55,7 @@ def score(
     dicom_results: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write a DICOM report and pictures of each series there, too.")
     ] = None,
-    find: Annotated[
-        str | None,
-        typer.Option(metavar="DETECTOR", help="Search whole scans with this detector, and score what it finds."),
-    ] = None,
+    find: FindWith = None,
     track: Track = True,
 ) -> None:
     """Score every scan: one row each, with a calibrated probability or the reason why there is none."""
@@ -118,7 +120,11 @@ def serve(
     host: Annotated[str, typer.Option(help="Address; others than 127.0.0.1 need a token.")] = "127.0.0.1",
     workers: Workers = None,
     backend: NetworkBackend = "eager",
-    timeout: Timeout = 60.0,
+    find: FindWith = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="Seconds that one scan may take to be read: 60, with --find 300."),
+    ] = None,
     max_upload_mb: Annotated[int, typer.Option(min=1, help="MB that one request may have.")] = 1024,
     temporary: Annotated[Path | None, typer.Option(help="Folder for uploads; the system's by default.")] = None,
     certificate: Annotated[Path | None, typer.Option(help="PEM file; with it the server speaks TLS.")] = None,
@@ -137,13 +143,13 @@ def serve(
         token=os.environ.get(TOKEN_VARIABLE) or None,
         workers=workers,
         backend=backend,
-        timeout_seconds=timeout,
+        timeout_seconds=timeout or (_READING_SECONDS if find is None else _SEARCH_SECONDS),
         temporary=temporary,
         certificate=certificate,
         key=key,
         limits=ServiceLimits(upload_bytes=max_upload_mb << 20),
     )
-    job(model, settings, on_start=_print_address)
+    job(model, settings, find=find, on_start=_print_address)
 
 
 def _print_address(url: str) -> None:

@@ -18,13 +18,18 @@ def stored_name(name: str, number: int) -> str | None:
         name: as the client gives it, with or without folders.
         number: of the file in its request, from 1.
     """
-    base = name.replace("\\", "/").rpartition("/")[2].strip("\0 ")
+    base = base_name(name)
     if base.startswith(".") or base.lower() in NO_SCANS:
         return None
     suffix = scan_suffix(base)
     if suffix not in SCAN_SUFFIXES and suffix not in DOCUMENT_SUFFIXES:
         suffix = "" if may_be_slice(base) or not base else _OTHER
     return f"{number:06d}{suffix}"
+
+
+def base_name(name: str) -> str:
+    """The name of an uploaded file as its client gives it, without folders."""
+    return name.replace("\\", "/").rpartition("/")[2].strip("\0 ")
 
 
 def suffix_of(head: bytes) -> str:

@@ -125,7 +125,7 @@ def find(
     inputs = one_scan_a_case(read_inputs(source))
     setup = FinderSetup.on_this_machine(
         models.folder,
-        models.identity,
+        models.detector.identity,
         root=inputs.root,
         classifiers=models.classifier_folders,
         workers=options.workers,
@@ -143,12 +143,14 @@ def find(
             load_in_background()
         arrived = Arrived(options.min_age_seconds)
         todo = before.unfinished(arrived(inputs.cases()))
-        new = collect(engine_rows(setup, todo, models.identity, options), sink, inputs, options, what="scans searched")
+        new = collect(
+            engine_rows(setup, todo, models.detector.identity, options), sink, inputs, options, what="scans searched"
+        )
         sink.leave_out(before.gone if inputs.digest else ())
         run = FindingRun(
             inputs=inputs,
             detector=models.detector,
-            identity=models.identity,
+            identity=models.detector.identity,
             classifier=models.classifier,
             scorer=models.scorer(options.backend),
             counts=sink.finish(),
@@ -183,12 +185,6 @@ class _Models:
     classifier: Ensemble | None
 
     @property
-    def identity(self) -> ModelIdentity:
-        """Of the detector."""
-        digests = self.detector.digests
-        return ModelIdentity(self.detector.label, digests.model, digests.preprocessing)
-
-    @property
     def covariates(self) -> Collection[str]:
         """Columns that the classifier needs."""
         return () if self.classifier is None else self.classifier.descriptions[0].covariates
@@ -199,13 +195,28 @@ class _Models:
 
 
 def _verified(detector_name: str, classifiers: str | None) -> _Models:
-    folder = model_folder(detector_name, Tracking()).absolute()
-    detector = verify_detector(folder)
     folders = model_folders(classifiers) if classifiers else ()
     classifier = Ensemble.of([verify_model(folder) for folder in folders]) if folders else None
-    if classifier is not None:
-        require_fit(detector, classifier)
+    folder, detector = verified_detector(detector_name, classifier)
     return _Models(folder, detector, folders, classifier)
+
+
+def verified_detector(name: str, classifier: Ensemble | None) -> tuple[Path, DetectorDescription]:
+    """The directory and the description of a detector whose digests have been verified.
+
+    Args:
+        name: a detector's directory, or an MLflow model URI.
+        classifier: that is to score what it finds; None for a search alone.
+
+    Raises:
+        ModelError: when it is damaged, or no detector.
+        UsageError: when it is not found, or the classifier cannot score what it finds.
+    """
+    folder = model_folder(name, Tracking()).absolute()
+    detector = verify_detector(folder)
+    if classifier is not None:
+        _require_fit(detector, classifier)
+    return folder, detector
 
 
 def _sink(out: Path, models: _Models, inputs: Inputs, options: ScoreOptions) -> Sink[ScanRow]:
@@ -213,7 +224,7 @@ def _sink(out: Path, models: _Models, inputs: Inputs, options: ScoreOptions) -> 
     scores = None if classifier is None else ScoreTables(classifier.member_columns, classifier.finding_columns)
     tables = ScanTables(models.detector.classes, scores, scorer, inputs.columns)
     header = FindingHeader(
-        identity=models.identity,
+        identity=models.detector.identity,
         classifier=scorer,
         members=0 if classifier is None else classifier.member_columns,
         source=inputs.source,
@@ -223,7 +234,7 @@ def _sink(out: Path, models: _Models, inputs: Inputs, options: ScoreOptions) -> 
     return Sink(out, header, tables, restart=options.restart)
 
 
-def require_fit(detector: DetectorDescription, classifier: Ensemble) -> None:
+def _require_fit(detector: DetectorDescription, classifier: Ensemble) -> None:
     """Refuse a classifier that cannot score what the detector finds.
 
     Raises:

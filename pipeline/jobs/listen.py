@@ -8,19 +8,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.config.experiment import Tracking
 from pipeline.config.file import load_listen_config
 from pipeline.config.listening import ListenConfig
 from pipeline.extras import require_extra
-from pipeline.jobs.find import require_fit
+from pipeline.jobs.find import verified_detector
 from pipeline.machine import usable_cores
 from pipeline.scoring.backends import Backend
 from pipeline.scoring.engines.workers import ScorerSetup
 from pipeline.scoring.ensemble import Ensemble
-from pipeline.scoring.finding.detector_description import DetectorDescription, verify_detector
 from pipeline.scoring.lock import exclusive
 from pipeline.scoring.model_verification import verify_model
-from pipeline.tracking.registry import model_folder, model_folders
+from pipeline.tracking.registry import model_folders
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +66,7 @@ def listen(
     config = load_listen_config(config_path)
     folders = model_folders(model_names)
     models = Ensemble.of([verify_model(folder) for folder in folders])
-    detector = None if options.find is None else _detector(options.find, models)
+    detector = None if options.find is None else verified_detector(options.find, models)
     from pipeline.dicomnet.listening.lesion_search import DetectorSearch
     from pipeline.dicomnet.listening.listener import Listener
     from pipeline.dicomnet.listening.listener_folder import ListenerFolder
@@ -93,19 +91,6 @@ def listen(
             stack.callback(find.close)
         listener = Listener(config, models, setup, workers=workers, timeout_seconds=options.timeout_seconds, find=find)
         listener.run(ready or _announce(config), stop or threading.Event(), batch_size=options.batch_size)
-
-
-def _detector(name: str, models: Ensemble) -> tuple[Path, DetectorDescription]:
-    """The detector's directory and description.
-
-    Raises:
-        ModelError: when it is damaged, or no detector.
-        UsageError: when the models cannot score what it finds.
-    """
-    folder = model_folder(name, Tracking()).absolute()
-    description = verify_detector(folder)
-    require_fit(description, models)
-    return folder, description
 
 
 def _announce(config: ListenConfig) -> Callable[[int], None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,32 @@ class _PointwiseConv2d(nn.Conv2d):
         return functional.conv2d(strided, weight, bias, groups=self.groups)
 
 
+class _OneImage(nn.Module):
+    """Mixed into a 3D convolution: on a CPU, one image on its own is given to oneDNN, as two together are.
+
+    torch 2.13 leaves an fp32 batch of one small image to a plain loop, which takes three to five times as long; a
+    server's requests and a run of one scan are such batches. Gradients keep torch's own choice.
+
+    Source: ``use_mkldnn`` in ATen's ``Convolution.cpp``.
+    """
+
+    stride: tuple[int, ...]
+    padding: str | tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    padding_mode: Literal["zeros", "reflect", "replicate", "circular"]
+
+    def _conv_forward(self, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        one = images.ndim == 5 and images.shape[0] == 1 and images.dtype == torch.float32
+        here = images.device.type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        inference = not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+        padding = self.padding if self.padding_mode == "zeros" else ""
+        if not (one and here and inference) or isinstance(padding, str):
+            convolved: Tensor = super()._conv_forward(images, weight, bias)  # type: ignore[misc]
+            return convolved
+        return torch.mkldnn_convolution(images, weight, bias, padding, self.stride, self.dilation, self.groups)
+
+
 class _ExactWhereSmall(nn.Module):
     """Mixed into a convolution: on a CPU, an input smaller than the kernel along any axis is computed in fp32.
 
@@ -78,7 +104,7 @@ class _ExactWhereSmallConv2d(_ExactWhereSmall, nn.Conv2d):
     pass
 
 
-class _ExactWhereSmallConv3d(_ExactWhereSmall, nn.Conv3d):
+class _ExactWhereSmallConv3d(_OneImage, _ExactWhereSmall, nn.Conv3d):
     pass
 
 
@@ -118,7 +144,7 @@ class _FoldedConv2d(_Folded, nn.Conv2d):
     pass
 
 
-class _FoldedConv3d(_Folded, nn.Conv3d):
+class _FoldedConv3d(_OneImage, _Folded, nn.Conv3d):
     pass
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pyarrow as pa
 from fastapi.responses import JSONResponse
 
-from pipeline.scoring.rows import ScoreRow, rows_table
+from pipeline.scoring.finding.scan_rows import ScanRow
+from pipeline.scoring.finding.scan_tables import ScanTables
+from pipeline.scoring.rows import ScoreRow, ScoreTables
 
 RESEARCH_NOTICE = "Research use; not a medical device."
 SCORED, UNREADABLE, UNAUTHORIZED, NO_HOST, TIMEOUT = 200, 400, 401, 421, 408
@@ -38,24 +41,61 @@ class RequestError(Exception):
         return JSONResponse(content, self.status, headers)
 
 
-def rows_response(rows: Sequence[ScoreRow], *, members: int, findings: Sequence[str]) -> JSONResponse:
-    """The rows of one request.
+def rows_response(rows: Sequence[ScoreRow], tables: ScoreTables) -> JSONResponse:
+    """The rows of lesions whose centres were given.
 
     The status is 200 when a row has a probability; 422 when all are rejected, with the first one's code and reason as
     ``error``; 500 when none has a probability and one failed through a fault of ours.
 
     Args:
         rows: at least one.
-        members: of the ensemble; 0 for a single model.
-        findings: of a multi-label model; none for a single finding.
+        tables: with the rows' columns.
     """
-    content: dict[str, Any] = {
-        "rows": rows_table(rows, members=members, findings=findings).to_pylist(),
-        "notice": RESEARCH_NOTICE,
-    }
+    content: dict[str, Any] = {"rows": tables.part(rows).to_pylist(), "notice": RESEARCH_NOTICE}
     if any(row.probability is not None for row in rows):
         return JSONResponse(content, SCORED)
     failed = [row for row in rows if row.status == "failed"]
-    first = (failed or rows)[0]
-    content["error"] = {"code": str(first.code), "reason": first.reason}
-    return JSONResponse(content, FAILED if failed else REJECTED)
+    return _unscored((failed or rows)[0], content)
+
+
+def scan_response(row: ScanRow, tables: ScanTables, *, fitted: bool) -> JSONResponse:
+    """The row of a scan that was to be searched, its candidates, and their score rows.
+
+    The status is 200 when the scan was searched, whatever was found in it; 422 when it cannot be; 500 after a fault of
+    ours. ``probability_reason`` of the scan says why it has no probability.
+
+    Args:
+        row: of the scan.
+        tables: with the columns of scans, candidates and score rows.
+        fitted: whether the probability of a scan was fitted for the detector with this classifier.
+    """
+    (part,) = tables.part([row]).to_pylist()
+    (scan,) = pa.Table.from_pylist([tables.scan_of(part)], tables.scan_columns).to_pylist()
+    content: dict[str, Any] = {
+        "scan": {**scan, "probability_reason": _why_no_probability(row, fitted=fitted)},
+        "candidates": pa.Table.from_pylist(tables.candidates_of(part), tables.candidate_columns).to_pylist(),
+        "rows": part["scores"],
+        "notice": RESEARCH_NOTICE,
+    }
+    return JSONResponse(content, SCORED) if row.was_searched else _unscored(row, content)
+
+
+def _why_no_probability(row: ScanRow, *, fitted: bool) -> str | None:
+    """Why a scan has no probability of holding a malignant lesion; None where it has one."""
+    if row.probability is not None:
+        return None
+    if not row.was_searched:
+        return "the scan was not searched; reason says why"
+    if not fitted:
+        return (
+            "none was fitted for this detector with this classifier; malignancy evaluate DETECTOR SCANS --classifier "
+            "MODEL fits one"
+        )
+    missing = sum(score.probability is None for score in row.scores)
+    return f"{missing} of {len(row.scores)} candidates could not be scored, and one might be malignant; rows says why"
+
+
+def _unscored(row: ScoreRow | ScanRow, content: dict[str, Any]) -> JSONResponse:
+    """The answer to a request that has no result, with the row that says why."""
+    error = {"code": str(row.code), "reason": row.reason}
+    return JSONResponse({**content, "error": error}, FAILED if row.status == "failed" else REJECTED)

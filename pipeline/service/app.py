@@ -10,19 +10,20 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
 from pipeline import __version__
-from pipeline.evaluation.decisions.operating_points import OperatingPoint
 from pipeline.scoring.engines.live_pool import LivePool
-from pipeline.scoring.ensemble import Ensemble
-from pipeline.scoring.rows import ModelIdentity
+from pipeline.scoring.finding.live_search import LiveRow
 from pipeline.service.answers import BUSY, FAILED, RESEARCH_NOTICE, RequestError
 from pipeline.service.metrics import CONTENT_TYPE, ServiceMetrics
 from pipeline.service.openapi import docs_page, score_operation
 from pipeline.service.score_requests import ScoreRequests
+from pipeline.service.served_models import ServedModels
 
 ROUTES = ("/v1/score", "/v1/model", "/v2/health/live", "/v2/health/ready", "/metrics", "/openapi.json", "/docs")
 
 
-def build_app(requests: ScoreRequests, pool: LivePool, models: Ensemble, metrics: ServiceMetrics) -> FastAPI:
+def build_app(
+    requests: ScoreRequests, pool: LivePool[LiveRow], models: ServedModels, metrics: ServiceMetrics
+) -> FastAPI:
     """The application.
 
     Args:
@@ -31,14 +32,18 @@ def build_app(requests: ScoreRequests, pool: LivePool, models: Ensemble, metrics
         models: what ``/v1/model`` tells of.
         metrics: what ``/metrics`` says.
     """
-    about = describe_models(models, pool.identity)
+    about = models.describe()
     app = FastAPI(
         title="malignancy-pipeline", version=__version__, description=RESEARCH_NOTICE, docs_url=None, redoc_url=None
     )
 
     operation = score_operation(models, requests.fields)
 
-    @app.post("/v1/score", summary="Score one scan: a row for each lesion", openapi_extra=operation)
+    @app.post(
+        "/v1/score",
+        summary="Score one scan: a row for each lesion, given or found",
+        openapi_extra=operation,
+    )
     async def score(request: Request) -> Response:
         return await requests.answer(request)
 
@@ -50,7 +55,7 @@ def build_app(requests: ScoreRequests, pool: LivePool, models: Ensemble, metrics
     async def live() -> JSONResponse:
         return JSONResponse({"live": True})
 
-    @app.get("/v2/health/ready", summary="Whether a worker has loaded the model and scored its golden scans rightly")
+    @app.get("/v2/health/ready", summary="Whether a worker has loaded its models and scored their golden scans rightly")
     async def ready() -> JSONResponse:
         workers = pool.ready_workers
         return JSONResponse({"ready": workers > 0, "workers": workers}, 200 if workers else BUSY)
@@ -84,33 +89,3 @@ async def _no_such_route(_: Request, error: Exception) -> Response:
 async def _fault_of_ours(_: Request, error: Exception) -> Response:
     # The message of an unforeseen error may quote a patient's data: its type must do.
     return RequestError(FAILED, f"{type(error).__name__} inside the server; please report it").response()
-
-
-def describe_models(models: Ensemble, identity: ModelIdentity) -> dict[str, Any]:
-    """What ``/v1/model`` says: what the rows come from and how they are to be read."""
-    first = models.descriptions[0]
-    return {
-        "model": identity.model,
-        "model_digest": identity.model_digest,
-        "preprocessing_digest": identity.preprocessing_digest,
-        "members": [model.digests.model for model in models.descriptions],
-        "input_contract": first.input_contract,
-        "modality": first.modality,
-        "region": first.preprocessing.region,
-        "covariates": list(first.covariates),
-        "findings": list(first.findings),
-        "thresholds": dict(zip(first.findings, models.thresholds, strict=True)),
-        "operating_points": [
-            {"model": model.name, "finding": finding, **dict(point), "words": _words(point)}
-            for model in models.descriptions
-            for finding, point in zip(model.findings, model.operating_points, strict=True)
-        ],
-        "refer_zone": first.refer_zone,
-        "label": first.label.model_dump(mode="json"),
-        "prevalence_at_calibration": [model.prevalence_at_calibration for model in models.descriptions],
-        "notice": RESEARCH_NOTICE,
-    }
-
-
-def _words(point: dict[str, Any]) -> str:
-    return OperatingPoint.from_json(dict(point)).describe()

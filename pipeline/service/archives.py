@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from pipeline.imaging.stored_names import stored_name
+from pipeline.imaging.stored_names import base_name, stored_name
 from pipeline.service.answers import TOO_LARGE, UNREADABLE, RequestError
 from pipeline.service.settings import ServiceLimits
 from pipeline.service.spool import RequestFolder
@@ -22,7 +22,7 @@ _DIRECTORY_BYTES_A_MEMBER = 1024  # of the central directory, which is read as a
 _LARGEST_RATIO, _SMALL = 200, 16 << 20  # as readers hold it for compressed scans
 
 
-def unpack(archive: Path, folder: RequestFolder, limits: ServiceLimits) -> list[Path]:
+def unpack(archive: Path, folder: RequestFolder, limits: ServiceLimits) -> dict[Path, str]:
     """Write the members of an archive under numbers; archives in it stay packed.
 
     Args:
@@ -31,7 +31,7 @@ def unpack(archive: Path, folder: RequestFolder, limits: ServiceLimits) -> list[
         limits: of the request.
 
     Returns:
-        The files, in the archive's order; the archive is deleted.
+        The files, in the archive's order, with their names in it, without folders; the archive is deleted.
 
     Raises:
         RequestError: 400 for an archive that cannot be read, 413 for one that is too large, 503 when there is no room.
@@ -42,11 +42,11 @@ def unpack(archive: Path, folder: RequestFolder, limits: ServiceLimits) -> list[
         with zipfile.ZipFile(archive) as opened:
             members = [member for member in opened.infolist() if not member.is_dir()]
             _require_allowed(members, archive.stat().st_size, limits)
-            files = [
-                _write(opened, member, name, folder)
+            files = {
+                _write(opened, member, name, folder): base_name(member.filename)
                 for number, member in enumerate(members, start=1)
                 if (name := stored_name(member.filename, number)) is not None
-            ]
+            }
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, RuntimeError, struct.error):
         raise RequestError(UNREADABLE, "the zip archive is damaged; pack it again") from None
     folder.discard(archive)

@@ -7,16 +7,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.scoring.ensemble import Ensemble
-from pipeline.scoring.rows import schema
 from pipeline.service.answers import RESEARCH_NOTICE
 from pipeline.service.requests import RequestFields
+from pipeline.service.served_models import ServedModels
 from pipeline.service.uploads import RAW_TYPES
 
 _MEANINGS = {
     "case_id": "name of the row; 'upload' by default",
     "part": "which of several: the code or UID of a series, the number of a page or frame",
-    "find": "search the scan for lesions; needs a server with a detector",
+    "find": "true: search the scan for lesions and score what is found; needs a server with a detector",
     "lesions": "JSON list of objects with the fields of a lesion; a row for each",
     "center_x_mm": "lesion centre in world mm, as center_y_mm and center_z_mm",
     "center_y_mm": "see center_x_mm",
@@ -29,14 +28,14 @@ _REFUSALS = {
     "408": "The body comes too slowly",
     "413": "Too large, too many files, or an archive that unpacks to too much",
     "415": "The content type is no scan's",
-    "422": "Every row is rejected: error.code is the first one's E_ code, error.reason the code in words",
+    "422": "Every row is rejected, or the scan cannot be searched: error.code is the first E_ code, error.reason why",
     "500": "A fault of the server: error.code is E_INTERNAL where a row tells more",
     "501": "find was asked of a server without a detector",
     "503": "Busy, or the model is being loaded: Retry-After says when to ask again",
 }
 
 
-def score_operation(models: Ensemble, fields: RequestFields) -> dict[str, Any]:
+def score_operation(models: ServedModels, fields: RequestFields) -> dict[str, Any]:
     """The parts of the OpenAPI operation that its signature does not tell.
 
     Args:
@@ -49,8 +48,8 @@ def score_operation(models: Ensemble, fields: RequestFields) -> dict[str, Any]:
     form = {"schema": {"type": "object", "required": ["file"], "properties": {"file": files, **texts}}}
     raw = {"schema": {"type": "string", "format": "binary"}}
     answers = {status: _response(words, _refused()) for status, words in _REFUSALS.items()}
-    answers["422"] = _response(_REFUSALS["422"], _refused(rows=_rows(models)))
-    answers["200"] = _response("A row for each lesion; one has a probability at least", _scored(models))
+    answers["422"] = _response(_REFUSALS["422"], _refused(**_answer(models)))
+    answers["200"] = _response(_scored_in_words(models), _scored(models))
     return {
         "parameters": [
             {
@@ -78,8 +77,15 @@ def _response(words: str, content: dict[str, Any]) -> dict[str, Any]:
     return {"description": words, "content": {"application/json": {"schema": content}}}
 
 
-def _scored(models: Ensemble) -> dict[str, Any]:
-    return {"type": "object", "properties": {"rows": _rows(models), "notice": {"type": "string"}}}
+def _scored_in_words(models: ServedModels) -> str:
+    words = "A row for each lesion; one has a probability at least"
+    if models.detector is None:
+        return words
+    return f"{words}. With find: the scan was searched; its own row, and what was found in it, perhaps nothing"
+
+
+def _scored(models: ServedModels) -> dict[str, Any]:
+    return {"type": "object", "properties": {**_answer(models), "notice": {"type": "string"}}}
 
 
 def _refused(**others: Any) -> dict[str, Any]:
@@ -90,12 +96,28 @@ def _refused(**others: Any) -> dict[str, Any]:
     return {"type": "object", "properties": {"error": error, "notice": {"type": "string"}, **others}}
 
 
-def _rows(models: Ensemble) -> dict[str, Any]:
-    columns = {
-        column.name: {"type": ["number" if pa.types.is_floating(column.type) else "string", "null"]}
-        for column in schema(models.member_columns, models.finding_columns)
+def _answer(models: ServedModels) -> dict[str, Any]:
+    """Score rows and, of a scan that is to be searched, its own row and its candidates."""
+    answer: dict[str, Any] = {"rows": {"type": "array", "items": _row(models.score_tables.columns)}}
+    tables = models.scan_tables
+    if tables is not None:
+        scan = _row(tables.scan_columns)
+        scan["properties"]["probability_reason"] = {"type": ["string", "null"]}
+        answer |= {"scan": scan, "candidates": {"type": "array", "items": _row(tables.candidate_columns)}}
+    return answer
+
+
+def _row(columns: pa.Schema) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {column.name: {"type": [_type(column.type), "null"]} for column in columns},
     }
-    return {"type": "array", "items": {"type": "object", "properties": columns}}
+
+
+def _type(column: pa.DataType) -> str:
+    if pa.types.is_integer(column):
+        return "integer"
+    return "number" if pa.types.is_floating(column) else "string"
 
 
 def docs_page(openapi: dict[str, Any]) -> str:

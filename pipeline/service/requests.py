@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.cases.case import CENTER_COLUMNS, Case, case_from_record
 from pipeline.console import one_line, printable
 from pipeline.files import parse_json
+from pipeline.scoring.finding.live_search import WholeScan
 from pipeline.service.answers import NOT_OFFERED, TOO_LARGE, UNREADABLE, RequestError
 from pipeline.service.settings import ServiceLimits
 from pipeline.service.spool import RequestFolder
@@ -16,6 +17,7 @@ from pipeline.service.uploads import Upload
 
 _LESION_FIELDS = (*CENTER_COLUMNS, "coordinate_system")
 _REQUEST_FIELDS = ("case_id", "part", "find", "lesions")
+_WORDS = {"true": True, "1": True, "false": False, "0": False}
 _LONGEST_ID = 200
 
 
@@ -25,9 +27,11 @@ class RequestFields:
 
     Attributes:
         covariates: columns that the model needs of every case.
+        has_detector: whether whole scans can be searched.
     """
 
     covariates: tuple[str, ...] = ()
+    has_detector: bool = False
 
     @property
     def of_a_lesion(self) -> tuple[str, ...]:
@@ -43,7 +47,7 @@ class RequestFields:
 def cases_of_request(
     upload: Upload, allowed: RequestFields, *, folder: RequestFolder, limits: ServiceLimits
 ) -> list[Case]:
-    """One case for each lesion, or one for the whole image.
+    """One case for each lesion, or one for the whole image; a `WholeScan` for a scan that is to be searched.
 
     Args:
         upload: its files, unpacked.
@@ -52,12 +56,12 @@ def cases_of_request(
         limits: of the request.
 
     Raises:
-        RequestError: 400 for fields that cannot be meant, 413 for too many lesions, 501 for ``find``.
+        RequestError: 400 for fields that cannot be meant, 413 for too many lesions, 501 for ``find`` without a
+            detector.
     """
     fields = upload.fields
     _require_known(fields, allowed.all, "field")
-    if fields.get("find", "false").strip().lower() not in ("false", "0", ""):
-        raise RequestError(NOT_OFFERED, "find: this server has no detector; give lesion centres")
+    search = _is_search(fields, allowed)
     if not upload.sent:
         raise RequestError(UNREADABLE, "the request holds no scan; send a NIfTI file, DICOM files or a picture")
     case_id = fields.get("case_id", "").strip() or "upload"
@@ -73,8 +77,25 @@ def cases_of_request(
     for number, record in enumerate(records, start=1):
         name = case_id if len(records) == 1 else f"{case_id}#{number}"
         case = case_from_record({**record, "case_id": name, "image": path.name}, row=number, root=path.parent)
-        cases.append(replace(case, image=image, path=path, part=part))
+        case = replace(case, image=image, path=path, part=part)
+        cases.append(WholeScan.of(case) if search else case)
     return cases
+
+
+def _is_search(fields: Mapping[str, str], allowed: RequestFields) -> bool:
+    """Whether the scan is to be searched for lesions."""
+    asked = fields.get("find", "").strip().lower() or "false"
+    if asked not in _WORDS:
+        raise RequestError(UNREADABLE, "find: expected true or false")
+    if not _WORDS[asked]:
+        return False
+    if not allowed.has_detector:
+        reason = "find: this server has no detector; start it with --find DETECTOR, or give lesion centres"
+        raise RequestError(NOT_OFFERED, reason)
+    given = [name for name in ("lesions", *_LESION_FIELDS) if fields.get(name, "").strip()]
+    if given:
+        raise RequestError(UNREADABLE, f"find and {given[0]} are both given; give lesion centres, or have them found")
+    return True
 
 
 def _records(fields: Mapping[str, str], allowed: RequestFields, limits: ServiceLimits) -> list[dict[str, str]]:

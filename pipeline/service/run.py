@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -11,25 +11,22 @@ from starlette.types import ASGIApp
 
 from pipeline.machine import usable_cores
 from pipeline.scoring.engines.live_pool import LivePool
-from pipeline.scoring.engines.workers import ScorerSetup
-from pipeline.scoring.ensemble import Ensemble
+from pipeline.scoring.finding.live_search import LiveRow
 from pipeline.service.app import ROUTES, build_app
 from pipeline.service.guard import Guard, is_loopback, require_token
 from pipeline.service.metrics import ServiceMetrics
 from pipeline.service.score_requests import ScoreRequests
+from pipeline.service.served_models import ServedModels
 from pipeline.service.server import build_server, open_listener
 from pipeline.service.settings import ServiceSettings
 from pipeline.service.spool import UploadSpool, upload_folder
 
 
-def run_service(
-    folders: Sequence[Path], models: Ensemble, settings: ServiceSettings, *, on_start: Callable[[str], None]
-) -> None:
+def run_service(models: ServedModels, settings: ServiceSettings, *, on_start: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Args:
-        folders: model directories.
-        models: what they hold.
+        models: that score.
         settings: how.
         on_start: called with the server's URL when it listens; the model may still be loading.
 
@@ -41,10 +38,9 @@ def run_service(
     require_token(settings.host, settings.token)
     workers = settings.workers or usable_cores()
     with open_listener(settings.host, settings.port) as listener, upload_folder(settings.temporary) as folder:
-        setup = ScorerSetup.on_this_machine(folders, root=folder, backend=settings.backend, workers=workers)
         pool = LivePool(
-            setup,
-            models.identity(settings.backend),
+            models.setup(root=folder, workers=workers),
+            models.identity,
             workers=workers,
             timeout_seconds=settings.timeout_seconds,
             most_waiting=settings.limits.waiting,
@@ -60,23 +56,24 @@ def run_service(
         raise pool.fault
 
 
-def guarded_app(pool: LivePool, models: Ensemble, folder: Path, settings: ServiceSettings) -> ASGIApp:
+def guarded_app(pool: LivePool[LiveRow], models: ServedModels, folder: Path, settings: ServiceSettings) -> ASGIApp:
     """The application behind its guard.
 
     Args:
         pool: that scores.
-        models: what it scores with.
+        models: that it scores with.
         folder: for uploads; only this application writes to it.
         settings: token, host and limits.
     """
     spool = UploadSpool(folder, most_bytes=settings.limits.spool_bytes)
     metrics = ServiceMetrics(
-        pool.identity,
+        models.identity,
         {
             "unanswered_cases": ("Cases that wait for a worker or are in its hands", lambda: pool.unanswered),
             "ready_workers": ("Workers whose golden scans were right", lambda: pool.ready_workers),
             "upload_bytes": ("Bytes of uploads in the temporary folder", lambda: spool.used),
         },
+        detector=None if models.detector is None else models.detector.description.identity,
     )
     requests = ScoreRequests(pool, models, spool=spool, limits=settings.limits, metrics=metrics)
     app = build_app(requests, pool, models, metrics)

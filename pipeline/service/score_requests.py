@@ -15,16 +15,19 @@ from pipeline.cases.case import Case
 from pipeline.errors import PipelineError
 from pipeline.imaging.stored_names import is_zip
 from pipeline.scoring.engines.live_pool import LivePool
-from pipeline.scoring.ensemble import Ensemble
+from pipeline.scoring.finding.live_search import LiveRow
+from pipeline.scoring.finding.scan_rows import ScanRow
 from pipeline.scoring.rows import ScoreRow
-from pipeline.service.answers import BUSY, RequestError, rows_response
+from pipeline.service.answers import BUSY, RequestError, rows_response, scan_response
 from pipeline.service.archives import unpack
 from pipeline.service.guard import GONE
 from pipeline.service.metrics import ServiceMetrics
 from pipeline.service.requests import RequestFields, cases_of_request
+from pipeline.service.served_models import ServedModels
 from pipeline.service.settings import ServiceLimits
 from pipeline.service.spool import RequestFolder, UploadSpool
 from pipeline.service.uploads import Upload, receive, too_large
+from pipeline.service.volume_uploads import put_together
 
 _UNPACKERS = 2
 _LOADING_SECONDS, _BUSY_SECONDS = 5, 2  # when to ask again
@@ -35,7 +38,7 @@ class ScoreRequests:
 
     Args:
         pool: that scores.
-        models: what the pool scores with.
+        models: that the pool scores with.
         spool: for uploads.
         limits: of each request and of all together.
         metrics: that count rows.
@@ -45,10 +48,18 @@ class ScoreRequests:
     """
 
     def __init__(
-        self, pool: LivePool, models: Ensemble, *, spool: UploadSpool, limits: ServiceLimits, metrics: ServiceMetrics
+        self,
+        pool: LivePool[LiveRow],
+        models: ServedModels,
+        *,
+        spool: UploadSpool,
+        limits: ServiceLimits,
+        metrics: ServiceMetrics,
     ) -> None:
-        self._pool, self._models, self._spool, self._limits, self._metrics = pool, models, spool, limits, metrics
-        self.fields = RequestFields(tuple(models.descriptions[0].covariates))
+        self._pool, self._spool, self._limits, self._metrics = pool, spool, limits, metrics
+        self._score_tables, self._scan_tables = models.score_tables, models.scan_tables
+        self._is_fitted = models.scan_probability is not None
+        self.fields = RequestFields(models.covariates, has_detector=models.detector is not None)
         self._unpackers = ThreadPoolExecutor(_UNPACKERS, thread_name_prefix="unpack")
         self._receiving = 0
 
@@ -60,7 +71,7 @@ class ScoreRequests:
             async with self._folder() as folder:
                 async with self._slot():
                     upload = await receive(request, folder, self._limits)
-                    upload = await self._unpacked(upload, folder)
+                    upload = await self._settled(upload, folder)
                 cases = cases_of_request(upload, self.fields, folder=folder, limits=self._limits)
                 rows = await self._rows(request, cases)
         except RequestError as refusal:
@@ -68,7 +79,14 @@ class ScoreRequests:
         except ClientDisconnect:
             return Response(status_code=GONE)
         self._metrics.count_rows(rows)
-        return rows_response(rows, members=self._models.member_columns, findings=self._models.finding_columns)
+        return self._response(rows)
+
+    def _response(self, rows: Sequence[LiveRow]) -> Response:
+        first = rows[0]
+        if isinstance(first, ScanRow):
+            assert self._scan_tables is not None
+            return scan_response(first, self._scan_tables, fitted=self._is_fitted)
+        return rows_response([row for row in rows if isinstance(row, ScoreRow)], self._score_tables)
 
     def _require_ready(self) -> None:
         if not self._pool.ready_workers:
@@ -105,19 +123,20 @@ class ScoreRequests:
         finally:
             self._receiving -= 1
 
-    async def _unpacked(self, upload: Upload, folder: RequestFolder) -> Upload:
-        """The upload, with the members of the archive where it is one."""
-        if len(upload.files) != 1:
-            return upload
-        (path,) = upload.files
-        with open(path, "rb") as handle:
-            if not is_zip(handle.read(4)):
-                return upload
+    async def _settled(self, upload: Upload, folder: RequestFolder) -> Upload:
+        """The upload, with the members of the archive where it is one, and a volume's files where they belong."""
         loop = asyncio.get_running_loop()
-        upload.files = await loop.run_in_executor(self._unpackers, unpack, path, folder, self._limits)
+        if len(upload.files) == 1:
+            (path,) = upload.files
+            with open(path, "rb") as handle:
+                if not is_zip(handle.read(4)):
+                    return upload
+            members = await loop.run_in_executor(self._unpackers, unpack, path, folder, self._limits)
+            upload.files, upload.sent_names = list(members), members
+        await loop.run_in_executor(self._unpackers, put_together, upload)
         return upload
 
-    async def _rows(self, request: Request, cases: Sequence[Case]) -> list[ScoreRow]:
+    async def _rows(self, request: Request, cases: Sequence[Case]) -> list[LiveRow]:
         """The rows of cases; when the client goes, those that no worker has are not scored."""
         try:
             futures = [asyncio.wrap_future(future) for future in self._pool.submit(cases)]

@@ -15,7 +15,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from pipeline.imaging.stored_names import stored_name, suffix_of
+from pipeline.imaging.stored_names import base_name, stored_name, suffix_of
 from pipeline.service.answers import TIMEOUT, TOO_LARGE, UNREADABLE, WRONG_TYPE, RequestError
 from pipeline.service.settings import ServiceLimits
 from pipeline.service.spool import RequestFolder
@@ -40,11 +40,13 @@ class Upload:
     Attributes:
         fields: texts by name.
         files: as stored, in the order of the request.
+        sent_names: of those of several files, what the client calls each, without folders.
         sent: how many files were sent; more than were stored where some are plainly no scans.
     """
 
     fields: dict[str, str] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
+    sent_names: dict[Path, str] = field(default_factory=dict)
     sent: int = 0
 
     def add_field(self, name: str, value: bytes) -> None:
@@ -216,12 +218,15 @@ class _Parts:
         upload.sent += 1
         if upload.sent > self._limits.files:
             raise RequestError(TOO_LARGE, f"more than {self._limits.files} files; send one series")
-        stored = stored_name((file_name or b"").decode("utf-8", "replace"), upload.sent)
+        sent_name = (file_name or b"").decode("utf-8", "replace")
+        stored = stored_name(sent_name, upload.sent)
         if stored is None:
             return
         self._file = self._folder.new_file(stored)
         self._handle = self._file.__enter__()
-        upload.files.append(self._folder.path / stored)
+        path = self._folder.path / stored
+        upload.files.append(path)
+        upload.sent_names[path] = base_name(sent_name)
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._handle is not None:

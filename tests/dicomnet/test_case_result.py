@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.cases.case import Case
-from pipeline.dicomnet.objects.case_result import CaseResult
+from pipeline.dicomnet.objects.case_result import CaseResult, NamedDetector
 
 ROW = {
     "case_id": "a",
@@ -34,6 +34,22 @@ def test_a_row_that_was_refused_has_no_number_whatever_else_it_says():
 @pytest.mark.parametrize(("cell", "value"), [("0.25", 0.25), ("1.5", None), ("", None), ("nan", None)])
 def test_the_probability_of_being_a_lesion_is_a_candidates(cell, value):
     assert CaseResult.of(ROW, case(probability_nodule=cell)).lesion_probability == value
+
+
+NAMED = {"model": "finder@" + "ab" * 6, "model_digest": "ab" * 32}
+
+
+def test_a_candidate_names_its_detector():
+    result = CaseResult.of(ROW, case(probability_nodule="0.25", **NAMED))
+    assert result.detector == NamedDetector(NAMED["model"], NAMED["model_digest"])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"model": "Doe, John"}, {"model_digest": "ab"}, {"model": "x\n@" + "ab" * 6}, {"probability_nodule": ""}],
+)
+def test_columns_of_another_meaning_name_no_detector(changes):
+    assert CaseResult.of(ROW, case(**{"probability_nodule": "0.25", **NAMED, **changes})).detector is None
 
 
 def test_findings_are_in_the_models_order():

@@ -12,10 +12,17 @@ from small_detectors import save_small_detector
 
 from pipeline.cases.case import Case
 from pipeline.dicomnet.listening.lesion_search import DetectorSearch, _cases
+from pipeline.dicomnet.objects.case_result import CaseResult, NamedDetector
 from pipeline.scoring.finding.candidate import Candidate
 from pipeline.scoring.finding.golden_detector import add_golden_scans
 from pipeline.scoring.finding.scan_rows import ScanRow
 from pipeline.scoring.rows import ModelIdentity
+
+REFUSED = {
+    **dict.fromkeys(("case_id", "code", "reason", "warnings", "scored_at", "image_sha256"), ""),
+    "status": "rejected",
+    "probability": None,
+}
 
 
 @pytest.mark.slow
@@ -44,7 +51,7 @@ def test_candidates_of_a_series_are_cases_and_a_scan_that_cannot_be_searched_say
 
 def test_candidates_that_are_hardly_lesions_are_passed_over():
     scan = Case(case_id="ct", image="ct", path=Path("ct"))
-    identity = ModelIdentity("d", "0", "0")
+    identity = ModelIdentity("finder@" + "0" * 12, "0" * 64, "0")
     candidates = tuple(Candidate((0.0, 0.0, z), 8.0, (p,)) for z, p in ((1.0, 0.6), (2.0, 0.05)))
     row = ScanRow(
         case_id="ct",
@@ -59,5 +66,7 @@ def test_candidates_that_are_hardly_lesions_are_passed_over():
     )
     (kept,) = _cases(scan, row, 0.1)
     assert (kept.case_id, kept.center_mm, kept.extra["probability_nodule"]) == ("ct#1", (0.0, 0.0, 1.0), "0.6")
+    assert CaseResult.of(REFUSED, kept).detector == NamedDetector(identity.model, identity.model_digest)
     (none,) = _cases(scan, row, 0.9)
     assert (none.fault.code, none.center_mm) == ("E_CENTER_MISSING", None)
+    assert f"the detector {identity.model} found none" in none.fault.reason

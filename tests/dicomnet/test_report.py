@@ -9,8 +9,9 @@ from dicom_programs import dciodvfy_errors, dicom_validator_errors, dsrdump
 from dicom_writing import SERIES, write_multiframe, write_series
 from scored_series import CENTER_RAS, case_result, reported_model
 
+from pipeline import __version__
 from pipeline.config.inputs import Zoom
-from pipeline.dicomnet.objects.case_result import FindingResult
+from pipeline.dicomnet.objects.case_result import FindingResult, NamedDetector
 from pipeline.dicomnet.objects.result_objects import result_objects, write_results
 from pipeline.dicomnet.objects.source_series import SourceSeries
 from pipeline.errors import CaseError
@@ -23,6 +24,7 @@ TWO_FINDINGS = reported_model(
     refer_zone="0.2 to 0.4",
 )
 WHOLE_IMAGE = reported_model(region_mm=None)
+DETECTOR = NamedDetector("finder@" + "ab" * 6, "ab" * 32)
 KINDS = {
     "scored": ([case_result()], reported_model()),
     "two lesions and a refused one": (
@@ -37,7 +39,8 @@ KINDS = {
     "flagged": ([case_result(status="flagged", code="W_PADDING", warnings="W_PADDING;W_SPACING")], reported_model()),
     "whole image": ([case_result(center_mm=None, diameter_mm=None)], WHOLE_IMAGE),
     "two findings": ([case_result(findings=SEVERAL)], TWO_FINDINGS),
-    "found by a detector": ([case_result(lesion_probability=0.125)], reported_model()),
+    "found by a detector": ([case_result(lesion_probability=0.125, detector=DETECTOR)], reported_model()),
+    "found by nobody knows what": ([case_result(lesion_probability=0.125)], reported_model()),
     "an ensemble": ([case_result()], reported_model(operating_points=(), name="a@0123456789ab+b@0123456789ab")),
 }
 
@@ -207,6 +210,26 @@ def test_a_report_says_that_a_detector_found_the_lesion(series, tmp_path):
     assert "How the lesion was found" not in dict(texts(marked))
 
 
+def algorithms(item):
+    """Name and parameters of the algorithm that a content item names directly."""
+    said = {child.ConceptNameCodeSequence[0].CodeMeaning: child for child in item.get("ContentSequence", ())}
+    if "Algorithm Name" not in said:
+        return None
+    return said["Algorithm Name"].TextValue, said["Algorithm Version"].TextValue, said["Algorithm Parameters"].TextValue
+
+
+def test_what_a_detector_measured_names_it_beside_the_classifier(series, tmp_path):
+    (group,) = read_back(written("found by a detector", series, tmp_path)[-1]).get_planar_roi_measurement_groups()
+    assert algorithms(group[0])[0] == "tiny@0123456789ab"
+    measured = {item.name.meaning: (item.value, algorithms(item[0])) for item in group.get_measurements()}
+    named = (DETECTOR.name, __version__, f"model digest (SHA-256): {DETECTOR.digest}")
+    assert measured["Probability of being a lesion"] == (0.125, named)
+    assert measured["Diameter"] == (8.5, named)
+    assert measured["Probability of cancer"] == (0.25, None)  # the group's
+    (marked,) = read_back(written("scored", series, tmp_path / "marked")[-1]).get_planar_roi_measurement_groups()
+    assert [algorithms(item[0]) for item in marked.get_measurements()] == [None] * 3
+
+
 def test_each_finding_has_its_probability_and_decision(series, tmp_path):
     (group,) = read_back(written("two findings", series, tmp_path)[-1]).get_planar_roi_measurement_groups()
     found = values(group.get_measurements())
@@ -259,6 +282,7 @@ def test_another_result_is_another_object(series, tmp_path):
         uid_of(series, case_result(threshold=0.2)),
         uid_of(series, case_result(probability=None)),
         uid_of(series, case_result(), case_result(case_id="ct#2")),
+        uid_of(series, case_result(lesion_probability=0.125, detector=DETECTOR)),
     ]
     assert len(set(uids)) == len(uids)
     assert uid_of(series, case_result(probability=0.25 + 1e-9)) == uids[0]

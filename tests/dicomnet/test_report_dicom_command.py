@@ -120,8 +120,9 @@ def test_what_a_detector_finds_is_reported_and_so_is_why_a_series_has_nothing(mo
     texts = [pydicom.dcmread(path).to_json() for path in reports.values()]
     assert sum("E_OUT_OF_ENVELOPE" in text for text in texts) == 1
     assert sum("found by a detector" in text for text in texts) == 1
-    rows = pd.read_parquet("both/scores.parquet").set_index("case_id")
     candidates = pd.read_parquet("both/candidates.parquet").set_index("case_id")
+    assert sum(candidates["model_digest"].iloc[0] in text for text in texts) == 1
+    rows = pd.read_parquet("both/scores.parquet").set_index("case_id")
     scored = {name: place for path in reports.values() for name, place in points(path).items()}
     assert set(scored) == set(rows.index)
     for name, (place, probability) in scored.items():
@@ -137,12 +138,14 @@ def test_what_a_detector_finds_is_reported_and_so_is_why_a_series_has_nothing(mo
 def test_candidates_that_are_hardly_lesions_are_in_no_report(tmp_path):
     ct = Case(case_id="ct", image="ct", path=tmp_path, extra={"ward": "north"})
     about = {"scan_id": "ct", "center_x_mm": 1.0, "center_y_mm": 2.0, "center_z_mm": 3.0, "diameter_mm": 8.0}
+    about |= {"model": "finder@1", "model_digest": "ab" * 32}
     candidates = [about | {"case_id": f"ct#{n}", "probability_nodule": p} for n, p in ((1, 0.6), (2, 0.05))]
     scan = {"scan_id": "ct", "status": "scored", "code": "", "reason": "", "probability": 0.3}
     found = FoundScans({"ct": scan}, {"ct": candidates}, {f"ct#{n}": {"case_id": f"ct#{n}"} for n in (1, 2)})
     ((case, row),) = found.cases_of(ct, least_probability=0.1)
     assert (case.case_id, case.center_mm, row["case_id"]) == ("ct#1", (1.0, 2.0, 3.0), "ct#1")
-    assert case.extra == {"ward": "north", "diameter_mm": "8.0", "probability_nodule": "0.6"}
+    known = {"diameter_mm": "8.0", "probability_nodule": "0.6", "model": "finder@1", "model_digest": "ab" * 32}
+    assert case.extra == {"ward": "north"} | known
     ((case, row),) = found.cases_of(ct, least_probability=0.9)
     assert (case, row["code"], row["probability"]) == (ct, "E_CENTER_MISSING", None)
     assert "found no lesion with a probability of 0.9 or more" in row["reason"]
@@ -154,6 +157,24 @@ def test_candidates_without_scores_are_no_results(workspace, capsys):
     run(["find", "detector", "whole", "--workers", "1", "--out", "found", "--no-track"])
     assert run(["report-dicom", "found", "whole", "--out", "objects"]) == 2
     assert "found: holds what a detector found, without scores" in capsys.readouterr().err
+
+
+def test_candidates_that_were_scored_name_their_detector(model, workspace):
+    """As ``malignancy find`` writes its ``candidates.csv``: the columns that name the detector are its own."""
+    (write_study(workspace / "study")).write_text(
+        f"{HEADER.strip()},probability_nodule,model,model_digest\n"
+        f"w#1,p,whole,1,2,-3,LPS,7.5,0.75,finder@{'ab' * 6},{'ab' * 32}\n"
+        "w#2,p,whole,-2,0,4,LPS,6.0,,,\n"
+    )
+    manifest = str(workspace / "study" / "manifest.csv")
+    assert run(["score", model, manifest, "--out", "scores", "--no-track", "--dicom-results", "objects"]) == 0
+    ((path, _),) = objects(workspace / "objects")["SR"]
+    assert dciodvfy_errors(path) == []
+    assert dicom_validator_errors(path) == []
+    found = hd.sr.srread(path).content.get_planar_roi_measurement_groups()
+    groups = {group.tracking_identifier: group for group in found}
+    assert groups["w#1"][0].to_json().count(f"model digest (SHA-256): {'ab' * 32}") == 2  # probability and diameter
+    assert "ab" * 32 not in groups["w#2"][0].to_json()
 
 
 def test_a_searched_folder_has_a_report_a_series(workspace, tmp_path_factory):

@@ -104,6 +104,44 @@ def test_a_network_in_bf16_says_what_it_says_without_the_layout(name):
     assert (fast - exact).abs().max() < 2 * (plain - exact).abs().max() + 0.01
 
 
+@pytest.mark.parametrize("name", ["compact", "resnet18", "planes"])
+def test_one_image_is_computed_as_among_others_and_without_the_plain_loop(name):
+    torch.manual_seed(0)
+    network = build_network(Network(name=name), dimensions=3).eval()
+    fast = to_fast_layout(copy.deepcopy(network))
+    images = torch.rand(3, 1, 24, 24, 24)
+    with torch.inference_mode():
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            alone = fast(images[:1])
+        torch.testing.assert_close(alone, network(images)[:1], atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(alone, network(images[:1]), atol=1e-6, rtol=1e-5)
+    counts = {event.key: event.count for event in profile.key_averages()}
+    wide = [each for each in fast.modules() if isinstance(each, torch.nn.Conv3d) and max(each.kernel_size) > 1]
+    assert counts["aten::mkldnn_convolution"] >= len(wide)  # torch would leave most of them to its plain loop
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"stride": 2, "padding": 1},
+        {"dilation": 2, "padding": 2, "bias": False},
+        {"groups": 4, "padding": (0, 1, 2)},
+        {"padding": "same"},
+        {"padding": 1, "padding_mode": "circular"},
+    ],
+)
+def test_any_convolution_of_one_image_has_its_values_and_gradients(settings):
+    torch.manual_seed(0)
+    plain = torch.nn.Conv3d(8, 12, 3, **settings)
+    fast = to_fast_layout(nn.Sequential(copy.deepcopy(plain)))
+    image = torch.rand(1, 8, 9, 8, 7)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(image), plain(image), atol=1e-6, rtol=1e-5)
+    for each in (plain, fast):
+        each(image).square().mean().backward()
+    torch.testing.assert_close(fast[0].weight.grad, plain.weight.grad, atol=1e-6, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["planes", "compact"])
 @pytest.mark.parametrize("width", [4, 8, 12])
 def test_narrow_networks_train_with_any_batch_without_overrunning_memory(name, width):

@@ -233,7 +233,7 @@ def test_compressed_body_is_refused(client):
 
 FIELDS = {
     "unknown": ({"centre_x_mm": "0"}, 400, "'centre_x_mm' is not known; expected case_id"),
-    "find": ({"find": "true"}, 501, "no detector"),
+    "find": ({"find": "true"}, 501, "start it with --find DETECTOR"),
     "long id": ({"case_id": "x" * 201}, 400, "case_id"),
     "control character": ({"case_id": "a\x1b[31m"}, 400, "printable"),
     "no json": ({"lesions": "[{"}, 400, "is not JSON"),

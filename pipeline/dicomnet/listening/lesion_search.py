@@ -11,9 +11,8 @@ from pipeline.errors import CaseError, Code
 from pipeline.scoring.backends import Backend
 from pipeline.scoring.engines.local import WorkerPool
 from pipeline.scoring.finding.detector_description import DetectorDescription
-from pipeline.scoring.finding.scan_rows import LESION_PROBABILITY, ScanRow, candidate_case
+from pipeline.scoring.finding.scan_rows import DETECTOR, DETECTOR_DIGEST, LESION_PROBABILITY, ScanRow, candidate_case
 from pipeline.scoring.finding.scan_worker import FinderSetup
-from pipeline.scoring.rows import ModelIdentity
 
 
 class DetectorSearch:
@@ -42,7 +41,7 @@ class DetectorSearch:
     ) -> None:
         self._least = least_probability
         self.digest = detector.digests.model
-        identity = ModelIdentity(detector.label, self.digest, detector.digests.preprocessing)
+        identity = detector.identity
         setup = FinderSetup.on_this_machine(folder, identity, root=root, workers=workers, backend=backend)
         self._pool: WorkerPool[ScanRow] = WorkerPool(setup, identity, workers=workers, timeout_seconds=timeout_seconds)
 
@@ -57,17 +56,18 @@ class DetectorSearch:
 
 def _cases(scan: Case, row: ScanRow, least_probability: float) -> list[Case]:
     scan = replace(scan, fault=None)
-    if row.status not in ("scored", "flagged"):
+    if not row.was_searched:
         return [replace(scan, fault=CaseError(Code[row.code], scan.image, row.reason))]
     likely = [candidate for candidate in row.candidates if candidate.probabilities[0] >= least_probability]
     if not likely:
         reason = (
-            "nothing marks a lesion in it, and the detector found none with a probability of "
+            f"nothing marks a lesion in it, and the detector {row.detector.model} found none with a probability of "
             f"{least_probability:g} or more; look at it"
         )
         return [replace(scan, fault=CaseError(Code.E_CENTER_MISSING, scan.image, reason))]
     cases = [candidate_case(scan, number, candidate) for number, candidate in enumerate(likely, start=1)]
+    named = {DETECTOR: row.detector.model, DETECTOR_DIGEST: row.detector.model_digest}
     return [
-        replace(case, extra={**case.extra, LESION_PROBABILITY: repr(candidate.probabilities[0])})
+        replace(case, extra={**case.extra, **named, LESION_PROBABILITY: repr(candidate.probabilities[0])})
         for case, candidate in zip(cases, likely, strict=True)
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -11,7 +12,9 @@ from pipeline.cases.case import Case, Point
 from pipeline.cases.lesions.locate import DIAMETER
 from pipeline.codes import Code
 from pipeline.config.inputs import MALIGNANT
-from pipeline.scoring.finding.scan_rows import LESION_PROBABILITY
+from pipeline.scoring.finding.scan_rows import DETECTOR, DETECTOR_DIGEST, LESION_PROBABILITY
+
+_DIGEST, _SHORT = re.compile(r"[0-9a-f]{64}"), 12  # of a model, and how much of it follows its name
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,14 @@ class FindingResult:
     name: str
     probability: float
     decision: str
+
+
+@dataclass(frozen=True)
+class NamedDetector:
+    """The detector that found a lesion: name with short digest, and the model digest, as its candidates have them."""
+
+    name: str
+    digest: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +48,7 @@ class CaseResult:
         center_mm: lesion centre, RAS world mm; None for whole images.
         diameter_mm: None when it is not known.
         lesion_probability: that a detector's candidate is a lesion at all; None where a person marked it.
+        detector: that found it; None where a person marked it, and where its candidate does not name one.
     """
 
     case_id: str
@@ -51,6 +63,7 @@ class CaseResult:
     center_mm: Point | None
     diameter_mm: float | None
     lesion_probability: float | None = None
+    detector: NamedDetector | None = None
 
     @property
     def is_scored(self) -> bool:
@@ -73,6 +86,7 @@ class CaseResult:
             results += [
                 FindingResult(name, row[f"probability_{name}"], row[f"decision_{name}"]) for name in findings[1:]
             ]
+        lesion_probability = _number(case, LESION_PROBABILITY, most=1.0)
         return cls(
             **{name: row[name] for name in ("case_id", "status", "code", "reason", "warnings")},
             findings=tuple(results),
@@ -81,7 +95,8 @@ class CaseResult:
             image_sha256=row["image_sha256"],
             center_mm=case.center_mm,
             diameter_mm=_number(case, DIAMETER, most=math.inf),
-            lesion_probability=_number(case, LESION_PROBABILITY, most=1.0),
+            lesion_probability=lesion_probability,
+            detector=None if lesion_probability is None else _named_detector(case),
         )
 
     def found_in_words(self) -> str:
@@ -105,6 +120,17 @@ class CaseResult:
 def _sentence(code: str) -> str:
     known = Code[code]
     return f"{known.cause[:1].upper()}{known.cause[1:]}: {known.remedy}."
+
+
+def _named_detector(case: Case) -> NamedDetector | None:
+    """What a candidate's columns say of its detector; None where they hold something else, as in a table of one's own.
+
+    Another program's column ``model`` may hold anything, a patient's data too: a digest tells that it is a detector's.
+    """
+    name, digest = case.extra.get(DETECTOR, ""), case.extra.get(DETECTOR_DIGEST, "")
+    if _DIGEST.fullmatch(digest) is None or not name.endswith(f"@{digest[:_SHORT]}") or not name.isprintable():
+        return None
+    return NamedDetector(name, digest)
 
 
 def _number(case: Case, column: str, *, most: float) -> float | None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline.cases.case import CENTER_COLUMNS, Case
 from pipeline.errors import Code
-from pipeline.scoring.finding.scan_rows import DIAMETER, LESION_PROBABILITY
+from pipeline.scoring.finding.scan_rows import DETECTOR, DETECTOR_DIGEST, DIAMETER, LESION_PROBABILITY
 
 Row = Mapping[str, Any]
 
@@ -61,6 +61,7 @@ class FoundScans:
 def _candidate(scan: Case, row: Row) -> Case:
     x, y, z = (row[name] for name in CENTER_COLUMNS)
     known = {name: repr(row[name]) for name in (DIAMETER, LESION_PROBABILITY)}
+    known |= {name: row[name] for name in (DETECTOR, DETECTOR_DIGEST)}
     return replace(scan, case_id=row["case_id"], center_mm=(x, y, z), extra={**scan.extra, **known}, fault=None)
 
 

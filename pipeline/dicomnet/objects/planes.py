@@ -83,6 +83,7 @@ def _lines(result: CaseResult, model: ReportedModel, place: str) -> list[str]:
         f"Probability of malignancy {finding.probability:.3f}: {finding.decision} at threshold {result.threshold:.3f}",
         place,
         *filter(None, [result.found_in_words().capitalize()]),
+        *([] if result.detector is None else [f"Detector {result.detector.name}"]),
         f"Model {model.name}, {model.calibration}, {model.intensities} intensities",
         f"Labels: {model.label_source}",
         *([f"Warnings: {', '.join(filter(None, result.warnings.split(';')))}"] if result.warnings else []),

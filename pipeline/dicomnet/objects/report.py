@@ -1,9 +1,11 @@
 """The structured report of a scored series: Comprehensive 3D SR, template TID 1500, by highdicom.
 
 A case is a measurement group: with a lesion's centre a planar region (TID 1410) whose point lies in the series' frame
-of reference, otherwise a group of the whole image (TID 1501). Probabilities are numbers in [0, 1] without a unit; a
-case that was not scored has its code in words and no number. Image references and the frame of reference stand in the
-image library, and the slices that a lesion's region reaches below its probability.
+of reference, otherwise a group of the whole image (TID 1501). The group names the model that scored it as its algorithm
+(TID 4019); what a detector measured, the probability of being a lesion and the diameter, names the detector.
+Probabilities are numbers in [0, 1] without a unit; a case that was not scored has its code in words and no number.
+Image references and the frame of reference stand in the image library, and the slices that a lesion's region reaches
+below its probability.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from pydicom.sr.coding import Code
 from pipeline import __version__
 from pipeline.dicomnet import wording
 from pipeline.dicomnet.objects import concepts
-from pipeline.dicomnet.objects.case_result import CaseResult
+from pipeline.dicomnet.objects.case_result import CaseResult, NamedDetector
 from pipeline.dicomnet.objects.identifiers import stable_uid
 from pipeline.dicomnet.objects.reported_model import ReportedModel
 from pipeline.dicomnet.objects.source_series import LPS_TO_RAS, SourceImage, SourceSeries
@@ -82,7 +84,7 @@ def structured_report(
 
 
 def identity_of(results: Sequence[CaseResult], series: SourceSeries, model: ReportedModel) -> list[object]:
-    """Values that identify a result: model, images, cases and whether they were scored.
+    """Values that identify a result: models, images, cases and whether they were scored.
 
     Probabilities are left out: they may differ in the last digit when a killed run is repeated, which must not give a
     second object of the same result.
@@ -91,7 +93,8 @@ def identity_of(results: Sequence[CaseResult], series: SourceSeries, model: Repo
         [result.case_id, result.center_mm and [round(mm, 3) for mm in result.center_mm], result.code, result.threshold]
         for result in results
     ]
-    return [model.digest, series.series, sorted({image.sop_instance for image in series.images}), cases]
+    detectors = sorted({result.detector.digest for result in results if result.detector is not None})
+    return [model.digest, series.series, sorted({image.sop_instance for image in series.images}), cases, *detectors]
 
 
 def equipment(model: ReportedModel) -> dict[str, Any]:
@@ -162,7 +165,7 @@ def _point(result: CaseResult, series: SourceSeries) -> sr.ImageRegion3D | None:
     return sr.ImageRegion3D(sr.GraphicTypeValues3D.POINT, center[np.newaxis], series.frame_of_reference)
 
 
-def _algorithm(model: ReportedModel) -> sr.AlgorithmIdentification:
+def _algorithm(model: ReportedModel | NamedDetector) -> sr.AlgorithmIdentification:
     return sr.AlgorithmIdentification(
         name=model.name, version=__version__, parameters=[f"model digest (SHA-256): {model.digest}"]
     )
@@ -184,8 +187,22 @@ def _measurements(result: CaseResult, series: SourceSeries, model: ReportedModel
         )
     if result.threshold is not None:
         yield sr.Measurement(name=concepts.THRESHOLD, value=float(result.threshold), unit=codes.UCUM.NoUnits)
+    # The group names the classifier; what the detector measured names the detector, with the number.
+    detector = None if result.detector is None else _algorithm(result.detector)
+    if result.lesion_probability is not None:
+        yield sr.Measurement(
+            name=concepts.LESION_PROBABILITY,
+            value=float(result.lesion_probability),
+            unit=codes.UCUM.NoUnits,
+            algorithm_id=detector,
+        )
     if result.diameter_mm is not None:
-        yield sr.Measurement(name=codes.SCT.Diameter, value=float(result.diameter_mm), unit=codes.UCUM.Millimeter)
+        yield sr.Measurement(
+            name=codes.SCT.Diameter,
+            value=float(result.diameter_mm),
+            unit=codes.UCUM.Millimeter,
+            algorithm_id=detector,
+        )
 
 
 def _used(result: CaseResult, series: SourceSeries, model: ReportedModel) -> tuple[SourceImage, ...]:

@@ -9,17 +9,16 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from typing import Generic
 
 from pipeline.cases.case import Case
 from pipeline.errors import PipelineError, UnfinishedError
 from pipeline.scoring.engines.local import WorkerPool
-from pipeline.scoring.engines.workers import Job, ScorerSetup
-from pipeline.scoring.rows import ModelIdentity, ScoreRow
-
-_Waiting = tuple[Case, "Future[ScoreRow]"]
+from pipeline.scoring.engines.workers import Job, RowT, WorkerSetup
+from pipeline.scoring.rows import ModelIdentity
 
 
-class LivePool:
+class LivePool(Generic[RowT]):
     """Scores cases as they come, with the workers, timeouts and golden scans of the local engine.
 
     Every case is a job of its own, so that no case waits for another one's slow scan, and every worker holds one job.
@@ -27,7 +26,7 @@ class LivePool:
     that cannot be started) ends every future with it.
 
     Args:
-        setup: what every worker builds its scorer from.
+        setup: what every worker does, and builds that from.
         identity: of the rows of cases that no worker answers for.
         workers: processes; all are started at once.
         timeout_seconds: that one scan may take to be read.
@@ -40,7 +39,7 @@ class LivePool:
 
     def __init__(
         self,
-        setup: ScorerSetup,
+        setup: WorkerSetup[RowT],
         identity: ModelIdentity,
         *,
         workers: int,
@@ -52,8 +51,8 @@ class LivePool:
         self.fault: PipelineError | None = None
         self._numbers = itertools.count()
         self._lock = threading.Lock()  # of what follows
-        self._waiting: deque[_Waiting] = deque()
-        self._in_hand: dict[int, Future[ScoreRow]] = {}
+        self._waiting: deque[tuple[Case, Future[RowT]]] = deque()
+        self._in_hand: dict[int, Future[RowT]] = {}
         self._closed = self._woken = False
         self._on_fault: Callable[[], None] = lambda: None
         self._awake, self._alarm = multiprocessing.Pipe(duplex=False)
@@ -76,14 +75,14 @@ class LivePool:
         with self._lock:
             return len(self._waiting) + count <= self._most_waiting
 
-    def submit(self, cases: Sequence[Case]) -> list[Future[ScoreRow]]:
+    def submit(self, cases: Sequence[Case]) -> list[Future[RowT]]:
         """Take cases, all or none; a future that is cancelled before a worker has its case costs nothing.
 
         Raises:
             queue.Full: when too many cases wait.
             PipelineError: the fault that has ended the pool.
         """
-        futures: list[Future[ScoreRow]] = [Future() for _ in cases]
+        futures: list[Future[RowT]] = [Future() for _ in cases]
         with self._lock:
             if self._closed:
                 raise self.fault or UnfinishedError("the service is ending; ask again later")
@@ -150,7 +149,7 @@ class LivePool:
                 self._in_hand[number] = future
             self._pool.give(Job((number,), (case,)))
 
-    def _answer(self, number: int, row: ScoreRow) -> None:
+    def _answer(self, number: int, row: RowT) -> None:
         with self._lock:
             future = self._in_hand.pop(number)
         future.set_result(row)

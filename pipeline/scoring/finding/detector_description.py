@@ -18,6 +18,7 @@ from pipeline.imaging.envelope import Envelope
 from pipeline.scoring.description_file import JSON_NAME, read_description_file
 from pipeline.scoring.model_description import Digests, PatientHashes
 from pipeline.scoring.model_verification import require_weights
+from pipeline.scoring.rows import ModelIdentity
 
 
 class LesionMeaning(Section):
@@ -54,6 +55,22 @@ class DetectorDescription(Section):
     def label(self) -> str:
         """Name and short digest, as rows and reports show it."""
         return f"{self.name}@{self.digests.model[:12]}"
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """What rows say about who searched."""
+        return ModelIdentity(self.label, self.digests.model, self.digests.preprocessing)
+
+    def scan_probability_with(self, classifier_digest: str) -> ScanProbability | None:
+        """What turns a scan's candidates into its probability; None where none was fitted with this classifier.
+
+        Args:
+            classifier_digest: model digest of the classifier.
+        """
+        if self.scan_probability is None:
+            return None
+        fitted = ScanProbability.from_json(self.scan_probability)
+        return fitted if fitted.classifier_digest == classifier_digest else None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -14,7 +14,6 @@ from pipeline.scoring.finding.finder import Finder
 from pipeline.scoring.finding.scan_tables import ScanTables
 from pipeline.scoring.finding.scan_worker import ScanWorker
 from pipeline.scoring.frames import cases_of_frame
-from pipeline.scoring.rows import ModelIdentity
 
 _OF_SCAN = ("scan_id", "status", "code", "reason", "warnings")
 _REST = ("image_sha256", "scored_at")
@@ -41,13 +40,11 @@ def find_frame(detector: LoadedDetector, frame: pd.DataFrame, *, root: Path) -> 
     Raises:
         UsageError: without a column ``image`` or ``image_base64``.
     """
-    description = detector.description
-    identity = ModelIdentity(detector.label, description.digests.model, description.digests.preprocessing)
     tables = ScanTables(detector.classes)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="malignancy-") as folder:
         for case, place in cases_of_frame(frame, root=root, folder=Path(folder).resolve()):
-            worker = ScanWorker(Finder(detector, root=place), identity)
+            worker = ScanWorker(Finder(detector, root=place), detector.description.identity)
             rows += _rows(tables, tables.part(worker.score([worker.prepare(case)])))
     names = finding_columns(detector.classes)
     return pd.DataFrame(rows, columns=list(names))

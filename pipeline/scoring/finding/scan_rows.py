@@ -55,6 +55,11 @@ class ScanRow:
     measures: Mapping[str, float] = field(default_factory=dict)
     signature: str = ""
 
+    @property
+    def was_searched(self) -> bool:
+        """Whether it is known what the scan holds."""
+        return self.status in ("scored", "flagged")
+
 
 def candidate_case(scan: Case, number: int, candidate: Candidate) -> Case:
     """A candidate as the manifest of candidates holds it, so that scoring it here or from that table is the same.
@@ -79,6 +84,7 @@ def candidate_case(scan: Case, number: int, candidate: Candidate) -> Case:
 
 
 LESION_PROBABILITY = "probability_nodule"  # column of a candidate: that it is a lesion at all, calibrated
+DETECTOR, DETECTOR_DIGEST = "model", "model_digest"  # columns of a candidate: name and digest of what found it
 
 
 def candidate_id(scan_id: str, number: int) -> str:

@@ -92,7 +92,7 @@ class ScanTables:
                 write_scores = files.enter_context(table_writer(folder, "scores", self.scores.columns))
             for part in parts:
                 rows = part.select(self.columns.names).to_pylist()
-                write_scans(pa.Table.from_pylist([self._scan(row) for row in rows], scans))
+                write_scans(pa.Table.from_pylist([self.scan_of(row) for row in rows], scans))
                 candidate_rows = [candidate for row in rows for candidate in self.candidates_of(row)]
                 write_candidates(pa.Table.from_pylist(candidate_rows, candidates))
                 if self.scores is not None:
@@ -118,7 +118,8 @@ class ScanTables:
         own = {name for name, _ in fields}
         return pa.schema([*fields, *((name, _TEXT) for name in self.extra if name not in own)])
 
-    def _scan(self, row: dict[str, Any]) -> dict[str, Any]:
+    def scan_of(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row of ``scans.parquet`` for one row of a part, among other columns."""
         searched = row["status"] in ("scored", "flagged")
         count = len(row[_CANDIDATES]) if searched else None  # unknown for a scan that was not searched
         values = {**row, "scan_id": row["case_id"], "candidates": count}

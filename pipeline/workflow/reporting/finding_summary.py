@@ -43,11 +43,7 @@ class FindingRun(EndedRun):
     @property
     def scan_probability(self) -> ScanProbability | None:
         """Turns the candidates of a scan into its probability; None where none was fitted for both models."""
-        fitted, scorer = self.detector.scan_probability, self.scorer
-        if fitted is None or scorer is None:
-            return None
-        read = ScanProbability.from_json(fitted)
-        return read if read.classifier_digest == scorer.model_digest else None
+        return self.detector.scan_probability_with(self.scorer.model_digest) if self.scorer else None
 
     @property
     def reported_model(self) -> dict[str, Any] | None:
