@@ -32,7 +32,7 @@ CALIBRATION: Final = Code("calibration", PRIVATE, "How probabilities were calibr
 REFER_ZONE: Final = Code("refer-zone", PRIVATE, "Probabilities left to a human")
 NOT_SCORED: Final = Code("not-scored", PRIVATE, "Why there is no probability")
 FOUND: Final = Code("found", PRIVATE, "How the lesion was found")
-LESION_PROBABILITY: Final = Code("probability-of-lesion", PRIVATE, "Probability of being a lesion")
+PROBABILITY_OF_LESION: Final = Code("probability-of-lesion", PRIVATE, "Probability of being a lesion")
 WARNING: Final = Code("warning", PRIVATE, "Warning")
 
 DECISION_VALUES: Final = {

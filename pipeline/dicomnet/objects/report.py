@@ -191,7 +191,7 @@ def _measurements(result: CaseResult, series: SourceSeries, model: ReportedModel
     detector = None if result.detector is None else _algorithm(result.detector)
     if result.lesion_probability is not None:
         yield sr.Measurement(
-            name=concepts.LESION_PROBABILITY,
+            name=concepts.PROBABILITY_OF_LESION,
             value=float(result.lesion_probability),
             unit=codes.UCUM.NoUnits,
             algorithm_id=detector,
