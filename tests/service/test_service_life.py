@@ -201,7 +201,7 @@ def test_port_in_use_and_missing_model_are_one_line(served, tiny_model, capsys, 
 def test_missing_extra_is_named(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "fastapi" else find(name))
-    with pytest.raises(UsageError, match=r"fastapi not installed.*pip install 'malignancy-pipeline\[serve\]'"):
+    with pytest.raises(UsageError, match=r"malignancy serve needs fastapi; .*\[serve\]"):
         serve_job("model", ServiceSettings(), on_start=print)
 
 
