@@ -11,7 +11,13 @@ from pipeline.errors import CaseError, Code
 from pipeline.scoring.backends import Backend
 from pipeline.scoring.engines.local import WorkerPool
 from pipeline.scoring.finding.detector_description import DetectorDescription
-from pipeline.scoring.finding.scan_rows import DETECTOR, DETECTOR_DIGEST, LESION_PROBABILITY, ScanRow, candidate_case
+from pipeline.scoring.finding.scan_rows import (
+    DETECTOR,
+    DETECTOR_DIGEST,
+    LESION_PROBABILITY_COLUMN,
+    ScanRow,
+    candidate_case,
+)
 from pipeline.scoring.finding.scan_worker import FinderSetup
 
 
@@ -68,6 +74,6 @@ def _cases(scan: Case, row: ScanRow, least_probability: float) -> list[Case]:
     cases = [candidate_case(scan, number, candidate) for number, candidate in enumerate(likely, start=1)]
     named = {DETECTOR: row.detector.model, DETECTOR_DIGEST: row.detector.model_digest}
     return [
-        replace(case, extra={**case.extra, **named, LESION_PROBABILITY: repr(candidate.probabilities[0])})
+        replace(case, extra={**case.extra, **named, LESION_PROBABILITY_COLUMN: repr(candidate.probabilities[0])})
         for case, candidate in zip(cases, likely, strict=True)
     ]

@@ -12,7 +12,7 @@ from pipeline.cases.case import Case, Point
 from pipeline.cases.lesions.locate import DIAMETER
 from pipeline.codes import Code
 from pipeline.config.inputs import MALIGNANT
-from pipeline.scoring.finding.scan_rows import DETECTOR, DETECTOR_DIGEST, LESION_PROBABILITY
+from pipeline.scoring.finding.scan_rows import DETECTOR, DETECTOR_DIGEST, LESION_PROBABILITY_COLUMN
 
 _DIGEST, _SHORT = re.compile(r"[0-9a-f]{64}"), 12  # of a model, and how much of it follows its name
 
@@ -86,7 +86,7 @@ class CaseResult:
             results += [
                 FindingResult(name, row[f"probability_{name}"], row[f"decision_{name}"]) for name in findings[1:]
             ]
-        lesion_probability = _number(case, LESION_PROBABILITY, most=1.0)
+        lesion_probability = _number(case, LESION_PROBABILITY_COLUMN, most=1.0)
         return cls(
             **{name: row[name] for name in ("case_id", "status", "code", "reason", "warnings")},
             findings=tuple(results),

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline.cases.case import CENTER_COLUMNS, Case
 from pipeline.errors import Code
-from pipeline.scoring.finding.scan_rows import DETECTOR, DETECTOR_DIGEST, DIAMETER, LESION_PROBABILITY
+from pipeline.scoring.finding.scan_rows import DETECTOR, DETECTOR_DIGEST, DIAMETER, LESION_PROBABILITY_COLUMN
 
 Row = Mapping[str, Any]
 
@@ -52,7 +52,9 @@ class FoundScans:
             scan: of the input that was searched; it has a row.
             least_probability: of being a lesion; candidates below it are passed over.
         """
-        likely = [row for row in self.candidates.get(scan.case_id, []) if row[LESION_PROBABILITY] >= least_probability]
+        likely = [
+            row for row in self.candidates.get(scan.case_id, []) if row[LESION_PROBABILITY_COLUMN] >= least_probability
+        ]
         if not likely:
             return [(scan, _without_candidate(self.scans[scan.case_id], least_probability))]
         return [(_candidate(scan, row), self.scores[row["case_id"]]) for row in likely]
@@ -60,7 +62,7 @@ class FoundScans:
 
 def _candidate(scan: Case, row: Row) -> Case:
     x, y, z = (row[name] for name in CENTER_COLUMNS)
-    known = {name: repr(row[name]) for name in (DIAMETER, LESION_PROBABILITY)}
+    known = {name: repr(row[name]) for name in (DIAMETER, LESION_PROBABILITY_COLUMN)}
     known |= {name: row[name] for name in (DETECTOR, DETECTOR_DIGEST)}
     return replace(scan, case_id=row["case_id"], center_mm=(x, y, z), extra={**scan.extra, **known}, fault=None)
 

@@ -83,7 +83,7 @@ def candidate_case(scan: Case, number: int, candidate: Candidate) -> Case:
     )
 
 
-LESION_PROBABILITY = "probability_nodule"  # column of a candidate: that it is a lesion at all, calibrated
+LESION_PROBABILITY_COLUMN = "probability_nodule"  # column of a candidate: that it is a lesion at all, calibrated
 DETECTOR, DETECTOR_DIGEST = "model", "model_digest"  # columns of a candidate: name and digest of what found it
 
 
