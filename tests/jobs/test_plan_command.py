@@ -42,10 +42,10 @@ def test_many_patients_are_judged_on_the_test_split_that_training_draws(tmp_path
     tested = [case for case in manifest.cases if splits.of[case.case_id] == "test"]
     assert found["judging"]["malignant"] == sum(case.label for case in tested)
     assert found["judging"]["patients"] == len({case.patient_id for case in tested})
-    assert found["calibrating"]["malignant"] == 400 - found["judging"]["malignant"]  # three networks
+    assert found["calibrating"]["malignant"] == 400 - found["judging"]["malignant"]  # five networks
     assert found["worth"]["cases"] == pytest.approx(len(tested) / 1.3)
     printed = capsys.readouterr().out
-    assert "3 networks, each leaving out another part" in printed
+    assert "5 networks, each leaving out another part" in printed
     assert "AUROC" in printed
     assert "aim" in printed
     assert "smallest gap between 20 % of the patients and the others" in printed
@@ -112,7 +112,7 @@ def test_one_network_that_calibrates_on_a_split_of_its_own_is_counted_so(tmp_pat
     found = planned(path, "--config", str(tmp_path / "c.yaml"))
     assert found["calibrating"]["patients"] == sum(name == "calibration" for name in of.values())
     assert found["judging"]["patients"] == sum(name == "test" for name in of.values())
-    folds = planned(path)  # without a configuration `auto` settles it: 134 patients of the rarer class, three networks
+    folds = planned(path)  # without a configuration `auto` settles it: 134 patients of the rarer class, five networks
     assert folds["calibrating"]["patients"] == 400 - folds["judging"]["patients"]
 
 
