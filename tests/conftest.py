@@ -70,3 +70,16 @@ def made_folder(tmp_path_factory):
         return MAKERS[name](tmp_path_factory.mktemp(name) / "folder", cases=FEW[name])
 
     return write
+
+
+@pytest.fixture(scope="session")
+def write_made_folder(tmp_path_factory):
+    """Writes a folder of a kind in its default size to a path; later ones are copies of the first."""
+    from made_folders import MAKERS
+    from whole_made_folders import copy_of
+
+    @functools.cache
+    def first(name):
+        return MAKERS[name](tmp_path_factory.mktemp(f"whole_{name}") / name)
+
+    return lambda name, folder: copy_of(first(name), folder)

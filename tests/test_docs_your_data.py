@@ -5,6 +5,7 @@ import re
 import pytest
 from doc_commands import DOCS, commands, shows
 from made_folders import MAKERS
+from whole_made_folders import EACH_NAME
 
 from pipeline.cli import run
 
@@ -25,29 +26,26 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def make(folder):
-    folder.mkdir()
-    MAKERS[folder.name](folder)
-
-
 def test_every_made_folder_is_on_the_page():
     assert [arguments[1] for arguments, _ in INITS] == sorted(MAKERS, key=[each[0][1] for each in INITS].index)
     assert {arguments[1] for arguments, _ in INITS} == set(MAKERS)
 
 
-@pytest.mark.parametrize(("arguments", "output"), INITS, ids=[arguments[1] for arguments, _ in INITS])
-def test_init_says_what_the_page_shows(here, capsys, arguments, output):
-    make(here / arguments[1])
+@pytest.mark.parametrize("name", EACH_NAME)
+def test_init_says_what_the_page_shows(name, here, capsys, write_made_folder):
+    ((arguments, output),) = [(arguments, output) for arguments, output in INITS if arguments[1] == name]
+    write_made_folder(name, here / name)
     assert run(arguments) == 0
     printed = capsys.readouterr().out
     assert shows(output, printed), printed
 
 
 @pytest.mark.slow
-def test_the_whole_walk_says_what_the_page_shows(here, capsys):
+@pytest.mark.xdist_group("made forty_cases")
+def test_the_whole_walk_says_what_the_page_shows(here, capsys, write_made_folder):
     walk = [(arguments, output) for arguments, output in PAGE if "forty_cases" in " ".join(arguments)]
     assert [arguments[0] for arguments, _ in walk] == ["init", "check", "train", "score"]
-    make(here / "forty_cases")
+    write_made_folder("forty_cases", here / "forty_cases")
     for arguments, output in walk:
         assert run(arguments) == 0
         printed = capsys.readouterr().out

@@ -1,7 +1,10 @@
 """Every shipped configuration trains by the command of its own header, from an empty folder, whatever the seed."""
 
 import csv
+import functools
+import os
 import shlex
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -74,8 +77,29 @@ def stand_in(argument: str) -> str:
     return f"{key}{equals}{places.get(value, value).replace('path/to/', '')}"
 
 
-@pytest.fixture(scope="module", params=CONFIGS, ids=lambda path: path.stem)
-def prepared(request, tmp_path_factory):
+def with_its_group(path: Path):
+    """A configuration, to be trained by the process that trains the others of the same demonstration data."""
+    first = commands(path)[0][1:]
+    return pytest.param(path, marks=pytest.mark.xdist_group(" ".join(first) if first[0] == "demo-data" else path.stem))
+
+
+@pytest.fixture(scope="module")
+def demo_data(tmp_path_factory):
+    """A folder in which a ``demo-data`` command was run, once for all configurations whose header has the command."""
+
+    @functools.cache
+    def write(*words: str) -> Path:
+        folder = tmp_path_factory.mktemp("demo_data")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            assert run(list(words)) == 0
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="module", params=map(with_its_group, CONFIGS), ids=[path.stem for path in CONFIGS])
+def prepared(request, tmp_path_factory, demo_data):
     """A folder in which all commands of a header but the training were run, and the training's arguments."""
     folder = tmp_path_factory.mktemp(request.param.stem)
     (folder / "configs").symlink_to(ROOT / "configs")
@@ -87,7 +111,11 @@ def prepared(request, tmp_path_factory):
             write_slices(folder / "lidc_slices")
         *before, training = commands(request.param)
         for command in before:
-            assert run(fewer([stand_in(word) for word in command[1:]])) == 0
+            words = fewer([stand_in(word) for word in command[1:]])
+            if words[0] == "demo-data":
+                shutil.copytree(demo_data(*words), folder, copy_function=os.link, dirs_exist_ok=True)
+            else:
+                assert run(words) == 0
     return folder, request.param, [stand_in(word) for word in training[1:]]
 
 

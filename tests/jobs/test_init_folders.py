@@ -5,7 +5,8 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from made_folders import MAKERS, Why
+from made_folders import Why
+from whole_made_folders import EACH_NAME
 
 from pipeline.cli import run
 
@@ -35,12 +36,11 @@ def says(name, folder):
     return [str(folder / word) if word.endswith(".csv") else word for word in SAYS[name]]
 
 
-@pytest.fixture(scope="module", params=list(MAKERS))
-def taken(request, tmp_path_factory):
+@pytest.fixture(scope="module", params=EACH_NAME)
+def taken(request, tmp_path_factory, write_made_folder):
     """A made folder after ``init``, with the rows that were written."""
     folder = tmp_path_factory.mktemp(request.param) / request.param
-    folder.mkdir()
-    made = MAKERS[request.param](folder)
+    made = write_made_folder(request.param, folder)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MALIGNANCY_PATIENT_SALT", "salt")

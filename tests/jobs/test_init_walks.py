@@ -4,8 +4,9 @@ import time
 
 import pandas as pd
 import pytest
-from made_folders import MAKERS, Why
+from made_folders import Why
 from test_init_folders import SOURCE, says
+from whole_made_folders import EACH_NAME
 
 from pipeline.cli import run
 from pipeline.evaluation.metrics import auroc
@@ -14,10 +15,9 @@ from pipeline.evaluation.predictions import read_predictions
 SHORT = ("training.max_epochs=2", "training.min_steps=0", "evaluation.resamples=100", "training.folds=2")
 
 
-def walk(name, folder, monkeypatch, capsys, *overrides):
-    """The four commands inside the folder; out-of-fold predictions, score rows and the made folder's truth."""
-    folder.mkdir()
-    made = MAKERS[name](folder)
+def walk(made, monkeypatch, capsys, *overrides):
+    """The four commands beside a made folder; out-of-fold predictions and score rows."""
+    folder, name = made.folder, made.folder.name
     monkeypatch.chdir(folder.parent)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("MALIGNANCY_PATIENT_SALT", "salt")
@@ -30,13 +30,14 @@ def walk(name, folder, monkeypatch, capsys, *overrides):
     assert run(["score", model, f"{name}/manifest.csv", "--out", "scores", "--no-track"]) == int(cut)
     (run_folder,) = (folder.parent / "runs").iterdir()
     predictions = read_predictions(run_folder / "predictions.parquet").where(split="test").labelled()
-    return predictions, pd.read_parquet("scores/scores.parquet"), made
+    return predictions, pd.read_parquet("scores/scores.parquet")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(MAKERS))
-def test_from_folder_to_scored_rows_with_no_file_edited(name, tmp_path, monkeypatch, capsys):
-    predictions, rows, made = walk(name, tmp_path / name, monkeypatch, capsys, *SHORT)
+@pytest.mark.parametrize("name", EACH_NAME)
+def test_from_folder_to_scored_rows_with_no_file_edited(name, tmp_path, monkeypatch, capsys, write_made_folder):
+    made = write_made_folder(name, tmp_path / name)
+    predictions, rows = walk(made, monkeypatch, capsys, *SHORT)
     manifest = pd.read_csv(tmp_path / name / "manifest.csv", dtype=str, keep_default_na=False)
     assert sorted(rows["case_id"]) == sorted(manifest["case_id"])
     rejected = rows[rows["status"] == "rejected"]
@@ -48,10 +49,11 @@ def test_from_folder_to_scored_rows_with_no_file_edited(name, tmp_path, monkeypa
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("name", list(MAKERS))
-def test_the_default_configuration_ranks_made_classes(name, seed, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("name", EACH_NAME)
+def test_the_default_configuration_ranks_made_classes(name, seed, tmp_path, monkeypatch, capsys, write_made_folder):
+    made = write_made_folder(name, tmp_path / name)
     started = time.monotonic()
-    predictions, rows, _ = walk(name, tmp_path / name, monkeypatch, capsys, f"seed={seed}")
+    predictions, rows = walk(made, monkeypatch, capsys, f"seed={seed}")
     area = auroc(predictions.labels, predictions.probabilities)
     minutes = (time.monotonic() - started) / 60
     with capsys.disabled():
