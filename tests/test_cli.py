@@ -60,6 +60,21 @@ def test_scoring_without_tracking_leaves_everything_heavy_to_its_workers(tmp_pat
     assert len(pd.read_parquet(tmp_path / "out" / "scores.parquet")) == 2
 
 
+def test_the_server_of_the_workers_starts_before_a_command_line_is_parsed():
+    code = """
+import sys
+import pipeline.scoring.engines.worker_server as server
+import pipeline.cli
+server.start_server_for = lambda words: print("HEAVY", *sorted({"typer", "pipeline.jobs.score"} & set(sys.modules)),
+    *words, file=sys.stderr)
+sys.argv = ["malignancy", "score", "--help"]
+pipeline.cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "HEAVY score --help\n"
+    assert "Score every scan" in done.stdout
+
+
 def test_a_worker_of_the_command_imports_what_it_computes_with():
     names = (*HEAVY, "nibabel", "pydicom", "scipy.special", "sympy", "torch._decomp", "torch._dynamo")
     assert imported("import pipeline.scoring.engines.worker_preload", names) == ["monai", "nibabel", "torch"]

@@ -1,5 +1,6 @@
 """Machines as people have them: a user without a passwd entry, macOS, Windows."""
 
+import gc
 import os
 import pwd
 import subprocess
@@ -8,7 +9,13 @@ import sys
 import pytest
 
 from pipeline import machine
-from pipeline.machine import ensure_user_name, may_have_gpu, peak_memory_megabytes, usable_cores
+from pipeline.machine import (
+    ensure_user_name,
+    garbage_collection_paused,
+    may_have_gpu,
+    peak_memory_megabytes,
+    usable_cores,
+)
 
 NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")
 
@@ -124,3 +131,16 @@ def test_without_a_quota_torch_takes_its_own_number_of_threads(monkeypatch, tmp_
     monkeypatch.setattr(os, "environ", {})
     machine.limit_threads_to_quota()
     assert os.environ == {}
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_garbage_is_collected_afterwards_as_before(enabled):
+    was_enabled = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        with pytest.raises(ImportError, match="halted"), garbage_collection_paused():
+            assert not gc.isenabled()
+            raise ImportError("halted")
+        assert gc.isenabled() == enabled
+    finally:
+        (gc.enable if was_enabled else gc.disable)()

@@ -4,7 +4,7 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pipeline.imaging.lean_imports import install as install_lean_imports
+from pipeline.imaging.lean_imports import defer_compiler, install
 
 if TYPE_CHECKING:
     from pipeline.cli.command_line import app, run
@@ -14,7 +14,9 @@ __all__ = ["app", "main", "run"]
 
 def main() -> None:
     """Run the command; 0 done, 1 done with rejected cases, 2 wrong usage or table, 3 could not finish."""
-    install_lean_imports()
+    install()
+    if sys.argv[1:2] == ["check"]:  # which imports torch for preprocessing alone
+        defer_compiler()
     if sys.argv[1:2] in (["score"], ["find"]):
         from pipeline.scoring.engines.worker_server import start_server_for
 

@@ -29,7 +29,7 @@ from pipeline.console import one_line
 from pipeline.errors import Code, TableError
 from pipeline.files import write_json
 from pipeline.imaging.envelope import Envelope
-from pipeline.machine import usable_cores
+from pipeline.machine import garbage_collection_paused, usable_cores
 from pipeline.progress import with_progress
 from pipeline.scoring.model_description import read_description
 from pipeline.tracking.registry import model_folder
@@ -125,7 +125,8 @@ def _inspect(inputs: Inputs, model_name: str | None) -> Iterable[Finding]:
             findings = pool.map(lambda case: inspect_case(case, root=inputs.root, limits=Limits()), inputs.cases())
             yield from with_progress(findings, "scans checked", total=inputs.total)
         return
-    from pipeline.cases.prepare import prepare_cases  # torch and MONAI, which files alone do not need
+    with garbage_collection_paused():
+        from pipeline.cases.prepare import prepare_cases  # torch and MONAI, which files alone do not need
 
     model = read_description(model_folder(model_name, Tracking()))
     envelope = None if model.envelope is None else Envelope.from_json(model.envelope)

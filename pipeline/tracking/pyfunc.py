@@ -19,12 +19,15 @@ from typing import Any
 import mlflow
 import pandas as pd
 
-from pipeline.scoring.description_file import is_detector
-from pipeline.scoring.finding.detector_directory import LoadedDetector, load_detector
-from pipeline.scoring.finding.finding_frames import find_frame
-from pipeline.scoring.frames import score_frame
-from pipeline.scoring.model_directory import load_model
-from pipeline.scoring.scorer import Scorer
+from pipeline.machine import garbage_collection_paused
+
+with garbage_collection_paused():  # torch and MONAI are imported here
+    from pipeline.scoring.description_file import is_detector
+    from pipeline.scoring.finding.detector_directory import LoadedDetector, load_detector
+    from pipeline.scoring.finding.finding_frames import find_frame
+    from pipeline.scoring.frames import score_frame
+    from pipeline.scoring.model_directory import load_model
+    from pipeline.scoring.scorer import Scorer
 
 _ROOT_VARIABLE, _HERE = "MALIGNANCY_MODEL_ROOT", "."
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.config.experiment import Tracking
 from pipeline.errors import PipelineError
+from pipeline.machine import garbage_collection_paused
 from pipeline.tracking.faults import store_reason
 from pipeline.tracking.runs import open_run, spool_folder
 from pipeline.tracking.spool import FinishedRun, leave_run
@@ -44,8 +45,9 @@ def load_in_background() -> threading.Thread:
 def _load() -> None:
     with contextlib.suppress(ImportError):  # `record_scoring` raises it again and reports it
         load_mlflow()
-        import matplotlib.backends.backend_agg
-        import matplotlib.figure  # noqa: F401
+        with garbage_collection_paused():
+            import matplotlib.backends.backend_agg
+            import matplotlib.figure  # noqa: F401
 
 
 def record_scoring(summary: Mapping[str, Any], *, kind: Literal["scoring", "finding"] = "scoring") -> str | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.config.experiment import Tracking
 from pipeline.errors import UsageError
+from pipeline.machine import garbage_collection_paused
 from pipeline.redaction import redact
 from pipeline.tracking.faults import StoreError, store_faults, store_reason
 from pipeline.tracking.relocation import follow_moved_artifacts
@@ -64,8 +65,9 @@ def load_mlflow() -> None:
     """Import MLflow, with this project's settings in the environment before its import."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    import mlflow
-    import mlflow.store.db.utils  # noqa: F401  # needed by a database store; its import takes as long again
+    with garbage_collection_paused():
+        import mlflow
+        import mlflow.store.db.utils  # noqa: F401  # needed by a database store; its import takes as long again
 
 
 def open_store(config: Tracking) -> Store:

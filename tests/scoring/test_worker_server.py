@@ -41,6 +41,32 @@ def test_it_starts_early_where_names_say_that_there_is_work(
     assert bool(started) == expected
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("score model scans --out new", True),
+        ("score model scans --no-track --out new --workers 1", True),
+        ("score model scans --out old --restart", True),
+        ("score model scans --out old", False),
+        ("score model scans --out", False),  # the rest is for the parser: a mistake, or words in another order
+        ("score model scans", False),
+        ("score modle scans --out new", False),
+        ("score --out new model scans", False),
+        ("score model scans --out new --engine ray", False),
+        ("score model scans --out new --help", False),
+        ("score", False),
+    ],
+)
+def test_it_starts_before_the_command_line_is_parsed_where_that_is_plain(
+    tmp_path, monkeypatch, started, line, expected
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("model", "scans", "old/parts"):
+        (tmp_path / name).mkdir(parents=True)
+    worker_server.start_server_for(line.split())
+    assert bool(started) == expected
+
+
 def test_an_interrupt_while_it_starts_is_late_and_not_lost(monkeypatch):
     inherited = []
 

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 from pipeline.imaging.lean_imports import defer_compiler, install
+from pipeline.machine import garbage_collection_paused
 
 
 def _load_torch_library() -> None:
@@ -25,18 +26,17 @@ def _load_torch_library() -> None:
 
 install()
 defer_compiler()
-gc.disable()  # imports make many objects, all to keep: to look for garbage among them takes a tenth of the time
-_thread = threading.Thread(target=_load_torch_library)
-_thread.start()
+with garbage_collection_paused():
+    _thread = threading.Thread(target=_load_torch_library)
+    _thread.start()
 
-# Meanwhile what does not need torch.
-import pipeline.cases.signature  # noqa: E402
-import pipeline.imaging.read  # noqa: E402
-import pipeline.scoring.ensemble  # noqa: E402
+    # Meanwhile, what does not need torch.
+    import pipeline.cases.signature
+    import pipeline.imaging.read
+    import pipeline.scoring.ensemble
 
-_thread.join()  # a thread would not survive the fork
+    _thread.join()  # a thread would not survive the fork
 
-import pipeline.scoring.engines.worker_process  # noqa: E402, F401  # not before MONAI is lean
+    import pipeline.scoring.engines.worker_process  # noqa: F401  # not before MONAI is lean
 
-gc.freeze()  # so that the workers never look through them
-gc.enable()
+    gc.freeze()  # so that the workers never look through what is imported
