@@ -102,6 +102,7 @@ import torch
 deferred = "torch._decomp" not in sys.modules
 for module in list(sys.modules.values()):  # as inspect does when it looks for the source of something
     getattr(module, "__file__", None)
+getattr(sys.modules["torch._meta_registrations"], "__wrapped__", None)
 still = "torch._decomp" not in sys.modules
 function = torch._meta_registrations.meta_index_Tensor
 print(json.dumps([deferred, still, callable(function), "torch._decomp" in sys.modules,
