@@ -81,7 +81,7 @@ docs: setup-dev ## The documentation site, into docs/_build/html
 check: lint types ## All that CI runs: lint, types, import rules, quick and slow tests
 	$(BIN)/pytest -q $(PARALLEL) -m "not campaign"
 
-test: setup-dev ## The quick tests, under five minutes
+test: setup-dev ## The quick tests, about ten minutes on 2 cores
 	$(BIN)/pytest -q $(PARALLEL)
 
 lint: setup-dev ## ruff and the import rules
