@@ -24,7 +24,7 @@ from scipy import ndimage
 
 from pipeline.config.inputs import Limits
 from pipeline.datasets.whole_scans.write import write_whole_scans
-from pipeline.imaging.find import find_scans
+from pipeline.imaging.discovery.find import find_scans
 from pipeline.imaging.image import Scan
 from pipeline.imaging.read import open_scan
 

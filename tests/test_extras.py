@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.extras import install_hint, require_extra
+from pipeline.extras import require_extra
 
 ROOT = Path(__file__).parents[1]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -31,20 +31,7 @@ def test_nothing_is_said_where_everything_is_there():
 
 def test_every_extra_that_code_or_docs_name_exists():
     files = [*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("docs/**/*.md"), ROOT / "README.md"]
-    named = {
-        extra
-        for path in files
-        for extra in re.findall(
-            r"(?:require_extra|install_hint)\(\s*['\"](\w+)['\"]|-e '\.\[(\w+)\]'", path.read_text()
-        )
-        for extra in extra
-        if extra
-    }
+    pattern = r"(?:(?:require_extra|install_hint)\(\s*['\"]|-e '\.\[)(\w+)"
+    named = {extra for path in files for extra in re.findall(pattern, path.read_text())}
     assert named >= {"dicom", "serve", "s3", "ray", "onnx", "openvino", "search"}
     assert named <= set(EXTRAS)
-
-
-@pytest.mark.parametrize("extra", ["dicom", "serve"])
-def test_the_command_has_what_it_needs_in_a_clone(extra):
-    assert (ROOT / "constraints.txt").is_file()
-    assert install_hint(extra).endswith(f"'.[{extra}]'")

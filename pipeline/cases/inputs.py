@@ -17,7 +17,7 @@ from pipeline.cases.source_files import source_files
 from pipeline.cases.table_facts import TableFacts
 from pipeline.cases.tables.table import TABLE_SUFFIXES
 from pipeline.errors import UsageError
-from pipeline.imaging.skipped import SkippedCount
+from pipeline.imaging.discovery.skipped import SkippedCount
 from pipeline.redaction import redact
 
 _CLOCKS_DIFFER_SECONDS = 3600.0  # a file server's clock may be ahead of this machine's by less
@@ -139,7 +139,7 @@ def _read_remote_inputs(url: str) -> Inputs:
 
 
 def _cases_in_folder(folder: Path, skipped: SkippedCount) -> Iterator[Case]:
-    from pipeline.imaging.find import find_scans  # pydicom, which a table of other files does not need
+    from pipeline.imaging.discovery.find import find_scans  # pydicom, which a table of other files does not need
 
     for scan in find_scans(folder, skipped=skipped):
         yield Case(case_id=scan.name, image=scan.name, path=scan.path, files=scan.files, fault=scan.error)

@@ -23,9 +23,9 @@ from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.cases.tables.table import TABLE_SUFFIXES
 from pipeline.errors import CaseError, Code, PipelineError, UnfinishedError, UsageError
 from pipeline.extras import install_hint
+from pipeline.imaging.discovery.skipped import SkippedCount
 from pipeline.imaging.scan_names import PAIRS, SCAN_SUFFIXES, scan_suffix
 from pipeline.imaging.side_files import side_file_names
-from pipeline.imaging.skipped import SkippedCount
 from pipeline.redaction import redact
 
 _LOCAL = ("file://", "local://")

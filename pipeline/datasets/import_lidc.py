@@ -29,7 +29,7 @@ from pipeline.datasets.scan_tables import opinion_columns, require_folder
 from pipeline.errors import CaseError, UsageError
 from pipeline.files import write_csv
 from pipeline.imaging.dicom.header import DicomFile, read_header
-from pipeline.imaging.find import FoundScan, find_scans
+from pipeline.imaging.discovery.find import FoundScan, find_scans
 
 _COLUMNS: Final = (
     "case_id", "image", "label", "patient_id", "center_x_mm", "center_y_mm", "center_z_mm", "coordinate_system",

@@ -33,7 +33,7 @@ from pipeline.datasets.scan_tables import (
     write_scan_tables,
 )
 from pipeline.errors import UsageError
-from pipeline.imaging.find import find_scans
+from pipeline.imaging.discovery.find import find_scans
 
 LEAST_READERS: Final = 2
 LEAST_DIAMETER_MM: Final = 3.0

@@ -14,7 +14,7 @@ from shared_data import shared
 
 from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
-from pipeline.imaging.find import find_scans
+from pipeline.imaging.discovery.find import find_scans
 from pipeline.imaging.image import Scan
 from pipeline.imaging.read import open_scan
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from pipeline.imaging.whole_scans.resampled import average_fine_axes
+from pipeline.imaging.decoded import DecodedScan
+from pipeline.imaging.whole_scans.resampled import average_fine_axes, resample_whole
 
 
 def test_noise_of_fine_voxels_is_averaged_and_their_mean_stays():
@@ -45,3 +48,14 @@ def test_coarse_voxels_are_handed_back_and_a_view_is_never_written_to():
 def test_one_slice_has_no_neighbours():
     voxels = np.ones((12, 12, 1), np.float32)
     np.testing.assert_allclose(average_fine_axes(voxels, (0.5, 0.5, 0.5), 1.5), 1)
+
+
+def test_a_scan_of_fine_noisy_voxels_reaches_the_grid_with_less_noise_and_is_left_as_it_was():
+    noise = np.random.default_rng(0).normal(-300, 100, (80, 80, 60)).astype(np.float32)
+    before, path = noise.copy(), Path("scan.nii.gz")
+    affine = np.diag([0.7, 0.7, 1.5, 1.0])
+    scan = DecodedScan(path, noise.shape, noise, affine, "CT", (), True, "CHEST", "0" * 64)  # noqa: FBT003
+    voxels, _ = resample_whole(scan, path, spacing=1.5, window=(-1000.0, 400.0), modality="CT")
+    step = 1400 / 255  # HU; linear interpolation alone leaves about two thirds of the noise, and averaging half of it
+    assert voxels.std() * step < 45
+    np.testing.assert_array_equal(noise, before)

@@ -30,8 +30,8 @@ from pipeline.cases.tables.table import (
     with_decimal_points,
 )
 from pipeline.errors import TableError, UsageError
-from pipeline.imaging.outputs import lies_in_output
-from pipeline.imaging.skipped import SkippedCount
+from pipeline.imaging.discovery.outputs import lies_in_output
+from pipeline.imaging.discovery.skipped import SkippedCount
 
 _MOST_TABLES = 30
 

@@ -16,10 +16,10 @@ from pipeline.errors import CaseError, Code
 from pipeline.files import sha256_bytes, sha256_file
 from pipeline.imaging.checks import nearest_axes
 from pipeline.imaging.dicom.attributes import DicomAttributes, read_attributes
-from pipeline.imaging.find import FoundScan, find_scans
+from pipeline.imaging.discovery.find import FoundScan, find_scans
+from pipeline.imaging.discovery.skipped import SkippedCount
 from pipeline.imaging.image import Affine, spacing_mm
 from pipeline.imaging.read import open_scan
-from pipeline.imaging.skipped import SkippedCount
 
 _SIDES = frozenset("l r left right lcc rcc lmlo rmlo".split())  # noqa: SIM905
 

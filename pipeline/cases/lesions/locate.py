@@ -21,7 +21,7 @@ from pipeline.cases.lesions.names import is_mask_name
 from pipeline.cases.tables.table import TABLE_SUFFIXES
 from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code, TableError, UsageError
-from pipeline.imaging.skipped import SkippedCount
+from pipeline.imaging.discovery.skipped import SkippedCount
 
 DIAMETER, SOURCE = "diameter_mm", "lesion_source"
 _SAME_MM = 0.01  # a centre that was written with two decimals

@@ -17,10 +17,10 @@ from pipeline.files import sha256_bytes
 from pipeline.imaging.dicom.bare import beginning
 from pipeline.imaging.dicom.classes import FOR_PROCESSING, no_image
 from pipeline.imaging.dicom.scan import open_series
-from pipeline.imaging.find import find_scans
+from pipeline.imaging.discovery.find import find_scans
+from pipeline.imaging.discovery.skipped import SkippedCount
 from pipeline.imaging.image import part_digest
 from pipeline.imaging.read import open_scan
-from pipeline.imaging.skipped import SkippedCount
 
 LIMITS = Limits()
 SEG, REPORT, PLAN, DIRECTORY = (

@@ -11,6 +11,7 @@ from pipeline.models.search_volume import search_volume
 from pipeline.training.checkpoints import LAST
 from pipeline.training.detection import fit
 from pipeline.training.detection.fit import MONITORED, fit_detector
+from pipeline.training.detection.module import DetectorTraining
 from pipeline.training.detection.patches import HardNegative
 from pipeline.training.detection.scans import MarkedLesion, TrainingScan
 from pipeline.training.tracker import NullTracker
@@ -125,3 +126,21 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_scan(tmp_path):
             folder=tmp_path,
             tracker=NullTracker(),
         )
+
+
+def test_statistics_stand_still_in_the_last_part_of_the_training(tmp_path, monkeypatch):
+    seen = []
+    step = DetectorTraining.training_step
+
+    def watched(module, *arguments):
+        layers = [layer for layer in module.network.modules() if isinstance(layer, torch.nn.BatchNorm3d)]
+        before = [layer.running_mean.clone() for layer in layers]
+        loss = step(module, *arguments)
+        moved = [not torch.equal(old, layer.running_mean) for old, layer in zip(before, layers, strict=True)]
+        seen.append(sum(moved) / len(moved))
+        return loss
+
+    monkeypatch.setattr(DetectorTraining, "training_step", watched)
+    settings = config(max_epochs=2, steps_per_epoch=5, mined_scans=0)
+    fit_detector([balls(0)], settings, judge=nothing_measured, folder=tmp_path, tracker=NullTracker())
+    assert seen == [1.0] * 6 + [0.0] * 4

@@ -32,8 +32,9 @@ from pipeline.errors import CaseError, Code
 from pipeline.imaging.checks import file_kind
 from pipeline.imaging.dicom.header import read_identity
 from pipeline.imaging.dicom.scan import is_nonempty_dicom
-from pipeline.imaging.find_series import SeriesCollector, no_dicom
-from pipeline.imaging.outputs import is_output
+from pipeline.imaging.discovery.find_series import SeriesCollector, no_dicom
+from pipeline.imaging.discovery.outputs import is_output
+from pipeline.imaging.discovery.skipped import SkippedCount
 from pipeline.imaging.scan_names import (
     DICOM_SUFFIXES,
     DOCUMENT_SUFFIXES,
@@ -45,7 +46,6 @@ from pipeline.imaging.scan_names import (
     scan_suffix,
 )
 from pipeline.imaging.side_files import side_file_names
-from pipeline.imaging.skipped import SkippedCount
 
 _LINK, _PIPE, _HIDDEN = "(link)", "(pipe, socket or device)", "(hidden)"
 _OUTPUT = "(folder of a run, scores or a model)"

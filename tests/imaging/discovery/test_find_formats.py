@@ -8,10 +8,10 @@ import pytest
 from dicom_writing import write_series
 from volume_files import LIMITS, write_mgh, write_mha, write_mhd, write_nhdr, write_npy, write_nrrd
 
-from pipeline.imaging.find import find_scans
+from pipeline.imaging.discovery.find import find_scans
+from pipeline.imaging.discovery.skipped import SkippedCount
 from pipeline.imaging.kinds import SUFFIXES
 from pipeline.imaging.read import open_scan
-from pipeline.imaging.skipped import SkippedCount
 
 
 def search(folder: Path) -> tuple[list[str], SkippedCount]:

@@ -16,8 +16,8 @@ from pipeline.config.inputs import Limits
 from pipeline.errors import CaseError, Code
 from pipeline.files import sha256_bytes
 from pipeline.imaging.dicom.scan import open_series
-from pipeline.imaging.find import FoundScan, find_scans
-from pipeline.imaging.skipped import SkippedCount
+from pipeline.imaging.discovery.find import FoundScan, find_scans
+from pipeline.imaging.discovery.skipped import SkippedCount
 
 UID8 = sha256_bytes(SERIES.encode())[:8]
 
