@@ -104,6 +104,15 @@ def wait_until_ready(client: httpx.Client, seconds: float = 60) -> None:
 
 
 @contextlib.contextmanager
+def serve_when_ready(model: Path, folder: Path, *options: str, **how):
+    """As ``serve``; the block begins when the server is ready."""
+    with serve(model, folder, *options, **how) as server:
+        with server.client() as client:
+            wait_until_ready(client)
+        yield server
+
+
+@contextlib.contextmanager
 def mlflow_serves(path: str, folder: Path, *, environment=None):
     """Run ``mlflow models serve`` on a logged model until the block ends; a client of it, when it answers."""
     with socket.socket() as free:

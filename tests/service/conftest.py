@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from serving import serve, wait_until_ready
+from serving import serve_when_ready
 from tiny_models import write_model, write_scans
 
 
@@ -20,9 +20,7 @@ def scans(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def served(tiny_model, tmp_path_factory):
-    with serve(tiny_model, tmp_path_factory.mktemp("server")) as server:
-        with server.client() as client:
-            wait_until_ready(client)
+    with serve_when_ready(tiny_model, tmp_path_factory.mktemp("server")) as server:
         yield server
 
 

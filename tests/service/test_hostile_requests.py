@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 from dicom_writing import write_series
-from serving import MIDDLE, serve, wait_until_ready
+from serving import MIDDLE, serve_when_ready
 
 from pipeline.files import parse_json
 
@@ -38,9 +38,7 @@ LIMITS = {
 @pytest.fixture(scope="module")
 def strict(tiny_model, tmp_path_factory):
     """A server with small limits."""
-    with serve(tiny_model, tmp_path_factory.mktemp("strict"), settings={"limits": LIMITS}) as server:
-        with server.client() as client:
-            wait_until_ready(client)
+    with serve_when_ready(tiny_model, tmp_path_factory.mktemp("strict"), settings={"limits": LIMITS}) as server:
         yield server
 
 

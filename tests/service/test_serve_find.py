@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from chest_scans import write_chest
 from dicom_writing import write_series
-from serving import MIDDLE, serve, wait_until_ready
+from serving import MIDDLE, serve, serve_when_ready, wait_until_ready
 from small_detectors import save_small_detector
 from tiny_models import PREPROCESSING, write_model
 
@@ -50,9 +50,7 @@ def work(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finding(work, tmp_path_factory):
     folder = tmp_path_factory.mktemp("finding_server")
-    with serve(work / "classifier", folder, "--find", str(work / "detector")) as server:
-        with server.client() as client:
-            wait_until_ready(client)
+    with serve_when_ready(work / "classifier", folder, "--find", str(work / "detector")) as server:
         yield server
 
 

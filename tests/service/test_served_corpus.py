@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from serving import serve, wait_until_ready
+from serving import serve_when_ready
 from shared_data import shared
 from tiny_models import write_model
 
@@ -42,9 +42,7 @@ def expected_row(model):
 
 @pytest.fixture(scope="module")
 def server(model, tmp_path_factory):
-    with serve(model, tmp_path_factory.mktemp("corpus_server")) as server:
-        with server.client() as client:
-            wait_until_ready(client)
+    with serve_when_ready(model, tmp_path_factory.mktemp("corpus_server")) as server:
         yield server
 
 

@@ -30,7 +30,7 @@ class WholeScan(Case):
     @classmethod
     def of(cls, case: Case) -> Self:
         """The same case, to be searched."""
-        return cls(**{each.name: getattr(case, each.name) for each in fields(Case)})
+        return cls(**{field.name: getattr(case, field.name) for field in fields(Case)})
 
 
 @dataclass(frozen=True)
