@@ -10,7 +10,7 @@ CONFIG ?= configs/demo.yaml
 MODEL ?= models:/malignancy-demo@champion
 OUT ?= scores
 # One process a usable core (tests/conftest.py); PARALLEL= runs the tests one after the other.
-PARALLEL := -n auto --dist loadgroup --no-loadscope-reorder
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 DETECTOR := models:/malignancy-detector@champion
 CLASSIFIER := models:/malignancy-demo-find@champion
 

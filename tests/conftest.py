@@ -30,22 +30,11 @@ def pytest_xdist_auto_num_workers() -> int:
     return max(1, min(usable_cores(), psutil.virtual_memory().available // MEMORY_OF_A_WORKER))
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist writes the groups into the tests' names
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """For ``--dist loadgroup``: a file's tests share a process and so its fixtures; files with slow tests come first.
-
-    Tests marked ``xdist_group`` keep their own group: parts of a file that share nothing costly, or tests of
-    several files that must not run at the same time.
-    """
-    if not hasattr(config, "workerinput"):
-        return
-    groups = {}
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-        groups[item] = item.get_closest_marker("xdist_group").args[0]
-    slow = {groups[item] for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: groups[item] not in slow)
+    """Of files that several processes share, those with slow tests come first: none is left with them at the end."""
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ import pytest
 from made_folders import FEW, MAKERS, Why, write_forty_cases
 from made_folders.geometry import make_grid
 from made_folders.reading import around, in_units, read, separation
-from whole_made_folders import EACH_NAME
 
 IN_LESION = {"CT": -450.0, "MR": 1.7, "US": -75.0, "MG": 1500.0}  # US counts down: lesions are dark
 BESIDE_SCANS = {".raw", ".zraw", ".mrml", ".csv", ".tsv", ".json", ".txt", ".xlsx", ".stats", ".log"}
@@ -113,7 +112,7 @@ def test_size_and_brightness_separate_the_classes(name, made_folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EACH_NAME)
+@pytest.mark.parametrize("name", list(MAKERS))
 def test_folder_of_default_size_is_below_40_mb_and_separable(name, write_made_folder, tmp_path):
     folder = write_made_folder(name, tmp_path / name)
     assert 40 <= len(folder.expected.scans) <= 96

@@ -77,12 +77,6 @@ def stand_in(argument: str) -> str:
     return f"{key}{equals}{places.get(value, value).replace('path/to/', '')}"
 
 
-def with_its_group(path: Path):
-    """A configuration, to be trained by the process that trains the others of the same demonstration data."""
-    first = commands(path)[0][1:]
-    return pytest.param(path, marks=pytest.mark.xdist_group(" ".join(first) if first[0] == "demo-data" else path.stem))
-
-
 @pytest.fixture(scope="module")
 def demo_data(tmp_path_factory):
     """A folder in which a ``demo-data`` command was run, once for all configurations whose header has the command."""
@@ -98,7 +92,7 @@ def demo_data(tmp_path_factory):
     return write
 
 
-@pytest.fixture(scope="module", params=map(with_its_group, CONFIGS), ids=[path.stem for path in CONFIGS])
+@pytest.fixture(scope="module", params=CONFIGS, ids=[path.stem for path in CONFIGS])
 def prepared(request, tmp_path_factory, demo_data):
     """A folder in which all commands of a header but the training were run, and the training's arguments."""
     folder = tmp_path_factory.mktemp(request.param.stem)

@@ -7,11 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-from made_folders import MAKERS, MadeFolder
-
-# By name; tests of one folder run in the process that has written it.
-EACH_NAME = [pytest.param(name, marks=pytest.mark.xdist_group(f"made {name}"), id=name) for name in MAKERS]
+from made_folders import MadeFolder
 
 
 def copy_of(made: MadeFolder, folder: Path) -> MadeFolder:

@@ -5,8 +5,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from made_folders import Why
-from whole_made_folders import EACH_NAME
+from made_folders import MAKERS, Why
 
 from pipeline.cli import run
 
@@ -36,7 +35,7 @@ def says(name, folder):
     return [str(folder / word) if word.endswith(".csv") else word for word in SAYS[name]]
 
 
-@pytest.fixture(scope="module", params=EACH_NAME)
+@pytest.fixture(scope="module", params=list(MAKERS))
 def taken(request, tmp_path_factory, write_made_folder):
     """A made folder after ``init``, with the rows that were written."""
     folder = tmp_path_factory.mktemp(request.param) / request.param

@@ -4,9 +4,8 @@ import time
 
 import pandas as pd
 import pytest
-from made_folders import Why
+from made_folders import MAKERS, Why
 from test_init_folders import SOURCE, says
-from whole_made_folders import EACH_NAME
 
 from pipeline.cli import run
 from pipeline.evaluation.metrics import auroc
@@ -34,7 +33,7 @@ def walk(made, monkeypatch, capsys, *overrides):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EACH_NAME)
+@pytest.mark.parametrize("name", list(MAKERS))
 def test_from_folder_to_scored_rows_with_no_file_edited(name, tmp_path, monkeypatch, capsys, write_made_folder):
     made = write_made_folder(name, tmp_path / name)
     predictions, rows = walk(made, monkeypatch, capsys, *SHORT)
@@ -49,7 +48,7 @@ def test_from_folder_to_scored_rows_with_no_file_edited(name, tmp_path, monkeypa
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("name", EACH_NAME)
+@pytest.mark.parametrize("name", list(MAKERS))
 def test_the_default_configuration_ranks_made_classes(name, seed, tmp_path, monkeypatch, capsys, write_made_folder):
     made = write_made_folder(name, tmp_path / name)
     started = time.monotonic()

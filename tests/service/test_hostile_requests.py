@@ -21,8 +21,6 @@ from serving import MIDDLE, serve_when_ready
 
 from pipeline.files import parse_json
 
-pytestmark = pytest.mark.xdist_group("served")  # one server for all who ask it
-
 LIMITS = {
     "upload_bytes": 4 << 20,
     "unpacked_bytes": 32 << 20,

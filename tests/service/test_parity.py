@@ -8,15 +8,12 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pandas as pd
-import pytest
 from serving import MIDDLE
 from tiny_models import write_manifest
 
 import pipeline.tracking.registry
 from pipeline.cli import run
 from pipeline.files import parse_json
-
-pytestmark = pytest.mark.xdist_group("served")  # one server for all who ask it
 
 
 def test_command_mlflow_model_and_server_give_the_same_probability(client, scans, tiny_model, tmp_path):

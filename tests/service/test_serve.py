@@ -15,8 +15,6 @@ from pipeline.scoring.engines.in_process import score_cases
 from pipeline.scoring.model_directory import load_model
 from pipeline.scoring.scorer import Scorer
 
-pytestmark = pytest.mark.xdist_group("served")  # one server for all who ask it
-
 
 def upload(path):
     return {"file": (path.name, path.read_bytes())}

@@ -26,8 +26,6 @@ from pipeline.service.guard import is_loopback
 from pipeline.service.settings import TOKEN_VARIABLE, ServiceSettings
 from pipeline.service.spool import upload_folder
 
-pytestmark = pytest.mark.xdist_group("served")  # one server for all who ask it
-
 TOKEN = "correct-horse-battery-staple"
 
 

@@ -13,8 +13,6 @@ import pytest
 from dicom_writing import write_series
 from shared_data import ROOT
 
-pytestmark = pytest.mark.xdist_group("served")  # one server for all who ask it
-
 PAGE = (ROOT / "docs" / "how-to" / "serving.md").read_text(encoding="utf-8")
 CENTER = (-31.5, 12.0, 40.0)  # of the page's requests
 
