@@ -74,6 +74,10 @@ class DetectorNetwork(Section):
     name: Literal["encoder_decoder"] = Field("encoder_decoder", description="residual U-Net of MONAI's blocks")
     width: Annotated[PositiveInt, Field(ge=4, le=128)] = Field(16, description="channels of the finest features")
     levels: Annotated[PositiveInt, Field(ge=2, le=4)] = Field(3, description="how often the resolution is halved again")
+    average_flips: bool = Field(
+        default=False,
+        description="finding averages over the scan and its mirror image along all axes: twice the time",
+    )
 
 
 class CandidateRules(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,8 +26,9 @@ from pipeline.scoring.finding.detector_directory import LoadedDetector
 from pipeline.scoring.finding.searchable_scan import SearchableScan, read_searchable
 
 # Windows as large as memory allows, because the overlap of neighbouring windows is computed twice.
-_WINDOW = 160
+_LONGEST_WINDOW = 192
 _OVERLAP = 0.25
+_AXES = (0, 1, 2)
 _DECIMALS = 3  # of centres and diameters: a micrometre, so that a table read back gives the same region
 _EDGE = 0.5  # voxels: how far the outermost voxels reach beyond their centres
 
@@ -127,13 +129,26 @@ class Finder:
     @torch.inference_mode()
     def _output(self, voxels: ByteArray) -> DetectorOutput:
         """The detector's output for the whole scan, each part without its batch axis, on the CPU."""
+        output = self._searched(voxels)
+        if not self.detector.description.network.average_flips:
+            return output
+        # An odd number of voxels along each axis, so that cells of the mirror image lie on cells of the scan.
+        odd = np.pad(voxels, [(0, 1 - length % 2) for length in voxels.shape])
+        mirrored = self._searched(np.flip(odd, _AXES))
+        sides = [slice(0, length) for length in output.heat.shape[1:]]
+        heat, offset, diameter = (part.flip(1, 2, 3)[:, sides[0], sides[1], sides[2]] for part in mirrored)
+        return DetectorOutput(
+            (output.heat + heat) / 2, (output.offset - offset) / 2, (output.log_diameter + diameter) / 2
+        )
+
+    def _searched(self, voxels: ByteArray) -> DetectorOutput:
+        """The network's output for one view of the scan."""
         multiple = self.detector.network.side_multiple
         padding = [-length % multiple for length in voxels.shape]  # at the end, so that no cell is moved
         image = torch.from_numpy(as_input(voxels))[None, None]
         image = functional.pad(image, [number for pad in reversed(padding) for number in (0, pad)])
-        window = _WINDOW - _WINDOW % multiple
         inferer = SlidingWindowInferer(
-            [min(window, side) for side in image.shape[2:]],
+            [_window_side(side, multiple) for side in image.shape[2:]],
             sw_batch_size=1,
             overlap=_OVERLAP,
             mode="gaussian",
@@ -147,6 +162,15 @@ class Finder:
 
     def _window_output(self, window: Tensor) -> tuple[Tensor, ...]:
         return tuple(self._network(window))
+
+
+def _window_side(side: int, multiple: int) -> int:
+    """The shortest window that covers a side with as few windows as the longest one would."""
+    if side <= _LONGEST_WINDOW:
+        return side
+    step = 1 - _OVERLAP
+    windows = math.ceil((side / _LONGEST_WINDOW - _OVERLAP) / step)
+    return math.ceil(side / (1 + (windows - 1) * step) / multiple) * multiple
 
 
 def _lies_in(scan: DecodedScan, place: tuple[float, float, float]) -> bool:

@@ -14,12 +14,12 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline.cases.case import Case
-from pipeline.config.detection import CandidateRules, DetectionGrid
+from pipeline.config.detection import CandidateRules, DetectionGrid, DetectorNetwork
 from pipeline.errors import CaseError
 from pipeline.evaluation.calibration.calibrator import Calibrator
 from pipeline.models.detector import DetectorOutput
 from pipeline.scoring.finding.detector_directory import load_detector
-from pipeline.scoring.finding.finder import Finder
+from pipeline.scoring.finding.finder import _LONGEST_WINDOW, _OVERLAP, Finder, _window_side
 
 BALLS = [((-30.0, 12.0, 20.0), 10.0), ((40.0, -20.0, -31.0), 14.0)]
 
@@ -114,12 +114,53 @@ def test_probabilities_are_calibrated(finder, tmp_path):
 def test_a_scan_larger_than_a_window_is_searched_as_a_whole(finder, tmp_path, monkeypatch):
     case = case_of(write_chest(tmp_path / "chest.nii.gz", BALLS))
     whole = finder.search(case).candidates
-    monkeypatch.setattr("pipeline.scoring.finding.finder._WINDOW", 48)
+    monkeypatch.setattr("pipeline.scoring.finding.finder._LONGEST_WINDOW", 64)
     parts = finder.search(case).candidates
     np.testing.assert_allclose([each.center_mm for each in parts], [each.center_mm for each in whole], atol=1e-3)
     np.testing.assert_allclose(
         [each.probabilities for each in parts], [each.probabilities for each in whole], atol=0.02
     )
+
+
+@pytest.mark.parametrize("length", [161, 192, 208, 240, 304, 368, 1000])
+def test_windows_cover_a_side_and_are_no_longer_than_they_need_be(length):
+    side = -(-length // 16) * 16
+    window = _window_side(side, 16)
+    assert window % 16 == 0
+    assert window <= _LONGEST_WINDOW
+    starts = range(0, side, int(window * (1 - _OVERLAP)))
+    count = next(number for number, start in enumerate(starts, start=1) if start + window >= side)
+    longest = next(
+        number
+        for number, start in enumerate(range(0, side, int(_LONGEST_WINDOW * (1 - _OVERLAP))), start=1)
+        if start + _LONGEST_WINDOW >= side
+    )
+    assert count == longest
+    assert count * window < side + (count - 1) * _OVERLAP * window + 16 * count  # what overlaps, and rounding
+
+
+def test_the_mean_over_flips_finds_the_same_in_a_mirror_image(tmp_path):
+    settings = {"network": DetectorNetwork(width=4, levels=2, average_flips=True)}
+    rules = CandidateRules(lowest_probability=0.0, most=30)
+    save_small_detector(tmp_path / "flips", candidates=rules, **settings)
+    save_small_detector(tmp_path / "plain", candidates=rules)
+    flips, plain = (Finder(load_detector(tmp_path / name)) for name in ("flips", "plain"))
+    scan = flips.read(case_of(write_chest(tmp_path / "chest.nii.gz", BALLS)))
+    odd = tuple(slice(0, length - (1 - length % 2)) for length in scan.voxels.shape)
+    scan = replace(scan, voxels=scan.voxels[odd])  # even sides are padded, at one end
+    mirrored = replace(scan, voxels=scan.voxels[::-1, ::-1, ::-1])
+    last = np.array(scan.voxels.shape) - 1
+
+    def found(finder, scan):
+        candidates = finder.find(scan).candidates
+        places = np.array([[*candidate.center_mm, 1.0] for candidate in candidates])
+        order = np.argsort([candidate.probabilities[0] for candidate in candidates])[::-1]
+        return (places @ np.linalg.inv(scan.affine).T)[order, :3]
+
+    np.testing.assert_allclose(found(flips, mirrored)[:9], last - found(flips, scan)[:9], atol=2e-3)
+    assert np.abs(found(plain, mirrored)[:9] - (last - found(plain, scan)[:9])).max() > 1.0
+    both = plain.heat_logits(scan.voxels), plain.heat_logits(mirrored.voxels)[:, ::-1, ::-1, ::-1]
+    np.testing.assert_allclose(flips.heat_logits(scan.voxels), (both[0] + both[1]) / 2, rtol=0, atol=1e-4)
 
 
 def test_no_candidate_lies_outside_the_image(finder, tmp_path):
