@@ -69,8 +69,11 @@ class Grid:
             low = np.minimum(np.floor(nodes).astype(np.intp), max(last - 1, 0))
             weight = (nodes - low).astype(np.float32).reshape([-1 if axis == world else 1 for axis in range(3)])
             below = values.take(low, axis=world)
+            below *= 1 - weight  # in place: a whole scan has no memory to spare
             above = values.take(np.minimum(low + 1, last), axis=world)
-            values = below * (1 - weight) + above * weight
+            above *= weight
+            below += above
+            values = below
         return values
 
     def pad(self, values: Float32Array, constant: float) -> Float32Array:

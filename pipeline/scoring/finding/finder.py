@@ -26,7 +26,7 @@ from pipeline.scoring.finding.detector_directory import LoadedDetector
 from pipeline.scoring.finding.searchable_scan import SearchableScan, read_searchable
 
 # Windows as large as memory allows, because the overlap of neighbouring windows is computed twice.
-_LONGEST_WINDOW = 192
+_LONGEST_WINDOW = 208
 _OVERLAP = 0.25
 _AXES = (0, 1, 2)
 _DECIMALS = 3  # of centres and diameters: a micrometre, so that a table read back gives the same region
