@@ -37,12 +37,13 @@ def test_every_command_says_what_the_page_shows(tmp_path, monkeypatch, capsys):
 
 def test_networks_that_the_page_names_are_built_and_their_styles_known():
     table = TEXT.split("| weights of |")[1].split("\n\n")[0]
-    named = set(re.findall(r"`((?:resnet|densenet|efficientnet)\w+)`", table))
+    named = set(re.findall(r"`((?:(?:i3)?resnet|densenet|efficientnet)\w+)`", table))
     assert named == {
         "resnet10",
         "resnet18",
         "resnet34",
         "resnet50",
+        "i3resnet152",
         "densenet121",
         "efficientnet_b0",
         "efficientnet_lite0",

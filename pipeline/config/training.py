@@ -26,11 +26,13 @@ NetworkName = Literal[
     "densenet121",
     "efficientnet_b0",
     "efficientnet_lite0",
+    "i3resnet152",
 ]
 NETWORKS: tuple[NetworkName, ...] = get_args(NetworkName)
 WeightsSource = Annotated[str, Field(min_length=3, max_length=1000)]
 WeightsInput = Literal["as_is", "imagenet", "plus_minus_one"]
 OWN_NETWORKS = ("compact", "planes", "cnn_lstm")  # built of the same blocks
+RESIDUAL_NETWORKS = ("resnet10", "resnet18", "resnet34", "resnet50", "i3resnet152")
 
 
 class Augmentation(Section):
@@ -56,7 +58,7 @@ class Network(Section):
     name: NetworkName = Field(
         "compact",
         description="compact (2D or 3D), planes (a 2D network on three planes), cnn_lstm (thick slices), or one of "
-        "MONAI's residual, dense and efficient networks",
+        "MONAI's residual, dense and efficient networks; i3resnet152 is Merlin's encoder",
     )
     width: Annotated[PositiveInt, Field(le=4096)] | None = Field(
         None, description="channels of the first stage of our own networks; null is their default"
@@ -69,7 +71,14 @@ class Network(Section):
     )
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="share of features, before the last layer")
     pooling: Literal["mean", "center"] = Field(
-        "mean", description="of features over the image, in our own networks; center: weighted towards the middle"
+        "mean",
+        description="of features over the image, in our own and residual networks; center: weighted towards the middle",
+    )
+    stages: Annotated[PositiveInt, Field(le=4)] | None = Field(
+        None,
+        description="of a residual network, so many of its four stages, with the last layer on their features: for "
+        "pretrained weights and small lesions; null is all",
+        exclude_if=lambda value: value is None,  # digests of models stay what they were
     )
     average_flips: bool = Field(
         default=False, description="outside training, the mean logit over all mirror images: 4 or 8 passes a case"
@@ -127,11 +136,15 @@ class Network(Section):
     def _options_fit_the_network(self) -> Self:
         if self.average_turns and not self.average_flips:
             raise ValueError("average_turns: true without average_flips covers no symmetry; set average_flips: true")
+        if self.stages is not None and self.name not in RESIDUAL_NETWORKS:
+            raise ValueError(
+                f"stages {self.stages} has no meaning for {self.name!r}; remove it or choose a residual network"
+            )
         if self.name in OWN_NETWORKS:
             return self
         if self.width is not None:
             raise ValueError(f"width {self.width} has no meaning for {self.name!r}; remove it or choose 'compact'")
-        if self.pooling != "mean":
+        if self.pooling != "mean" and self.name not in RESIDUAL_NETWORKS:
             raise ValueError(
                 f"pooling {self.pooling!r} has no meaning for {self.name!r}; remove it or choose 'compact'"
             )

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TypedDict, cast
 
 import torch
-from monai.networks.nets import DenseNet121, resnet10, resnet18, resnet34, resnet50
+from monai.networks.nets import DenseNet121, ResNet, resnet10, resnet18, resnet34, resnet50
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -16,9 +16,17 @@ from pipeline.config.training import Network
 from pipeline.models.cnn_lstm import CNNLSTM
 from pipeline.models.compact import Activation, CompactCNN, PlanesCNN
 from pipeline.models.efficientnet import SMALLEST_SIDE, EfficientNet
+from pipeline.models.inflated import i3resnet152
 from pipeline.models.softmax import SoftmaxLinear
 
-_RESNETS = {"resnet10": resnet10, "resnet18": resnet18, "resnet34": resnet34, "resnet50": resnet50}
+_RESNETS = {
+    "resnet10": resnet10,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+    "i3resnet152": i3resnet152,
+}
+_STAGES = 4  # of a residual network
 _COMPACT_WIDTH = {2: 32, 3: 16}
 _SLICE_WIDTH = 16  # every slice is a picture of its own: half the width, so that ten cost what three planes do
 _ACTIVATIONS: dict[str, Activation] = {
@@ -75,9 +83,18 @@ def _build(config: Network, dimensions: int, outputs: int) -> nn.Module:
         efficient._avg_pooling = _GlobalMean()
         return PadTo(efficient, side=SMALLEST_SIDE)
     network = _RESNETS[config.name](spatial_dims=dimensions, n_input_channels=1, num_classes=outputs)
-    network.avgpool = _GlobalMean()
+    if config.stages is not None:
+        _keep_stages(network, config.stages, outputs=outputs)
+    network.avgpool = blocks["pool"]
     network.fc = nn.Sequential(nn.Dropout(config.dropout), network.fc)
     return cast("nn.Module", network)
+
+
+def _keep_stages(network: ResNet, count: int, *, outputs: int) -> None:
+    """Keep the first of a residual network's four stages, in place, with a new last layer on their features."""
+    for number in range(count + 1, _STAGES + 1):
+        network.set_submodule(f"layer{number}", nn.Sequential())  # gives back what it gets
+    network.fc = nn.Linear(network.fc.in_features // 2 ** (_STAGES - count), outputs)  # each has twice the features
 
 
 def keep_outputs(network: nn.Module, count: int) -> None:

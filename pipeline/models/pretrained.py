@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.config.training import Network, WeightsInput
 from pipeline.errors import ConfigError
+from pipeline.models.inflated import with_slices_last
 from pipeline.models.networks import last_linear, unwrapped
 from pipeline.models.weight_names import NameStyle, styles_of
 from pipeline.models.weights_file import read_weights
@@ -82,7 +83,10 @@ def load_pretrained(network: nn.Module, config: Network, *, dimensions: int) -> 
     if config.weights is None:
         raise ValueError("the configuration names no weights")
     core = unwrapped(network)
-    weight_map, tensors = match_weights(read_weights(config.weights), core, config)
+    file = read_weights(config.weights)
+    if config.name == "i3resnet152":
+        file = with_slices_last(file, dimensions=dimensions)
+    weight_map, tensors = match_weights(file, core, config)
     _require_fit(weight_map, core, config, dimensions)
     if broken := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
         raise ConfigError(f"network.weights: {config.weights}: {broken[0]!r} is not finite; copy the file again")

@@ -53,7 +53,7 @@ _VISION_PLAIN = {
 def styles_of(network_name: str) -> dict[str, NameStyle]:
     """The styles that weights of a network are published in, by a name for messages; ours first."""
     styles: dict[str, NameStyle] = {"the same names": lambda name: name}
-    if network_name.startswith("resnet"):
+    if "resnet" in network_name:
         styles["numbered layers, as RadImageNet"] = numbered_resnet
     elif network_name.startswith("densenet"):
         styles["torchvision, timm or RadImageNet"] = torchvision_densenet

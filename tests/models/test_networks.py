@@ -161,3 +161,42 @@ def test_every_hidden_unit_has_the_configured_activation(name, activation):
     kinds = [type(each).__name__.lower() for each in network.modules()]
     assert kinds.count(activation.replace("_", "")) >= 9  # the stem's and two in each of four blocks
     assert "relu" not in kinds
+
+
+@pytest.mark.parametrize(("name", "width"), [("resnet10", 64), ("resnet50", 256), ("i3resnet152", 256)])
+@pytest.mark.parametrize("dimensions", [2, 3])
+@torch.inference_mode()
+def test_first_stages_of_a_residual_network_are_those_of_the_whole(name, width, dimensions):
+    torch.manual_seed(0)
+    whole = build_network(Network(name=name, dropout=0.3), dimensions=dimensions).eval()
+    for stages in (1, 2):
+        part = build_network(Network(name=name, dropout=0.3, stages=stages), dimensions=dimensions).eval()
+        assert part.load_state_dict(whole.state_dict() | last_layer_of(part), strict=False).missing_keys == []
+        seen = {}
+        part.fc.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.update(part=inputs[0]))
+        layer = whole.get_submodule(f"layer{stages}")
+        layer.register_forward_hook(lambda _module, _inputs, outputs, seen=seen: seen.update(whole=outputs))
+        images = torch.rand(2, 1, *[32] * dimensions)
+        assert part(images).shape == (2, 1)
+        whole(images)
+        assert seen["part"].shape == (2, width * stages)
+        torch.testing.assert_close(seen["part"], seen["whole"].mean(dim=tuple(range(2, 2 + dimensions))))
+
+
+def last_layer_of(network):
+    return {name: value for name, value in network.state_dict().items() if name.startswith("fc.")}
+
+
+def test_residual_networks_may_weigh_the_middle():
+    torch.manual_seed(0)
+    mean, center = (
+        build_network(Network(name="resnet10", stages=1, pooling=pooling), dimensions=2).eval()
+        for pooling in ("mean", "center")
+    )
+    center.load_state_dict(mean.state_dict())
+    images = torch.zeros(1, 1, 64, 64)
+    images[..., :8, :8] = 1.0  # a corner
+    dark = torch.zeros_like(images)
+    with torch.inference_mode():
+        moved = [float((network(images) - network(dark)).abs()) for network in (mean, center)]
+    assert moved[1] < moved[0] / 2

@@ -69,6 +69,21 @@ def test_heat_of_a_global_mean_is_what_each_place_adds_to_the_logit():
         assert np.abs(heat - fine / max(fine.max(), 1e-12)).max() < 1e-4
 
 
+def test_heat_of_a_shortened_residual_network_is_of_its_last_stage():
+    torch.manual_seed(0)
+    network = build_network(Network(name="resnet10", stages=1), dimensions=2).eval()
+    image = np.random.default_rng(0).random((1, SIDE, SIDE), np.float32)
+    seen = {}
+    network.layer1.register_forward_hook(lambda _module, _images, features: seen.update(features=features))
+    with torch.no_grad():
+        network(torch.from_numpy(image)[None])
+        added = torch.einsum("c,bcij->bij", network.fc[1].weight[0], seen["features"])[None]
+    heat = saliency_planes([network], image, towards=1)[0]
+    fine = functional.interpolate(added.relu(), size=(SIDE, SIDE), mode="bilinear")[0, 0].numpy()
+    assert heat.max() == 1
+    assert np.abs(heat - fine / fine.max()).max() < 1e-4
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "dimensions"), QUICK)
 @pytest.mark.parametrize("average_flips", [False, True])

@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 from tiny_models import save_tiny
 
+from pipeline.config.training import NETWORKS
 from pipeline.errors import ModelError
 from pipeline.evaluation.decisions.refer_zone import ReferZone
 from pipeline.files import sha256_bytes
@@ -253,7 +254,7 @@ print(json.dumps([found, sorted({"sympy", "torch._dynamo", "torch._decomp"} & (s
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     sizes, imported = json.loads(done.stdout)
-    assert len(sizes) == 10
+    assert len(sizes) == len(NETWORKS)
     for name, (size, expected) in sizes.items():
         assert size == expected > 0, name
     assert imported == []
