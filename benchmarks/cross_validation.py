@@ -9,8 +9,9 @@ Each fold is the test split once, as in ``malignancy train --folds``. Of the oth
 the validation split (stops training, picks the epoch), one eighth the calibration split (fits the calibrator), the rest
 trains; with ``training.members`` all of them train, and calibrate where a member leaves them out. The calibrated
 out-of-fold probabilities of a seed are judged as one set; intervals are over patients. With several seeds, the mean of
-their log odds is judged too, as the ensemble that it is. Nothing is chosen on a test fold. ``--within N`` is for
-choosing: the cases are then those that fold N leaves to training, divided anew.
+their log odds is judged too, as the ensemble that it is. ``--beside DIR`` names the ``--out`` of another configuration
+over the same folds: the mean log odds of both models is judged, seed by seed. Nothing is chosen on a test fold.
+``--within N`` is for choosing: the cases are then those that fold N leaves to training, divided anew.
 Prints a table and last one JSON line; ``ratio`` is the mean AUROC over the baseline's.
 """
 
@@ -38,8 +39,9 @@ from pipeline.cases.manifest import Manifest, read_manifest
 from pipeline.cases.splits import assign_folds
 from pipeline.config.experiment import Config
 from pipeline.config.file import load_config
+from pipeline.evaluation.intervals.paired_difference import paired_auroc
 from pipeline.evaluation.metrics import auroc
-from pipeline.evaluation.predictions import Predictions, write_predictions
+from pipeline.evaluation.predictions import Predictions, read_predictions, write_predictions
 from pipeline.training.fit import Fitted
 from pipeline.training.tracker import NullTracker
 from pipeline.workflow.cohort import Cohort, prepare_cohort
@@ -59,6 +61,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=None, help="folder for each seed's out-of-fold predictions.parquet")
+    parser.add_argument("--beside", type=Path, default=None, help="another run's --out: judge the mean with it too")
     parser.add_argument("--processes", type=int, default=1, help="folds trained at a time; they share the cores")
     parser.add_argument(
         "--within", type=int, choices=range(5), default=None, help="without the patients of this one of five folds"
@@ -78,9 +81,12 @@ def main() -> None:
     config = settle_plan(config, manifest, folds=args.folds)
     splits = assign_folds(manifest, args.folds, seed=config.data.split_seed)
     cohort = prepare_cohort(manifest, splits.of, config)
+    others = {seed: read_other(args.beside, seed, splits.of) for seed in args.seeds} if args.beside else {}
     configs = [config.model_copy(update={"seed": seed}) for seed in args.seeds]
     judged = {f"seed {each.seed}": run_seed(cohort, each, args.out, args.processes) for each in configs}
     report(judged, config, cohort, args.also)
+    for judgement, (seed, other) in zip(judged.values(), others.items(), strict=False):
+        report_mean(Console(width=200), f"seed {seed} and {args.beside}", [judgement], config, [other])
 
 
 def require_also(part: str, columns: Sequence[str]) -> None:
@@ -142,7 +148,7 @@ def report(judged: Mapping[str, Judgement], config: Config, cohort: Cohort, also
             (same,) = (each for each in judgement.comparisons if each.name == baseline.name)
             console.print(f"  {name}: AUROC gain of the model, paired by patient: {same.gain}")
     if len(judged) > 1:
-        report_ensemble(console, list(judged.values()), config)
+        report_mean(console, f"the {len(judged)} seeds", list(judged.values()), config)
     if also:
         for name, judgement in judged.items():
             part = judgement.of_first("test").frame.query(also)
@@ -164,23 +170,50 @@ def row(judgement: Judgement) -> list[str]:
     ]
 
 
-def report_ensemble(console: Console, judgements: Sequence[Judgement], config: Config) -> None:
-    """The mean of the seeds' log odds, judged on the same cases."""
-    tests = [judgement.of_first("test").frame.sort_values("case_id") for judgement in judgements]
+def read_other(folder: Path, seed: int, folds: Mapping[str, str]) -> pd.DataFrame:
+    """Out-of-fold rows of another configuration, which must have been judged on the same folds."""
+    path = folder / f"predictions-seed{seed}.parquet"
+    if not path.is_file():
+        raise SystemExit(f"--beside: {path} is missing; run the other configuration with --out {folder} --seeds {seed}")
+    tests = read_predictions(path).frame.query("split == 'test'").sort_values("case_id")
+    here = [folds.get(case) for case in tests["case_id"]]
+    if pd.crosstab(tests["fold"].to_numpy(), np.array(here)).astype(bool).sum().max() > 1:
+        raise SystemExit(
+            f"--beside: {path} was judged on other folds; give both runs the same cases and data.split_seed"
+        )
+    return tests
+
+
+def report_mean(
+    console: Console,
+    name: str,
+    judgements: Sequence[Judgement],
+    config: Config,
+    others: Sequence[pd.DataFrame] = (),
+) -> None:
+    """The mean of several models' log odds, judged on the same cases."""
+    own = [judgement.of_first("test").frame.sort_values("case_id") for judgement in judgements]
+    tests = [*own, *others]
+    if any(list(test["case_id"]) != list(own[0]["case_id"]) for test in tests):
+        raise SystemExit(f"{name}: not the same cases were judged; give both runs the same data and limits")
     odds = np.mean([logit(test["probability"].to_numpy()) for test in tests], axis=0)
-    mean = Predictions.from_frame(tests[0].assign(logit=odds, probability=expit(odds), seed=None))
+    mean = Predictions.from_frame(own[0].assign(logit=odds, probability=expit(odds), seed=None))
     found = evaluate_as_configured(mean, judgements[0].operating_point, config)
-    console.print(f"mean of the {len(judgements)} seeds: AUROC {found['auroc']}, Brier {found['brier_score']}")
+    console.print(f"mean of {name}: AUROC {found['auroc']}, Brier {found['brier_score']}")
     console.print(
-        f"  slope {found['calibration_slope']}, ECE {found.ece:.3f} ({found.null.p95:.3f}), "
-        f"calibration {found.calibration}"
+        f"  slope {found['calibration_slope']}, intercept {found['calibration_intercept']}, "
+        f"ECE {found.ece:.3f} ({found.null.p95:.3f}), calibration {found.calibration}"
     )
-    for other in judgements[0].comparisons:
-        ordered = Predictions.from_frame(other.predictions.frame.sort_values("case_id"))
+    for comparison in judgements[0].comparisons:
+        ordered = Predictions.from_frame(comparison.predictions.frame.sort_values("case_id"))
         gain = compare_with_regression(
-            other.name, other.columns, mean, ordered, judgements[0].operating_point, config
+            comparison.name, comparison.columns, mean, ordered, judgements[0].operating_point, config
         ).gain
-        console.print(f"  gain over the {other.name}: {gain}")
+        console.print(f"  gain over the {comparison.name}: {gain}")
+    for other in tests if others else ():
+        labels, patients = own[0]["label"].to_numpy(), own[0]["patient_id"].to_numpy()
+        gain = paired_auroc(labels, mean.probabilities, other["probability"].to_numpy(), patients).interval()
+        console.print(f"  gain over one of them (AUROC {auroc(labels, other['probability'].to_numpy()):.4f}): {gain}")
 
 
 def auroc_of(predictions: Predictions) -> float:
