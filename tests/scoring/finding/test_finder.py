@@ -163,6 +163,19 @@ def test_the_mean_over_flips_finds_the_same_in_a_mirror_image(tmp_path):
     np.testing.assert_allclose(flips.heat_logits(scan.voxels), (both[0] + both[1]) / 2, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(40, 41, 43), (46, 48, 31)])
+def test_cells_of_the_mirror_image_lie_on_cells_of_the_scan(shape, tmp_path):
+    class Sampled(BrightBalls):
+        def forward(self, images):
+            cells = images[..., ::2, ::2, ::2]  # a cell is centred on every second voxel
+            return DetectorOutput(cells.repeat(1, 3, 1, 1, 1), torch.zeros_like(cells).repeat(1, 3, 1, 1, 1), cells)
+
+    save_small_detector(tmp_path / "flips", network=DetectorNetwork(width=4, levels=2, average_flips=True))
+    finder = Finder(replace(load_detector(tmp_path / "flips"), network=Sampled()))
+    voxels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    np.testing.assert_allclose(finder.heat_logits(voxels)[0], voxels[::2, ::2, ::2] / 255, rtol=0, atol=1e-6)
+
+
 def test_no_candidate_lies_outside_the_image(finder, tmp_path):
     class Outward(BrightBalls):
         def forward(self, images):
