@@ -81,7 +81,8 @@ def main() -> None:
     config = settle_plan(config, manifest, folds=args.folds)
     splits = assign_folds(manifest, args.folds, seed=config.data.split_seed)
     cohort = prepare_cohort(manifest, splits.of, config)
-    others = {seed: read_other(args.beside, seed, splits.of) for seed in args.seeds} if args.beside else {}
+    folds = {usable.case.case_id: usable.split for usable in cohort.usable}
+    others = {seed: read_other(args.beside, seed, folds) for seed in args.seeds} if args.beside else {}
     configs = [config.model_copy(update={"seed": seed}) for seed in args.seeds]
     judged = {f"seed {each.seed}": run_seed(cohort, each, args.out, args.processes) for each in configs}
     report(judged, config, cohort, args.also)
@@ -176,10 +177,15 @@ def read_other(folder: Path, seed: int, folds: Mapping[str, str]) -> pd.DataFram
     if not path.is_file():
         raise SystemExit(f"--beside: {path} is missing; run the other configuration with --out {folder} --seeds {seed}")
     tests = read_predictions(path).frame.query("split == 'test'").sort_values("case_id")
-    here = [folds.get(case) for case in tests["case_id"]]
-    if pd.crosstab(tests["fold"].to_numpy(), np.array(here)).astype(bool).sum().max() > 1:
+    there = dict(zip(tests["case_id"], tests["fold"], strict=True))
+    pairs = {(folds.get(case), there.get(case)) for case in {*folds, *there}}
+    if (
+        any(None in pair for pair in pairs)
+        or len(pairs) > len({*folds.values()})
+        or len(pairs) > len({*there.values()})
+    ):
         raise SystemExit(
-            f"--beside: {path} was judged on other folds; give both runs the same cases and data.split_seed"
+            f"--beside: {path} was judged on other cases or folds; give both runs the same data and data.split_seed"
         )
     return tests
 
@@ -194,8 +200,6 @@ def report_mean(
     """The mean of several models' log odds, judged on the same cases."""
     own = [judgement.of_first("test").frame.sort_values("case_id") for judgement in judgements]
     tests = [*own, *others]
-    if any(list(test["case_id"]) != list(own[0]["case_id"]) for test in tests):
-        raise SystemExit(f"{name}: not the same cases were judged; give both runs the same data and limits")
     odds = np.mean([logit(test["probability"].to_numpy()) for test in tests], axis=0)
     mean = Predictions.from_frame(own[0].assign(logit=odds, probability=expit(odds), seed=None))
     found = evaluate_as_configured(mean, judgements[0].operating_point, config)
